@@ -1,0 +1,9 @@
+# All state of one engine that is nobody's in particular: its clock and its counters.
+# Linux: include/net/net_namespace.h, snmp.h.
+
+from libc.stdint cimport int64_t, uint64_t
+from tcp cimport NR_MIBS
+
+cdef struct net:
+    int64_t now_ns  # the largest capture time seen
+    uint64_t mib[NR_MIBS]

@@ -1,0 +1,50 @@
+# Pools of equal items by index: chunks that never move, so a pointer stays good while the pool grows.
+# Linux: mm/slub.c.  The reference has Python's own.
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free, realloc
+from unaligned cimport vfree, vzalloc
+
+cdef enum:
+    SLAB_SHIFT = 15  # items of a chunk: 6 MiB of flows, three huge pages
+    SLAB_MASK = (1 << SLAB_SHIFT) - 1
+
+cdef struct slab:
+    uint8_t **chunks
+    size_t size  # bytes of an item
+    uint32_t n_chunks
+    uint32_t max_chunks
+    uint32_t used  # items given out
+
+
+cdef inline void *slab_at(const slab *pool, uint32_t index) noexcept nogil:
+    return pool.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK) * pool.size
+
+
+cdef inline int slab_alloc(slab *pool) noexcept nogil:
+    """Give out item `used`, zeroed at first; -1 without memory."""
+    cdef uint8_t **chunks
+    cdef uint32_t more
+    if pool.used >> SLAB_SHIFT == pool.n_chunks:
+        if pool.n_chunks == pool.max_chunks:
+            more = pool.max_chunks * 2 + 16
+            chunks = <uint8_t **>realloc(pool.chunks, more * sizeof(uint8_t *))
+            if chunks == NULL:
+                return -1
+            pool.chunks = chunks
+            pool.max_chunks = more
+        pool.chunks[pool.n_chunks] = <uint8_t *>vzalloc(pool.size << SLAB_SHIFT)
+        if pool.chunks[pool.n_chunks] == NULL:
+            return -1
+        pool.n_chunks += 1
+    pool.used += 1
+    return 0
+
+
+cdef inline void slab_free(slab *pool) noexcept nogil:
+    cdef uint32_t i
+    for i in range(pool.n_chunks):
+        vfree(pool.chunks[i], pool.size << SLAB_SHIFT)
+    free(pool.chunks)
+    pool.chunks = NULL
+    pool.n_chunks = pool.max_chunks = pool.used = 0

@@ -1,0 +1,285 @@
+# The vocabulary: states, flags, options, verdicts, drop reasons, structs, sequence arithmetic.
+# Linux: include/net/tcp.h, tcp_states.h, dropreason-core.h.  RFC 9293 3.1 to 3.4.
+
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+# Linux's numbers, which the columns state_a and state_b carry.
+cdef enum:
+    TCP_ESTABLISHED = 1
+    TCP_SYN_SENT = 2
+    TCP_SYN_RECV = 3
+    TCP_FIN_WAIT1 = 4
+    TCP_FIN_WAIT2 = 5
+    TCP_TIME_WAIT = 6
+    TCP_CLOSE = 7
+    TCP_CLOSE_WAIT = 8
+    TCP_LAST_ACK = 9
+    TCP_LISTEN = 10
+    TCP_CLOSING = 11
+    TCP_MAX_STATES = 12
+
+cdef enum:
+    TCPHDR_FIN = 0x001
+    TCPHDR_SYN = 0x002
+    TCPHDR_RST = 0x004
+    TCPHDR_PSH = 0x008
+    TCPHDR_ACK = 0x010
+    TCPHDR_URG = 0x020
+
+cdef enum:
+    TCPOPT_EOL = 0
+    TCPOPT_NOP = 1
+    TCPOPT_MSS = 2
+    TCPOPT_WINDOW = 3
+    TCPOPT_SACK_PERM = 4
+    TCPOPT_TIMESTAMP = 8
+
+cdef enum:
+    TCPOLEN_MSS = 4
+    TCPOLEN_WINDOW = 3
+    TCPOLEN_SACK_PERM = 2
+    TCPOLEN_TIMESTAMP = 10
+
+cdef enum:
+    TCP_MAX_WSCALE = 14  # RFC 7323 2.3
+
+# Options a segment carries; kept per end as the OR over its segments.
+cdef enum:  # Opt
+    OPT_MSS = 1
+    OPT_WSCALE = 2
+    OPT_SACK_PERM = 4
+    OPT_TIMESTAMP = 8
+    OPT_ISN = 16  # end only: a SYN of this end was seen, `isn` is its number
+    OPT_BASE = 32  # end only: `isn` is a base inferred from other segments
+
+# What is known of one end.
+cdef enum:  # TcbFlag
+    TCB_SND = 1  # snd_una and snd_nxt are known
+    TCB_RCV = 2  # rcv_nxt is known
+    TCB_WINDOW = 4  # rcv_mwnd_seq is known: this end has offered a window
+    TCB_PEER_WINDOW = 8  # snd_wnd is known: a window for this end was seen
+    TCB_WSCALE_SENT = 16  # this end's SYN offered a shift (rcv_wscale)
+    TCB_WSCALE_RCVD = 32  # its peer's SYN offered one (snd_wscale)
+    TCB_TSTAMP = 64  # ts_recent is valid
+    TCB_FIN_SENT = 128  # snd_nxt counts a FIN
+
+# What the judge and the tracker say of a segment (the column `verdict`).
+cdef enum:  # Verdict
+    TCB_FAST = 1 << 0  # header prediction took it
+    TCB_DATA = 1 << 1  # moved rcv_nxt by data
+    TCB_PARTIAL = 1 << 2  # its front was old
+    TCB_OFO = 1 << 3  # acceptable, waits behind a hole
+    TCB_OLD = 1 << 4  # everything in it was received before
+    TCB_OVERWINDOW = 1 << 5  # begins beyond the window
+    TCB_PAWS = 1 << 6  # time stamp too old (RFC 7323 5)
+    TCB_ACKED = 1 << 7  # moved snd_una
+    TCB_ACK_OLD = 1 << 8  # acknowledges too little (RFC 5961 5)
+    TCB_ACK_UNSENT = 1 << 9  # acknowledges what was not sent
+    TCB_WINUPDATE = 1 << 10  # moved the send window
+    TCB_SYN_TAKEN = 1 << 11
+    TCB_FIN_TAKEN = 1 << 12
+    TCB_RST_TAKEN = 1 << 13
+    TCB_CHALLENGE = 1 << 14  # an endpoint answers with a challenge ACK (RFC 5961)
+    TCB_ESTAB = 1 << 15  # made the end it reached ESTABLISHED
+    TCB_NO_CONN = 1 << 16  # reached an end that is closed or only listens
+    TCB_RESENT = 1 << 17  # begins before what its sender had sent
+    TCB_JUMP = 1 << 18  # begins after what its sender had sent: a hole of the tap
+    CT_NEW = 1 << 19  # first segment of its connection
+    CT_MIDSTREAM = 1 << 20  # first segment, and not a SYN
+    CT_REUSED = 1 << 21  # first segment of a new connection on a known 4-tuple
+    CT_HOLE = 1 << 22  # acknowledges what the tap did not see
+    CT_TIME_CLAMPED = 1 << 23  # its time does not fit 64-bit nanoseconds
+
+# Why a frame is no segment, or why state did not take a segment.
+cdef enum:  # Drop
+    SKB_NOT_DROPPED_YET = 0
+    # No segment: these frames count nowhere else.
+    LINKTYPE_UNKNOWN = 1
+    PKT_TOO_SMALL = 2  # a header is cut, by the capture or by a length
+    UNHANDLED_PROTO = 3  # not IP
+    IP_NOPROTO = 4  # IP, but not TCP
+    IP_INHDR = 5  # version, header length or total length is wrong
+    IPV6_BAD_EXTHDR = 6
+    IP_FRAGMENT = 7
+    ENCAP_DEPTH = 8  # more VLAN tags or extension headers than the loop takes
+    ENCAP_MPLS = 9
+    ENCAP_PPPOE = 10
+    ENCAP_LLC = 11
+    ENCAP_GRE = 12
+    ENCAP_ERSPAN = 13
+    ENCAP_IPIP = 14
+    ENCAP_IP6 = 15
+    ENCAP_VXLAN = 16
+    ENCAP_GENEVE = 17
+    ENCAP_GTPU = 18
+    ENCAP_TEREDO = 19
+    # A segment, counted, but state did not take it.
+    IP_CSUM = 20
+    TCP_CSUM = 21
+    TCP_BAD_DOFF = 22
+    TCP_RFC7323_PAWS = 23
+    TCP_OLD_DATA = 24
+    TCP_OVERWINDOW = 25
+    TCP_TOO_OLD_ACK = 26
+    TCP_ACK_UNSENT_DATA = 27
+    TCP_INVALID_SYN = 28
+    TCP_INVALID_ACK = 29  # in SYN-SENT, the ACK of something else
+    TCP_INVALID_RST = 30
+    TCP_CLOSED = 31  # nobody is there to take it
+    TCP_FLAGS = 32  # neither SYN, RST nor ACK
+    NR_DROPS = 33
+
+# Counters; tcpcore/mib.py has their Linux names in this order.
+cdef enum:  # Mib
+    IP_INRECEIVES = 0
+    IP_INHDRERRORS = 1
+    IP_INTRUNCATEDPKTS = 2
+    IP_INUNKNOWNPROTOS = 3
+    IP_CSUMERRORS = 4
+    IP_REASMREQDS = 5
+    IP6_INRECEIVES = 6
+    IP6_INHDRERRORS = 7
+    IP6_INTRUNCATEDPKTS = 8
+    IP6_INUNKNOWNPROTOS = 9
+    IP6_REASMREQDS = 10
+    TCP_ACTIVEOPENS = 11
+    TCP_PASSIVEOPENS = 12
+    TCP_ATTEMPTFAILS = 13
+    TCP_ESTABRESETS = 14
+    TCP_INSEGS = 15
+    TCP_INERRS = 16
+    TCP_CSUMERRORS = 17
+    TCP_PAWSESTABREJECTED = 18
+    TCP_OFOQUEUE = 19
+    TCP_CHALLENGEACK = 20
+    TCP_SYNCHALLENGE = 21
+    TCP_TW = 22
+    NR_MIBS = 23
+
+# Completeness, OR over all segments in any order.
+cdef enum:
+    COMPLETE_SYN = 1
+    COMPLETE_SYNACK = 2
+    COMPLETE_ACK = 4
+    COMPLETE_DATA = 8
+    COMPLETE_FIN = 16
+    COMPLETE_RST = 32
+
+cdef enum:  # FlowBit
+    FLOW_JUDGED = 1  # a segment has reached the judge
+    FLOW_SYN = 2  # rtt_ns holds the time of a SYN
+    FLOW_SYN_BA = 4  # which b sent
+    FLOW_RTT = 8  # rtt_ns is the initial RTT
+    FLOW_HALF_OPEN = 16  # waits in the tracker's list of half-open connections
+    FLOW_CLOSED = 32  # waits in its list of closed ones
+
+
+cdef inline bint before(uint32_t seq1, uint32_t seq2) noexcept nogil:
+    """True if seq1 comes before seq2 on the circle (RFC 9293 3.4)."""
+    return <int32_t>(seq1 - seq2) < 0
+
+cdef inline bint after(uint32_t seq1, uint32_t seq2) noexcept nogil:
+    """True if seq1 comes after seq2 on the circle."""
+    return <int32_t>(seq2 - seq1) < 0
+
+cdef inline bint between(uint32_t seq1, uint32_t seq2, uint32_t seq3) noexcept nogil:
+    """True if seq2 <= seq1 <= seq3 on the circle."""
+    return seq3 - seq2 >= seq1 - seq2
+
+
+# What is known of one end: the judge's whole state, 36 bytes.
+cdef struct tcb:
+    uint32_t snd_una  # first number not acknowledged
+    uint32_t snd_nxt  # number after the last one sent
+    uint32_t snd_wl1  # number of the segment that last moved snd_wnd
+    uint32_t snd_wnd  # bytes the peer allows, scaled
+    uint32_t max_window  # largest snd_wnd ever
+    uint32_t rcv_nxt  # number expected next
+    uint32_t rcv_mwnd_seq  # rightmost edge ever offered (a window never shrinks)
+    uint32_t ts_recent
+    uint8_t state
+    uint8_t snd_wscale
+    uint8_t rcv_wscale
+    uint8_t flags  # TcbFlag
+
+# One segment's fields in host order, as `ip_rcv` and `tcp_parse` leave them.
+cdef struct segment:
+    uint8_t saddr[16]  # IPv4 as ::ffff:a.b.c.d
+    uint8_t daddr[16]
+    uint16_t sport
+    uint16_t dport
+    uint8_t ip  # 4 or 6
+    uint32_t seq
+    uint32_t ack
+    uint32_t end_seq  # seq + payload_len + SYN + FIN
+    uint32_t payload_len
+    uint16_t flags  # low 12 bits of the flag word, reserved ones included
+    uint16_t window  # as sent, not scaled
+    uint8_t doff  # header length in 32-bit words
+    uint8_t opts  # Opt
+    uint16_t mss
+    uint8_t wscale  # as sent, not clamped
+    uint32_t tsval
+    uint32_t tsecr
+    uint8_t bad_ip_csum
+    uint8_t bad_tcp_csum
+    uint8_t drop  # Drop
+
+# What every segment of one end moves: the judge's state, then the counts' low words.
+cdef struct end:
+    tcb tcb
+    uint32_t packets
+    uint32_t frame_bytes
+    uint32_t payload_bytes
+    uint16_t flags
+    uint8_t opts  # Opt
+    uint8_t shift  # what its SYN offered (OPT_WSCALE), clamped
+
+# One followed connection: two cache lines that each of its segments reads and writes;
+# ends[0] is a, ends[1] is b. A miss costs more than all the rest, so nothing else is here.
+cdef struct flow:
+    uint32_t a_addr  # as on the wire; of IPv6 the last four bytes, all 16 are in flow_addrs
+    uint32_t b_addr
+    uint16_t a_port
+    uint16_t b_port
+    uint8_t ip
+    uint8_t completeness
+    uint8_t bits  # FlowBit
+    uint8_t pad
+    int64_t last_ns
+    end ends[2]
+
+# The rest of it, one line that handshakes touch: what is written once, and what rarely moves.
+cdef struct flow_rest:
+    int64_t first_ns
+    uint64_t first_packet
+    int64_t rtt_ns  # time of the latest SYN until FLOW_RTT is set
+    uint32_t addrs  # index of its flow_addrs, where ip is 6
+    uint32_t isn[2]  # of the end's first SYN (OPT_ISN), else a base inferred (OPT_BASE)
+    uint32_t bad_checksum[2]
+    uint16_t packets_hi[2]  # counts are 48 bits: these are the high half words
+    uint16_t frame_bytes_hi[2]
+    uint16_t payload_bytes_hi[2]
+    uint16_t mss[2]
+    uint8_t wscale[2]
+    uint8_t has_addrs  # `addrs` is this place's for good
+    uint8_t pad
+
+# Addresses of an IPv6 connection.
+cdef struct flow_addrs:
+    uint8_t a[16]
+    uint8_t b[16]
+
+# A row whose connection is no longer followed.
+cdef struct flow_row:
+    flow flow
+    flow_rest rest
+    flow_addrs addrs
+    uint64_t conn
+
+# Where flows come and go: a flow's place in the queues, its number and its clock.
+cdef struct flow_link:
+    uint32_t prev[2]
+    uint32_t next[2]
+    uint64_t conn
+    int64_t stamp_ns  # the tracker's clock when its last segment came

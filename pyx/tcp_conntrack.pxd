@@ -1,0 +1,737 @@
+# Both ends of every connection, batch by batch: accounting, the judge, eviction, expiry.
+# Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
+
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from inet_hashtables cimport *
+from ip_input cimport ip_rcv
+from net cimport net
+from pcap cimport frame
+from secure_seq cimport SIPHASH_LANES, SIPHASH_WORDS, siphash_lanes
+from slab cimport SLAB_MASK, SLAB_SHIFT, slab, slab_alloc, slab_at, slab_free
+from tcb cimport tcb_pull, tcb_rcv, tcb_xmit
+from tcp cimport *
+from unaligned cimport get_u32, prefetch, prefetchw
+
+cdef enum:
+    BATCH = SIPHASH_LANES  # frames that go through the stages together
+    NIL = 0xFFFFFFFF
+    IDLE = 0  # the queue of every flow, by its last segment
+    AGED = 1  # that of the half-open, by their first, or of the closed, by their last
+    TOP_MAX = 64
+    TCB_REFUSED = (
+        TCB_PAWS
+        | TCB_OLD
+        | TCB_OVERWINDOW
+        | TCB_ACK_OLD
+        | TCB_ACK_UNSENT
+        | TCB_CHALLENGE
+        | TCB_NO_CONN
+    )
+
+cdef extern from *:
+    """
+    #define TS_RECENT_STALE_NS (24 * 86400 * 1000000000ull) /* RFC 7323 5.5 */
+    """
+    const uint64_t TS_RECENT_STALE_NS
+
+cdef enum:  # Rows
+    ROWS_KEEP = 0
+    ROWS_DRAIN = 1
+    ROWS_DROP = 2
+
+cdef struct queue:
+    uint32_t head
+    uint32_t tail
+
+# What the summary keeps of connections whose rows are gone.
+cdef struct departed:
+    uint64_t states[TCP_MAX_STATES][TCP_MAX_STATES]
+    uint64_t bad_checksum[2]
+    uint32_t n_top
+    uint64_t top_bytes[TOP_MAX]  # descending, equal ones by conn
+    flow_row top[TOP_MAX]
+
+# Every live flow in its table and, where lives are bounded or rows leave, in its queues.
+cdef struct conntrack:
+    net net
+    flow_table table
+    uint64_t key[2]
+    slab flows
+    slab rests  # flow_rest, by the same index
+    slab addrs  # flow_addrs, of IPv6
+    slab links  # used when `linked`: else a flow's index is its number and none ever leaves
+    slab ended  # flow_row, in order of closing
+    bint linked
+    bint bounded
+    bint strict
+    int rows  # Rows
+    uint64_t max_connections
+    uint64_t expire_idle_ns
+    uint64_t expire_closed_ns
+    queue idle
+    queue half_open
+    queue closed
+    uint32_t spare  # first unused flow, chained by next[IDLE]
+    uint64_t connections
+    uint64_t live
+    uint64_t evicted
+    uint64_t expired
+    uint64_t drops[NR_DROPS]
+    uint64_t tcp_segments
+    uint64_t bad_ip
+    departed *departed
+
+# What became of a frame, for the columns.
+cdef struct fate:
+    int64_t conn
+    uint32_t verdict
+    uint32_t window
+    int8_t dir
+    uint8_t drop
+
+
+cdef inline flow *flow_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <flow *>ct.flows.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline flow_rest *rest_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <flow_rest *>ct.rests.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline flow_link *link_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <flow_link *>ct.links.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline flow_addrs *addrs_of(
+    const conntrack *ct, const flow *fl, uint32_t index
+) noexcept nogil:
+    """The addresses of an IPv6 flow; NULL for IPv4, whose flow holds them."""
+    if fl.ip == 4:
+        return NULL
+    return <flow_addrs *>slab_at(&ct.addrs, rest_at(ct, index).addrs)
+
+
+cdef inline void conntrack_row(const conntrack *ct, uint32_t index, flow_row *row) noexcept nogil:
+    """Copy what is known of a live flow."""
+    cdef flow *fl = flow_at(ct, index)
+    row.flow = fl[0]
+    row.rest = rest_at(ct, index)[0]
+    row.conn = link_at(ct, index).conn if ct.linked else index
+    if fl.ip == 4:
+        flow_addrs_v4(fl, &row.addrs)
+    else:
+        row.addrs = addrs_of(ct, fl, index)[0]
+
+
+cdef inline void flow_addrs_v4(const flow *fl, flow_addrs *addrs) noexcept nogil:
+    """IPv4's addresses as ::ffff:a.b.c.d."""
+    memset(addrs, 0, sizeof(addrs[0]))
+    memset(addrs.a + 10, 0xFF, 2)
+    memset(addrs.b + 10, 0xFF, 2)
+    memcpy(addrs.a + 12, &fl.a_addr, 4)
+    memcpy(addrs.b + 12, &fl.b_addr, 4)
+
+
+cdef inline void queue_push(conntrack *ct, queue *q, int which, uint32_t index) noexcept nogil:
+    cdef flow_link *link = link_at(ct, index)
+    link.prev[which] = q.tail
+    link.next[which] = NIL
+    if q.tail == <uint32_t>NIL:
+        q.head = index
+    else:
+        link_at(ct, q.tail).next[which] = index
+    q.tail = index
+
+
+cdef inline void queue_take(conntrack *ct, queue *q, int which, uint32_t index) noexcept nogil:
+    cdef flow_link *link = link_at(ct, index)
+    if link.prev[which] == <uint32_t>NIL:
+        q.head = link.next[which]
+    else:
+        link_at(ct, link.prev[which]).next[which] = link.next[which]
+    if link.next[which] == <uint32_t>NIL:
+        q.tail = link.prev[which]
+    else:
+        link_at(ct, link.next[which]).prev[which] = link.prev[which]
+
+
+cdef inline uint64_t flow_frame_bytes(const flow *fl, const flow_rest *rest) noexcept nogil:
+    return (
+        <uint64_t>fl.ends[0].frame_bytes
+        + fl.ends[1].frame_bytes
+        + (<uint64_t>rest.frame_bytes_hi[0] << 32)
+        + (<uint64_t>rest.frame_bytes_hi[1] << 32)
+    )
+
+
+cdef inline int depart(departed *gone, const flow *fl, const flow_rest *rest, uint64_t conn) noexcept nogil:
+    """Fold a connection into the summary; its place among the busiest, where a row is to be put,
+    or -1."""
+    cdef uint64_t total = flow_frame_bytes(fl, rest)
+    cdef uint32_t at = gone.n_top
+    gone.states[fl.ends[0].tcb.state][fl.ends[1].tcb.state] += 1
+    gone.bad_checksum[0] += rest.bad_checksum[0]
+    gone.bad_checksum[1] += rest.bad_checksum[1]
+    if at == TOP_MAX:
+        if total < gone.top_bytes[TOP_MAX - 1] or (
+            total == gone.top_bytes[TOP_MAX - 1] and conn > gone.top[TOP_MAX - 1].conn
+        ):
+            return -1
+        at -= 1
+    else:
+        gone.n_top += 1
+    while at and (
+        gone.top_bytes[at - 1] < total
+        or (gone.top_bytes[at - 1] == total and gone.top[at - 1].conn > conn)
+    ):
+        gone.top_bytes[at] = gone.top_bytes[at - 1]
+        gone.top[at] = gone.top[at - 1]
+        at -= 1
+    gone.top_bytes[at] = total
+    return at
+
+
+cdef inline void conntrack_depart(
+    const conntrack *ct, departed *gone, uint32_t index
+) noexcept nogil:
+    """Fold a live flow into the summary."""
+    cdef int at = depart(
+        gone,
+        flow_at(ct, index),
+        rest_at(ct, index),
+        link_at(ct, index).conn if ct.linked else index,
+    )
+    if at >= 0:
+        conntrack_row(ct, index, &gone.top[at])
+
+
+cdef inline int conntrack_release(conntrack *ct, uint32_t index) noexcept nogil:
+    """Follow a flow no more; its row waits among the ended. -1 without memory."""
+    cdef flow *fl = flow_at(ct, index)
+    cdef flow_row row
+    conntrack_row(ct, index, &row)
+    inet_unhash(
+        &ct.table,
+        flow_hash(ct.key, row.addrs.a, row.addrs.b, fl.a_port, fl.b_port) >> 32,
+        index,
+    )
+    ct.live -= 1
+    if not ct.linked:
+        return 0
+    queue_take(ct, &ct.idle, IDLE, index)
+    if fl.bits & FLOW_HALF_OPEN:
+        queue_take(ct, &ct.half_open, AGED, index)
+    elif fl.bits & FLOW_CLOSED:
+        queue_take(ct, &ct.closed, AGED, index)
+    if ct.rows != ROWS_KEEP:
+        conntrack_depart(ct, ct.departed, index)
+    if ct.rows != ROWS_DROP:
+        if slab_alloc(&ct.ended):
+            return -1
+        (<flow_row *>slab_at(&ct.ended, ct.ended.used - 1))[0] = row
+    link_at(ct, index).next[IDLE] = ct.spare
+    ct.spare = index
+    return 0
+
+
+cdef inline int conntrack_expire(conntrack *ct) noexcept nogil:
+    """Release what has been silent for too long by the capture's own clock. -1 without memory."""
+    cdef uint32_t index
+    while ct.expire_closed_ns and ct.closed.head != <uint32_t>NIL:
+        index = ct.closed.head
+        if <uint64_t>(ct.net.now_ns - link_at(ct, index).stamp_ns) <= ct.expire_closed_ns:
+            break
+        ct.expired += 1
+        if conntrack_release(ct, index):
+            return -1
+    while ct.expire_idle_ns and ct.idle.head != <uint32_t>NIL:
+        index = ct.idle.head
+        if <uint64_t>(ct.net.now_ns - link_at(ct, index).stamp_ns) <= ct.expire_idle_ns:
+            break
+        ct.expired += 1
+        if conntrack_release(ct, index):
+            return -1
+    return 0
+
+
+cdef inline int conntrack_evict(conntrack *ct) noexcept nogil:
+    """Make room for one more: the oldest half-open connection goes first, then the longest idle."""
+    ct.evicted += 1
+    return conntrack_release(
+        ct, ct.half_open.head if ct.half_open.head != <uint32_t>NIL else ct.idle.head
+    )
+
+
+cdef inline bint is_half_open(uint8_t state) noexcept nogil:
+    return state == TCP_SYN_SENT or state == TCP_SYN_RECV or state == TCP_LISTEN
+
+
+cdef inline bint is_closed(uint8_t state) noexcept nogil:
+    return state == TCP_CLOSE or state == TCP_TIME_WAIT
+
+
+cdef inline void conntrack_requeue(conntrack *ct, flow *fl, uint32_t index) noexcept nogil:
+    """Put a flow where its state and its latest segment belong in the queues."""
+    cdef uint8_t a = fl.ends[0].tcb.state, b = fl.ends[1].tcb.state
+    link_at(ct, index).stamp_ns = ct.net.now_ns
+    if ct.idle.tail != index:
+        queue_take(ct, &ct.idle, IDLE, index)
+        queue_push(ct, &ct.idle, IDLE, index)
+    if is_half_open(a) or is_half_open(b):
+        if fl.bits & FLOW_HALF_OPEN:
+            return
+        if fl.bits & FLOW_CLOSED:
+            queue_take(ct, &ct.closed, AGED, index)
+        fl.bits = (fl.bits & ~FLOW_CLOSED) | FLOW_HALF_OPEN
+        queue_push(ct, &ct.half_open, AGED, index)
+        return
+    if fl.bits & FLOW_HALF_OPEN:
+        queue_take(ct, &ct.half_open, AGED, index)
+    elif fl.bits & FLOW_CLOSED:
+        queue_take(ct, &ct.closed, AGED, index)
+    fl.bits &= ~(FLOW_HALF_OPEN | FLOW_CLOSED)
+    if is_closed(a) and is_closed(b):
+        fl.bits |= FLOW_CLOSED
+        queue_push(ct, &ct.closed, AGED, index)
+
+
+cdef inline int64_t conntrack_new(
+    conntrack *ct, const segment *th, uint32_t tag, int64_t time_ns, uint64_t packet
+) noexcept nogil:
+    """A connection begins; who is `a` is decided here for good. Its index, -1 without memory."""
+    cdef uint32_t index
+    cdef flow *fl
+    cdef flow_rest *rest
+    cdef flow_rest place[1]
+    cdef flow_addrs *addrs
+    cdef bint reply = (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == (TCPHDR_SYN | TCPHDR_ACK)
+    cdef const uint8_t *a = &th.saddr[0]
+    cdef const uint8_t *b = &th.daddr[0]
+    if reply:
+        a, b = b, a
+    if ct.max_connections and ct.live >= ct.max_connections and conntrack_evict(ct):
+        return -1
+    if ct.linked and ct.spare != <uint32_t>NIL:
+        index = ct.spare
+        ct.spare = link_at(ct, index).next[IDLE]
+    else:
+        index = ct.flows.used
+        if (
+            index == <uint32_t>NIL - 1
+            or slab_alloc(&ct.flows)
+            or slab_alloc(&ct.rests)
+            or (ct.linked and slab_alloc(&ct.links))
+        ):
+            return -1
+    if inet_hash(&ct.table, tag, index):
+        return -1
+    fl = flow_at(ct, index)
+    rest = rest_at(ct, index)
+    place[0] = rest[0]
+    memset(fl, 0, sizeof(flow))
+    memset(rest, 0, sizeof(flow_rest))
+    rest.addrs = place.addrs
+    rest.has_addrs = place.has_addrs
+    if th.ip == 6:
+        if not rest.has_addrs:
+            if slab_alloc(&ct.addrs):
+                return -1
+            rest.addrs = ct.addrs.used - 1
+            rest.has_addrs = 1
+        addrs = <flow_addrs *>slab_at(&ct.addrs, rest.addrs)
+        memcpy(addrs.a, a, 16)
+        memcpy(addrs.b, b, 16)
+    fl.a_addr = get_u32(a + 12)
+    fl.b_addr = get_u32(b + 12)
+    fl.a_port = th.dport if reply else th.sport
+    fl.b_port = th.sport if reply else th.dport
+    fl.ip = th.ip
+    fl.last_ns = time_ns
+    fl.ends[0].tcb.state = TCP_CLOSE
+    fl.ends[1].tcb.state = TCP_CLOSE
+    rest.first_ns = time_ns
+    rest.first_packet = packet
+    if ct.linked:
+        link_at(ct, index).conn = ct.connections
+        queue_push(ct, &ct.idle, IDLE, index)
+    ct.connections += 1
+    ct.live += 1
+    return index
+
+
+cdef inline bint conntrack_splits(
+    const end *e, const flow_rest *rest, int side, const segment *th
+) noexcept nogil:
+    """True if `th` opens a new connection on this one's 4-tuple: only a SYN with another number."""
+    return e.opts & (OPT_ISN | OPT_BASE) and rest.isn[side] != th.seq
+
+
+cdef inline void conntrack_count(
+    flow *fl, flow_rest *rest, int side, const segment *th, int64_t time_ns, uint32_t wirelen
+) noexcept nogil:
+    """What is counted of every segment, whether or not state takes it."""
+    cdef end *e = &fl.ends[side]
+    cdef uint16_t flags = th.flags
+    cdef uint8_t complete = COMPLETE_ACK if flags & TCPHDR_ACK else 0
+    if th.payload_len:
+        complete |= COMPLETE_DATA
+    if (
+        flags & (TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST)
+        or e.packets == 0
+        or not fl.ends[1 - side].opts & (OPT_ISN | OPT_BASE)
+        or th.opts & ~e.opts
+        or (fl.bits & (FLOW_SYN | FLOW_RTT)) == FLOW_SYN
+        or time_ns < fl.last_ns
+        or th.bad_tcp_csum
+    ):
+        complete = conntrack_count_rare(fl, rest, side, th, time_ns, complete)
+    fl.completeness |= complete
+    if time_ns > fl.last_ns:
+        fl.last_ns = time_ns
+    e.flags |= flags
+    e.packets += 1
+    e.frame_bytes += wirelen
+    e.payload_bytes += th.payload_len
+    if e.packets == 0 or e.frame_bytes < wirelen or e.payload_bytes < th.payload_len:
+        rest.packets_hi[side] += e.packets == 0
+        rest.frame_bytes_hi[side] += e.frame_bytes < wirelen
+        rest.payload_bytes_hi[side] += e.payload_bytes < th.payload_len
+
+
+cdef inline uint8_t conntrack_count_rare(
+    flow *fl,
+    flow_rest *rest,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+    uint8_t complete,
+) noexcept nogil:
+    """What a handshake, an end of connection or a first segment adds; completeness of the segment."""
+    cdef end *e = &fl.ends[side]
+    cdef end *peer = &fl.ends[1 - side]
+    cdef uint16_t flags = th.flags
+    if flags & TCPHDR_SYN:
+        if not e.opts & OPT_ISN:
+            rest.isn[side] = th.seq
+            e.opts |= OPT_ISN
+        if th.opts & ~e.opts & OPT_MSS:
+            rest.mss[side] = th.mss
+        if th.opts & ~e.opts & OPT_WSCALE:
+            rest.wscale[side] = th.wscale
+            e.shift = min(th.wscale, <uint8_t>TCP_MAX_WSCALE)
+        e.opts |= th.opts
+        complete &= ~COMPLETE_ACK
+        complete |= COMPLETE_SYNACK if flags & TCPHDR_ACK else COMPLETE_SYN
+    else:
+        if not e.opts & OPT_ISN and e.packets == 0 and rest.packets_hi[side] == 0:
+            rest.isn[side] = th.seq - 1
+            e.opts |= OPT_BASE
+        e.opts |= th.opts & OPT_TIMESTAMP
+    if not peer.opts & (OPT_ISN | OPT_BASE) and flags & TCPHDR_ACK:
+        rest.isn[1 - side] = th.ack - 1
+        peer.opts |= OPT_BASE
+    if flags & TCPHDR_FIN:
+        complete |= COMPLETE_FIN
+    if flags & TCPHDR_RST:
+        complete |= COMPLETE_RST
+    rest.bad_checksum[side] += th.bad_tcp_csum
+    if time_ns < rest.first_ns:
+        rest.first_ns = time_ns
+    if not fl.bits & FLOW_RTT:
+        conntrack_rtt(fl, rest, side, flags, time_ns, fl.completeness | complete)
+    return complete
+
+
+cdef inline void conntrack_rtt(
+    flow *fl, flow_rest *rest, int side, uint16_t flags, int64_t time_ns, uint8_t complete
+) noexcept nogil:
+    """The handshake's round trip: the latest SYN to its sender's first ACK without SYN."""
+    cdef uint64_t rtt_ns
+    if (flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN:
+        rest.rtt_ns = time_ns
+        fl.bits = (fl.bits & ~FLOW_SYN_BA) | FLOW_SYN | (FLOW_SYN_BA if side else 0)
+    elif (
+        (flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_ACK
+        and fl.bits & FLOW_SYN
+        and complete & COMPLETE_SYNACK
+        and ((fl.bits & FLOW_SYN_BA) != 0) == side
+    ):
+        fl.bits |= FLOW_RTT
+        if time_ns < rest.rtt_ns:
+            rest.rtt_ns = -1
+        else:
+            rtt_ns = <uint64_t>time_ns - <uint64_t>rest.rtt_ns
+            rest.rtt_ns = INT64_MAX if rtt_ns > <uint64_t>INT64_MAX else <int64_t>rtt_ns
+
+
+cdef inline void conntrack_begin(tcb *snd, tcb *rcv, const segment *th) noexcept nogil:
+    """States before the first segment that the judge gets."""
+    if (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN:
+        rcv.state = TCP_LISTEN
+    elif th.flags & TCPHDR_SYN:
+        snd.state = TCP_LISTEN
+        rcv.state = TCP_SYN_SENT
+        rcv.snd_una = th.ack - 1
+        rcv.snd_nxt = th.ack
+        rcv.flags = TCB_SND
+    else:  # picked up in the middle: any shift is possible, so the widest windows are believed
+        snd.state = rcv.state = TCP_ESTABLISHED
+        snd.snd_wscale = snd.rcv_wscale = rcv.snd_wscale = rcv.rcv_wscale = TCP_MAX_WSCALE
+        snd.flags = rcv.flags = TCB_WSCALE_SENT | TCB_WSCALE_RCVD
+
+
+cdef inline uint32_t conntrack_judge(
+    net *net, flow *fl, int side, const segment *th, uint8_t *drop
+) noexcept nogil:
+    """Both ends' judgment of one segment: the end that sent, then the end it reaches."""
+    cdef tcb *snd = &fl.ends[side].tcb
+    cdef tcb *rcv = &fl.ends[1 - side].tcb
+    cdef uint8_t snd_was = snd.state, rcv_was = rcv.state
+    cdef uint32_t verdict = 0, took
+    if not fl.bits & FLOW_JUDGED:
+        fl.bits |= FLOW_JUDGED
+        conntrack_begin(snd, rcv, th)
+        if not th.flags & TCPHDR_SYN:
+            verdict = CT_MIDSTREAM
+    elif rcv.state == TCP_CLOSE and (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN:
+        rcv.state = TCP_LISTEN  # refused once, it asks again
+        rcv.flags = 0
+    if rcv.flags & TCB_FIN_SENT and th.flags & TCPHDR_ACK and th.ack == rcv.snd_nxt:
+        tcb_pull(snd, th.ack, True)
+    verdict |= tcb_xmit(snd, th)
+    took = tcb_rcv(rcv, th)
+    if took & TCB_FAST and snd.state == snd_was:
+        return verdict | took
+    if took & TCB_ACK_UNSENT and rcv.state != TCP_SYN_SENT:
+        rcv.snd_nxt = th.ack  # what was not sent cannot be acknowledged: the tap missed it
+        took = tcb_rcv(rcv, th) | CT_HOLE
+    if th.flags & TCPHDR_RST and took & (TCB_RST_TAKEN | TCB_CHALLENGE):
+        # An endpoint would challenge a reset that is only near; an observer believes it.
+        took = (took & ~<uint32_t>TCB_CHALLENGE) | TCB_RST_TAKEN
+        snd.state = rcv.state = TCP_CLOSE
+    conntrack_mib(net, snd_was, snd.state, 0)
+    conntrack_mib(net, rcv_was, rcv.state, took)
+    drop[0] = conntrack_drop(th, took, rcv_was)
+    return verdict | took
+
+
+cdef inline void conntrack_mib(
+    net *net, uint8_t was, uint8_t state, uint32_t took
+) noexcept nogil:
+    """The counters that an end's host would have moved."""
+    if took & (TCB_PAWS | TCB_OFO | TCB_CHALLENGE):
+        if took & TCB_PAWS:
+            net.mib[TCP_PAWSESTABREJECTED] += 1
+        if took & TCB_OFO:
+            net.mib[TCP_OFOQUEUE] += 1
+        if took & TCB_CHALLENGE:
+            net.mib[TCP_CHALLENGEACK] += 1
+            net.mib[TCP_SYNCHALLENGE] += 1
+    if was == state:
+        return
+    if state == TCP_SYN_SENT and was == TCP_CLOSE:
+        net.mib[TCP_ACTIVEOPENS] += 1
+    elif state == TCP_SYN_RECV and (was == TCP_LISTEN or was == TCP_CLOSE):
+        net.mib[TCP_PASSIVEOPENS] += 1
+    elif state == TCP_TIME_WAIT:
+        net.mib[TCP_TW] += 1
+    elif state == TCP_CLOSE:
+        if was == TCP_SYN_SENT or was == TCP_SYN_RECV:
+            net.mib[TCP_ATTEMPTFAILS] += 1
+        elif was == TCP_ESTABLISHED or was == TCP_CLOSE_WAIT:
+            net.mib[TCP_ESTABRESETS] += 1
+
+
+cdef inline uint8_t conntrack_drop(
+    const segment *th, uint32_t verdict, uint8_t rcv_was
+) noexcept nogil:
+    """Why state did not take the segment; 0 if it did."""
+    if not verdict & TCB_REFUSED:
+        if th.flags & TCPHDR_RST and not verdict & TCB_RST_TAKEN:
+            return TCP_INVALID_RST
+        if not th.flags & (TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK):
+            return TCP_FLAGS
+        return 0
+    if verdict & TCB_NO_CONN:
+        return TCP_CLOSED
+    if verdict & TCB_PAWS:
+        return TCP_RFC7323_PAWS
+    if verdict & TCB_OVERWINDOW:
+        return TCP_OVERWINDOW
+    if verdict & TCB_ACK_UNSENT:
+        return TCP_INVALID_ACK if rcv_was == TCP_SYN_SENT else TCP_ACK_UNSENT_DATA
+    if verdict & TCB_ACK_OLD:
+        return TCP_TOO_OLD_ACK
+    if verdict & TCB_CHALLENGE:
+        return TCP_INVALID_SYN
+    return TCP_OLD_DATA
+
+
+cdef inline int64_t conntrack_lookup(
+    const conntrack *ct, const segment *th, uint32_t tag, int *side
+) noexcept nogil:
+    """The flow of a segment and the side that sent it; -1 if there is none."""
+    cdef uint32_t at = inet_slot(&ct.table, tag), index
+    cdef const flow *fl
+    while ct.table.slots[at].flow:
+        if ct.table.slots[at].tag == tag:
+            index = ct.table.slots[at].flow - 1
+            fl = flow_at(ct, index)
+            side[0] = flow_side(fl, addrs_of(ct, fl, index), th)
+            if side[0] >= 0:
+                return index
+        at = inet_next(&ct.table, at)
+    return -1
+
+
+cdef inline int tcp_conntrack(
+    conntrack *ct, const segment *th, uint32_t tag, const frame *frame, uint64_t packet, fate *out
+) noexcept nogil:
+    """Follow one segment; -1 without memory."""
+    cdef int64_t time_ns = frame.time_ns, index
+    cdef int side
+    cdef uint32_t verdict = 0
+    cdef flow *fl
+    cdef flow_rest *rest
+    cdef uint8_t drop
+    if time_ns > ct.net.now_ns and not frame.clamped:
+        ct.net.now_ns = time_ns
+    if ct.bounded and conntrack_expire(ct):
+        return -1
+    index = conntrack_lookup(ct, th, tag, &side)
+    if (
+        index >= 0
+        and (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN
+        and conntrack_splits(
+            &flow_at(ct, <uint32_t>index).ends[side], rest_at(ct, <uint32_t>index), side, th
+        )
+    ):
+        if conntrack_release(ct, <uint32_t>index):
+            return -1
+        index = -1
+        verdict = CT_REUSED
+    if index < 0:
+        index = conntrack_new(ct, th, tag, time_ns, packet)
+        if index < 0:
+            return -1
+        fl = flow_at(ct, <uint32_t>index)
+        side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
+        verdict |= CT_NEW
+    fl = flow_at(ct, <uint32_t>index)
+    rest = rest_at(ct, <uint32_t>index)
+    if time_ns > fl.last_ns and <uint64_t>time_ns - <uint64_t>fl.last_ns > TS_RECENT_STALE_NS:
+        # RFC 7323 5.5: after 24 idle days a time stamp says nothing.
+        fl.ends[0].tcb.flags &= ~TCB_TSTAMP
+        fl.ends[1].tcb.flags &= ~TCB_TSTAMP
+    conntrack_count(fl, rest, side, th, time_ns, frame.wirelen)
+    drop = th.drop
+    if th.bad_tcp_csum or th.bad_ip_csum or drop:
+        if th.bad_tcp_csum:
+            ct.net.mib[TCP_CSUMERRORS] += 1
+        if th.bad_tcp_csum or drop:
+            ct.net.mib[TCP_INERRS] += 1
+        if ct.strict and not drop:
+            if th.bad_ip_csum:
+                drop = IP_CSUM
+            elif th.bad_tcp_csum:
+                drop = TCP_CSUM
+    if not drop:
+        verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
+    if ct.linked:
+        conntrack_requeue(ct, fl, <uint32_t>index)
+    out.conn = link_at(ct, <uint32_t>index).conn if ct.linked else index
+    out.dir = side
+    out.verdict = verdict
+    out.drop = drop
+    out.window = th.window
+    if not th.flags & TCPHDR_SYN and (
+        fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
+    ) == (OPT_ISN | OPT_WSCALE):
+        out.window <<= fl.ends[side].shift
+    return 0
+
+
+# Up to BATCH frames on their way through the stages.
+cdef struct batch:
+    frame frames[BATCH]
+    segment segs[BATCH]
+    uint64_t packets[BATCH]  # their numbers
+    fate fates[BATCH]
+    uint64_t hashes[BATCH]  # of those that are segments
+    uint8_t lanes[BATCH]  # and which they are
+    int n
+    int m  # how many are segments
+
+
+cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
+    """First stage: frames to segments and hashes; the table's lines are sent for."""
+    cdef uint64_t words[SIPHASH_WORDS][BATCH]
+    cdef segment *th
+    cdef int i, m = 0
+    for i in range(b.n):
+        th = &b.segs[i]
+        b.fates[i].drop = ip_rcv(&ct.net, &b.frames[i], th)
+        if b.fates[i].drop == 0:
+            flow_words(th.saddr, th.daddr, th.sport, th.dport, &words[0][m], BATCH)
+            b.lanes[m] = i
+            m += 1
+    b.m = m
+    siphash_lanes(ct.key, words, b.hashes, m)
+    for i in range(m):
+        prefetch(&ct.table.slots[inet_slot(&ct.table, b.hashes[i] >> 32)])
+
+
+cdef inline void conntrack_prefetch(conntrack *ct, batch *b) noexcept nogil:
+    """Second stage: the flows that these segments belong to, by their tags, are sent for."""
+    cdef int i
+    cdef uint32_t index
+    cdef const uint8_t *line
+    for i in range(b.m):
+        index = inet_lookup_tag(&ct.table, b.hashes[i] >> 32)
+        if index:
+            line = <const uint8_t *>flow_at(ct, index - 1)
+            prefetchw(line)
+            prefetchw(line + 64)
+            if b.segs[b.lanes[i]].flags & TCPHDR_SYN:
+                prefetchw(rest_at(ct, index - 1))
+
+
+cdef inline int tcp_conntrack_batch(conntrack *ct, batch *b) noexcept nogil:
+    """Third stage: every segment in order. -1 without memory."""
+    cdef int i, lane
+    for i in range(b.m):
+        lane = b.lanes[i]
+        if tcp_conntrack(
+            ct, &b.segs[lane], b.hashes[i] >> 32, &b.frames[lane], b.packets[lane], &b.fates[lane]
+        ):
+            return -1
+    for i in range(b.n):
+        ct.drops[b.fates[i].drop] += 1
+    ct.tcp_segments += b.m
+    ct.net.mib[TCP_INSEGS] += b.m
+    return 0
+
+
+cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
+    """Begin with nothing but options and key set; -1 without memory."""
+    ct.net.now_ns = INT64_MIN
+    ct.flows.size = sizeof(flow)
+    ct.rests.size = sizeof(flow_rest)
+    ct.addrs.size = sizeof(flow_addrs)
+    ct.links.size = sizeof(flow_link)
+    ct.ended.size = sizeof(flow_row)
+    ct.idle.head = ct.idle.tail = NIL
+    ct.half_open.head = ct.half_open.tail = NIL
+    ct.closed.head = ct.closed.tail = NIL
+    ct.spare = NIL
+    return inet_table_init(&ct.table)
+
+
+cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
+    inet_table_free(&ct.table)
+    slab_free(&ct.flows)
+    slab_free(&ct.rests)
+    slab_free(&ct.addrs)
+    slab_free(&ct.links)
+    slab_free(&ct.ended)

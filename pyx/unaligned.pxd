@@ -1,0 +1,21 @@
+# Loads of network and file fields from any address, huge memory, prefetch (unaligned.h).
+# Linux: include/linux/unaligned.h, mm/mremap.c.
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+cdef extern from "unaligned.h" nogil:
+    uint16_t get_u16(const void *p)
+    uint32_t get_u32(const void *p)
+    uint64_t get_u64(const void *p)
+    uint16_t get_be16(const void *p)
+    uint32_t get_be32(const void *p)
+    uint64_t get_be64(const void *p)
+    uint32_t cpu_to_be32(uint32_t x)
+    uint16_t swab16_if(bint swapped, uint16_t x)
+    uint32_t swab32_if(bint swapped, uint32_t x)
+    uint64_t swab64_if(bint swapped, uint64_t x)
+    void prefetch(const void *p)
+    void prefetchw(const void *p)
+    void *vzalloc(size_t size)
+    void *vgrow(void *p, size_t old, size_t size)
+    void vfree(void *p, size_t size)

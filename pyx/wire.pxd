@@ -1,0 +1,102 @@
+# A TCP header and its options to fields, read no further than capture and IP length both reach.
+# Linux: tcp_parse_options in net/ipv4/tcp_input.c.  RFC 9293 3.1 and 3.2; RFC 7323; RFC 2018.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from csum cimport csum_partial, csum_tcpudp_magic
+from tcp cimport *
+from unaligned cimport get_be16, get_be32
+
+cdef enum:
+    IPPROTO_TCP = 6
+    TCP_HDR_LEN = 20
+    # What a segment needs to be one: ports to window. Checksum and urgent pointer may be cut.
+    TCP_HDR_MIN = 16
+    TCP_CSUM_END = 18
+
+
+cdef inline int tcp_parse(
+    segment *seg, const uint8_t *data, uint32_t room, uint32_t length
+) noexcept nogil:
+    """Read a TCP header into a segment whose addresses are known: Drop, 0 for a segment.
+
+    `room` bytes were captured from the header on; `length` is what IP says there are, and payload
+    counts these.
+    """
+    cdef uint32_t header
+    cdef uint16_t word
+    if room < TCP_HDR_MIN or length < TCP_HDR_MIN:
+        return PKT_TOO_SMALL
+    seg.sport = get_be16(data)
+    seg.dport = get_be16(data + 2)
+    seg.seq = get_be32(data + 4)
+    seg.ack = get_be32(data + 8)
+    word = get_be16(data + 12)
+    seg.window = get_be16(data + 14)
+    seg.doff = word >> 12
+    header = seg.doff * 4
+    seg.payload_len = length - header if length > header else 0
+    seg.bad_tcp_csum = 0
+    seg.opts = 0
+    if header < TCP_HDR_LEN:
+        # Nobody can tell where the header ends: flags and options are as good as noise.
+        seg.flags = 0
+        seg.end_seq = seg.seq + seg.payload_len
+        seg.drop = TCP_BAD_DOFF
+        tcp_parse_options(seg, data, data)
+        return 0
+    seg.flags = word & 0xFFF
+    seg.end_seq = (
+        seg.seq
+        + seg.payload_len
+        + ((seg.flags & TCPHDR_SYN) != 0)
+        + ((seg.flags & TCPHDR_FIN) != 0)
+    )
+    seg.drop = 0
+    if room >= length >= TCP_CSUM_END:
+        seg.bad_tcp_csum = 0 != csum_tcpudp_magic(
+            seg.saddr, seg.daddr, length, IPPROTO_TCP, csum_partial(data, length, 0)
+        )
+    if header > TCP_HDR_LEN:
+        tcp_parse_options(seg, data + TCP_HDR_LEN, data + min(header, min(room, length)))
+    return 0
+
+
+cdef inline void tcp_parse_options(
+    segment *seg, const uint8_t *data, const uint8_t *end
+) noexcept nogil:
+    """Read the options in data[:end] into a segment; a repeated one replaces the former.
+
+    An option whose length is below 2 or reaches past the end hides all that follows (9293:MUST-7);
+    one of a known kind with another length than its own counts as unknown and is skipped (MUST-6).
+    """
+    cdef uint8_t kind, size
+    seg.opts = 0
+    # The usual layout of every segment of a connection with time stamps (RFC 7323 appendix A).
+    if end - data == 12 and get_be32(data) == 0x0101080A:
+        seg.tsval = get_be32(data + 4)
+        seg.tsecr = get_be32(data + 8)
+        seg.opts = OPT_TIMESTAMP
+        return
+    while data < end:
+        kind = data[0]
+        if kind == TCPOPT_NOP:
+            data += 1
+            continue
+        if kind == TCPOPT_EOL or data + 1 == end:
+            break
+        size = data[1]
+        if size < 2 or size > end - data:
+            break
+        if kind == TCPOPT_TIMESTAMP and size == TCPOLEN_TIMESTAMP:
+            seg.tsval = get_be32(data + 2)
+            seg.tsecr = get_be32(data + 6)
+            seg.opts |= OPT_TIMESTAMP
+        elif kind == TCPOPT_MSS and size == TCPOLEN_MSS:
+            seg.mss = get_be16(data + 2)
+            seg.opts |= OPT_MSS
+        elif kind == TCPOPT_WINDOW and size == TCPOLEN_WINDOW:
+            seg.wscale = data[2]
+            seg.opts |= OPT_WSCALE
+        elif kind == TCPOPT_SACK_PERM and size == TCPOLEN_SACK_PERM:
+            seg.opts |= OPT_SACK_PERM
+        data += size

@@ -1,0 +1,8 @@
+"""TCP in user space, cut the way Linux cuts it: both ends of every connection of a capture."""
+
+from tcpcore._version import __version__
+from tcpcore.engine import ENGINE
+from tcpcore.passive import Replay, replay, replay_batches
+from tcpcore.pcap import PcapError
+
+__all__ = ["ENGINE", "PcapError", "Replay", "__version__", "replay", "replay_batches"]

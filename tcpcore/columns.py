@@ -1,0 +1,275 @@
+"""Name, dtype, unit and meaning of every column, once, and the words their numbers stand for.
+
+States: Linux include/net/tcp_states.h, RFC 9293 3.3.2.  Addresses as text: RFC 5952.
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+
+
+class Column:
+    """What a column holds.
+
+    Attributes
+    ----------
+    name : str
+    dtype : str
+        A numpy dtype, or ``'uint8[16]'`` for an address.
+    unit : str
+        Empty where the number has none.
+    meaning : str
+    absent : bool
+        Whether -1 stands for "there is none": null in Arrow and JSON, empty in CSV.
+    group : str
+        Columns of one group are read from the engine together.
+    """
+
+    __slots__ = ("absent", "dtype", "group", "meaning", "name", "unit")
+
+    def __init__(
+        self,
+        name: str,
+        dtype: str,
+        unit: str,
+        meaning: str,
+        absent: bool = False,
+        group: str = "",
+    ) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.unit = unit
+        self.meaning = meaning
+        self.absent = absent
+        self.group = group or name
+
+    def __repr__(self) -> str:
+        return f"Column({self.name!r}, {self.dtype!r})"
+
+
+def _direction(d: str, side: str, words: str) -> tuple[Column, ...]:
+    return (
+        Column(f"packets_{d}", "int64", "packets", f"segments {words}", group=d),
+        Column(f"frame_bytes_{d}", "int64", "bytes", f"wire lengths {words}", group=d),
+        Column(
+            f"payload_bytes_{d}",
+            "int64",
+            "bytes",
+            f"TCP payload {words}, every copy of a repeated byte counted",
+            group=d,
+        ),
+        Column(
+            f"flags_{d}",
+            "uint16",
+            "bits",
+            f"OR of the low 12 bits of the flag words {words}, reserved bits included",
+            group=d,
+        ),
+        Column(
+            f"isn_{d}",
+            "int64",
+            "sequence number",
+            f"initial sequence number: that of {side}'s first SYN",
+            absent=True,
+            group=d,
+        ),
+        Column(
+            f"mss_{d}",
+            "int32",
+            "bytes",
+            f"maximum segment size in {side}'s first SYN that has the option",
+            absent=True,
+            group=d,
+        ),
+        Column(
+            f"wscale_{d}",
+            "int16",
+            "bits",
+            f"window shift in {side}'s first SYN that has the option, as sent (used: at most 14)",
+            absent=True,
+            group=d,
+        ),
+        Column(f"sack_permitted_{d}", "bool", "", f"{side} sent SACK-permitted", group=d),
+        Column(f"timestamps_{d}", "bool", "", f"{side} sent time stamps", group=d),
+        Column(
+            f"bad_checksum_{d}",
+            "int64",
+            "packets",
+            f"segments {words} whose TCP checksum is wrong; one that cannot be verified is not",
+            group=d,
+        ),
+    )
+
+
+CONNECTIONS = (
+    Column("conn", "int64", "", "number of the connection, from 0, by first segment", group="who"),
+    Column("ip", "uint8", "", "IP version: 4 or 6", group="who"),
+    Column(
+        "a_addr",
+        "uint8[16]",
+        "address",
+        "address of a: the first SYN's sender, a SYN-ACK's receiver, else the first sender",
+        group="who",
+    ),
+    Column("a_port", "uint16", "", "port of a", group="who"),
+    Column("b_addr", "uint8[16]", "address", "address of b, the other end", group="who"),
+    Column("b_port", "uint16", "", "port of b", group="who"),
+    Column("first_ns", "int64", "ns since 1970", "time of the first segment", group="life"),
+    Column("last_ns", "int64", "ns since 1970", "time of the last segment", group="life"),
+    Column("first_packet", "int64", "", "number of the first segment's packet", group="life"),
+    *_direction("ab", "a", "from a to b"),
+    *_direction("ba", "b", "from b to a"),
+    Column("state_a", "uint8", "state", "TCP state of a at the end, Linux's number", group="life"),
+    Column("state_b", "uint8", "state", "TCP state of b at the end, Linux's number", group="life"),
+    Column(
+        "completeness",
+        "uint8",
+        "bits",
+        "what was seen: SYN 1, SYN-ACK 2, another ACK 4, payload 8, FIN 16, RST 32",
+        group="life",
+    ),
+    Column(
+        "initial_rtt_ns",
+        "int64",
+        "ns",
+        "from the latest SYN to its sender's first ACK, once SYN and SYN-ACK were seen",
+        absent=True,
+        group="life",
+    ),
+)
+
+PACKETS = (
+    Column("packet", "int64", "", "number of the packet, from 1 over all inputs"),
+    Column("file", "int32", "", "number of the input, from 0 in the order they were read"),
+    Column("conn", "int64", "", "number of the connection", absent=True),
+    Column("dir", "int8", "", "direction: 0 from a to b, 1 from b to a", absent=True),
+    Column("time_ns", "int64", "ns since 1970", "time of the packet"),
+    Column("offset", "int64", "bytes", "where its data begins in the decompressed input"),
+    Column("caplen", "uint32", "bytes", "length that was captured"),
+    Column("wirelen", "uint32", "bytes", "length on the wire"),
+    Column("seq", "uint32", "sequence number", "sequence number"),
+    Column("ack", "uint32", "sequence number", "acknowledgment number"),
+    Column("flags", "uint16", "bits", "low 12 bits of the flag word, reserved bits included"),
+    Column(
+        "window",
+        "uint32",
+        "bytes",
+        "window offered, scaled; as sent in a SYN and where the scale is not known",
+    ),
+    Column("payload_len", "uint32", "bytes", "TCP payload"),
+    Column("verdict", "uint32", "bits", "what the judge and the tracker say of the segment"),
+    Column("drop_reason", "uint8", "reason", "why it is no segment or state did not take it"),
+)
+
+# Index: Linux's number.
+STATE_NAMES = (
+    "",
+    "ESTABLISHED",
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "CLOSED",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
+)
+
+# Index: bit of a flag word.
+FLAG_NAMES = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE")
+
+# Index: bit of the column `verdict`.
+VERDICT_NAMES = (
+    "TCB_FAST",
+    "TCB_DATA",
+    "TCB_PARTIAL",
+    "TCB_OFO",
+    "TCB_OLD",
+    "TCB_OVERWINDOW",
+    "TCB_PAWS",
+    "TCB_ACKED",
+    "TCB_ACK_OLD",
+    "TCB_ACK_UNSENT",
+    "TCB_WINUPDATE",
+    "TCB_SYN_TAKEN",
+    "TCB_FIN_TAKEN",
+    "TCB_RST_TAKEN",
+    "TCB_CHALLENGE",
+    "TCB_ESTAB",
+    "TCB_NO_CONN",
+    "TCB_RESENT",
+    "TCB_JUMP",
+    "CT_NEW",
+    "CT_MIDSTREAM",
+    "CT_REUSED",
+    "CT_HOLE",
+    "CT_TIME_CLAMPED",
+)
+
+# Index: number in the column `drop_reason`; 0 is no drop.
+DROP_NAMES = (
+    "SKB_NOT_DROPPED_YET",
+    "LINKTYPE_UNKNOWN",
+    "PKT_TOO_SMALL",
+    "UNHANDLED_PROTO",
+    "IP_NOPROTO",
+    "IP_INHDR",
+    "IPV6_BAD_EXTHDR",
+    "IP_FRAGMENT",
+    "ENCAP_DEPTH",
+    "ENCAP_MPLS",
+    "ENCAP_PPPOE",
+    "ENCAP_LLC",
+    "ENCAP_GRE",
+    "ENCAP_ERSPAN",
+    "ENCAP_IPIP",
+    "ENCAP_IP6",
+    "ENCAP_VXLAN",
+    "ENCAP_GENEVE",
+    "ENCAP_GTPU",
+    "ENCAP_TEREDO",
+    "IP_CSUM",
+    "TCP_CSUM",
+    "TCP_BAD_DOFF",
+    "TCP_RFC7323_PAWS",
+    "TCP_OLD_DATA",
+    "TCP_OVERWINDOW",
+    "TCP_TOO_OLD_ACK",
+    "TCP_ACK_UNSENT_DATA",
+    "TCP_INVALID_SYN",
+    "TCP_INVALID_ACK",
+    "TCP_INVALID_RST",
+    "TCP_CLOSED",
+    "TCP_FLAGS",
+)
+
+_MAPPED = bytes(10) + b"\xff\xff"
+_ZERO_RUNS = tuple(":" + "0:" * n for n in range(8, 1, -1))
+
+
+def address_text(address: bytes, ip: int) -> str:
+    """Write an address as RFC 5952 recommends.
+
+    Parameters
+    ----------
+    address : bytes
+        16 bytes in network order, IPv4 as ::ffff:a.b.c.d.
+    ip : int
+        4 or 6: whether a mapped address is IPv4 (``a.b.c.d``) or stood in an IPv6 header
+        (``::ffff:a.b.c.d``).
+    """
+    if ip == 4:
+        return ".".join(map(str, address[12:]))
+    if address.startswith(_MAPPED):
+        return "::ffff:" + ".".join(map(str, address[12:]))
+    groups = address.hex(":", 2).split(":")
+    text = ":" + ":".join([group.lstrip("0") or "0" for group in groups]) + ":"
+    for run in _ZERO_RUNS:
+        if run in text:  # the longest, and its leftmost one
+            text = text.replace(run, "::", 1)
+            break
+    if not text.startswith("::"):
+        text = text[1:]
+    return text if text.endswith("::") else text[:-1]

@@ -1,0 +1,1 @@
+"""The engine in pure Python: the files of pyx/, written to be read as the specification."""

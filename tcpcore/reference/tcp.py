@@ -1,0 +1,349 @@
+"""The vocabulary: states, flags, options, verdicts, drop reasons, structs, sequence arithmetic.
+
+Linux: include/net/tcp.h, tcp_states.h, dropreason-core.h.  RFC 9293 3.1 to 3.4.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+MASK32 = 0xFFFFFFFF
+
+# Linux's numbers, which the columns state_a and state_b carry.
+TCP_ESTABLISHED = 1
+TCP_SYN_SENT = 2
+TCP_SYN_RECV = 3
+TCP_FIN_WAIT1 = 4
+TCP_FIN_WAIT2 = 5
+TCP_TIME_WAIT = 6
+TCP_CLOSE = 7
+TCP_CLOSE_WAIT = 8
+TCP_LAST_ACK = 9
+TCP_LISTEN = 10
+TCP_CLOSING = 11
+TCP_MAX_STATES = 12
+
+TCPHDR_FIN = 0x001
+TCPHDR_SYN = 0x002
+TCPHDR_RST = 0x004
+TCPHDR_PSH = 0x008
+TCPHDR_ACK = 0x010
+TCPHDR_URG = 0x020
+
+TCPOPT_EOL = 0
+TCPOPT_NOP = 1
+TCPOPT_MSS = 2
+TCPOPT_WINDOW = 3
+TCPOPT_SACK_PERM = 4
+TCPOPT_TIMESTAMP = 8
+
+TCPOLEN_MSS = 4
+TCPOLEN_WINDOW = 3
+TCPOLEN_SACK_PERM = 2
+TCPOLEN_TIMESTAMP = 10
+
+TCP_MAX_WSCALE = 14  # RFC 7323 2.3
+
+
+class Opt(IntFlag):
+    """Options a segment carries; kept per end as the OR over its segments."""
+
+    OPT_MSS = 1
+    OPT_WSCALE = 2
+    OPT_SACK_PERM = 4
+    OPT_TIMESTAMP = 8
+    OPT_ISN = 16  # end only: a SYN of this end was seen, `isn` is its number
+    OPT_BASE = 32  # end only: `isn` is a base inferred from other segments
+
+
+class TcbFlag(IntFlag):
+    """What is known of one end."""
+
+    TCB_SND = 1  # snd_una and snd_nxt are known
+    TCB_RCV = 2  # rcv_nxt is known
+    TCB_WINDOW = 4  # rcv_mwnd_seq is known: this end has offered a window
+    TCB_PEER_WINDOW = 8  # snd_wnd is known: a window for this end was seen
+    TCB_WSCALE_SENT = 16  # this end's SYN offered a shift (rcv_wscale)
+    TCB_WSCALE_RCVD = 32  # its peer's SYN offered one (snd_wscale)
+    TCB_TSTAMP = 64  # ts_recent is valid
+    TCB_FIN_SENT = 128  # snd_nxt counts a FIN
+
+
+class Verdict(IntFlag):
+    """What the judge and the tracker say of a segment (the column `verdict`)."""
+
+    TCB_FAST = 1 << 0  # header prediction took it
+    TCB_DATA = 1 << 1  # moved rcv_nxt by data
+    TCB_PARTIAL = 1 << 2  # its front was old
+    TCB_OFO = 1 << 3  # acceptable, waits behind a hole
+    TCB_OLD = 1 << 4  # everything in it was received before
+    TCB_OVERWINDOW = 1 << 5  # begins beyond the window
+    TCB_PAWS = 1 << 6  # time stamp too old (RFC 7323 5)
+    TCB_ACKED = 1 << 7  # moved snd_una
+    TCB_ACK_OLD = 1 << 8  # acknowledges too little (RFC 5961 5)
+    TCB_ACK_UNSENT = 1 << 9  # acknowledges what was not sent
+    TCB_WINUPDATE = 1 << 10  # moved the send window
+    TCB_SYN_TAKEN = 1 << 11
+    TCB_FIN_TAKEN = 1 << 12
+    TCB_RST_TAKEN = 1 << 13
+    TCB_CHALLENGE = 1 << 14  # an endpoint answers with a challenge ACK (RFC 5961)
+    TCB_ESTAB = 1 << 15  # made the end it reached ESTABLISHED
+    TCB_NO_CONN = 1 << 16  # reached an end that is closed or only listens
+    TCB_RESENT = 1 << 17  # begins before what its sender had sent
+    TCB_JUMP = 1 << 18  # begins after what its sender had sent: a hole of the tap
+    CT_NEW = 1 << 19  # first segment of its connection
+    CT_MIDSTREAM = 1 << 20  # first segment, and not a SYN
+    CT_REUSED = 1 << 21  # first segment of a new connection on a known 4-tuple
+    CT_HOLE = 1 << 22  # acknowledges what the tap did not see
+    CT_TIME_CLAMPED = 1 << 23  # its time does not fit 64-bit nanoseconds
+
+
+class Drop(IntEnum):
+    """Why a frame is no segment, or why state did not take a segment."""
+
+    SKB_NOT_DROPPED_YET = 0
+    # No segment: these frames count nowhere else.
+    LINKTYPE_UNKNOWN = 1
+    PKT_TOO_SMALL = 2  # a header is cut, by the capture or by a length
+    UNHANDLED_PROTO = 3  # not IP
+    IP_NOPROTO = 4  # IP, but not TCP
+    IP_INHDR = 5  # version, header length or total length is wrong
+    IPV6_BAD_EXTHDR = 6
+    IP_FRAGMENT = 7
+    ENCAP_DEPTH = 8  # more VLAN tags or extension headers than the loop takes
+    ENCAP_MPLS = 9
+    ENCAP_PPPOE = 10
+    ENCAP_LLC = 11
+    ENCAP_GRE = 12
+    ENCAP_ERSPAN = 13
+    ENCAP_IPIP = 14
+    ENCAP_IP6 = 15
+    ENCAP_VXLAN = 16
+    ENCAP_GENEVE = 17
+    ENCAP_GTPU = 18
+    ENCAP_TEREDO = 19
+    # A segment, counted, but state did not take it.
+    IP_CSUM = 20
+    TCP_CSUM = 21
+    TCP_BAD_DOFF = 22
+    TCP_RFC7323_PAWS = 23
+    TCP_OLD_DATA = 24
+    TCP_OVERWINDOW = 25
+    TCP_TOO_OLD_ACK = 26
+    TCP_ACK_UNSENT_DATA = 27
+    TCP_INVALID_SYN = 28
+    TCP_INVALID_ACK = 29  # in SYN-SENT, the ACK of something else
+    TCP_INVALID_RST = 30
+    TCP_CLOSED = 31  # nobody is there to take it
+    TCP_FLAGS = 32  # neither SYN, RST nor ACK
+    NR_DROPS = 33
+
+
+class Mib(IntEnum):
+    """Counters; tcpcore/mib.py has their Linux names in this order."""
+
+    IP_INRECEIVES = 0
+    IP_INHDRERRORS = 1
+    IP_INTRUNCATEDPKTS = 2
+    IP_INUNKNOWNPROTOS = 3
+    IP_CSUMERRORS = 4
+    IP_REASMREQDS = 5
+    IP6_INRECEIVES = 6
+    IP6_INHDRERRORS = 7
+    IP6_INTRUNCATEDPKTS = 8
+    IP6_INUNKNOWNPROTOS = 9
+    IP6_REASMREQDS = 10
+    TCP_ACTIVEOPENS = 11
+    TCP_PASSIVEOPENS = 12
+    TCP_ATTEMPTFAILS = 13
+    TCP_ESTABRESETS = 14
+    TCP_INSEGS = 15
+    TCP_INERRS = 16
+    TCP_CSUMERRORS = 17
+    TCP_PAWSESTABREJECTED = 18
+    TCP_OFOQUEUE = 19
+    TCP_CHALLENGEACK = 20
+    TCP_SYNCHALLENGE = 21
+    TCP_TW = 22
+    NR_MIBS = 23
+
+
+# Completeness, OR over all segments in any order.
+COMPLETE_SYN = 1
+COMPLETE_SYNACK = 2
+COMPLETE_ACK = 4
+COMPLETE_DATA = 8
+COMPLETE_FIN = 16
+COMPLETE_RST = 32
+
+
+def before(seq1: int, seq2: int) -> bool:
+    """True if seq1 comes before seq2 on the circle (RFC 9293 3.4)."""
+    return ((seq1 - seq2) & MASK32) > 0x7FFFFFFF
+
+
+def after(seq1: int, seq2: int) -> bool:
+    """True if seq1 comes after seq2 on the circle."""
+    return ((seq2 - seq1) & MASK32) > 0x7FFFFFFF
+
+
+def between(seq1: int, seq2: int, seq3: int) -> bool:
+    """True if seq2 <= seq1 <= seq3 on the circle."""
+    return ((seq3 - seq2) & MASK32) >= ((seq1 - seq2) & MASK32)
+
+
+class Tcb:
+    """What is known of one end: the judge's whole state (36 bytes in the compiled build)."""
+
+    __slots__ = (
+        "snd_una",
+        "snd_nxt",
+        "snd_wl1",
+        "snd_wnd",
+        "max_window",
+        "rcv_nxt",
+        "rcv_mwnd_seq",
+        "ts_recent",
+        "state",
+        "snd_wscale",
+        "rcv_wscale",
+        "flags",
+    )
+
+    def __init__(self) -> None:
+        self.snd_una = 0  # first number not acknowledged
+        self.snd_nxt = 0  # number after the last one sent
+        self.snd_wl1 = 0  # number of the segment that last moved snd_wnd
+        self.snd_wnd = 0  # bytes the peer allows, scaled
+        self.max_window = 0  # largest snd_wnd ever
+        self.rcv_nxt = 0  # number expected next
+        self.rcv_mwnd_seq = 0  # rightmost edge ever offered (a window never shrinks)
+        self.ts_recent = 0
+        self.state = TCP_CLOSE
+        self.snd_wscale = 0
+        self.rcv_wscale = 0
+        self.flags = 0
+
+
+class Segment:
+    """One segment's fields in host order, as `ip_rcv` and `tcp_parse` leave them."""
+
+    __slots__ = (
+        "saddr",
+        "daddr",
+        "sport",
+        "dport",
+        "ip",
+        "seq",
+        "ack",
+        "end_seq",
+        "payload_len",
+        "flags",
+        "window",
+        "doff",
+        "opts",
+        "mss",
+        "wscale",
+        "tsval",
+        "tsecr",
+        "bad_ip_csum",
+        "bad_tcp_csum",
+        "drop",
+    )
+
+    def __init__(self) -> None:
+        self.saddr = b""  # 16 bytes, IPv4 as ::ffff:a.b.c.d
+        self.daddr = b""
+        self.sport = 0
+        self.dport = 0
+        self.ip = 0  # 4 or 6
+        self.seq = 0
+        self.ack = 0
+        self.end_seq = 0  # seq + payload_len + SYN + FIN
+        self.payload_len = 0
+        self.flags = 0  # low 12 bits of the flag word, reserved ones included
+        self.window = 0  # as sent, not scaled
+        self.doff = 0  # header length in 32-bit words
+        self.opts = 0  # Opt
+        self.mss = 0
+        self.wscale = 0  # as sent, not clamped
+        self.tsval = 0
+        self.tsecr = 0
+        self.bad_ip_csum = 0
+        self.bad_tcp_csum = 0
+        self.drop = 0  # Drop
+
+
+class End:
+    """One end of a followed connection: the judge's state, then what its segments counted."""
+
+    __slots__ = (
+        "tcb",
+        "isn",
+        "packets",
+        "frame_bytes",
+        "payload_bytes",
+        "flags",
+        "mss",
+        "wscale",
+        "opts",
+    )
+
+    def __init__(self) -> None:
+        self.tcb = Tcb()
+        self.isn = 0  # of its first SYN (OPT_ISN), else a base inferred (OPT_BASE)
+        self.packets = 0
+        self.frame_bytes = 0
+        self.payload_bytes = 0
+        self.flags = 0
+        self.mss = 0
+        self.wscale = 0
+        self.opts = 0  # Opt
+
+
+class Flow:
+    """One followed connection; `ends[0]` is a, `ends[1]` is b."""
+
+    __slots__ = (
+        "a_addr",
+        "b_addr",
+        "a_port",
+        "b_port",
+        "ip",
+        "completeness",
+        "bits",
+        "last_ns",
+        "rtt_ns",
+        "bad_checksum",
+        "ends",
+        "first_ns",
+        "first_packet",
+        "conn",
+        "stamp_ns",
+    )
+
+    def __init__(self) -> None:
+        self.a_addr = b""
+        self.b_addr = b""
+        self.a_port = 0
+        self.b_port = 0
+        self.ip = 0
+        self.completeness = 0
+        self.bits = 0  # FlowBit
+        self.last_ns = 0
+        self.rtt_ns = 0  # time of the latest SYN until FLOW_RTT is set
+        self.bad_checksum = [0, 0]
+        self.ends = (End(), End())
+        self.first_ns = 0
+        self.first_packet = 0
+        self.conn = 0
+        self.stamp_ns = 0  # the tracker's clock when its last segment came
+
+
+class FlowBit(IntFlag):
+    FLOW_JUDGED = 1  # a segment has reached the judge
+    FLOW_SYN = 2  # rtt_ns holds the time of a SYN
+    FLOW_SYN_BA = 4  # which b sent
+    FLOW_RTT = 8  # rtt_ns is the initial RTT
+    FLOW_HALF_OPEN = 16  # waits in the tracker's list of half-open connections
+    FLOW_CLOSED = 32  # waits in its list of closed ones

@@ -1,0 +1,366 @@
+"""Both ends of every connection, segment by segment: accounting, the judge, eviction, expiry.
+
+Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
+"""
+
+from __future__ import annotations
+
+from .inet_hashtables import FlowTable, flow_key
+from .net import INT64_MAX, Net
+from .tcb import tcb_pull, tcb_rcv, tcb_xmit
+from .tcp import (
+    COMPLETE_ACK,
+    COMPLETE_DATA,
+    COMPLETE_FIN,
+    COMPLETE_RST,
+    COMPLETE_SYN,
+    COMPLETE_SYNACK,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_ESTABLISHED,
+    TCP_LISTEN,
+    TCP_MAX_WSCALE,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+    TCP_TIME_WAIT,
+    TCPHDR_ACK,
+    TCPHDR_FIN,
+    TCPHDR_RST,
+    TCPHDR_SYN,
+    Drop,
+    Flow,
+    FlowBit,
+    Mib,
+    Opt,
+    Segment,
+    Tcb,
+    TcbFlag,
+    Verdict,
+)
+
+# Plain ints: an enum member's `|` costs more than the step itself.
+OPT_MSS, OPT_WSCALE = int(Opt.OPT_MSS), int(Opt.OPT_WSCALE)
+OPT_ISN, OPT_BASE = int(Opt.OPT_ISN), int(Opt.OPT_BASE)
+OPT_OF_SYN = OPT_MSS | OPT_WSCALE | int(Opt.OPT_SACK_PERM)
+TCB_SND, TCB_FIN_SENT = int(TcbFlag.TCB_SND), int(TcbFlag.TCB_FIN_SENT)
+TCB_WSCALE = int(TcbFlag.TCB_WSCALE_SENT | TcbFlag.TCB_WSCALE_RCVD)
+TCB_TSTAMP = int(TcbFlag.TCB_TSTAMP)
+FLOW_JUDGED, FLOW_SYN = int(FlowBit.FLOW_JUDGED), int(FlowBit.FLOW_SYN)
+FLOW_SYN_BA, FLOW_RTT = int(FlowBit.FLOW_SYN_BA), int(FlowBit.FLOW_RTT)
+
+TCB_OFO, TCB_OLD = int(Verdict.TCB_OFO), int(Verdict.TCB_OLD)
+TCB_OVERWINDOW, TCB_PAWS = int(Verdict.TCB_OVERWINDOW), int(Verdict.TCB_PAWS)
+TCB_ACK_OLD, TCB_ACK_UNSENT = int(Verdict.TCB_ACK_OLD), int(Verdict.TCB_ACK_UNSENT)
+TCB_RST_TAKEN, TCB_CHALLENGE = int(Verdict.TCB_RST_TAKEN), int(Verdict.TCB_CHALLENGE)
+TCB_NO_CONN = int(Verdict.TCB_NO_CONN)
+CT_NEW, CT_MIDSTREAM = int(Verdict.CT_NEW), int(Verdict.CT_MIDSTREAM)
+CT_REUSED, CT_HOLE = int(Verdict.CT_REUSED), int(Verdict.CT_HOLE)
+
+# The drop reason of a segment that the judge refused, the first that fits. Only SYN-SENT leaves
+# TCB_ACK_UNSENT standing: later a wrong acknowledgment is the sign of a hole.
+REFUSALS = (
+    (TCB_NO_CONN, int(Drop.TCP_CLOSED)),
+    (TCB_PAWS, int(Drop.TCP_RFC7323_PAWS)),
+    (TCB_OVERWINDOW, int(Drop.TCP_OVERWINDOW)),
+    (TCB_ACK_UNSENT, int(Drop.TCP_INVALID_ACK)),
+    (TCB_ACK_OLD, int(Drop.TCP_TOO_OLD_ACK)),
+    (TCB_CHALLENGE, int(Drop.TCP_INVALID_SYN)),
+    (TCB_OLD, int(Drop.TCP_OLD_DATA)),
+)
+TCB_REFUSED = sum(bit for bit, _ in REFUSALS)
+TS_RECENT_STALE_NS = 24 * 86400 * 10**9  # idle so long, a time stamp says nothing (RFC 7323 5.5)
+
+HALF_OPEN_STATES = (TCP_SYN_SENT, TCP_SYN_RECV, TCP_LISTEN)
+CLOSED_STATES = (TCP_CLOSE, TCP_TIME_WAIT)
+
+
+class Tracker:
+    """Every live flow in its table and, where lives are bounded, in its queues."""
+
+    def __init__(self, max_connections: int, expire_idle_ns: int, expire_closed_ns: int) -> None:
+        self.table = FlowTable()
+        self.max_connections = max_connections
+        self.expire_idle_ns = expire_idle_ns
+        self.expire_closed_ns = expire_closed_ns
+        self.bounded = bool(max_connections or expire_idle_ns or expire_closed_ns)
+        # Dicts keep the order of insertion: the first key is the oldest.
+        self.idle: dict[int, Flow] = {}  # every flow, by its last segment
+        self.half_open: dict[int, Flow] = {}  # by its first
+        self.closed: dict[int, Flow] = {}  # by its last
+        self.connections = 0
+        self.live = 0
+        self.evicted = 0
+        self.expired = 0
+        self.ended: list[Flow] = []  # in order of closing, until somebody takes them
+
+
+def conntrack_release(ct: Tracker, flow: Flow) -> None:
+    """Follow `flow` no more; its row waits among the ended."""
+    ct.table.inet_unhash(flow_key(flow.a_addr, flow.b_addr, flow.a_port, flow.b_port, flow.ip))
+    ct.idle.pop(flow.conn, None)
+    ct.half_open.pop(flow.conn, None)
+    ct.closed.pop(flow.conn, None)
+    ct.live -= 1
+    ct.ended.append(flow)
+
+
+def conntrack_expire(ct: Tracker, now_ns: int) -> None:
+    """Release what has been silent for too long by the capture's own clock."""
+    while ct.expire_closed_ns and ct.closed:
+        flow = next(iter(ct.closed.values()))
+        if now_ns - flow.stamp_ns <= ct.expire_closed_ns:
+            break
+        ct.expired += 1
+        conntrack_release(ct, flow)
+    while ct.expire_idle_ns and ct.idle:
+        flow = next(iter(ct.idle.values()))
+        if now_ns - flow.stamp_ns <= ct.expire_idle_ns:
+            break
+        ct.expired += 1
+        conntrack_release(ct, flow)
+
+
+def conntrack_evict(ct: Tracker) -> None:
+    """Make room for one more: the oldest half-open connection goes first, then the longest idle."""
+    ct.evicted += 1
+    conntrack_release(ct, next(iter((ct.half_open or ct.idle).values())))
+
+
+def conntrack_requeue(ct: Tracker, flow: Flow, now_ns: int) -> None:
+    """Put `flow` where its state and its latest segment belong in the queues."""
+    flow.stamp_ns = now_ns
+    conn = flow.conn
+    ct.idle.pop(conn, None)
+    ct.idle[conn] = flow
+    a, b = flow.ends[0].tcb.state, flow.ends[1].tcb.state
+    if a in HALF_OPEN_STATES or b in HALF_OPEN_STATES:
+        ct.half_open.setdefault(conn, flow)
+    else:
+        ct.half_open.pop(conn, None)
+    ct.closed.pop(conn, None)
+    if a in CLOSED_STATES and b in CLOSED_STATES:
+        ct.closed[conn] = flow
+
+
+def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
+    """A connection begins; who is `a` is decided here for good."""
+    if ct.max_connections and ct.live >= ct.max_connections:
+        conntrack_evict(ct)
+    flow = Flow()
+    flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.saddr, th.daddr, th.sport, th.dport
+    if th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN | TCPHDR_ACK:
+        flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.daddr, th.saddr, th.dport, th.sport
+    flow.ip = th.ip
+    flow.first_ns = flow.last_ns = time_ns
+    flow.first_packet = packet
+    flow.conn = ct.connections
+    ct.connections += 1
+    ct.live += 1
+    ct.table.inet_hash(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip), flow)
+    return flow
+
+
+def conntrack_splits(flow: Flow, side: int, th: Segment) -> bool:
+    """True if `th` opens a new connection on this one's 4-tuple: only a SYN with another number."""
+    end = flow.ends[side]
+    return bool(
+        th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN
+        and end.opts & (OPT_ISN | OPT_BASE)
+        and end.isn != th.seq
+    )
+
+
+def conntrack_count(flow: Flow, side: int, th: Segment, time_ns: int, wirelen: int) -> None:
+    """What is counted of every segment, whether or not state takes it."""
+    end, peer = flow.ends[side], flow.ends[1 - side]
+    flags = th.flags
+    if flags & TCPHDR_SYN and not end.opts & OPT_ISN:
+        end.isn = th.seq
+        end.opts |= OPT_ISN
+    elif not end.packets and not flags & TCPHDR_SYN:
+        end.isn = (th.seq - 1) & 0xFFFFFFFF
+        end.opts |= OPT_BASE
+    if not peer.packets and flags & TCPHDR_ACK and not peer.opts & OPT_BASE:
+        peer.isn = (th.ack - 1) & 0xFFFFFFFF
+        peer.opts |= OPT_BASE
+    end.packets += 1
+    end.frame_bytes += wirelen
+    end.payload_bytes += th.payload_len
+    end.flags |= flags
+    flow.bad_checksum[side] += th.bad_tcp_csum
+    if th.opts:
+        opts = th.opts
+        if not flags & TCPHDR_SYN:
+            opts &= ~OPT_OF_SYN
+        if opts & ~end.opts & OPT_MSS:
+            end.mss = th.mss
+        if opts & ~end.opts & OPT_WSCALE:
+            end.wscale = th.wscale
+        end.opts |= opts
+
+    if flags & TCPHDR_SYN:
+        flow.completeness |= COMPLETE_SYNACK if flags & TCPHDR_ACK else COMPLETE_SYN
+    elif flags & TCPHDR_ACK:
+        flow.completeness |= COMPLETE_ACK
+    if th.payload_len:
+        flow.completeness |= COMPLETE_DATA
+    if flags & TCPHDR_FIN:
+        flow.completeness |= COMPLETE_FIN
+    if flags & TCPHDR_RST:
+        flow.completeness |= COMPLETE_RST
+
+    if time_ns > flow.last_ns:
+        flow.last_ns = time_ns
+    elif time_ns < flow.first_ns:
+        flow.first_ns = time_ns
+    if not flow.bits & FLOW_RTT:
+        conntrack_rtt(flow, side, flags, time_ns)
+
+
+def conntrack_rtt(flow: Flow, side: int, flags: int, time_ns: int) -> None:
+    """The handshake's round trip: the latest SYN to its sender's first ACK without SYN."""
+    if flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN:
+        flow.rtt_ns = time_ns
+        flow.bits = (flow.bits & ~FLOW_SYN_BA) | FLOW_SYN | (FLOW_SYN_BA if side else 0)
+    elif (
+        flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_ACK
+        and flow.bits & FLOW_SYN
+        and flow.completeness & COMPLETE_SYNACK
+        and bool(flow.bits & FLOW_SYN_BA) == bool(side)
+    ):
+        # Time that went back leaves it absent for good.
+        flow.rtt_ns = min(time_ns - flow.rtt_ns, INT64_MAX) if time_ns >= flow.rtt_ns else -1
+        flow.bits |= FLOW_RTT
+
+
+def conntrack_begin(snd: Tcb, rcv: Tcb, th: Segment) -> None:
+    """States before the first segment that the judge gets."""
+    if th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN:
+        rcv.state = TCP_LISTEN
+    elif th.flags & TCPHDR_SYN:
+        snd.state = TCP_LISTEN
+        rcv.state = TCP_SYN_SENT
+        rcv.snd_una = (th.ack - 1) & 0xFFFFFFFF
+        rcv.snd_nxt = th.ack
+        rcv.flags = TCB_SND
+    else:  # picked up in the middle: any shift is possible, so the widest windows are believed
+        for tcb in (snd, rcv):
+            tcb.state = TCP_ESTABLISHED
+            tcb.snd_wscale = tcb.rcv_wscale = TCP_MAX_WSCALE
+            tcb.flags = TCB_WSCALE
+
+
+def conntrack_judge(flow: Flow, side: int, th: Segment, net: Net) -> int:
+    """Both ends' judgment of one segment: the end that sent, then the end it reaches."""
+    snd, rcv = flow.ends[side].tcb, flow.ends[1 - side].tcb
+    snd_was, rcv_was = snd.state, rcv.state
+    verdict = 0
+    if not flow.bits & FLOW_JUDGED:
+        flow.bits |= FLOW_JUDGED
+        conntrack_begin(snd, rcv, th)
+        if not th.flags & TCPHDR_SYN:
+            verdict = CT_MIDSTREAM
+    elif rcv.state == TCP_CLOSE and th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN:
+        rcv.state = TCP_LISTEN  # refused once, it asks again
+        rcv.flags = 0
+    if th.flags & TCPHDR_ACK and rcv.flags & TCB_FIN_SENT and th.ack == rcv.snd_nxt:
+        tcb_pull(snd, th.ack, True)
+    verdict |= tcb_xmit(snd, th)
+    took = tcb_rcv(rcv, th)
+    if took & TCB_ACK_UNSENT and rcv.state != TCP_SYN_SENT:
+        rcv.snd_nxt = th.ack  # what was not sent cannot be acknowledged: the tap missed it
+        took = tcb_rcv(rcv, th) | CT_HOLE
+    if th.flags & TCPHDR_RST and took & (TCB_RST_TAKEN | TCB_CHALLENGE):
+        # An endpoint would challenge a reset that is only near; an observer believes it.
+        took = (took & ~TCB_CHALLENGE) | TCB_RST_TAKEN
+        snd.state = rcv.state = TCP_CLOSE
+    conntrack_mib(net, snd_was, snd.state, 0)
+    conntrack_mib(net, rcv_was, rcv.state, took)
+    return verdict | took
+
+
+def conntrack_mib(net: Net, was: int, state: int, took: int) -> None:
+    """The counters that an end's host would have moved."""
+    mib = net.mib
+    if took & (TCB_PAWS | TCB_OFO | TCB_CHALLENGE):
+        if took & TCB_PAWS:
+            mib[Mib.TCP_PAWSESTABREJECTED] += 1
+        if took & TCB_OFO:
+            mib[Mib.TCP_OFOQUEUE] += 1
+        if took & TCB_CHALLENGE:
+            mib[Mib.TCP_CHALLENGEACK] += 1
+            mib[Mib.TCP_SYNCHALLENGE] += 1
+    if was == state:
+        return
+    if state == TCP_SYN_SENT and was == TCP_CLOSE:
+        mib[Mib.TCP_ACTIVEOPENS] += 1
+    elif state == TCP_SYN_RECV and was in (TCP_LISTEN, TCP_CLOSE):
+        mib[Mib.TCP_PASSIVEOPENS] += 1
+    elif state == TCP_TIME_WAIT:
+        mib[Mib.TCP_TW] += 1
+    elif state == TCP_CLOSE:
+        if was in (TCP_SYN_SENT, TCP_SYN_RECV):
+            mib[Mib.TCP_ATTEMPTFAILS] += 1
+        elif was in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+            mib[Mib.TCP_ESTABRESETS] += 1
+
+
+def conntrack_drop(th: Segment, verdict: int) -> int:
+    """Why state did not take the segment; 0 if it did."""
+    if verdict & TCB_REFUSED:
+        return next(drop for bit, drop in REFUSALS if verdict & bit)
+    if th.flags & TCPHDR_RST and not verdict & TCB_RST_TAKEN:
+        return Drop.TCP_INVALID_RST
+    if not th.flags & (TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK):
+        return Drop.TCP_FLAGS
+    return 0
+
+
+def tcp_conntrack(
+    ct: Tracker,
+    net: Net,
+    th: Segment,
+    time_ns: int,
+    clamped: bool,
+    wirelen: int,
+    packet: int,
+    strict: bool,
+) -> tuple[Flow, int, int, int]:
+    """Follow one segment: (flow, side that sent it, verdict, drop reason)."""
+    if time_ns > net.now_ns and not clamped:
+        net.now_ns = time_ns
+    if ct.bounded:
+        conntrack_expire(ct, net.now_ns)
+    verdict = 0
+    flow = ct.table.inet_lookup_established(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip))
+    if flow is not None:
+        side = 0 if th.sport == flow.a_port and th.saddr == flow.a_addr else 1
+        if conntrack_splits(flow, side, th):
+            conntrack_release(ct, flow)
+            flow = None
+            verdict = CT_REUSED
+    if flow is None:
+        flow = conntrack_new(ct, th, time_ns, packet)
+        side = 0 if th.sport == flow.a_port and th.saddr == flow.a_addr else 1
+        verdict |= CT_NEW
+    elif time_ns - flow.last_ns > TS_RECENT_STALE_NS:
+        for end in flow.ends:
+            end.tcb.flags &= ~TCB_TSTAMP
+    conntrack_count(flow, side, th, time_ns, wirelen)
+    net.mib[Mib.TCP_INSEGS] += 1
+    drop = th.drop
+    if th.bad_tcp_csum:
+        net.mib[Mib.TCP_CSUMERRORS] += 1
+    if th.bad_tcp_csum or drop:
+        net.mib[Mib.TCP_INERRS] += 1
+    if strict and not drop:
+        if th.bad_ip_csum:
+            drop = Drop.IP_CSUM
+        elif th.bad_tcp_csum:
+            drop = Drop.TCP_CSUM
+    if not drop:
+        verdict |= conntrack_judge(flow, side, th, net)
+        drop = conntrack_drop(th, verdict)
+    if ct.bounded:
+        conntrack_requeue(ct, flow, net.now_ns)
+    return flow, side, verdict, int(drop)

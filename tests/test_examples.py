@@ -1,0 +1,79 @@
+"""The programs in examples/ run as the README says, on the capture that is shipped with them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def lines(name: str, *arguments: str | Path) -> list[str]:
+    done = run(name, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("polars")
+    monkeypatch.chdir(ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    exec(program, {})
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda p: p.name
+)
+def test_links(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_handshakes() -> None:
+    report = lines("handshakes.py", EXAMPLES / "http.pcap")
+    assert len(report) == 3
+    assert any("[fd00::2]:80" in line for line in report)
+    assert any("10.0.0.2:80" in line for line in report)
+    assert all(line.endswith("µs") for line in report)
+
+
+def test_why_dropped() -> None:
+    report = lines("why_dropped.py", EXAMPLES / "http.pcap")
+    assert any("IP_NOPROTO" in line for line in report)
+
+
+def test_talkers() -> None:
+    pytest.importorskip("polars")
+    report = "\n".join(lines("talkers.py", EXAMPLES / "http.pcap"))
+    assert "10.0.0.2" in report
+    assert "fd00::2" in report
+
+
+def test_follow() -> None:
+    report = lines("follow.py", EXAMPLES / "http.pcap")
+    assert len(report) == 6
+
+
+def test_record(tmp_path: Path) -> None:
+    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("recording needs Linux, root and iproute2")
+    capture = tmp_path / "http.pcap"
+    done = run("record.py", capture)
+    if done.returncode != 0 and "Operation not permitted" in done.stderr:
+        pytest.skip("no network namespaces here")
+    assert done.returncode == 0, done.stderr
+    assert capture.stat().st_size > 24
+    assert len(lines("handshakes.py", capture)) == 3

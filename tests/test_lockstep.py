@@ -1,0 +1,114 @@
+"""The engines are one: the same captures give the same columns, counters and summary.
+
+A failing test's name has its seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import lockstep
+import pytest
+from capgen import SEC
+
+SEEDS = range(40)
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"strict": True},
+    {"max_connections": 4},
+    {"max_connections": 1, "rows": "drain"},
+    {"expire_idle_ns": 2 * SEC},
+    {"expire_closed_ns": SEC // 10, "rows": "drop"},
+    {"expire_idle_ns": 60 * SEC, "expire_closed_ns": SEC, "max_connections": 7, "strict": True},
+    {"rows": "drain"},
+    {"rows": "drop"},
+    {"count": 50},
+    {"from_ns": 3 * SEC, "to_ns": 1_700_000_010 * SEC},
+)
+
+
+def name_of(options: dict[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in options.items()) or "plain"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_traffic(reference: ModuleType, compiled: ModuleType, seed: int) -> None:
+    data = [lockstep.capture(seed)]
+    lockstep.assert_same(lockstep.outcome(reference, data), lockstep.outcome(compiled, data))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=name_of)
+@pytest.mark.parametrize("seed", SEEDS[:5])
+def test_options(
+    reference: ModuleType, compiled: ModuleType, options: dict[str, Any], seed: int
+) -> None:
+    data = [lockstep.capture(seed), lockstep.capture(seed + 1000)]
+    lockstep.assert_same(
+        lockstep.outcome(reference, data, **options), lockstep.outcome(compiled, data, **options)
+    )
+
+
+def test_shared_captures(reference: ModuleType, compiled: ModuleType, capture: Path) -> None:
+    data = [capture.read_bytes()]
+    lockstep.assert_same(lockstep.outcome(reference, data), lockstep.outcome(compiled, data))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_damaged_traffic(reference: ModuleType, compiled: ModuleType, seed: int) -> None:
+    data = [lockstep.mutated(lockstep.capture(seed, talks=8), seed)]
+    lockstep.assert_same(lockstep.outcome(reference, data), lockstep.outcome(compiled, data))
+
+
+def test_damaged_captures(reference: ModuleType, compiled: ModuleType, capture: Path) -> None:
+    """T-13, T-23: bytes changed anywhere; what comes out is the same, and neither engine falls."""
+    whole = capture.read_bytes()[:60_000]
+    for seed in range(4):
+        data = [lockstep.mutated(whole, seed)]
+        one = lockstep.outcome(reference, data, max_connections=50)
+        lockstep.assert_same(one, lockstep.outcome(compiled, data, max_connections=50))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 4096])
+@pytest.mark.parametrize("seed", range(8))
+def test_any_chunk(engine: ModuleType, seed: int, chunk: int) -> None:
+    """The same input gives the same output however it is cut into pieces."""
+    data = [lockstep.capture(seed, talks=6), lockstep.capture(seed + 1, talks=6)]
+    options = OPTIONS[6]
+    whole = lockstep.outcome(engine, data, **options)
+    lockstep.assert_same(whole, lockstep.outcome(engine, data, chunk, **options))
+
+
+def test_any_chunk_of_a_capture(engine: ModuleType, capture: Path) -> None:
+    data = capture.read_bytes()[:200_000]
+    whole = lockstep.outcome(engine, [data])
+    lockstep.assert_same(whole, lockstep.outcome(engine, [data], chunk=1009))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_modes_of_rows(engine: ModuleType, seed: int) -> None:
+    """Rows that leave at once are those that would have stayed; the summary counts all alike."""
+    data = lockstep.capture(seed)
+    bounds = {"max_connections": 5, "expire_closed_ns": SEC}
+    keep = lockstep.outcome(engine, [data], **bounds)
+    drop = lockstep.outcome(engine, [data], rows="drop", **bounds)
+    assert drop["summary"] == keep["summary"]
+    assert drop["packets"] == keep["packets"]
+
+    conntrack = engine.Conntrack(packets=True, rows="drain", **bounds)
+    left: list[dict[str, bytes]] = []
+    frames: list[dict[str, bytes]] = []
+
+    def drain(final: bool = False) -> None:
+        told = lockstep.rows(conntrack.connections(lockstep.CONNECTION_NAMES, final))
+        left.extend(lockstep.by_row(told))
+        frames.extend(lockstep.by_row(lockstep.rows(conntrack.packets(lockstep.PACKET_NAMES))))
+        conntrack.drain()
+
+    lockstep.feed(conntrack, data, 2000, drain)
+    drain(final=True)
+    assert conntrack.summary() == keep["summary"]
+    assert frames == lockstep.by_row(keep["packets"])
+    left.sort(key=lambda row: int.from_bytes(row["conn"], "little"))
+    assert left == lockstep.by_row(keep["connections"])
