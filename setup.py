@@ -13,7 +13,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import PlatformError
+from setuptools.errors import BaseError, CCompilerError, CompileError, PlatformError
 
 PURE, REQUIRE, DEBUG, SANITIZE, COVERAGE = (
     os.environ.get(f"TCPCORE_{name}", "0") not in ("", "0")
@@ -61,7 +61,7 @@ class BuildCore(build_ext):
         try:
             ext.sources = self.cythonize(ext)
             super().build_extension(ext)
-        except Exception as error:
+        except (BaseError, CCompilerError, CompileError) as error:  # what `optional` forgives
             if ext.optional:
                 print(WARNING.format(reason=error), file=sys.stderr, flush=True)
             raise

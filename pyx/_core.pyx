@@ -24,17 +24,40 @@ from libc.string cimport memcpy, memset
 
 from csum cimport csum_fold, csum_partial, tcpcore_isa, tcpcore_isa_select
 from inet_hashtables cimport flow_hash as c_flow_hash
+from inet_hashtables cimport slot
 from ip_input cimport ip_rcv
 from net cimport net
 from pcap cimport *
 from secure_seq cimport siphash as c_siphash
-from slab cimport slab_at
+from slab cimport slab_at, vfree, vgrow, vzalloc
 from tcb cimport tcb_rcv as c_tcb_rcv
 from tcb cimport tcb_xmit as c_tcb_xmit
 from tcb cimport tcp_sequence as c_tcp_sequence
 from tcp cimport *
-from tcp_conntrack cimport *
-from unaligned cimport vfree, vgrow, vzalloc
+from tcp_conntrack cimport (
+    BATCH,
+    IDLE,
+    NIL,
+    ROWS_DRAIN,
+    ROWS_KEEP,
+    TOP_MAX,
+    addrs_of,
+    batch,
+    conntrack,
+    conntrack_depart,
+    conntrack_free,
+    conntrack_init,
+    conntrack_parse,
+    depart,
+    departed,
+    fate,
+    flow_addrs_v4,
+    flow_at,
+    flow_frame_bytes,
+    link_at,
+    rest_at,
+    tcp_conntrack_batch,
+)
 from wire cimport tcp_parse_options
 
 ENGINE = "compiled"
@@ -286,7 +309,7 @@ cdef class Conntrack:
 
     def __cinit__(self):
         self.ct = <conntrack *>vzalloc(sizeof(conntrack))
-        self.batches = <batch *>vzalloc(2 * sizeof(batch))
+        self.batches = <batch *>vzalloc(3 * sizeof(batch))
         if self.ct == NULL or self.batches == NULL:
             raise MemoryError()
         memcpy(self.rows.sizes, PyBytes_AS_STRING(PACKET_SIZES), N_PACKET_COLUMNS)
@@ -322,7 +345,7 @@ cdef class Conntrack:
         self.ct.expire_closed_ns = expire_closed_ns
         self.ct.bounded = bool(max_connections or expire_idle_ns or expire_closed_ns)
         self.ct.linked = self.ct.bounded or self.ct.rows != ROWS_KEEP
-        self.want_packets = packets
+        self.want_packets = self.ct.want_fates = packets
         self.from_ns = from_ns
         self.to_ns = to_ns
         self.count = count
@@ -337,7 +360,7 @@ cdef class Conntrack:
             conntrack_free(self.ct)
             vfree(self.ct.departed, sizeof(departed))
             vfree(self.ct, sizeof(conntrack))
-        vfree(self.batches, 2 * sizeof(batch))
+        vfree(self.batches, 3 * sizeof(batch))
         for i in range(N_PACKET_COLUMNS):
             if self.owners is None or self.owners[i] is None:
                 vfree(self.rows.columns[i], self.rows.room * self.rows.sizes[i])
@@ -382,55 +405,61 @@ cdef class Conntrack:
         return 0
 
     cdef Py_ssize_t feed_records(self, const uint8_t *data, uint32_t length) noexcept nogil:
-        """Two batches at a time: while one is followed, the next one's lines are on their way."""
+        """Three batches at a time: while one is followed, the lines of two are on their way."""
         cdef batch *now = &self.batches[0]
-        cdef batch *ahead = &self.batches[1]
+        cdef batch *next = &self.batches[1]
+        cdef batch *last = &self.batches[2]
         cdef uint32_t consumed = 0
         cdef uint64_t limit
-        now.n = now.m = 0
+        cdef int found
+        now.n = now.m = next.n = next.m = 0
         while True:
             limit = BATCH
             if self.count and self.count - self.total.packets < limit:
                 limit = self.count - self.total.packets
-            ahead.n = 0
+            found = 0
             if limit:
                 consumed += pcap_index(
-                    &self.cap, data + consumed, length - consumed, ahead.frames, <int>limit, &ahead.n
+                    &self.cap, data + consumed, length - consumed, last.frames, <int>limit, &found
                 )
-            limit = ahead.n
-            ahead.n = self.take(ahead.frames, ahead.packets, ahead.n)
-            conntrack_parse(self.ct, ahead)
-            if now.n and (tcp_conntrack_batch(self.ct, now) or self.settle(now)):
+            last.n = self.take(last.frames, last.packets, found)
+            conntrack_parse(self.ct, last)
+            if tcp_conntrack_batch(self.ct, now, next, last) or self.settle(now):
                 return -1
-            if limit == 0:
+            if not (found or last.n or next.n):
                 break
-            conntrack_prefetch(self.ct, ahead)
-            now, ahead = ahead, now
+            now, next, last = next, last, now
         return consumed
 
     cdef int take(self, frame *frames, uint64_t *packets, int n) noexcept nogil:
         """Number the frames, leave out those of other times, sum the rest up; how many are left."""
-        cdef int i, m = 0
-        cdef totals *t = &self.input
+        cdef int64_t from_ns = self.from_ns, to_ns = self.to_ns, time_ns
+        cdef int64_t first_ns = self.input.first_ns, last_ns = self.input.last_ns
+        cdef uint64_t number = self.numbered, total = 0
+        cdef int i, m = 0, clamped = 0
         for i in range(n):
-            self.numbered += 1
-            if frames[i].time_ns < self.from_ns or (
-                frames[i].time_ns >= self.to_ns and self.to_ns != INT64_MAX
-            ):
+            time_ns = frames[i].time_ns
+            number += 1
+            if time_ns < from_ns or (time_ns >= to_ns and to_ns != INT64_MAX):
                 continue
             if m != i:
                 frames[m] = frames[i]
-            packets[m] = self.numbered
-            t.bytes += frames[i].wirelen
-            self.total.bytes += frames[i].wirelen
-            t.first_ns = min(t.first_ns, frames[i].time_ns)
-            t.last_ns = max(t.last_ns, frames[i].time_ns)
-            self.time_clamped += frames[i].clamped
+            packets[m] = number
+            total += frames[i].wirelen
+            first_ns = min(first_ns, time_ns)
+            last_ns = max(last_ns, time_ns)
+            clamped += frames[i].clamped
             m += 1
-        t.packets += m
+        self.numbered = number
+        self.time_clamped += clamped
+        self.input.packets += m
+        self.input.bytes += total
+        self.input.first_ns = first_ns
+        self.input.last_ns = last_ns
         self.total.packets += m
-        self.total.first_ns = min(self.total.first_ns, t.first_ns)
-        self.total.last_ns = max(self.total.last_ns, t.last_ns)
+        self.total.bytes += total
+        self.total.first_ns = min(self.total.first_ns, first_ns)
+        self.total.last_ns = max(self.total.last_ns, last_ns)
         return m
 
     cdef int settle(self, const batch *b) noexcept nogil:

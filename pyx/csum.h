@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "isa.h"
+#include "unaligned.h"
 
 enum { CSUM_SHORT = 64 };
 
@@ -29,37 +30,35 @@ static inline uint16_t csum_fold(uint32_t sum)
     return (uint16_t)(sum + (sum >> 16));
 }
 
-/* In line, for headers: a call and the sum across a vector cost more than these few additions. */
+/* In line, for headers: a call and a vector's horizontal sum would cost more than these few additions. Not folded. */
+static inline uint64_t csum_short64(const void *data, size_t length, uint64_t start)
+{
+    const uint8_t *bytes = data, *end = bytes + length;
+    uint64_t even = start, odd = 0, word;
+
+    /* 32-bit words in 64-bit sums: the carries gather in the upper half. Two sums, for two additions at a time. */
+    for (; end - bytes >= 8; bytes += 8) {
+        even += get_u32(bytes);
+        odd += get_u32(bytes + 4);
+    }
+    /* The rest without a branch on its length: the last 8 bytes, those that were counted shifted out. */
+    if (length >= 8) {
+        unsigned counted = 8 * (7 - (unsigned)(end - bytes));
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        word = get_u64(end - 8) << counted << 8;
+#else
+        word = get_u64(end - 8) >> counted >> 8;
+#endif
+    } else {
+        word = 0;
+        memcpy(&word, bytes, length);
+    }
+    return even + odd + (word & 0xffffffff) + (word >> 32);
+}
+
 static inline uint32_t csum_short(const void *data, size_t length, uint32_t start)
 {
-    const uint8_t *bytes = data;
-    uint64_t even = start, odd = 0;
-    uint32_t word, next;
-    uint16_t half = 0;
-
-    /* 32-bit words in 64-bit sums, where carries gather in the upper half; two, to add in pairs. */
-    for (; length >= 8; length -= 8, bytes += 8) {
-        memcpy(&word, bytes, 4);
-        memcpy(&next, bytes + 4, 4);
-        even += word;
-        odd += next;
-    }
-    if (length & 4) {
-        memcpy(&word, bytes, 4);
-        even += word;
-        bytes += 4;
-    }
-    if (length & 2) {
-        memcpy(&half, bytes, 2);
-        odd += half;
-        bytes += 2;
-    }
-    if (length & 1) {
-        half = 0;
-        memcpy(&half, bytes, 1);
-        odd += half;
-    }
-    return csum_fold64(even + odd);
+    return csum_fold64(csum_short64(data, length, start));
 }
 
 /* For more than CSUM_SHORT bytes; in csum.c, one per instruction set. */
@@ -69,6 +68,25 @@ void csum_select(enum isa isa);
 static inline uint32_t csum_partial(const void *data, size_t length, uint32_t start)
 {
     return length <= CSUM_SHORT ? csum_short(data, length, start) : csum_long(data, length, start);
+}
+
+/* An IPv4 header of `words` 32-bit words, at least 5: 0 when its checksum is right (RFC 791 3.1). */
+static inline uint16_t ip_fast_csum(const void *header, unsigned words)
+{
+    const uint8_t *h = header;
+    uint64_t sum = (uint64_t)get_u32(h) + get_u32(h + 4) + get_u32(h + 8) + get_u32(h + 12) + get_u32(h + 16);
+
+    if (words > 5)
+        sum = csum_short64(h + 20, (words - 5) * 4, sum);
+    return (uint16_t)~csum_fold(csum_fold64(sum));
+}
+
+/* A segment below its pseudo header's sum, not folded: 0 when its checksum is right (RFC 9293 3.1). */
+static inline uint16_t csum_tcpudp_magic(const void *segment, size_t length, uint64_t pseudo)
+{
+    uint64_t sum = length <= CSUM_SHORT ? csum_short64(segment, length, pseudo)
+                                        : pseudo + csum_long((const uint8_t *)segment, length, 0);
+    return (uint16_t)~csum_fold(csum_fold64(sum));
 }
 
 #endif

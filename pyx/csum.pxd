@@ -1,33 +1,26 @@
 # The Internet checksum: ones' complement sums of 16-bit words as they lie in memory (csum.c).
 # Linux: lib/checksum.c, include/net/checksum.h.  RFC 1071; RFC 9293 3.1 (pseudo header).
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from unaligned cimport cpu_to_be32
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from unaligned cimport cpu_to_be32, get_u32
 
 cdef extern from "csum.h" nogil:
-    uint32_t csum_short(const void *data, size_t length, uint32_t start)
     uint32_t csum_partial(const void *data, size_t length, uint32_t start)
+    uint64_t csum_short64(const void *data, size_t length, uint64_t start)
     uint16_t csum_fold(uint32_t csum)
-    uint32_t csum_fold64(unsigned long long csum)
+    uint16_t ip_fast_csum(const void *header, unsigned int words)
+    uint16_t csum_tcpudp_magic(const void *segment, size_t length, uint64_t pseudo)
 
 cdef extern from "isa.h" nogil:
     const char *tcpcore_isa()
     int tcpcore_isa_select(const char *name)
 
 
-cdef inline uint16_t csum_tcpudp_magic(
-    const uint8_t *saddr, const uint8_t *daddr, uint32_t length, uint8_t proto, uint32_t csum
+cdef inline uint64_t csum_pseudo(
+    const uint8_t *saddr, const uint8_t *daddr, uint8_t ip, uint32_t length, uint8_t proto
 ) noexcept nogil:
-    """Complete the sum of a segment by its pseudo header; 0 when its checksum is right.
-
-    Addresses are 16 bytes: the prefix ::ffff: of IPv4 adds 0xffff, ones' complement's other zero.
-    """
-    cdef unsigned long long total = csum_short(saddr, 16, csum)
-    total += csum_short(daddr, 16, 0)
-    total += <unsigned long long>cpu_to_be32(length) + cpu_to_be32(proto)
-    return <uint16_t>~csum_fold(csum_fold64(total))
-
-
-cdef inline uint16_t ip_fast_csum(const uint8_t *header, uint32_t length) noexcept nogil:
-    """Sum an IPv4 header, options included: 0 when its checksum is right (RFC 791 3.1)."""
-    return <uint16_t>~csum_fold(csum_short(header, length, 0))
+    """The sum of a pseudo header, not folded; of IPv4's mapped addresses only what IPv4 has."""
+    cdef uint64_t total = <uint64_t>cpu_to_be32(length) + cpu_to_be32(proto)
+    if ip == 4:
+        return total + get_u32(saddr + 12) + get_u32(daddr + 12)
+    return csum_short64(daddr, 16, csum_short64(saddr, 16, total))

@@ -3,12 +3,12 @@
 # RFC 791 3.1, RFC 8200 4, RFC 1661, RFC 4302 2.  Every length is held against the captured bytes (T-13).
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from csum cimport ip_fast_csum
 from net cimport net
 from pcap cimport frame
 from tcp cimport *
-from unaligned cimport get_be16, get_u32
+from unaligned cimport get_be16, get_u32, ipv6_addr_set_v4mapped
 from wire cimport IPPROTO_TCP, tcp_parse
 
 # Link types (LINKTYPE_ values of captures).
@@ -208,7 +208,7 @@ cdef inline int ip_rcv_core(net *net, cursor *at, segment *seg) noexcept nogil:
     if 0 < tot_len < header:
         net.mib[IP_INHDRERRORS] += 1
         return IP_INHDR
-    if ip_fast_csum(iph, header):
+    if ip_fast_csum(iph, iph[0] & 0xF):
         net.mib[IP_CSUMERRORS] += 1
         seg.bad_ip_csum = 1
     if get_be16(iph + 6) & IP_OFFSET_OR_MF:
@@ -223,12 +223,8 @@ cdef inline int ip_rcv_core(net *net, cursor *at, segment *seg) noexcept nogil:
         net.mib[IP_INUNKNOWNPROTOS] += 1
         return ip_protocol_unknown(at, length)
     seg.ip = 4
-    memset(seg.saddr, 0, 10)
-    memset(seg.saddr + 10, 0xFF, 2)
-    memcpy(seg.saddr + 12, iph + 12, 4)
-    memset(seg.daddr, 0, 10)
-    memset(seg.daddr + 10, 0xFF, 2)
-    memcpy(seg.daddr + 12, iph + 16, 4)
+    ipv6_addr_set_v4mapped(seg.saddr, iph + 12)
+    ipv6_addr_set_v4mapped(seg.daddr, iph + 16)
     return tcp_parse(seg, at.data, at.room, length)
 
 

@@ -3,7 +3,11 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
-from unaligned cimport vfree, vzalloc
+
+cdef extern from "vmalloc.h" nogil:
+    void *vzalloc(size_t size)
+    void *vgrow(void *p, size_t old, size_t size)
+    void vfree(void *p, size_t size)
 
 cdef enum:
     SLAB_SHIFT = 15  # items of a chunk: 6 MiB of flows, three huge pages

@@ -22,14 +22,16 @@ cdef inline uint8_t tcp_shift(const tcb *tp, uint8_t wscale) noexcept nogil:
 cdef inline uint32_t tcp_sequence(const tcb *tp, uint32_t seq, uint32_t end_seq) noexcept nogil:
     """0 if the segment is acceptable, else TCB_OLD or TCB_OVERWINDOW (RFC 9293 3.4, table 6).
 
-    Deviation: an empty segment on the right edge is acceptable, as in Linux: whoever has filled
-    the window sends its acknowledgments there.
+    Deviation: as in Linux, an empty segment on the right edge is acceptable, as whoever has filled
+    the window sends its acknowledgments there; so is one that reaches across the whole window.
     """
-    cdef uint32_t edge
-    if not tp.flags & TCB_WINDOW:  # it has offered none: only what it has already is refused
-        if end_seq == seq:
-            return TCB_OLD if before(seq, tp.rcv_nxt) else 0
-        return 0 if after(end_seq, tp.rcv_nxt) else TCB_OLD
+    cdef uint32_t behind, edge
+    if not tp.flags & TCB_WINDOW:
+        # It has offered none: only what it has already is refused, not what a hole lies before.
+        behind = tp.rcv_nxt - end_seq
+        if behind <= <uint32_t>TCB_REACH and (behind or end_seq != seq):
+            return TCB_OLD
+        return 0
     edge = tp.rcv_nxt if before(tp.rcv_mwnd_seq, tp.rcv_nxt) else tp.rcv_mwnd_seq
     if end_seq == seq:
         if before(seq, tp.rcv_nxt):
@@ -37,7 +39,7 @@ cdef inline uint32_t tcp_sequence(const tcb *tp, uint32_t seq, uint32_t end_seq)
         return TCB_OVERWINDOW if after(seq, edge) else 0
     if not after(end_seq, tp.rcv_nxt):
         return TCB_OLD
-    return 0 if before(seq, edge) else TCB_OVERWINDOW
+    return 0 if before(seq, edge) and edge != tp.rcv_nxt else TCB_OVERWINDOW
 
 
 cdef inline bint tcp_paws_check(const tcb *tp, const segment *th) noexcept nogil:
@@ -103,12 +105,12 @@ cdef inline void tcb_offer(tcb *tp, uint32_t ack, uint32_t wnd) noexcept nogil:
     Its word may lie behind the guess by what was in flight, a window at most; from further behind,
     or from ahead, the guess was wrong (a hole of the tap). The right edge never moves left.
     """
-    cdef uint32_t room
+    cdef uint32_t room = tp.rcv_mwnd_seq - ack
+    # Every other segment goes either way here: & spares the branches that nobody can predict.
+    cdef bint known = (room >= wnd) & (room <= TCP_MAX_WINDOW) & ((tp.flags & TCB_WINDOW) != 0)
     if not tp.flags & TCB_RCV or tp.rcv_nxt - ack > max(wnd, <uint32_t>TCB_REACH):
         tp.rcv_nxt = ack
-    room = tp.rcv_mwnd_seq - ack
-    if not tp.flags & TCB_WINDOW or room < wnd or room > TCP_MAX_WINDOW:
-        tp.rcv_mwnd_seq = ack + wnd
+    tp.rcv_mwnd_seq = tp.rcv_mwnd_seq if known else ack + wnd
     tp.flags |= TCB_RCV | TCB_WINDOW
 
 
@@ -139,6 +141,8 @@ cdef inline uint32_t tcb_xmit(tcb *tp, const segment *th) noexcept nogil:
         if th.seq != tp.snd_nxt:
             verdict = TCB_JUMP
         tp.snd_nxt = th.end_seq
+        if tp.snd_nxt - tp.snd_una > <uint32_t>TCP_MAX_WINDOW:
+            tp.snd_una = th.seq  # more than can be in flight: acknowledged where nobody saw
     elif tp.snd_nxt - th.seq > max(tp.max_window, <uint32_t>TCB_REACH):
         verdict = TCB_JUMP
         tp.snd_una = th.seq
@@ -244,7 +248,7 @@ cdef inline uint32_t tcb_rcv(tcb *tp, const segment *th) noexcept nogil:
 
 cdef inline uint32_t tcb_rcv_state(tcb *tp, const segment *th) noexcept nogil:
     """The steps of RFC 9293 3.10.7 in their order, for what was not predicted."""
-    cdef uint32_t verdict
+    cdef uint32_t verdict, refused
     if tp.state == TCP_CLOSE:
         return TCB_NO_CONN
     if tp.state == TCP_LISTEN:
@@ -262,15 +266,20 @@ cdef inline uint32_t tcb_rcv_state(tcb *tp, const segment *th) noexcept nogil:
         tp.flags |= TCB_RCV
     if tcp_paws_check(tp, th):
         return TCB_PAWS
-    verdict = tcp_sequence(tp, th.seq, th.end_seq)
-    if verdict:
-        if not (  # the SYN-ACK of a simultaneous open repeats the SYN, its ACK is news
-            tp.state == TCP_SYN_RECV
-            and (th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == (TCPHDR_SYN | TCPHDR_ACK)
-            and th.end_seq == tp.rcv_nxt
-            and th.ack == tp.snd_nxt
+    refused = tcp_sequence(tp, th.seq, th.end_seq)
+    # A closed window refuses data, but not RST, SYN and ACK (9293:MUST-66).
+    if refused and (refused == TCB_OLD or after(th.seq, tp.rcv_nxt)):
+        if tp.state != TCP_SYN_RECV:
+            if (th.flags & (TCPHDR_SYN | TCPHDR_RST)) == TCPHDR_SYN:
+                refused |= TCB_CHALLENGE
+            return refused
+        if (
+            (th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) != (TCPHDR_SYN | TCPHDR_ACK)
+            or th.end_seq != tp.rcv_nxt
+            or th.ack != tp.snd_nxt
         ):
-            return verdict
+            return refused
+        # The SYN-ACK of a simultaneous open repeats the SYN, its ACK is news.
     # Second: RST (RFC 5961 3.2). Fourth: SYN (RFC 5961 4.2).
     elif th.flags & TCPHDR_RST:
         if th.seq != tp.rcv_nxt:
@@ -278,13 +287,19 @@ cdef inline uint32_t tcb_rcv_state(tcb *tp, const segment *th) noexcept nogil:
         tp.state = TCP_CLOSE
         return TCB_RST_TAKEN
     elif th.flags & TCPHDR_SYN:
+        if tp.state == TCP_SYN_RECV and th.seq == tp.rcv_nxt - 1:
+            return TCB_OLD  # the same once more, with data that were not taken
         return TCB_CHALLENGE
     # Fifth: ACK (RFC 5961 5.2).
     if not th.flags & TCPHDR_ACK:
-        return 0
+        return refused
     if not tp.flags & TCB_SND:
         tp.snd_una = tp.snd_nxt = th.ack
         tp.flags |= TCB_SND
+        if tp.state == TCP_SYN_RECV:  # nobody saw its SYN, which is acknowledged, nor its shift
+            tp.snd_una = th.ack - 1
+            tp.rcv_wscale = TCP_MAX_WSCALE
+            tp.flags |= TCB_WSCALE_SENT
     if after(th.ack, tp.snd_nxt):
         return TCB_ACK_UNSENT
     if not tp.flags & TCB_PEER_WINDOW:
@@ -309,6 +324,8 @@ cdef inline uint32_t tcb_rcv_state(tcb *tp, const segment *th) noexcept nogil:
     # Seventh and eighth: text and FIN.
     if th.end_seq == th.seq or th.flags & TCPHDR_SYN:
         return verdict
+    if refused and th.payload_len:
+        return verdict | refused  # a bare FIN takes no room
     if not (
         tp.state == TCP_ESTABLISHED or tp.state == TCP_FIN_WAIT1 or tp.state == TCP_FIN_WAIT2
     ):
@@ -339,9 +356,8 @@ cdef inline uint32_t tcb_rcv_ack(tcb *tp, const segment *th) noexcept nogil:
         tp.snd_wnd = wnd
         tp.max_window = max(tp.max_window, wnd)
         tp.flags |= TCB_PEER_WINDOW
-    if after(th.ack, tp.snd_una):
-        tp.snd_una = th.ack
-        verdict |= TCB_ACKED
+    verdict |= TCB_ACKED if after(th.ack, tp.snd_una) else 0
+    tp.snd_una = th.ack if after(th.ack, tp.snd_una) else tp.snd_una
     # RFC 7323 4.3 compares with the last ACK sent; what is in order is as good for PAWS.
     if th.opts & OPT_TIMESTAMP and not after(th.seq, tp.rcv_nxt):
         if not tp.flags & TCB_TSTAMP or not before(th.tsval, tp.ts_recent):
@@ -352,8 +368,5 @@ cdef inline uint32_t tcb_rcv_ack(tcb *tp, const segment *th) noexcept nogil:
 
 cdef inline uint32_t tcb_rcv_established(tcb *tp, const segment *th) noexcept nogil:
     """The predicted segment: no test is left to make."""
-    cdef uint32_t verdict = TCB_FAST | tcb_rcv_ack(tp, th)
-    if th.payload_len:
-        tp.rcv_nxt = th.end_seq
-        verdict |= TCB_DATA
-    return verdict
+    tp.rcv_nxt = th.end_seq
+    return TCB_FAST | tcb_rcv_ack(tp, th) | (TCB_DATA if th.payload_len else 0)

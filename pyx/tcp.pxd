@@ -172,6 +172,7 @@ cdef enum:  # FlowBit
     FLOW_RTT = 8  # rtt_ns is the initial RTT
     FLOW_HALF_OPEN = 16  # waits in the tracker's list of half-open connections
     FLOW_CLOSED = 32  # waits in its list of closed ones
+    FLOW_PLAIN = 64  # both ends were seen and no RTT is pending: most segments add only to counts
 
 
 cdef inline bint before(uint32_t seq1, uint32_t seq2) noexcept nogil:

@@ -9,9 +9,9 @@ from net cimport net
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES, SIPHASH_WORDS, siphash_lanes
 from slab cimport SLAB_MASK, SLAB_SHIFT, slab, slab_alloc, slab_at, slab_free
-from tcb cimport tcb_pull, tcb_rcv, tcb_xmit
+from tcb cimport tcb_pull, tcb_rcv, tcb_rcv_established, tcb_xmit, tcp_fast_path_on
 from tcp cimport *
-from unaligned cimport get_u32, prefetch, prefetchw
+from unaligned cimport get_u32, ipv6_addr_set_v4mapped, prefetch, prefetchw
 
 cdef enum:
     BATCH = SIPHASH_LANES  # frames that go through the stages together
@@ -77,6 +77,8 @@ cdef struct conntrack:
     uint64_t live
     uint64_t evicted
     uint64_t expired
+    uint64_t releases
+    bint want_fates  # somebody reads what became of each frame
     uint64_t drops[NR_DROPS]
     uint64_t tcp_segments
     uint64_t bad_ip
@@ -126,11 +128,8 @@ cdef inline void conntrack_row(const conntrack *ct, uint32_t index, flow_row *ro
 
 cdef inline void flow_addrs_v4(const flow *fl, flow_addrs *addrs) noexcept nogil:
     """IPv4's addresses as ::ffff:a.b.c.d."""
-    memset(addrs, 0, sizeof(addrs[0]))
-    memset(addrs.a + 10, 0xFF, 2)
-    memset(addrs.b + 10, 0xFF, 2)
-    memcpy(addrs.a + 12, &fl.a_addr, 4)
-    memcpy(addrs.b + 12, &fl.b_addr, 4)
+    ipv6_addr_set_v4mapped(addrs.a, &fl.a_addr)
+    ipv6_addr_set_v4mapped(addrs.b, &fl.b_addr)
 
 
 cdef inline void queue_push(conntrack *ct, queue *q, int which, uint32_t index) noexcept nogil:
@@ -217,6 +216,7 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index) noexcept nogil:
         index,
     )
     ct.live -= 1
+    ct.releases += 1
     if not ct.linked:
         return 0
     queue_take(ct, &ct.idle, IDLE, index)
@@ -372,42 +372,48 @@ cdef inline void conntrack_count(
 ) noexcept nogil:
     """What is counted of every segment, whether or not state takes it."""
     cdef end *e = &fl.ends[side]
-    cdef uint16_t flags = th.flags
-    cdef uint8_t complete = COMPLETE_ACK if flags & TCPHDR_ACK else 0
-    if th.payload_len:
-        complete |= COMPLETE_DATA
+    cdef uint32_t packets = e.packets + 1
+    cdef uint32_t frame_bytes = e.frame_bytes + wirelen
+    cdef uint32_t payload_bytes = e.payload_bytes + th.payload_len
     if (
-        flags & (TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST)
-        or e.packets == 0
-        or not fl.ends[1 - side].opts & (OPT_ISN | OPT_BASE)
+        not fl.bits & FLOW_PLAIN
+        or th.flags & TCPHDR_SYN
         or th.opts & ~e.opts
-        or (fl.bits & (FLOW_SYN | FLOW_RTT)) == FLOW_SYN
         or time_ns < fl.last_ns
         or th.bad_tcp_csum
     ):
-        complete = conntrack_count_rare(fl, rest, side, th, time_ns, complete)
-    fl.completeness |= complete
-    if time_ns > fl.last_ns:
+        conntrack_count_rare(fl, rest, side, th, time_ns)
+    else:
         fl.last_ns = time_ns
-    e.flags |= flags
-    e.packets += 1
-    e.frame_bytes += wirelen
-    e.payload_bytes += th.payload_len
-    if e.packets == 0 or e.frame_bytes < wirelen or e.payload_bytes < th.payload_len:
-        rest.packets_hi[side] += e.packets == 0
-        rest.frame_bytes_hi[side] += e.frame_bytes < wirelen
-        rest.payload_bytes_hi[side] += e.payload_bytes < th.payload_len
+    fl.completeness |= completeness(th)
+    if packets == 0 or frame_bytes < wirelen or payload_bytes < th.payload_len:
+        rest.packets_hi[side] += packets == 0
+        rest.frame_bytes_hi[side] += frame_bytes < wirelen
+        rest.payload_bytes_hi[side] += payload_bytes < th.payload_len
+    e.flags |= th.flags
+    e.packets = packets
+    e.frame_bytes = frame_bytes
+    e.payload_bytes = payload_bytes
 
 
-cdef inline uint8_t conntrack_count_rare(
-    flow *fl,
-    flow_rest *rest,
-    int side,
-    const segment *th,
-    int64_t time_ns,
-    uint8_t complete,
+cdef inline uint8_t completeness(const segment *th) noexcept nogil:
+    """What one segment adds to its connection's completeness."""
+    cdef uint8_t bits = COMPLETE_ACK if th.flags & TCPHDR_ACK else 0
+    bits |= COMPLETE_DATA if th.payload_len else 0
+    if th.flags & (TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST):
+        if th.flags & TCPHDR_SYN:
+            bits = (bits & COMPLETE_DATA) | (COMPLETE_SYNACK if bits & COMPLETE_ACK else COMPLETE_SYN)
+        if th.flags & TCPHDR_FIN:
+            bits |= COMPLETE_FIN
+        if th.flags & TCPHDR_RST:
+            bits |= COMPLETE_RST
+    return bits
+
+
+cdef inline void conntrack_count_rare(
+    flow *fl, flow_rest *rest, int side, const segment *th, int64_t time_ns
 ) noexcept nogil:
-    """What a handshake, an end of connection or a first segment adds; completeness of the segment."""
+    """What first segments, handshakes, late and bad ones add."""
     cdef end *e = &fl.ends[side]
     cdef end *peer = &fl.ends[1 - side]
     cdef uint16_t flags = th.flags
@@ -421,8 +427,6 @@ cdef inline uint8_t conntrack_count_rare(
             rest.wscale[side] = th.wscale
             e.shift = min(th.wscale, <uint8_t>TCP_MAX_WSCALE)
         e.opts |= th.opts
-        complete &= ~COMPLETE_ACK
-        complete |= COMPLETE_SYNACK if flags & TCPHDR_ACK else COMPLETE_SYN
     else:
         if not e.opts & OPT_ISN and e.packets == 0 and rest.packets_hi[side] == 0:
             rest.isn[side] = th.seq - 1
@@ -431,20 +435,22 @@ cdef inline uint8_t conntrack_count_rare(
     if not peer.opts & (OPT_ISN | OPT_BASE) and flags & TCPHDR_ACK:
         rest.isn[1 - side] = th.ack - 1
         peer.opts |= OPT_BASE
-    if flags & TCPHDR_FIN:
-        complete |= COMPLETE_FIN
-    if flags & TCPHDR_RST:
-        complete |= COMPLETE_RST
-    rest.bad_checksum[side] += th.bad_tcp_csum
-    if time_ns < rest.first_ns:
+    if th.bad_tcp_csum:
+        rest.bad_checksum[side] += 1
+    if time_ns >= fl.last_ns:
+        fl.last_ns = time_ns
+    elif time_ns < rest.first_ns:
         rest.first_ns = time_ns
     if not fl.bits & FLOW_RTT:
-        conntrack_rtt(fl, rest, side, flags, time_ns, fl.completeness | complete)
-    return complete
+        conntrack_rtt(fl, rest, side, flags, time_ns)
+    if peer.packets and (fl.bits & (FLOW_SYN | FLOW_RTT)) != FLOW_SYN:
+        fl.bits |= FLOW_PLAIN
+    else:
+        fl.bits &= ~FLOW_PLAIN
 
 
 cdef inline void conntrack_rtt(
-    flow *fl, flow_rest *rest, int side, uint16_t flags, int64_t time_ns, uint8_t complete
+    flow *fl, flow_rest *rest, int side, uint16_t flags, int64_t time_ns
 ) noexcept nogil:
     """The handshake's round trip: the latest SYN to its sender's first ACK without SYN."""
     cdef uint64_t rtt_ns
@@ -454,7 +460,7 @@ cdef inline void conntrack_rtt(
     elif (
         (flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_ACK
         and fl.bits & FLOW_SYN
-        and complete & COMPLETE_SYNACK
+        and fl.completeness & COMPLETE_SYNACK  # of what came before
         and ((fl.bits & FLOW_SYN_BA) != 0) == side
     ):
         fl.bits |= FLOW_RTT
@@ -487,8 +493,12 @@ cdef inline uint32_t conntrack_judge(
     """Both ends' judgment of one segment: the end that sent, then the end it reaches."""
     cdef tcb *snd = &fl.ends[side].tcb
     cdef tcb *rcv = &fl.ends[1 - side].tcb
-    cdef uint8_t snd_was = snd.state, rcv_was = rcv.state
+    cdef uint8_t snd_was, rcv_was
     cdef uint32_t verdict = 0, took
+    if tcp_fast_path_on(rcv, th):
+        return tcb_xmit(snd, th) | tcb_rcv_established(rcv, th)
+    snd_was = snd.state
+    rcv_was = rcv.state
     if not fl.bits & FLOW_JUDGED:
         fl.bits |= FLOW_JUDGED
         conntrack_begin(snd, rcv, th)
@@ -501,8 +511,6 @@ cdef inline uint32_t conntrack_judge(
         tcb_pull(snd, th.ack, True)
     verdict |= tcb_xmit(snd, th)
     took = tcb_rcv(rcv, th)
-    if took & TCB_FAST and snd.state == snd_was:
-        return verdict | took
     if took & TCB_ACK_UNSENT and rcv.state != TCP_SYN_SENT:
         rcv.snd_nxt = th.ack  # what was not sent cannot be acknowledged: the tap missed it
         took = tcb_rcv(rcv, th) | CT_HOLE
@@ -568,6 +576,20 @@ cdef inline uint8_t conntrack_drop(
     return TCP_OLD_DATA
 
 
+# Up to BATCH frames on their way through the stages.
+cdef struct batch:
+    frame frames[BATCH]
+    segment segs[BATCH]
+    uint64_t packets[BATCH]  # their numbers
+    fate fates[BATCH]
+    uint64_t hashes[BATCH]  # of those that are segments
+    uint32_t guesses[BATCH]  # the flows (index + 1) that these probably belong to
+    uint8_t lanes[BATCH]  # and which they are
+    int n
+    int m  # how many are segments
+    uint64_t releases  # the tracker's when the guesses began: they hold until there are more
+
+
 cdef inline int64_t conntrack_lookup(
     const conntrack *ct, const segment *th, uint32_t tag, int *side
 ) noexcept nogil:
@@ -585,13 +607,14 @@ cdef inline int64_t conntrack_lookup(
     return -1
 
 
-cdef inline int tcp_conntrack(
-    conntrack *ct, const segment *th, uint32_t tag, const frame *frame, uint64_t packet, fate *out
-) noexcept nogil:
-    """Follow one segment; -1 without memory."""
-    cdef int64_t time_ns = frame.time_ns, index
-    cdef int side
-    cdef uint32_t verdict = 0
+cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
+    """Follow one segment, the i-th of its batch; -1 without memory."""
+    cdef const segment *th = &b.segs[b.lanes[i]]
+    cdef const frame *frame = &b.frames[b.lanes[i]]
+    cdef fate *out
+    cdef int64_t time_ns = frame.time_ns, index = -1
+    cdef int side = -1
+    cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
     cdef flow_rest *rest
     cdef uint8_t drop
@@ -599,7 +622,12 @@ cdef inline int tcp_conntrack(
         ct.net.now_ns = time_ns
     if ct.bounded and conntrack_expire(ct):
         return -1
-    index = conntrack_lookup(ct, th, tag, &side)
+    if b.guesses[i] and b.releases == ct.releases:
+        index = b.guesses[i] - 1
+        fl = flow_at(ct, <uint32_t>index)
+        side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
+    if side < 0:
+        index = conntrack_lookup(ct, th, tag, &side)
     if (
         index >= 0
         and (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN
@@ -612,7 +640,7 @@ cdef inline int tcp_conntrack(
         index = -1
         verdict = CT_REUSED
     if index < 0:
-        index = conntrack_new(ct, th, tag, time_ns, packet)
+        index = conntrack_new(ct, th, tag, time_ns, b.packets[b.lanes[i]])
         if index < 0:
             return -1
         fl = flow_at(ct, <uint32_t>index)
@@ -638,8 +666,13 @@ cdef inline int tcp_conntrack(
                 drop = TCP_CSUM
     if not drop:
         verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
+    if drop:
+        ct.drops[drop] += 1
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
+    if not ct.want_fates:
+        return 0
+    out = &b.fates[b.lanes[i]]
     out.conn = link_at(ct, <uint32_t>index).conn if ct.linked else index
     out.dir = side
     out.verdict = verdict
@@ -652,64 +685,56 @@ cdef inline int tcp_conntrack(
     return 0
 
 
-# Up to BATCH frames on their way through the stages.
-cdef struct batch:
-    frame frames[BATCH]
-    segment segs[BATCH]
-    uint64_t packets[BATCH]  # their numbers
-    fate fates[BATCH]
-    uint64_t hashes[BATCH]  # of those that are segments
-    uint8_t lanes[BATCH]  # and which they are
-    int n
-    int m  # how many are segments
-
-
 cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
-    """First stage: frames to segments and hashes; the table's lines are sent for."""
+    """First stage: frames to segments and their hashes."""
     cdef uint64_t words[SIPHASH_WORDS][BATCH]
     cdef segment *th
     cdef int i, m = 0
+    cdef uint8_t drop
     for i in range(b.n):
         th = &b.segs[i]
-        b.fates[i].drop = ip_rcv(&ct.net, &b.frames[i], th)
-        if b.fates[i].drop == 0:
+        drop = ip_rcv(&ct.net, &b.frames[i], th)
+        b.fates[i].drop = drop
+        if drop:
+            ct.drops[drop] += 1
+        else:
             flow_words(th.saddr, th.daddr, th.sport, th.dport, &words[0][m], BATCH)
             b.lanes[m] = i
             m += 1
     b.m = m
     siphash_lanes(ct.key, words, b.hashes, m)
-    for i in range(m):
-        prefetch(&ct.table.slots[inet_slot(&ct.table, b.hashes[i] >> 32)])
 
 
-cdef inline void conntrack_prefetch(conntrack *ct, batch *b) noexcept nogil:
-    """Second stage: the flows that these segments belong to, by their tags, are sent for."""
-    cdef int i
-    cdef uint32_t index
+cdef inline void conntrack_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
+    """Third stage: the flow that a segment belongs to, by its tag, is sent for."""
+    cdef uint32_t guess = inet_lookup_tag(&ct.table, b.hashes[i] >> 32)
     cdef const uint8_t *line
-    for i in range(b.m):
-        index = inet_lookup_tag(&ct.table, b.hashes[i] >> 32)
-        if index:
-            line = <const uint8_t *>flow_at(ct, index - 1)
-            prefetchw(line)
-            prefetchw(line + 64)
-            if b.segs[b.lanes[i]].flags & TCPHDR_SYN:
-                prefetchw(rest_at(ct, index - 1))
+    b.guesses[i] = guess
+    if guess:
+        line = <const uint8_t *>flow_at(ct, guess - 1)
+        prefetchw(line)
+        prefetchw(line + 64)
+        if b.segs[b.lanes[i]].flags & TCPHDR_SYN:
+            prefetchw(rest_at(ct, guess - 1))
 
 
-cdef inline int tcp_conntrack_batch(conntrack *ct, batch *b) noexcept nogil:
-    """Third stage: every segment in order. -1 without memory."""
-    cdef int i, lane
-    for i in range(b.m):
-        lane = b.lanes[i]
-        if tcp_conntrack(
-            ct, &b.segs[lane], b.hashes[i] >> 32, &b.frames[lane], b.packets[lane], &b.fates[lane]
-        ):
+cdef inline int tcp_conntrack_batch(
+    conntrack *ct, batch *now, batch *next, batch *last
+) noexcept nogil:
+    """Fourth stage for `now`, segment by segment; beside each one of `next` in the third stage and
+    one of `last` in the second, where its slot of the table is sent for. So lines have a batch's
+    time to come, and never more are under way than a core can wait for. -1 without memory."""
+    cdef int i
+    next.releases = ct.releases
+    for i in range(BATCH):
+        if i < last.m:
+            prefetch(&ct.table.slots[inet_slot(&ct.table, last.hashes[i] >> 32)])
+        if i < next.m:
+            conntrack_prefetch(ct, next, i)
+        if i < now.m and tcp_conntrack(ct, now, i):
             return -1
-    for i in range(b.n):
-        ct.drops[b.fates[i].drop] += 1
-    ct.tcp_segments += b.m
-    ct.net.mib[TCP_INSEGS] += b.m
+    ct.tcp_segments += now.m
+    ct.net.mib[TCP_INSEGS] += now.m
     return 0
 
 

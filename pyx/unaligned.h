@@ -1,20 +1,12 @@
 /*
- * Loads of network and file fields from any address, huge memory, prefetch: what C has and Cython has no word for.
- * Linux: include/linux/unaligned.h, mm/mremap.c.
+ * Loads of network and file fields from any address, and prefetch: what C has and Cython has no word for.
+ * Linux: include/linux/unaligned.h, prefetch.h.
  */
 #ifndef TCPCORE_UNALIGNED_H
 #define TCPCORE_UNALIGNED_H
 
-#if defined(__linux__) && !defined(_GNU_SOURCE)
-#define _GNU_SOURCE /* mremap */
-#endif
-#include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define cpu_to_be16(x) ((uint16_t)(x))
@@ -39,50 +31,15 @@ static inline uint16_t swab16_if(int swapped, uint16_t x) { return swapped ? __b
 static inline uint32_t swab32_if(int swapped, uint32_t x) { return swapped ? __builtin_bswap32(x) : x; }
 static inline uint64_t swab64_if(int swapped, uint64_t x) { return swapped ? __builtin_bswap64(x) : x; }
 
-/*
- * Zeroed memory for tables and columns, in huge pages where there are any: at ten million connections most of a packet's
- * time would go into walking page tables. Growing moves pages, not bytes.
- */
-static inline void *vzalloc(size_t size)
+/* ::ffff:a.b.c.d, as two whole words: a load of one that was stored in parts would wait for them. */
+static inline void ipv6_addr_set_v4mapped(void *addr, const void *v4)
 {
-#ifdef __linux__
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    madvise(p, size, MADV_HUGEPAGE);
-    return p;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    uint64_t words[2] = {0, (uint64_t)0xffff << 32 | get_u32(v4)};
 #else
-    return calloc(1, size);
+    uint64_t words[2] = {0, (uint64_t)get_u32(v4) << 32 | 0xffff0000};
 #endif
-}
-
-static inline void vfree(void *p, size_t size)
-{
-    if (!p)
-        return;
-#ifdef __linux__
-    munmap(p, size);
-#else
-    (void)size;
-    free(p);
-#endif
-}
-
-/* NULL where there is no memory; then the old piece stands. What is new is zero on Linux only. */
-static inline void *vgrow(void *p, size_t old, size_t size)
-{
-    if (!p)
-        return vzalloc(size);
-#ifdef __linux__
-    p = mremap(p, old, size, MREMAP_MAYMOVE);
-    if (p == MAP_FAILED)
-        return NULL;
-    madvise(p, size, MADV_HUGEPAGE);
-    return p;
-#else
-    (void)old;
-    return realloc(p, size);
-#endif
+    memcpy(addr, words, sizeof words);
 }
 
 #endif

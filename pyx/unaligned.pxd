@@ -1,5 +1,5 @@
-# Loads of network and file fields from any address, huge memory, prefetch (unaligned.h).
-# Linux: include/linux/unaligned.h, mm/mremap.c.
+# Loads of network and file fields from any address, and prefetch (unaligned.h).
+# Linux: include/linux/unaligned.h, prefetch.h.
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
@@ -14,8 +14,6 @@ cdef extern from "unaligned.h" nogil:
     uint16_t swab16_if(bint swapped, uint16_t x)
     uint32_t swab32_if(bint swapped, uint32_t x)
     uint64_t swab64_if(bint swapped, uint64_t x)
+    void ipv6_addr_set_v4mapped(void *addr, const void *v4)
     void prefetch(const void *p)
     void prefetchw(const void *p)
-    void *vzalloc(size_t size)
-    void *vgrow(void *p, size_t old, size_t size)
-    void vfree(void *p, size_t size)

@@ -2,7 +2,7 @@
 # Linux: tcp_parse_options in net/ipv4/tcp_input.c.  RFC 9293 3.1 and 3.2; RFC 7323; RFC 2018.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from csum cimport csum_partial, csum_tcpudp_magic
+from csum cimport csum_pseudo, csum_tcpudp_magic
 from tcp cimport *
 from unaligned cimport get_be16, get_be32
 
@@ -22,8 +22,8 @@ cdef inline int tcp_parse(
     `room` bytes were captured from the header on; `length` is what IP says there are, and payload
     counts these.
     """
-    cdef uint32_t header
-    cdef uint16_t word
+    cdef uint32_t header, payload_len
+    cdef uint16_t word, flags
     if room < TCP_HDR_MIN or length < TCP_HDR_MIN:
         return PKT_TOO_SMALL
     seg.sport = get_be16(data)
@@ -33,28 +33,24 @@ cdef inline int tcp_parse(
     word = get_be16(data + 12)
     seg.window = get_be16(data + 14)
     seg.doff = word >> 12
-    header = seg.doff * 4
-    seg.payload_len = length - header if length > header else 0
+    header = (word >> 12) * 4
+    payload_len = length - header if length > header else 0
+    seg.payload_len = payload_len
     seg.bad_tcp_csum = 0
     seg.opts = 0
     if header < TCP_HDR_LEN:
         # Nobody can tell where the header ends: flags and options are as good as noise.
         seg.flags = 0
-        seg.end_seq = seg.seq + seg.payload_len
+        seg.end_seq = seg.seq + payload_len
         seg.drop = TCP_BAD_DOFF
-        tcp_parse_options(seg, data, data)
         return 0
-    seg.flags = word & 0xFFF
-    seg.end_seq = (
-        seg.seq
-        + seg.payload_len
-        + ((seg.flags & TCPHDR_SYN) != 0)
-        + ((seg.flags & TCPHDR_FIN) != 0)
-    )
+    flags = word & 0xFFF
+    seg.flags = flags
+    seg.end_seq = seg.seq + payload_len + ((flags >> 1) & 1) + (flags & 1)  # SYN and FIN
     seg.drop = 0
     if room >= length >= TCP_CSUM_END:
         seg.bad_tcp_csum = 0 != csum_tcpudp_magic(
-            seg.saddr, seg.daddr, length, IPPROTO_TCP, csum_partial(data, length, 0)
+            data, length, csum_pseudo(seg.saddr, seg.daddr, seg.ip, length, IPPROTO_TCP)
         )
     if header > TCP_HDR_LEN:
         tcp_parse_options(seg, data + TCP_HDR_LEN, data + min(header, min(room, length)))

@@ -19,6 +19,14 @@ from tcpcore.columns import CONNECTIONS, PACKETS
 CONNECTION_NAMES = [column.name for column in CONNECTIONS]
 PACKET_NAMES = [column.name for column in PACKETS]
 
+# Of the pcapng captures: link type, if_tsresol, if_tsoffset. Times of some do not fit 64 bits.
+INTERFACES = (
+    (capgen.ETHERNET, 9, None),
+    (capgen.ETHERNET, 0, None),
+    (capgen.ETHERNET, 0x80 | 30, -5),
+    (147, 9, 100),
+)
+
 Record = tuple[int, bytes, int]  # time in ns, data captured, length on the wire
 
 # Pairs of hosts: two of IPv4, one of IPv6, and one of IPv6 whose addresses look like IPv4's.
@@ -29,7 +37,27 @@ HOSTS = (
     ("::ffff:10.0.0.1", "::ffff:10.0.0.2"),
 )
 ODD_FLAGS = (0, FIN, SYN | FIN, SYN | RST, PSH, URG, 0xFFF, SYN | ACK | RST, FIN | RST | ACK)
-STRANGERS = (b"", b"\x45", bytes(14), bytes(60), b"\xff" * 80)
+# Frames that are no segment, or not plainly one.
+STRANGERS = (
+    *(b"", b"\x45", bytes(14), bytes(60), b"\xff" * 80),
+    *(capgen.ethernet(bytes(40), kind) for kind in (0x8847, 0x8863, 0x0806, 0x0040)),
+    *(capgen.ethernet(capgen.ipv4(bytes(24), proto=n), 0x0800) for n in (1, 4, 17, 41, 47)),
+    *(
+        capgen.ethernet(
+            capgen.ipv4(b"\0\0" + port.to_bytes(2, "big") + bytes(20), proto=17), 0x0800
+        )
+        for port in (4789, 6081, 2152, 3544)
+    ),
+    capgen.ethernet(capgen.ipv4(b"\0\0\x88\xbe" + bytes(20), proto=47), 0x0800),
+    capgen.ethernet(capgen.packet(), 0x0800, (0x8100,) * 9),
+    *(
+        capgen.ethernet(
+            capgen.packet(*HOSTS[2], ip={"headers": [(kind, capgen.extension(size))]}), 0x86DD
+        )
+        for kind, size in ((0, 8), (43, 16), (44, 8), (51, 16), (60, 2040), (44, 8))
+    ),
+    capgen.ethernet(capgen.ipv6(bytes(8), proto=60, length=8), 0x86DD),
+)
 
 
 class Talk:
@@ -192,7 +220,15 @@ def capture(seed: int, talks: int = 30) -> bytes:
     endian = "<>"[seed & 1]
     fmt = (*capgen.PCAP_FORMATS, "pcapng")[seed // 2 % 4]
     if fmt == "pcapng":
-        return capgen.pcapng(records, endian=endian)
+        rng = random.Random(seed)
+        out = capgen.section(endian) + b"".join(
+            capgen.interface(linktype, resolution=resolution, offset_s=offset_s, endian=endian)
+            for linktype, resolution, offset_s in INTERFACES
+        )
+        for time_ns, data, wirelen in records:
+            number = rng.choice((0, 0, 0, 0, 0, 0, 0, 0, *range(len(INTERFACES))))
+            out += capgen.enhanced(time_ns, data, wirelen, number=number, endian=endian)
+        return out
     return capgen.pcap(records, fmt=fmt, endian=endian)
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -72,8 +73,9 @@ def unpack(wheel: Path, out: Path) -> Path:
 def smoke(installed: Path, **environment: str) -> tuple[list[str], str]:
     """Replay the shipped capture in a fresh process; its words and what it wrote to stderr."""
     capture = ROOT / "examples" / "http.pcap"
-    path = {"PYTHONPATH": str(installed)}
-    done = run("-c", SMOKE, capture, cwd=installed, **path, **environment)
+    # -S: no .pth file brings in what the environment itself has installed as editable.
+    path = os.pathsep.join([str(installed), sysconfig.get_path("platlib")])
+    done = run("-S", "-c", SMOKE, capture, cwd=installed, PYTHONPATH=path, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split(), done.stderr
 
@@ -161,11 +163,11 @@ def test_editable(source: Path, tmp_path: Path) -> None:
 
 def test_a_change_of_a_header_rebuilds(source: Path) -> None:
     build = ("setup.py", "-q", "build_ext", "--inplace")
-    succeed(*build, cwd=source)
+    succeed(*build, cwd=source, TCPCORE_DEBUG="1")
     (built,) = (path for path in (source / "tcpcore").glob("_core.*") if path.suffix != ".pyi")
     before = built.stat().st_mtime_ns
-    succeed(*build, cwd=source)
+    succeed(*build, cwd=source, TCPCORE_DEBUG="1")
     assert built.stat().st_mtime_ns == before
     (source / "pyx" / "tcp.pxd").touch()
-    succeed(*build, cwd=source)
+    succeed(*build, cwd=source, TCPCORE_DEBUG="1")
     assert built.stat().st_mtime_ns != before

@@ -114,8 +114,10 @@ def test_address_families(engine, linktype, order):
     expected = {2: (V4, 0), 10: (V6, 0), 24: (V6, 0), 28: (V6, 0), 30: (V6, 0)}
     for family in range(64):
         ends, reason = expected.get(family, (V4, Drop.UNHANDLED_PROTO))
-        frame = struct.pack(order + "I", family) + capgen.packet(*ends)
-        assert drop_of(engine, frame, linktype) == reason, f"{family=}"
+        field = struct.pack(order + "I", family)
+        assert drop_of(engine, field + capgen.packet(*ends), linktype) == reason, f"{family=}"
+        bare = reason or Drop.PKT_TOO_SMALL
+        assert drop_of(engine, field, linktype) == bare, f"{family=}"
 
 
 def test_family_decides(engine):
@@ -272,7 +274,7 @@ PAYLOADS = [
     (47, bytes.fromhex("00000800"), Drop.ENCAP_GRE),
     (47, bytes.fromhex("100088be"), Drop.ENCAP_ERSPAN),
     (47, bytes.fromhex("000022eb"), Drop.ENCAP_ERSPAN),
-    (47, bytes.fromhex("1000 88"), Drop.ENCAP_GRE),
+    (47, bytes.fromhex("1000"), Drop.ENCAP_GRE),
     (47, b"", Drop.ENCAP_GRE),
     (17, UDP.pack(53, 40000, 8, 0), Drop.IP_NOPROTO),
     (17, UDP.pack(40000, 4789, 8, 0), Drop.ENCAP_VXLAN),
@@ -284,6 +286,7 @@ PAYLOADS = [
     (17, UDP.pack(40000, 3544, 8, 0), Drop.ENCAP_TEREDO),
     (17, UDP.pack(3544, 40000, 8, 0), Drop.ENCAP_TEREDO),
     (17, UDP.pack(3544, 4789, 8, 0), Drop.ENCAP_VXLAN),
+    (17, UDP.pack(40000, 4789, 8, 0)[:4], Drop.ENCAP_VXLAN),
     (17, UDP.pack(40000, 4789, 8, 0)[:3], Drop.IP_NOPROTO),
     (17, b"", Drop.IP_NOPROTO),
     (50, bytes(20), Drop.IP_NOPROTO),
@@ -300,6 +303,21 @@ def test_other_protocols(engine, proto, payload, reason):
         assert drop_of(engine, capgen.ethernet(four + padding, 0x0800)) == reason
         if payload or not padding:  # an IPv6 length of 0 makes the padding count
             assert drop_of(engine, capgen.ethernet(six + padding, 0x86DD)) == reason
+
+
+@pytest.mark.parametrize("proto", [17, 47])
+def test_other_protocols_cut(engine, proto):
+    """T-13: ports and GRE's protocol tell once their four bytes are captured."""
+    payload = bytes.fromhex("000022eb") if proto == 47 else UDP.pack(1, 6081, 8, 0)
+    whole, part = {
+        17: (Drop.ENCAP_GENEVE, Drop.IP_NOPROTO),
+        47: (Drop.ENCAP_ERSPAN, Drop.ENCAP_GRE),
+    }[proto]
+    for ip in (capgen.ipv4(payload, proto=proto), capgen.ipv6(payload, proto=proto)):
+        start = len(ip) - len(payload)
+        for cut in range(start, len(ip) + 1):
+            seg = parse(engine, ip[:cut], capgen.RAW, len(ip))
+            assert seg["drop"] == (whole if cut >= start + 4 else part), f"{cut=}"
 
 
 def test_no_next_header(engine):
@@ -396,7 +414,13 @@ def test_ipv6_fragments(engine, word):
     """RFC 8200 4.5: more fragments, or an offset."""
     header = (44, b"\0" + struct.pack(">HI", word, 1))
     assert drop_of(engine, ether6([header])) == Drop.IP_FRAGMENT
-    assert drop_of(engine, ether6([EXTENSIONS[0], header])) == Drop.IP_FRAGMENT
+    frame = ether6([EXTENSIONS[0], header])
+    assert drop_of(engine, frame) == Drop.IP_FRAGMENT
+    # It is one as soon as its header is captured, and only if IP's length holds it.
+    for cut, reason in ((69, Drop.PKT_TOO_SMALL), (70, Drop.IP_FRAGMENT)):
+        assert parse(engine, frame[:cut], wirelen=len(frame))["drop"] == reason
+    for length, reason in ((15, Drop.IPV6_BAD_EXTHDR), (16, Drop.IP_FRAGMENT)):
+        assert drop_of(engine, frame[:18] + struct.pack(">H", length) + frame[20:]) == reason
 
 
 @pytest.mark.parametrize("word", [0x0000, 0x0002, 0x0004, 0x0006])
@@ -416,6 +440,8 @@ def test_counters(engine):
     assert counters_of(engine, good)[ip] == 1
     assert counters_of(engine, capgen.ethernet(b"", 0x0806)) == {}
     assert counters_of(engine, good[:20]) == {ip: 1, "IpInTruncatedPkts": 1}
+    options = ether4(*V4, ip={"options": NOP * 8})[:40]
+    assert counters_of(engine, options) == {ip: 1, "IpInTruncatedPkts": 1}
     assert counters_of(engine, ether4(*V4, ip={"ihl": 4})) == {ip: 1, "IpInHdrErrors": 1}
     assert counters_of(engine, ether4(*V4, ip={"total": 19})) == {ip: 1, "IpInHdrErrors": 1}
     assert counters_of(engine, ether4(*V4, ip={"fragment": 1})) == {ip: 1, "IpReasmReqds": 1}

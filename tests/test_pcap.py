@@ -46,9 +46,9 @@ class Found(NamedTuple):
     capture: dict[str, object]
 
 
-def read(engine, data: bytes, cuts: Iterable[int] = ()) -> Found:
+def read(engine, data: bytes, cuts: Iterable[int] = (), count: int = 0) -> Found:
     """Feed an input in the pieces between the cuts, as a reader of a pipe does."""
-    track = engine.Conntrack(packets=True)
+    track = engine.Conntrack(packets=True, count=count)
     track.begin(0)
     held = b""
     edges = [0, *cuts, len(data)]
@@ -266,6 +266,9 @@ def test_options_of_an_interface(engine):
     data = section() + interface(options=last + lying + last) + enhanced(5, FRAMES[0][1])
     found = read(engine, data)
     assert (found.error, found.rows["time_ns"]) == (None, [5])
+    valueless = struct.pack("<HH", capgen.IF_TSRESOL, 1)
+    data = section() + interface(options=valueless) + enhanced(5, FRAMES[0][1])
+    assert read(engine, data).rows["time_ns"] == [5000]
 
 
 def test_sections_start_over(engine):
@@ -383,6 +386,15 @@ def ends_of_records(engine, data: bytes) -> list[int]:
     return [24, *(o + n for o, n in zip(rows["offset"], rows["caplen"], strict=True))]
 
 
+def reason_of_cut(fmt: str, offset: int, left: int) -> str:
+    if fmt == "pcapng":
+        return "block header is cut" if left < 8 else "block is cut"
+    if offset == 0:
+        return "file header is cut"
+    header = 24 if fmt == "pcap-modified" else 16
+    return "record header is cut" if left < header else "record is cut"
+
+
 @EVERY
 def test_cut_at_every_byte(engine, data):
     """T-23: what is whole before the cut comes out, then the error at the record that is not."""
@@ -401,9 +413,9 @@ def test_cut_at_every_byte(engine, data):
         elif cut < magic:
             assert found.error == (0, "not a pcap or pcapng capture"), f"{cut=}"
         else:
-            offset, reason = found.error
-            assert offset == max((end for end in ends if end < cut), default=0), f"{cut=}"
-            assert reason.endswith(" is cut"), f"{cut=}"
+            offset = max((end for end in ends if end < cut), default=0)
+            reason = reason_of_cut(whole.capture["format"], offset, cut - offset)
+            assert found.error == (offset, reason), f"{cut=}"
 
 
 @EVERY
@@ -446,41 +458,46 @@ def test_mutations(engine, data):
 
 HEAD = section() + interface()
 FRAME = FRAMES[0][1]
+EPB = capgen.ENHANCED
 LIES = {
-    "too short": block(EPB := capgen.ENHANCED, bytes(20), total=28),
-    "zero": block(EPB, bytes(20), total=0),
-    "not of words": block(EPB, bytes(20), total=33),
-    "huge": block(EPB, bytes(20), total=0xFFFFFFFC),
-    "above the bound": block(EPB, bytes(20), total=MAX_RECORD + 68),
-    "unknown below its least": block(0x0BAD, b"", total=8),
-    "unknown not of words": block(0x0BAD, b"", total=14),
-    "trailer": block(EPB, struct.pack("<IIIII", 0, 0, 0, 0, 0), trailer=36),
-    "unknown's trailer": block(0x0BAD, bytes(8), trailer=24),
-    "captured beyond the block": enhanced(0, FRAME, caplen=len(FRAME) + 4),
-    "captured hugely": enhanced(0, FRAME, caplen=0xFFFFFFFF),
-    "undeclared interface": enhanced(0, FRAME, number=1),
-    "undeclared interface, hugely": enhanced(0, FRAME, number=0xFFFFFFFF),
-    "undeclared interface, obsolete": obsolete(0, FRAME, number=0xFFFF),
-    "interface below its least": block(capgen.INTERFACE, bytes(4)),
-    "simple below its least": block(capgen.SIMPLE, b""),
-    "obsolete below its least": block(capgen.OBSOLETE, bytes(16)),
-    "section below its least": struct.pack("<III", capgen.SECTION, 24, 0x1A2B3C4D) + bytes(12),
-    "section without its magic": struct.pack("<III", capgen.SECTION, 28, 0x1A2B3C4E) + bytes(16),
-    "zeros": bytes(64),
+    "block claims 28 bytes": block(EPB, bytes(20), total=28),
+    "block claims 0 bytes": block(EPB, bytes(20), total=0),
+    "block claims 33 bytes": block(EPB, bytes(20), total=33),
+    "block claims 4294967292 bytes": block(EPB, bytes(20), total=0xFFFFFFFC),
+    "block claims 16777284 bytes": block(EPB, bytes(20), total=MAX_RECORD + 68),
+    "block claims 8 bytes": block(0x0BAD, b"", total=8),
+    "block claims 14 bytes": block(0x0BAD, b"", total=14),
+    "block claims 16 bytes": block(capgen.INTERFACE, bytes(4)),
+    "block claims 12 bytes": block(capgen.SIMPLE, b""),
+    "block claims 20 bytes": block(capgen.OBSOLETE, bytes(8)),
+    "block claims 24 bytes": struct.pack("<III", capgen.SECTION, 24, 0x1A2B3C4D) + bytes(12),
+    "block lengths differ": block(EPB, bytes(20), trailer=36),
+    "block lengths differ ": block(0x0BAD, bytes(8), trailer=24),
+    "packet claims 69 bytes": enhanced(0, FRAME, caplen=69),
+    "packet claims 4294967295 bytes": enhanced(0, FRAME, caplen=0xFFFFFFFF),
+    "packet of interface 1, which is not declared": enhanced(0, FRAME, number=1),
+    "packet of interface 65535, which is not declared": obsolete(0, FRAME, number=0xFFFF),
+    "section has no byte-order magic": struct.pack("<III", capgen.SECTION, 28, 0x1A2B3C4E),
+    "section is of version 3": section(major=3),
 }
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-def test_lying_block(engine, lie):
+@pytest.mark.parametrize(("reason", "lie"), LIES.items(), ids=LIES)
+def test_lying_block(engine, reason, lie):
     """T-23: every length and number is held against what is there; before it, all comes out."""
     data = HEAD + enhanced(0, FRAME)
     whole = data + lie + enhanced(1, FRAME) * 3
     found = read(engine, whole)
     assert found.rows["packet"] == [1]
-    assert found.error is not None
-    assert found.error[0] == len(data)
+    assert found.error == (len(data), reason.strip())
     for cut in range(1, len(whole), 7):
         assert read(engine, whole, [cut]) == found, f"{cut=}"
+
+
+def test_magic_is_looked_at_first(engine):
+    """A section's byte order is known, or not, before its length says whether it is whole."""
+    for reason in ("section has no byte-order magic", "block claims 24 bytes"):
+        assert read(engine, HEAD + LIES[reason][:12]).error == (len(HEAD), reason)
 
 
 def test_packet_before_any_interface(engine):
@@ -495,6 +512,10 @@ def test_largest_block(engine):
     data = HEAD + enhanced(0, bytes(MAX_RECORD)) + enhanced(1, FRAME)
     found = read(engine, data, [5000])
     assert (found.error, found.rows["caplen"]) == (None, [MAX_RECORD, len(FRAME)])
+    found = read(engine, HEAD + enhanced(0, bytes(MAX_RECORD), options=bytes(32)))
+    assert found.error is None
+    found = read(engine, HEAD + enhanced(0, bytes(MAX_RECORD), options=bytes(36)))
+    assert found.error == (len(HEAD), f"block claims {MAX_RECORD + 68} bytes")
     found = read(engine, HEAD + enhanced(0, bytes(MAX_RECORD + 4)))
     assert found.error == (len(HEAD), f"packet claims {MAX_RECORD + 4} bytes")
 
@@ -511,6 +532,20 @@ def test_nothing_after_damage(engine):
     track.end(5)
     assert track.error[0] == len(data)
     assert track.packets(["packet"])[0] == 1
+
+
+@EVERY
+def test_count(engine, data):
+    """After `count` frames no byte more is read, and what is wrong with it is not told."""
+    whole = read(engine, data)
+    ends = ends_of_records(engine, data)
+    for count, offset in enumerate(whole.rows["offset"], 1):
+        bad = data[: min(end for end in ends if end > offset)] + b"\xff" * 100
+        for cuts in ((), range(1, len(bad))):
+            found = read(engine, bad, cuts, count=count)
+            assert found.error is None
+            assert found.rows == {name: rows[:count] for name, rows in whole.rows.items()}
+        assert read(engine, bad, count=count + 1).error is not None
 
 
 def test_next_input_starts_over(engine):

@@ -173,9 +173,7 @@ class Conntrack:
             for frame in frames:
                 self._number += 1
                 time_ns = frame[4]
-                if time_ns >= self._from_ns and (
-                    time_ns < self._to_ns or self._to_ns == INT64_MAX
-                ):
+                if time_ns >= self._from_ns and (time_ns < self._to_ns or self._to_ns == INT64_MAX):
                     self._frame(piece, *frame)
             used += consumed
             if not frames and not consumed:
@@ -467,13 +465,13 @@ def _connection_column(name: str, flows: list[Flow]) -> bytes:
 
 def csum(data: bytes, start: int = 0) -> int:
     """Sum 16-bit words in ones' complement, folded and not inverted."""
-    return _csum.csum_fold(_csum.csum_partial(data, start)) ^ 0xFFFF
+    return _csum.csum_fold(_csum.csum_partial(data, start))
 
 
-def parse_frame(linktype: int, frame: bytes, wirelen: int) -> dict[str, int | bytes]:
+def parse_frame(linktype: int, data: bytes, wirelen: int) -> dict[str, int | bytes]:
     """Give every field of the segment in a frame, or only `drop` where it is none."""
     seg = Segment()
-    drop = ip_rcv(Net(), linktype, frame, 0, len(frame), max(wirelen, len(frame)), seg)
+    drop = ip_rcv(Net(), linktype, data, 0, len(data), max(wirelen, len(data)), seg)
     if drop:
         return {"drop": int(drop)}
     return {name: getattr(seg, name) for name in Segment.__slots__}
@@ -486,23 +484,23 @@ def parse_options(options: bytes) -> dict[str, int]:
     return {name: getattr(seg, name) for name in ("opts", "mss", "wscale", "tsval", "tsecr")}
 
 
-def tcb_xmit(tcb: dict[str, int], seg: dict[str, int]) -> tuple[dict[str, int], int]:
+def tcb_xmit(tcb_fields: dict[str, int], seg: dict[str, int]) -> tuple[dict[str, int], int]:
     """Move one end by a segment that it sent: (tcb, verdict)."""
-    tp = _tcb_of(tcb)
+    tp = _tcb_of(tcb_fields)
     verdict = _tcb.tcb_xmit(tp, _segment_of(seg))
     return {name: getattr(tp, name) for name in Tcb.__slots__}, verdict
 
 
-def tcb_rcv(tcb: dict[str, int], seg: dict[str, int]) -> tuple[dict[str, int], int]:
+def tcb_rcv(tcb_fields: dict[str, int], seg: dict[str, int]) -> tuple[dict[str, int], int]:
     """Move one end by a segment that reached it: (tcb, verdict)."""
-    tp = _tcb_of(tcb)
+    tp = _tcb_of(tcb_fields)
     verdict = _tcb.tcb_rcv(tp, _segment_of(seg))
     return {name: getattr(tp, name) for name in Tcb.__slots__}, verdict
 
 
-def tcp_sequence(tcb: dict[str, int], seq: int, end_seq: int) -> int:
+def tcp_sequence(tcb_fields: dict[str, int], seq: int, end_seq: int) -> int:
     """0 if a segment of these numbers is acceptable, else TCB_OLD or TCB_OVERWINDOW."""
-    return _tcb.tcp_sequence(_tcb_of(tcb), seq, end_seq)
+    return _tcb.tcp_sequence(_tcb_of(tcb_fields), seq, end_seq)
 
 
 def _tcb_of(fields: dict[str, int]) -> Tcb:

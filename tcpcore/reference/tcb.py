@@ -69,13 +69,13 @@ def tcp_shift(tcb: Tcb, wscale: int) -> int:
 def tcp_sequence(tcb: Tcb, seq: int, end_seq: int) -> int:
     """0 if the segment is acceptable, else TCB_OLD or TCB_OVERWINDOW (RFC 9293 3.4, table 6).
 
-    Deviation: an empty segment on the right edge is acceptable, as in Linux: whoever has filled
-    the window sends its acknowledgments there.
+    Deviation: as in Linux, an empty segment on the right edge is acceptable, as whoever has filled
+    the window sends its acknowledgments there; so is one that reaches across the whole window.
     """
-    if not tcb.flags & TCB_WINDOW:  # it has offered none: only what it has already is refused
-        if end_seq == seq:
-            return TCB_OLD if before(seq, tcb.rcv_nxt) else 0
-        return 0 if after(end_seq, tcb.rcv_nxt) else TCB_OLD
+    if not tcb.flags & TCB_WINDOW:
+        # It has offered none: only what it has already is refused, not what a hole lies before.
+        behind = (tcb.rcv_nxt - end_seq) & MASK32
+        return TCB_OLD if behind <= TCB_REACH and (behind or end_seq != seq) else 0
     edge = tcb.rcv_nxt if before(tcb.rcv_mwnd_seq, tcb.rcv_nxt) else tcb.rcv_mwnd_seq
     if end_seq == seq:
         if before(seq, tcb.rcv_nxt):
@@ -83,7 +83,7 @@ def tcp_sequence(tcb: Tcb, seq: int, end_seq: int) -> int:
         return TCB_OVERWINDOW if after(seq, edge) else 0
     if not after(end_seq, tcb.rcv_nxt):
         return TCB_OLD
-    return 0 if before(seq, edge) else TCB_OVERWINDOW
+    return 0 if before(seq, edge) and edge != tcb.rcv_nxt else TCB_OVERWINDOW
 
 
 def tcp_paws_check(tcb: Tcb, th: Segment) -> bool:
@@ -164,9 +164,7 @@ def tcb_xmit(tcb: Tcb, th: Segment) -> int:
     if tcb.state == TCP_CLOSE:
         return 0
     verdict = 0
-    if tcb.state == TCP_SYN_SENT or (
-        tcb.state == TCP_SYN_RECV and th.end_seq != th.seq
-    ):
+    if tcb.state == TCP_SYN_SENT or (tcb.state == TCP_SYN_RECV and th.end_seq != th.seq):
         # It goes on, so its handshake ended where the tap did not see.
         tcb.state = TCP_ESTABLISHED
         if not tcb.flags & (TCB_WSCALE_RCVD | TCB_PEER_WINDOW):
@@ -184,6 +182,8 @@ def tcb_xmit(tcb: Tcb, th: Segment) -> int:
         if th.seq != tcb.snd_nxt:
             verdict = TCB_JUMP
         tcb.snd_nxt = th.end_seq
+        if (tcb.snd_nxt - tcb.snd_una) & MASK32 > TCP_MAX_WINDOW:
+            tcb.snd_una = th.seq  # more than can be in flight: acknowledged where nobody saw
     elif (tcb.snd_nxt - th.seq) & MASK32 > max(tcb.max_window, TCB_REACH):
         verdict = TCB_JUMP
         tcb.snd_una = th.seq
@@ -252,9 +252,7 @@ def tcb_rcv_syn(tcb: Tcb, th: Segment) -> None:
 
 def tcb_rcv_synsent(tcb: Tcb, th: Segment) -> int:
     """SYN-SENT (RFC 9293 3.10.7.3)."""
-    if th.flags & TCPHDR_ACK and (
-        not after(th.ack, tcb.snd_una) or after(th.ack, tcb.snd_nxt)
-    ):
+    if th.flags & TCPHDR_ACK and (not after(th.ack, tcb.snd_una) or after(th.ack, tcb.snd_nxt)):
         return TCB_ACK_UNSENT
     if th.flags & TCPHDR_RST:
         if not th.flags & TCPHDR_ACK:
@@ -302,16 +300,20 @@ def tcb_rcv_state(tcb: Tcb, th: Segment) -> int:
         tcb.flags |= TCB_RCV
     if tcp_paws_check(tcb, th):
         return TCB_PAWS
-    verdict = tcp_sequence(tcb, th.seq, th.end_seq)
-    if verdict:
-        crossing = (
-            tcb.state == TCP_SYN_RECV
-            and th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_SYN | TCPHDR_ACK
-            and th.end_seq == tcb.rcv_nxt
-            and th.ack == tcb.snd_nxt
-        )
-        if not crossing:  # the SYN-ACK of a simultaneous open repeats the SYN, its ACK is news
-            return verdict
+    refused = tcp_sequence(tcb, th.seq, th.end_seq)
+    # A closed window refuses data, but not RST, SYN and ACK (9293:MUST-66).
+    if refused and (refused == TCB_OLD or after(th.seq, tcb.rcv_nxt)):
+        if tcb.state != TCP_SYN_RECV:
+            if th.flags & (TCPHDR_SYN | TCPHDR_RST) == TCPHDR_SYN:
+                refused |= TCB_CHALLENGE
+            return refused
+        if (
+            th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) != TCPHDR_SYN | TCPHDR_ACK
+            or th.end_seq != tcb.rcv_nxt
+            or th.ack != tcb.snd_nxt
+        ):
+            return refused
+        # The SYN-ACK of a simultaneous open repeats the SYN, its ACK is news.
     # Second: RST (RFC 5961 3.2). Fourth: SYN (RFC 5961 4.2).
     elif th.flags & TCPHDR_RST:
         if th.seq != tcb.rcv_nxt:
@@ -319,13 +321,19 @@ def tcb_rcv_state(tcb: Tcb, th: Segment) -> int:
         tcb.state = TCP_CLOSE
         return TCB_RST_TAKEN
     elif th.flags & TCPHDR_SYN:
+        if tcb.state == TCP_SYN_RECV and th.seq == (tcb.rcv_nxt - 1) & MASK32:
+            return TCB_OLD  # the same once more, with data that were not taken
         return TCB_CHALLENGE
     # Fifth: ACK (RFC 5961 5.2).
     if not th.flags & TCPHDR_ACK:
-        return 0
+        return refused
     if not tcb.flags & TCB_SND:
         tcb.snd_una = tcb.snd_nxt = th.ack
         tcb.flags |= TCB_SND
+        if tcb.state == TCP_SYN_RECV:  # nobody saw its SYN, which is acknowledged, nor its shift
+            tcb.snd_una = (th.ack - 1) & MASK32
+            tcb.rcv_wscale = TCP_MAX_WSCALE
+            tcb.flags |= TCB_WSCALE_SENT
     if after(th.ack, tcb.snd_nxt):
         return TCB_ACK_UNSENT
     if not tcb.flags & TCB_PEER_WINDOW:
@@ -350,6 +358,8 @@ def tcb_rcv_state(tcb: Tcb, th: Segment) -> int:
     # Seventh and eighth: text and FIN.
     if th.end_seq == th.seq or th.flags & TCPHDR_SYN:
         return verdict
+    if refused and th.payload_len:
+        return verdict | refused  # a bare FIN takes no room
     if tcb.state not in (TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2):
         return verdict | TCB_OLD  # behind a FIN that was taken
     if after(th.seq, tcb.rcv_nxt):
@@ -382,10 +392,13 @@ def tcb_rcv_ack(tcb: Tcb, th: Segment) -> int:
         tcb.snd_una = th.ack
         verdict |= TCB_ACKED
     # RFC 7323 4.3 compares with the last ACK sent; what is in order is as good for PAWS.
-    if th.opts & OPT_TIMESTAMP and not after(th.seq, tcb.rcv_nxt):
-        if not tcb.flags & TCB_TSTAMP or not before(th.tsval, tcb.ts_recent):
-            tcb.ts_recent = th.tsval
-            tcb.flags |= TCB_TSTAMP
+    if (
+        th.opts & OPT_TIMESTAMP
+        and not after(th.seq, tcb.rcv_nxt)
+        and (not tcb.flags & TCB_TSTAMP or not before(th.tsval, tcb.ts_recent))
+    ):
+        tcb.ts_recent = th.tsval
+        tcb.flags |= TCB_TSTAMP
     return verdict
 
 
