@@ -28,8 +28,7 @@ def bench_hash(
         pytest.skip("the reference gets smaller inputs")
     if quick and conns > 1_000:
         pytest.skip("quick")
-    n = 4 * max(conns, 5_000) if conns < 1_000_000 else conns  # beyond any cache where it can be
-    n = min(n, 400_000) if conns < 1_000_000 else n
+    n = 20_000 if conns <= 10_000 else 1_000_000  # more than any cache holds
 
     def syns(conn: np.ndarray) -> np.ndarray:
         return records(

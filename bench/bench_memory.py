@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from bench.captures import flood
@@ -25,7 +24,7 @@ def bench_memory(
 ) -> None:
     if conns > 10_000 and (quick or engine.ENGINE == "reference"):
         pytest.skip("the reference gets smaller inputs")
-    syns = np.concatenate(list(flood(conns)))
+    syns = next(flood(conns, chunk=conns))
     before = resident()
     conntrack = followed(syns)
     grown = (resident() - before) / conns

@@ -66,7 +66,7 @@ def records(
     options
         The TCP options of every frame, whole words.
     size
-        Bytes of a frame without FCS; 60 is Ethernet's least.
+        Bytes of a frame without FCS, an even number; 60 is Ethernet's least.
     protocol
         17 makes frames whose look ends at the IP header.
     damaged
@@ -160,11 +160,11 @@ def minimal(conns: int = 100_000, packets: int = 5_000_000, seed: int = 1) -> It
         yield talk.records(part % conns, part // conns, START_US + time_us[part])
 
 
-def flood(packets: int = 2_000_000, seed: int = 2) -> Iterator[Records]:
+def flood(packets: int = 2_000_000, seed: int = 2, chunk: int = CHUNK) -> Iterator[Records]:
     """SYNs from random addresses and ports to one server, one a microsecond."""
     rng = np.random.default_rng(seed)
-    for start in range(0, packets, CHUNK):
-        n = min(CHUNK, packets - start)
+    for start in range(0, packets, chunk):
+        n = min(chunk, packets - start)
         yield records(
             START_US + start + np.arange(n),
             saddr=rng.integers(1 << 24, 223 << 24, n),

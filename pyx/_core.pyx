@@ -24,7 +24,7 @@ from libc.string cimport memcpy, memset
 
 from csum cimport csum_fold, csum_partial, tcpcore_isa, tcpcore_isa_select
 from inet_hashtables cimport flow_hash as c_flow_hash
-from inet_hashtables cimport slot
+from inet_hashtables cimport bucket
 from ip_input cimport ip_rcv
 from net cimport net
 from pcap cimport *
@@ -53,6 +53,7 @@ from tcp_conntrack cimport (
     fate,
     flow_addrs_v4,
     flow_at,
+    flow_completeness,
     flow_frame_bytes,
     link_at,
     rest_at,
@@ -258,7 +259,7 @@ cdef void fill(int column, const row_source *rows, int n, uint8_t *out) noexcept
         elif column == C_STATE_B:
             out[i] = f.ends[1].tcb.state
         elif column == C_COMPLETENESS:
-            out[i] = f.completeness
+            out[i] = flow_completeness(f, rows[i].rest)
         else:
             (<int64_t *>out)[i] = rows[i].rest.rtt_ns if f.bits & FLOW_RTT else -1
 
@@ -437,30 +438,36 @@ cdef class Conntrack:
         cdef int64_t first_ns = self.input.first_ns, last_ns = self.input.last_ns
         cdef uint64_t number = self.numbered, total = 0
         cdef int i, m = 0, clamped = 0
+        if from_ns != INT64_MIN or to_ns != INT64_MAX:
+            for i in range(n):
+                number += 1
+                if frames[i].time_ns < from_ns or frames[i].time_ns >= to_ns:
+                    continue
+                frames[m] = frames[i]
+                packets[m] = number
+                m += 1
+            n = m
+        else:
+            for i in range(n):
+                packets[i] = number + i + 1
+            number += n
         for i in range(n):
             time_ns = frames[i].time_ns
-            number += 1
-            if time_ns < from_ns or (time_ns >= to_ns and to_ns != INT64_MAX):
-                continue
-            if m != i:
-                frames[m] = frames[i]
-            packets[m] = number
             total += frames[i].wirelen
             first_ns = min(first_ns, time_ns)
             last_ns = max(last_ns, time_ns)
             clamped += frames[i].clamped
-            m += 1
         self.numbered = number
         self.time_clamped += clamped
-        self.input.packets += m
+        self.input.packets += n
         self.input.bytes += total
         self.input.first_ns = first_ns
         self.input.last_ns = last_ns
-        self.total.packets += m
+        self.total.packets += n
         self.total.bytes += total
         self.total.first_ns = min(self.total.first_ns, first_ns)
         self.total.last_ns = max(self.total.last_ns, last_ns)
-        return m
+        return n
 
     cdef int settle(self, const batch *b) noexcept nogil:
         """Write the packets' rows; -1 without memory."""
@@ -572,7 +579,7 @@ cdef class Conntrack:
         return (
             self.ct.flows.used * each
             + self.ct.addrs.used * sizeof(flow_addrs)
-            + (sizeof(slot) << self.ct.table.shift)
+            + (sizeof(bucket) << self.ct.table.shift)
         )
 
     # ---- summary and columns out
@@ -999,5 +1006,5 @@ def sizes():
         "flow": sizeof(flow),
         "flow_rest": sizeof(flow_rest),
         "flow_link": sizeof(flow_link),
-        "slot": sizeof(slot),
+        "bucket": sizeof(bucket),
     }

@@ -34,12 +34,13 @@ static inline uint16_t csum_fold(uint32_t sum)
 static inline uint64_t csum_short64(const void *data, size_t length, uint64_t start)
 {
     const uint8_t *bytes = data, *end = bytes + length;
-    uint64_t even = start, odd = 0, word;
+    uint64_t sum = start, word;
 
-    /* 32-bit words in 64-bit sums: the carries gather in the upper half. Two sums, for two additions at a time. */
+    /* 2^64 is 1 modulo 2^16 - 1 as well: whole 64-bit words, their carries brought round. */
     for (; end - bytes >= 8; bytes += 8) {
-        even += get_u32(bytes);
-        odd += get_u32(bytes + 4);
+        word = get_u64(bytes);
+        sum += word;
+        sum += sum < word;
     }
     /* The rest without a branch on its length: the last 8 bytes, those that were counted shifted out. */
     if (length >= 8) {
@@ -53,7 +54,8 @@ static inline uint64_t csum_short64(const void *data, size_t length, uint64_t st
         word = 0;
         memcpy(&word, bytes, length);
     }
-    return even + odd + (word & 0xffffffff) + (word >> 32);
+    sum += word;
+    return sum + (sum < word);
 }
 
 static inline uint32_t csum_short(const void *data, size_t length, uint32_t start)
@@ -84,9 +86,9 @@ static inline uint16_t ip_fast_csum(const void *header, unsigned words)
 /* A segment below its pseudo header's sum, not folded: 0 when its checksum is right (RFC 9293 3.1). */
 static inline uint16_t csum_tcpudp_magic(const void *segment, size_t length, uint64_t pseudo)
 {
-    uint64_t sum = length <= CSUM_SHORT ? csum_short64(segment, length, pseudo)
-                                        : pseudo + csum_long((const uint8_t *)segment, length, 0);
-    return (uint16_t)~csum_fold(csum_fold64(sum));
+    if (length <= CSUM_SHORT)
+        return (uint16_t)~csum_fold(csum_fold64(csum_short64(segment, length, pseudo)));
+    return (uint16_t)~csum_fold(csum_long(segment, length, csum_fold64(pseudo)));
 }
 
 #endif

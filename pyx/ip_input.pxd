@@ -27,6 +27,7 @@ cdef enum:
     DLT_LINUX_SLL2 = 276
 
 cdef enum:
+    ETH_HLEN = 14
     ETH_P_802_3_MIN = 0x0600  # below it the field is a length and LLC follows
     ETH_P_IP = 0x0800
     ETH_P_IPV6 = 0x86DD
@@ -64,6 +65,14 @@ cdef inline int ip_rcv(net *net, const frame *frame, segment *seg) noexcept nogi
     cdef cursor at
     cdef int drop
     seg.bad_ip_csum = 0
+    if (
+        frame.linktype == DLT_EN10MB
+        and frame.caplen >= ETH_HLEN
+        and get_be16(frame.data + 12) == ETH_P_IP
+    ):  # what nearly every frame is needs no cursor
+        return ip_rcv_core(
+            net, frame.data + ETH_HLEN, frame.caplen - ETH_HLEN, frame.wirelen - ETH_HLEN, seg
+        )
     at.data = frame.data
     at.room = frame.caplen
     at.wire = frame.wirelen
@@ -71,7 +80,7 @@ cdef inline int ip_rcv(net *net, const frame *frame, segment *seg) noexcept nogi
     if drop:
         return drop
     if at.protocol == ETH_P_IP:
-        return ip_rcv_core(net, &at, seg)
+        return ip_rcv_core(net, at.data, at.room, at.wire, seg)
     return ip6_rcv_core(net, &at, seg)
 
 
@@ -188,44 +197,44 @@ cdef inline int ppp_get_protocol(uint16_t linktype, cursor *at) noexcept nogil:
     return 0
 
 
-cdef inline int ip_rcv_core(net *net, cursor *at, segment *seg) noexcept nogil:
+cdef inline int ip_rcv_core(
+    net *net, const uint8_t *iph, uint32_t room, uint32_t wire, segment *seg
+) noexcept nogil:
     """Read an IPv4 header and deliver what it carries."""
-    cdef const uint8_t *iph = at.data
     cdef uint32_t header, length
     cdef uint16_t tot_len
     net.mib[IP_INRECEIVES] += 1
-    if at.room < IP_HDR_LEN:
+    if room < IP_HDR_LEN:
         net.mib[IP_INTRUNCATEDPKTS] += 1
         return PKT_TOO_SMALL
     header = (iph[0] & 0xF) * 4
     if iph[0] >> 4 != 4 or header < IP_HDR_LEN:
         net.mib[IP_INHDRERRORS] += 1
         return IP_INHDR
-    if at.room < header:
+    if room < header:
         net.mib[IP_INTRUNCATEDPKTS] += 1
         return PKT_TOO_SMALL
     tot_len = get_be16(iph + 2)
     if 0 < tot_len < header:
         net.mib[IP_INHDRERRORS] += 1
         return IP_INHDR
-    if ip_fast_csum(iph, iph[0] & 0xF):
+    if ip_fast_csum(iph, header // 4):
         net.mib[IP_CSUMERRORS] += 1
         seg.bad_ip_csum = 1
     if get_be16(iph + 6) & IP_OFFSET_OR_MF:
         net.mib[IP_REASMREQDS] += 1
         return IP_FRAGMENT
     # TSO leaves a total length of 0: then the frame is the datagram.
-    length = at.wire if tot_len == 0 else min(<uint32_t>tot_len, at.wire)
-    pass_header(at, header)
+    length = wire if tot_len == 0 else min(<uint32_t>tot_len, wire)
+    room -= header
     length -= header
-    at.protocol = iph[9]
-    if at.protocol != IPPROTO_TCP:
+    if iph[9] != IPPROTO_TCP:
         net.mib[IP_INUNKNOWNPROTOS] += 1
-        return ip_protocol_unknown(at, length)
+        return ip_protocol_unknown(iph[9], iph + header, min(room, length))
     seg.ip = 4
     ipv6_addr_set_v4mapped(seg.saddr, iph + 12)
     ipv6_addr_set_v4mapped(seg.daddr, iph + 16)
-    return tcp_parse(seg, at.data, at.room, length)
+    return tcp_parse(seg, iph + header, room, length)
 
 
 cdef inline int ip6_rcv_core(net *net, cursor *at, segment *seg) noexcept nogil:
@@ -257,7 +266,7 @@ cdef inline int ip6_rcv_core(net *net, cursor *at, segment *seg) noexcept nogil:
         return drop
     if at.protocol != IPPROTO_TCP:
         net.mib[IP6_INUNKNOWNPROTOS] += 1
-        return ip_protocol_unknown(at, length)
+        return ip_protocol_unknown(at.protocol, at.data, min(at.room, length))
     seg.ip = 6
     memcpy(seg.saddr, iph + 8, 16)
     memcpy(seg.daddr, iph + 24, 16)
@@ -309,26 +318,27 @@ cdef inline int ipv6_skip_exthdr(cursor *at, uint32_t *length) noexcept nogil:
     return 0
 
 
-cdef inline int ip_protocol_unknown(const cursor *at, uint32_t length) noexcept nogil:
-    """Say which encapsulation a protocol other than TCP is, as far as its bytes tell."""
-    cdef uint32_t room = min(at.room, length)
+cdef inline int ip_protocol_unknown(
+    uint16_t protocol, const uint8_t *data, uint32_t room
+) noexcept nogil:
+    """Say which encapsulation a protocol other than TCP is, as far as `room` bytes tell."""
     cdef int drop
-    if at.protocol == IPPROTO_UDP:
+    if protocol == IPPROTO_UDP:
         if room < 4:
             return IP_NOPROTO
-        drop = udp_tunnel(get_be16(at.data + 2))
+        drop = udp_tunnel(get_be16(data + 2))
         if drop == IP_NOPROTO:  # these two answer from their port
-            drop = udp_tunnel(get_be16(at.data))
+            drop = udp_tunnel(get_be16(data))
             if drop != ENCAP_TEREDO and drop != ENCAP_GTPU:
                 return IP_NOPROTO
         return drop
-    if at.protocol == IPPROTO_GRE:
-        if room >= 4 and (get_be16(at.data + 2) == 0x88BE or get_be16(at.data + 2) == 0x22EB):
+    if protocol == IPPROTO_GRE:
+        if room >= 4 and (get_be16(data + 2) == 0x88BE or get_be16(data + 2) == 0x22EB):
             return ENCAP_ERSPAN
         return ENCAP_GRE
-    if at.protocol == IPPROTO_IPIP:
+    if protocol == IPPROTO_IPIP:
         return ENCAP_IPIP
-    if at.protocol == IPPROTO_IPV6:
+    if protocol == IPPROTO_IPV6:
         return ENCAP_IP6
     return IP_NOPROTO
 

@@ -58,8 +58,8 @@ cdef inline bint tcp_may_update_window(
     """True if the segment may move the send window (RFC 9293 3.10.7.4, fifth step)."""
     return (
         after(ack, tp.snd_una)
-        or after(seq, tp.snd_wl1)
-        or (seq == tp.snd_wl1 and (wnd > tp.snd_wnd or not wnd))
+        | after(seq, tp.snd_wl1)
+        | ((seq == tp.snd_wl1) & ((wnd > tp.snd_wnd) | (wnd == 0)))
     )
 
 
@@ -111,7 +111,8 @@ cdef inline void tcb_offer(tcb *tp, uint32_t ack, uint32_t wnd) noexcept nogil:
     if not tp.flags & TCB_RCV or tp.rcv_nxt - ack > max(wnd, <uint32_t>TCB_REACH):
         tp.rcv_nxt = ack
     tp.rcv_mwnd_seq = tp.rcv_mwnd_seq if known else ack + wnd
-    tp.flags |= TCB_RCV | TCB_WINDOW
+    if (tp.flags & (TCB_RCV | TCB_WINDOW)) != (TCB_RCV | TCB_WINDOW):
+        tp.flags |= TCB_RCV | TCB_WINDOW
 
 
 cdef inline uint32_t tcb_xmit(tcb *tp, const segment *th) noexcept nogil:
@@ -350,19 +351,21 @@ cdef inline uint32_t tcb_rcv_ack(tcb *tp, const segment *th) noexcept nogil:
     cdef uint32_t verdict = 0
     cdef uint32_t wnd = <uint32_t>th.window << tcp_shift(tp, tp.snd_wscale)
     if not tp.flags & TCB_PEER_WINDOW or tcp_may_update_window(tp, th.ack, th.seq, wnd):
-        if wnd != tp.snd_wnd:
-            verdict = TCB_WINUPDATE
         tp.snd_wl1 = th.seq
-        tp.snd_wnd = wnd
-        tp.max_window = max(tp.max_window, wnd)
-        tp.flags |= TCB_PEER_WINDOW
+        if wnd != tp.snd_wnd or not tp.flags & TCB_PEER_WINDOW:
+            verdict = TCB_WINUPDATE if wnd != tp.snd_wnd else 0
+            tp.snd_wnd = wnd
+            tp.max_window = max(tp.max_window, wnd)
+            tp.flags |= TCB_PEER_WINDOW
     verdict |= TCB_ACKED if after(th.ack, tp.snd_una) else 0
     tp.snd_una = th.ack if after(th.ack, tp.snd_una) else tp.snd_una
     # RFC 7323 4.3 compares with the last ACK sent; what is in order is as good for PAWS.
     if th.opts & OPT_TIMESTAMP and not after(th.seq, tp.rcv_nxt):
-        if not tp.flags & TCB_TSTAMP or not before(th.tsval, tp.ts_recent):
+        if not tp.flags & TCB_TSTAMP:
             tp.ts_recent = th.tsval
             tp.flags |= TCB_TSTAMP
+        elif not before(th.tsval, tp.ts_recent):
+            tp.ts_recent = th.tsval
     return verdict
 
 

@@ -244,7 +244,7 @@ cdef struct flow:
     uint16_t a_port
     uint16_t b_port
     uint8_t ip
-    uint8_t completeness
+    uint8_t completeness  # of its SYNs and ACKs; the counts tell of the rest
     uint8_t bits  # FlowBit
     uint8_t pad
     int64_t last_ns

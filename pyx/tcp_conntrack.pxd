@@ -14,7 +14,7 @@ from tcp cimport *
 from unaligned cimport get_u32, ipv6_addr_set_v4mapped, prefetch, prefetchw
 
 cdef enum:
-    BATCH = SIPHASH_LANES  # frames that go through the stages together
+    BATCH = 16  # frames that go through the stages together
     NIL = 0xFFFFFFFF
     IDLE = 0  # the queue of every flow, by its last segment
     AGED = 1  # that of the half-open, by their first, or of the closed, by their last
@@ -303,7 +303,7 @@ cdef inline int64_t conntrack_new(
     cdef uint32_t index
     cdef flow *fl
     cdef flow_rest *rest
-    cdef flow_rest place[1]
+    cdef flow_rest place
     cdef flow_addrs *addrs
     cdef bint reply = (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == (TCPHDR_SYN | TCPHDR_ACK)
     cdef const uint8_t *a = &th.saddr[0]
@@ -315,6 +315,11 @@ cdef inline int64_t conntrack_new(
     if ct.linked and ct.spare != <uint32_t>NIL:
         index = ct.spare
         ct.spare = link_at(ct, index).next[IDLE]
+        place = rest_at(ct, index)[0]
+        memset(flow_at(ct, index), 0, sizeof(flow))
+        memset(rest_at(ct, index), 0, sizeof(flow_rest))
+        rest_at(ct, index).addrs = place.addrs
+        rest_at(ct, index).has_addrs = place.has_addrs
     else:
         index = ct.flows.used
         if (
@@ -328,11 +333,6 @@ cdef inline int64_t conntrack_new(
         return -1
     fl = flow_at(ct, index)
     rest = rest_at(ct, index)
-    place[0] = rest[0]
-    memset(fl, 0, sizeof(flow))
-    memset(rest, 0, sizeof(flow_rest))
-    rest.addrs = place.addrs
-    rest.has_addrs = place.has_addrs
     if th.ip == 6:
         if not rest.has_addrs:
             if slab_alloc(&ct.addrs):
@@ -368,7 +368,13 @@ cdef inline bint conntrack_splits(
 
 
 cdef inline void conntrack_count(
-    flow *fl, flow_rest *rest, int side, const segment *th, int64_t time_ns, uint32_t wirelen
+    conntrack *ct,
+    flow *fl,
+    uint32_t index,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+    uint32_t wirelen,
 ) noexcept nogil:
     """What is counted of every segment, whether or not state takes it."""
     cdef end *e = &fl.ends[side]
@@ -382,31 +388,36 @@ cdef inline void conntrack_count(
         or time_ns < fl.last_ns
         or th.bad_tcp_csum
     ):
-        conntrack_count_rare(fl, rest, side, th, time_ns)
+        conntrack_count_rare(fl, rest_at(ct, index), side, th, time_ns)
     else:
         fl.last_ns = time_ns
-    fl.completeness |= completeness(th)
+        if not fl.completeness & COMPLETE_ACK and th.flags & TCPHDR_ACK:
+            fl.completeness |= COMPLETE_ACK
     if packets == 0 or frame_bytes < wirelen or payload_bytes < th.payload_len:
-        rest.packets_hi[side] += packets == 0
-        rest.frame_bytes_hi[side] += frame_bytes < wirelen
-        rest.payload_bytes_hi[side] += payload_bytes < th.payload_len
+        rest_at(ct, index).packets_hi[side] += packets == 0
+        rest_at(ct, index).frame_bytes_hi[side] += frame_bytes < wirelen
+        rest_at(ct, index).payload_bytes_hi[side] += payload_bytes < th.payload_len
     e.flags |= th.flags
     e.packets = packets
     e.frame_bytes = frame_bytes
     e.payload_bytes = payload_bytes
 
 
-cdef inline uint8_t completeness(const segment *th) noexcept nogil:
-    """What one segment adds to its connection's completeness."""
-    cdef uint8_t bits = COMPLETE_ACK if th.flags & TCPHDR_ACK else 0
-    bits |= COMPLETE_DATA if th.payload_len else 0
-    if th.flags & (TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST):
-        if th.flags & TCPHDR_SYN:
-            bits = (bits & COMPLETE_DATA) | (COMPLETE_SYNACK if bits & COMPLETE_ACK else COMPLETE_SYN)
-        if th.flags & TCPHDR_FIN:
-            bits |= COMPLETE_FIN
-        if th.flags & TCPHDR_RST:
-            bits |= COMPLETE_RST
+cdef inline uint8_t flow_completeness(const flow *fl, const flow_rest *rest) noexcept nogil:
+    """The column: what is kept of SYNs and ACKs, and what the counts tell of the rest."""
+    cdef uint8_t bits = fl.completeness
+    cdef uint16_t flags = fl.ends[0].flags | fl.ends[1].flags
+    if (
+        fl.ends[0].payload_bytes
+        | fl.ends[1].payload_bytes
+        | rest.payload_bytes_hi[0]
+        | rest.payload_bytes_hi[1]
+    ):
+        bits |= COMPLETE_DATA
+    if flags & TCPHDR_FIN:
+        bits |= COMPLETE_FIN
+    if flags & TCPHDR_RST:
+        bits |= COMPLETE_RST
     return bits
 
 
@@ -427,7 +438,9 @@ cdef inline void conntrack_count_rare(
             rest.wscale[side] = th.wscale
             e.shift = min(th.wscale, <uint8_t>TCP_MAX_WSCALE)
         e.opts |= th.opts
+        fl.completeness |= COMPLETE_SYNACK if flags & TCPHDR_ACK else COMPLETE_SYN
     else:
+        fl.completeness |= COMPLETE_ACK if flags & TCPHDR_ACK else 0
         if not e.opts & OPT_ISN and e.packets == 0 and rest.packets_hi[side] == 0:
             rest.isn[side] = th.seq - 1
             e.opts |= OPT_BASE
@@ -582,8 +595,9 @@ cdef struct batch:
     segment segs[BATCH]
     uint64_t packets[BATCH]  # their numbers
     fate fates[BATCH]
-    uint64_t hashes[BATCH]  # of those that are segments
-    uint32_t guesses[BATCH]  # the flows (index + 1) that these probably belong to
+    uint64_t hashes[SIPHASH_LANES]  # of those that are segments
+    flow *flows[BATCH]  # that these probably belong to, or NULL
+    uint32_t guesses[BATCH]  # and their indices
     uint8_t lanes[BATCH]  # and which they are
     int n
     int m  # how many are segments
@@ -594,17 +608,23 @@ cdef inline int64_t conntrack_lookup(
     const conntrack *ct, const segment *th, uint32_t tag, int *side
 ) noexcept nogil:
     """The flow of a segment and the side that sent it; -1 if there is none."""
-    cdef uint32_t at = inet_slot(&ct.table, tag), index
+    cdef uint32_t at = inet_home(&ct.table, tag), index
+    cdef const bucket *b
     cdef const flow *fl
-    while ct.table.slots[at].flow:
-        if ct.table.slots[at].tag == tag:
-            index = ct.table.slots[at].flow - 1
+    cdef unsigned int found
+    while True:
+        b = &ct.table.buckets[at]
+        found = lanes_equal(b.tags, tag) & ~lanes_equal(b.flows, 0)
+        while found:
+            index = b.flows[__builtin_ctz(found)] - 1
+            found &= found - 1
             fl = flow_at(ct, index)
             side[0] = flow_side(fl, addrs_of(ct, fl, index), th)
             if side[0] >= 0:
                 return index
+        if lanes_equal(b.flows, 0):
+            return -1
         at = inet_next(&ct.table, at)
-    return -1
 
 
 cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
@@ -615,44 +635,40 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     cdef int64_t time_ns = frame.time_ns, index = -1
     cdef int side = -1
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
-    cdef flow *fl
-    cdef flow_rest *rest
+    cdef flow *fl = NULL
     cdef uint8_t drop
     if time_ns > ct.net.now_ns and not frame.clamped:
         ct.net.now_ns = time_ns
     if ct.bounded and conntrack_expire(ct):
         return -1
-    if b.guesses[i] and b.releases == ct.releases:
-        index = b.guesses[i] - 1
-        fl = flow_at(ct, <uint32_t>index)
+    if b.flows[i] != NULL and b.releases == ct.releases:
+        index = b.guesses[i]
+        fl = b.flows[i]
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
     if side < 0:
         index = conntrack_lookup(ct, th, tag, &side)
+        fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
     if (
-        index >= 0
+        fl != NULL
         and (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN
-        and conntrack_splits(
-            &flow_at(ct, <uint32_t>index).ends[side], rest_at(ct, <uint32_t>index), side, th
-        )
+        and conntrack_splits(&fl.ends[side], rest_at(ct, <uint32_t>index), side, th)
     ):
         if conntrack_release(ct, <uint32_t>index):
             return -1
-        index = -1
+        fl = NULL
         verdict = CT_REUSED
-    if index < 0:
+    if fl == NULL:
         index = conntrack_new(ct, th, tag, time_ns, b.packets[b.lanes[i]])
         if index < 0:
             return -1
         fl = flow_at(ct, <uint32_t>index)
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
         verdict |= CT_NEW
-    fl = flow_at(ct, <uint32_t>index)
-    rest = rest_at(ct, <uint32_t>index)
     if time_ns > fl.last_ns and <uint64_t>time_ns - <uint64_t>fl.last_ns > TS_RECENT_STALE_NS:
         # RFC 7323 5.5: after 24 idle days a time stamp says nothing.
         fl.ends[0].tcb.flags &= ~TCB_TSTAMP
         fl.ends[1].tcb.flags &= ~TCB_TSTAMP
-    conntrack_count(fl, rest, side, th, time_ns, frame.wirelen)
+    conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, frame.wirelen)
     drop = th.drop
     if th.bad_tcp_csum or th.bad_ip_csum or drop:
         if th.bad_tcp_csum:
@@ -687,7 +703,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
 
 cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
     """First stage: frames to segments and their hashes."""
-    cdef uint64_t words[SIPHASH_WORDS][BATCH]
+    cdef uint64_t words[SIPHASH_WORDS][SIPHASH_LANES]
     cdef segment *th
     cdef int i, m = 0
     cdef uint8_t drop
@@ -698,7 +714,7 @@ cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
         if drop:
             ct.drops[drop] += 1
         else:
-            flow_words(th.saddr, th.daddr, th.sport, th.dport, &words[0][m], BATCH)
+            flow_words(th.saddr, th.daddr, th.sport, th.dport, &words[0][m], SIPHASH_LANES)
             b.lanes[m] = i
             m += 1
     b.m = m
@@ -708,14 +724,16 @@ cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
 cdef inline void conntrack_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
     """Third stage: the flow that a segment belongs to, by its tag, is sent for."""
     cdef uint32_t guess = inet_lookup_tag(&ct.table, b.hashes[i] >> 32)
-    cdef const uint8_t *line
+    if guess == 0:
+        b.flows[i] = NULL
+        return
+    guess -= 1
     b.guesses[i] = guess
-    if guess:
-        line = <const uint8_t *>flow_at(ct, guess - 1)
-        prefetchw(line)
-        prefetchw(line + 64)
-        if b.segs[b.lanes[i]].flags & TCPHDR_SYN:
-            prefetchw(rest_at(ct, guess - 1))
+    b.flows[i] = flow_at(ct, guess)
+    prefetchw(b.flows[i])
+    prefetchw(&b.flows[i].ends[1])
+    if b.segs[b.lanes[i]].flags & TCPHDR_SYN:
+        prefetchw(rest_at(ct, guess))
 
 
 cdef inline int tcp_conntrack_batch(
@@ -728,7 +746,7 @@ cdef inline int tcp_conntrack_batch(
     next.releases = ct.releases
     for i in range(BATCH):
         if i < last.m:
-            prefetch(&ct.table.slots[inet_slot(&ct.table, last.hashes[i] >> 32)])
+            prefetch(&ct.table.buckets[inet_home(&ct.table, last.hashes[i] >> 32)])
         if i < next.m:
             conntrack_prefetch(ct, next, i)
         if i < now.m and tcp_conntrack(ct, now, i):

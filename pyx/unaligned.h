@@ -31,6 +31,15 @@ static inline uint16_t swab16_if(int swapped, uint16_t x) { return swapped ? __b
 static inline uint32_t swab32_if(int swapped, uint32_t x) { return swapped ? __builtin_bswap32(x) : x; }
 static inline uint64_t swab64_if(int swapped, uint64_t x) { return swapped ? __builtin_bswap64(x) : x; }
 
+/* Two fields side by side, as they lie in memory: to compare both at once. */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define pair_u16(a, b) ((uint32_t)(a) << 16 | (b))
+#define pair_u32(a, b) ((uint64_t)(a) << 32 | (b))
+#else
+#define pair_u16(a, b) ((uint32_t)(b) << 16 | (a))
+#define pair_u32(a, b) ((uint64_t)(b) << 32 | (a))
+#endif
+
 /* ::ffff:a.b.c.d, as two whole words: a load of one that was stored in parts would wait for them. */
 static inline void ipv6_addr_set_v4mapped(void *addr, const void *v4)
 {

@@ -14,6 +14,8 @@ cdef extern from "unaligned.h" nogil:
     uint16_t swab16_if(bint swapped, uint16_t x)
     uint32_t swab32_if(bint swapped, uint32_t x)
     uint64_t swab64_if(bint swapped, uint64_t x)
+    uint32_t pair_u16(uint16_t a, uint16_t b)
+    uint64_t pair_u32(uint32_t a, uint32_t b)
     void ipv6_addr_set_v4mapped(void *addr, const void *v4)
     void prefetch(const void *p)
     void prefetchw(const void *p)
