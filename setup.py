@@ -99,7 +99,7 @@ core = Extension(
     "tcpcore._core",
     ["pyx/_core.pyx", *sorted(glob("pyx/*.c"))],
     include_dirs=["pyx"],
-    depends=sorted(glob("pyx/*.pxd") + glob("pyx/*.h")),
+    depends=sorted(glob("pyx/*.px[di]") + glob("pyx/*.h")),
     define_macros=[] if CHECKED else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
     extra_compile_args=compile_args,
     extra_link_args=link_args,

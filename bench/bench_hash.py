@@ -47,7 +47,7 @@ def bench_hash(
     assert conntrack.live == conns
     gauge(
         "hash and look-up",
-        f"{conns:,} connections",
+        f"{conns:,} connection{'s' * (conns > 1)}",
         n,
         lambda ct: feed(ct, chosen, engine.CHUNK),
         lambda: conntrack,

@@ -33,4 +33,11 @@ def bench_replay(
     def replay(count: int) -> None:
         assert tcpcore.replay(path, count=count, engine=engine.ENGINE).summary["packets"] == n
 
-    gauge("replay", f"{conns:,} connections", n, replay, lambda: n, most=3 if slow else 5)
+    gauge(
+        "replay",
+        f"{conns:,} connection{'s' * (conns > 1)}",
+        n,
+        replay,
+        lambda: n,
+        most=3 if slow else 5,
+    )

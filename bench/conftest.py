@@ -90,13 +90,19 @@ def gauge(benchmark: object, engine: ModuleType, quick: bool) -> Callable[..., N
         **extra: float,
     ) -> None:
         times = min(rounds, most)
+        without: list[int] = []
+
+        def prepare() -> tuple[tuple[object], dict[str, object]]:
+            """Measure `base` just before each round, so that both have the same machine."""
+            if base is not None:
+                without.append(cpu_ns(*base))
+            return (setup(),), {}
+
         benchmark.group = f"{group}: {case}"
-        benchmark.pedantic(
-            work, setup=lambda: ((setup(),), {}), rounds=times, warmup_rounds=not quick
-        )
+        benchmark.pedantic(work, setup=prepare, rounds=times, warmup_rounds=not quick)
         ns = benchmark.stats.stats.median / n * 1e9
         if base is not None:
-            extra["net_ns"] = ns - cpu_ns(*base, times) / n
+            extra["net_ns"] = ns - statistics.median(without[-times:]) / n
         benchmark.extra_info.update(
             operation=group, case=case, engine=engine.ENGINE, ns=ns, mpps=1e3 / ns, **extra
         )
@@ -104,15 +110,12 @@ def gauge(benchmark: object, engine: ModuleType, quick: bool) -> Callable[..., N
     return measure
 
 
-def cpu_ns(work: Callable[..., object], setup: Callable[[], object], rounds: int) -> float:
-    """Median CPU time of `work(setup())`, as pytest-benchmark has it, for what is subtracted."""
-    spent = []
-    for _ in range(rounds):
-        one = setup()
-        started = time.process_time_ns()
-        work(one)
-        spent.append(time.process_time_ns() - started)
-    return statistics.median(spent)
+def cpu_ns(work: Callable[..., object], setup: Callable[[], object]) -> int:
+    """CPU time of `work(setup())`, setup not counted."""
+    one = setup()
+    started = time.process_time_ns()
+    work(one)
+    return time.process_time_ns() - started
 
 
 def resident() -> int:

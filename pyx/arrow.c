@@ -1,5 +1,7 @@
 #include "arrow.h"
 
+#include <string.h>
+
 /* The C data interface and the C stream interface of Apache Arrow, whose layouts are its ABI. */
 struct ArrowSchema {
     const char *format, *name, *metadata;

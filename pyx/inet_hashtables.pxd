@@ -59,18 +59,21 @@ cdef inline void flow_words(
     int stride,
 ) noexcept nogil:
     """The five words that SipHash takes of a 4-tuple, the same for both directions."""
-    cdef uint64_t s = get_be64(saddr), d = get_be64(daddr)
-    cdef bint swap
+    cdef uint64_t s = get_be64(saddr), d = get_be64(daddr), swap, differ
     if s == d:
         s = get_be64(saddr + 8)
         d = get_be64(daddr + 8)
-    swap = s > d or (s == d and sport > dport)
-    words[0] = get_u64(daddr if swap else saddr)
-    words[stride] = get_u64((daddr if swap else saddr) + 8)
-    words[2 * stride] = get_u64(saddr if swap else daddr)
-    words[3 * stride] = get_u64((saddr if swap else daddr) + 8)
-    if swap:
-        sport, dport = dport, sport
+    # All ones if the ends change places: a mask, since a branch would be wrong every other time.
+    swap = -<uint64_t>((s > d) | ((s == d) & (sport > dport)))
+    differ = (get_u64(saddr) ^ get_u64(daddr)) & swap
+    words[0] = get_u64(saddr) ^ differ
+    words[2 * stride] = get_u64(daddr) ^ differ
+    differ = (get_u64(saddr + 8) ^ get_u64(daddr + 8)) & swap
+    words[stride] = get_u64(saddr + 8) ^ differ
+    words[3 * stride] = get_u64(daddr + 8) ^ differ
+    differ = (sport ^ dport) & swap
+    sport ^= differ
+    dport ^= differ
     # The ports as they lie in memory, in network order; the length goes on top.
     words[4 * stride] = <uint64_t>36 << 56 | cpu_to_be32(<uint32_t>sport << 16 | dport)
 

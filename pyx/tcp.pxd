@@ -284,3 +284,5 @@ cdef struct flow_link:
     uint32_t next[2]
     uint64_t conn
     int64_t stamp_ns  # the tracker's clock when its last segment came
+    uint32_t tag  # where it is in the table
+    uint32_t pad

@@ -1,24 +1,19 @@
-# Both ends of every connection, batch by batch: accounting, the judge, eviction, expiry.
+# Both ends of every connection, batch by batch: accounting and the judge.
 # Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from conntrack cimport *
 from inet_hashtables cimport *
 from ip_input cimport ip_rcv
 from net cimport net
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES, SIPHASH_WORDS, siphash_lanes
-from slab cimport SLAB_MASK, SLAB_SHIFT, slab, slab_alloc, slab_at, slab_free
 from tcb cimport tcb_pull, tcb_rcv, tcb_rcv_established, tcb_xmit, tcp_fast_path_on
 from tcp cimport *
-from unaligned cimport get_u32, ipv6_addr_set_v4mapped, prefetch, prefetchw
+from unaligned cimport held, prefetch, prefetchw
 
 cdef enum:
     BATCH = 16  # frames that go through the stages together
-    NIL = 0xFFFFFFFF
-    IDLE = 0  # the queue of every flow, by its last segment
-    AGED = 1  # that of the half-open, by their first, or of the closed, by their last
-    TOP_MAX = 64
     TCB_REFUSED = (
         TCB_PAWS
         | TCB_OLD
@@ -35,55 +30,6 @@ cdef extern from *:
     """
     const uint64_t TS_RECENT_STALE_NS
 
-cdef enum:  # Rows
-    ROWS_KEEP = 0
-    ROWS_DRAIN = 1
-    ROWS_DROP = 2
-
-cdef struct queue:
-    uint32_t head
-    uint32_t tail
-
-# What the summary keeps of connections whose rows are gone.
-cdef struct departed:
-    uint64_t states[TCP_MAX_STATES][TCP_MAX_STATES]
-    uint64_t bad_checksum[2]
-    uint32_t n_top
-    uint64_t top_bytes[TOP_MAX]  # descending, equal ones by conn
-    flow_row top[TOP_MAX]
-
-# Every live flow in its table and, where lives are bounded or rows leave, in its queues.
-cdef struct conntrack:
-    net net
-    flow_table table
-    uint64_t key[2]
-    slab flows
-    slab rests  # flow_rest, by the same index
-    slab addrs  # flow_addrs, of IPv6
-    slab links  # used when `linked`: else a flow's index is its number and none ever leaves
-    slab ended  # flow_row, in order of closing
-    bint linked
-    bint bounded
-    bint strict
-    int rows  # Rows
-    uint64_t max_connections
-    uint64_t expire_idle_ns
-    uint64_t expire_closed_ns
-    queue idle
-    queue half_open
-    queue closed
-    uint32_t spare  # first unused flow, chained by next[IDLE]
-    uint64_t connections
-    uint64_t live
-    uint64_t evicted
-    uint64_t expired
-    uint64_t releases
-    bint want_fates  # somebody reads what became of each frame
-    uint64_t drops[NR_DROPS]
-    uint64_t tcp_segments
-    uint64_t bad_ip
-    departed *departed
-
 # What became of a frame, for the columns.
 cdef struct fate:
     int64_t conn
@@ -91,273 +37,6 @@ cdef struct fate:
     uint32_t window
     int8_t dir
     uint8_t drop
-
-
-cdef inline flow *flow_at(const conntrack *ct, uint32_t index) noexcept nogil:
-    return <flow *>ct.flows.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
-
-
-cdef inline flow_rest *rest_at(const conntrack *ct, uint32_t index) noexcept nogil:
-    return <flow_rest *>ct.rests.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
-
-
-cdef inline flow_link *link_at(const conntrack *ct, uint32_t index) noexcept nogil:
-    return <flow_link *>ct.links.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
-
-
-cdef inline flow_addrs *addrs_of(
-    const conntrack *ct, const flow *fl, uint32_t index
-) noexcept nogil:
-    """The addresses of an IPv6 flow; NULL for IPv4, whose flow holds them."""
-    if fl.ip == 4:
-        return NULL
-    return <flow_addrs *>slab_at(&ct.addrs, rest_at(ct, index).addrs)
-
-
-cdef inline void conntrack_row(const conntrack *ct, uint32_t index, flow_row *row) noexcept nogil:
-    """Copy what is known of a live flow."""
-    cdef flow *fl = flow_at(ct, index)
-    row.flow = fl[0]
-    row.rest = rest_at(ct, index)[0]
-    row.conn = link_at(ct, index).conn if ct.linked else index
-    if fl.ip == 4:
-        flow_addrs_v4(fl, &row.addrs)
-    else:
-        row.addrs = addrs_of(ct, fl, index)[0]
-
-
-cdef inline void flow_addrs_v4(const flow *fl, flow_addrs *addrs) noexcept nogil:
-    """IPv4's addresses as ::ffff:a.b.c.d."""
-    ipv6_addr_set_v4mapped(addrs.a, &fl.a_addr)
-    ipv6_addr_set_v4mapped(addrs.b, &fl.b_addr)
-
-
-cdef inline void queue_push(conntrack *ct, queue *q, int which, uint32_t index) noexcept nogil:
-    cdef flow_link *link = link_at(ct, index)
-    link.prev[which] = q.tail
-    link.next[which] = NIL
-    if q.tail == <uint32_t>NIL:
-        q.head = index
-    else:
-        link_at(ct, q.tail).next[which] = index
-    q.tail = index
-
-
-cdef inline void queue_take(conntrack *ct, queue *q, int which, uint32_t index) noexcept nogil:
-    cdef flow_link *link = link_at(ct, index)
-    if link.prev[which] == <uint32_t>NIL:
-        q.head = link.next[which]
-    else:
-        link_at(ct, link.prev[which]).next[which] = link.next[which]
-    if link.next[which] == <uint32_t>NIL:
-        q.tail = link.prev[which]
-    else:
-        link_at(ct, link.next[which]).prev[which] = link.prev[which]
-
-
-cdef inline uint64_t flow_frame_bytes(const flow *fl, const flow_rest *rest) noexcept nogil:
-    return (
-        <uint64_t>fl.ends[0].frame_bytes
-        + fl.ends[1].frame_bytes
-        + (<uint64_t>rest.frame_bytes_hi[0] << 32)
-        + (<uint64_t>rest.frame_bytes_hi[1] << 32)
-    )
-
-
-cdef inline int depart(departed *gone, const flow *fl, const flow_rest *rest, uint64_t conn) noexcept nogil:
-    """Fold a connection into the summary; its place among the busiest, where a row is to be put,
-    or -1."""
-    cdef uint64_t total = flow_frame_bytes(fl, rest)
-    cdef uint32_t at = gone.n_top
-    gone.states[fl.ends[0].tcb.state][fl.ends[1].tcb.state] += 1
-    gone.bad_checksum[0] += rest.bad_checksum[0]
-    gone.bad_checksum[1] += rest.bad_checksum[1]
-    if at == TOP_MAX:
-        if total < gone.top_bytes[TOP_MAX - 1] or (
-            total == gone.top_bytes[TOP_MAX - 1] and conn > gone.top[TOP_MAX - 1].conn
-        ):
-            return -1
-        at -= 1
-    else:
-        gone.n_top += 1
-    while at and (
-        gone.top_bytes[at - 1] < total
-        or (gone.top_bytes[at - 1] == total and gone.top[at - 1].conn > conn)
-    ):
-        gone.top_bytes[at] = gone.top_bytes[at - 1]
-        gone.top[at] = gone.top[at - 1]
-        at -= 1
-    gone.top_bytes[at] = total
-    return at
-
-
-cdef inline void conntrack_depart(
-    const conntrack *ct, departed *gone, uint32_t index
-) noexcept nogil:
-    """Fold a live flow into the summary."""
-    cdef int at = depart(
-        gone,
-        flow_at(ct, index),
-        rest_at(ct, index),
-        link_at(ct, index).conn if ct.linked else index,
-    )
-    if at >= 0:
-        conntrack_row(ct, index, &gone.top[at])
-
-
-cdef inline int conntrack_release(conntrack *ct, uint32_t index) noexcept nogil:
-    """Follow a flow no more; its row waits among the ended. -1 without memory."""
-    cdef flow *fl = flow_at(ct, index)
-    cdef flow_row row
-    conntrack_row(ct, index, &row)
-    inet_unhash(
-        &ct.table,
-        flow_hash(ct.key, row.addrs.a, row.addrs.b, fl.a_port, fl.b_port) >> 32,
-        index,
-    )
-    ct.live -= 1
-    ct.releases += 1
-    if not ct.linked:
-        return 0
-    queue_take(ct, &ct.idle, IDLE, index)
-    if fl.bits & FLOW_HALF_OPEN:
-        queue_take(ct, &ct.half_open, AGED, index)
-    elif fl.bits & FLOW_CLOSED:
-        queue_take(ct, &ct.closed, AGED, index)
-    if ct.rows != ROWS_KEEP:
-        conntrack_depart(ct, ct.departed, index)
-    if ct.rows != ROWS_DROP:
-        if slab_alloc(&ct.ended):
-            return -1
-        (<flow_row *>slab_at(&ct.ended, ct.ended.used - 1))[0] = row
-    link_at(ct, index).next[IDLE] = ct.spare
-    ct.spare = index
-    return 0
-
-
-cdef inline int conntrack_expire(conntrack *ct) noexcept nogil:
-    """Release what has been silent for too long by the capture's own clock. -1 without memory."""
-    cdef uint32_t index
-    while ct.expire_closed_ns and ct.closed.head != <uint32_t>NIL:
-        index = ct.closed.head
-        if <uint64_t>(ct.net.now_ns - link_at(ct, index).stamp_ns) <= ct.expire_closed_ns:
-            break
-        ct.expired += 1
-        if conntrack_release(ct, index):
-            return -1
-    while ct.expire_idle_ns and ct.idle.head != <uint32_t>NIL:
-        index = ct.idle.head
-        if <uint64_t>(ct.net.now_ns - link_at(ct, index).stamp_ns) <= ct.expire_idle_ns:
-            break
-        ct.expired += 1
-        if conntrack_release(ct, index):
-            return -1
-    return 0
-
-
-cdef inline int conntrack_evict(conntrack *ct) noexcept nogil:
-    """Make room for one more: the oldest half-open connection goes first, then the longest idle."""
-    ct.evicted += 1
-    return conntrack_release(
-        ct, ct.half_open.head if ct.half_open.head != <uint32_t>NIL else ct.idle.head
-    )
-
-
-cdef inline bint is_half_open(uint8_t state) noexcept nogil:
-    return state == TCP_SYN_SENT or state == TCP_SYN_RECV or state == TCP_LISTEN
-
-
-cdef inline bint is_closed(uint8_t state) noexcept nogil:
-    return state == TCP_CLOSE or state == TCP_TIME_WAIT
-
-
-cdef inline void conntrack_requeue(conntrack *ct, flow *fl, uint32_t index) noexcept nogil:
-    """Put a flow where its state and its latest segment belong in the queues."""
-    cdef uint8_t a = fl.ends[0].tcb.state, b = fl.ends[1].tcb.state
-    link_at(ct, index).stamp_ns = ct.net.now_ns
-    if ct.idle.tail != index:
-        queue_take(ct, &ct.idle, IDLE, index)
-        queue_push(ct, &ct.idle, IDLE, index)
-    if is_half_open(a) or is_half_open(b):
-        if fl.bits & FLOW_HALF_OPEN:
-            return
-        if fl.bits & FLOW_CLOSED:
-            queue_take(ct, &ct.closed, AGED, index)
-        fl.bits = (fl.bits & ~FLOW_CLOSED) | FLOW_HALF_OPEN
-        queue_push(ct, &ct.half_open, AGED, index)
-        return
-    if fl.bits & FLOW_HALF_OPEN:
-        queue_take(ct, &ct.half_open, AGED, index)
-    elif fl.bits & FLOW_CLOSED:
-        queue_take(ct, &ct.closed, AGED, index)
-    fl.bits &= ~(FLOW_HALF_OPEN | FLOW_CLOSED)
-    if is_closed(a) and is_closed(b):
-        fl.bits |= FLOW_CLOSED
-        queue_push(ct, &ct.closed, AGED, index)
-
-
-cdef inline int64_t conntrack_new(
-    conntrack *ct, const segment *th, uint32_t tag, int64_t time_ns, uint64_t packet
-) noexcept nogil:
-    """A connection begins; who is `a` is decided here for good. Its index, -1 without memory."""
-    cdef uint32_t index
-    cdef flow *fl
-    cdef flow_rest *rest
-    cdef flow_rest place
-    cdef flow_addrs *addrs
-    cdef bint reply = (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == (TCPHDR_SYN | TCPHDR_ACK)
-    cdef const uint8_t *a = &th.saddr[0]
-    cdef const uint8_t *b = &th.daddr[0]
-    if reply:
-        a, b = b, a
-    if ct.max_connections and ct.live >= ct.max_connections and conntrack_evict(ct):
-        return -1
-    if ct.linked and ct.spare != <uint32_t>NIL:
-        index = ct.spare
-        ct.spare = link_at(ct, index).next[IDLE]
-        place = rest_at(ct, index)[0]
-        memset(flow_at(ct, index), 0, sizeof(flow))
-        memset(rest_at(ct, index), 0, sizeof(flow_rest))
-        rest_at(ct, index).addrs = place.addrs
-        rest_at(ct, index).has_addrs = place.has_addrs
-    else:
-        index = ct.flows.used
-        if (
-            index == <uint32_t>NIL - 1
-            or slab_alloc(&ct.flows)
-            or slab_alloc(&ct.rests)
-            or (ct.linked and slab_alloc(&ct.links))
-        ):
-            return -1
-    if inet_hash(&ct.table, tag, index):
-        return -1
-    fl = flow_at(ct, index)
-    rest = rest_at(ct, index)
-    if th.ip == 6:
-        if not rest.has_addrs:
-            if slab_alloc(&ct.addrs):
-                return -1
-            rest.addrs = ct.addrs.used - 1
-            rest.has_addrs = 1
-        addrs = <flow_addrs *>slab_at(&ct.addrs, rest.addrs)
-        memcpy(addrs.a, a, 16)
-        memcpy(addrs.b, b, 16)
-    fl.a_addr = get_u32(a + 12)
-    fl.b_addr = get_u32(b + 12)
-    fl.a_port = th.dport if reply else th.sport
-    fl.b_port = th.sport if reply else th.dport
-    fl.ip = th.ip
-    fl.last_ns = time_ns
-    fl.ends[0].tcb.state = TCP_CLOSE
-    fl.ends[1].tcb.state = TCP_CLOSE
-    rest.first_ns = time_ns
-    rest.first_packet = packet
-    if ct.linked:
-        link_at(ct, index).conn = ct.connections
-        queue_push(ct, &ct.idle, IDLE, index)
-    ct.connections += 1
-    ct.live += 1
-    return index
 
 
 cdef inline bint conntrack_splits(
@@ -377,7 +56,7 @@ cdef inline void conntrack_count(
     uint32_t wirelen,
 ) noexcept nogil:
     """What is counted of every segment, whether or not state takes it."""
-    cdef end *e = &fl.ends[side]
+    cdef end *e = <end *>held(&fl.ends[side])
     cdef uint32_t packets = e.packets + 1
     cdef uint32_t frame_bytes = e.frame_bytes + wirelen
     cdef uint32_t payload_bytes = e.payload_bytes + th.payload_len
@@ -504,8 +183,8 @@ cdef inline uint32_t conntrack_judge(
     net *net, flow *fl, int side, const segment *th, uint8_t *drop
 ) noexcept nogil:
     """Both ends' judgment of one segment: the end that sent, then the end it reaches."""
-    cdef tcb *snd = &fl.ends[side].tcb
-    cdef tcb *rcv = &fl.ends[1 - side].tcb
+    cdef tcb *snd = <tcb *>held(&fl.ends[side].tcb)
+    cdef tcb *rcv = <tcb *>held(&fl.ends[1 - side].tcb)
     cdef uint8_t snd_was, rcv_was
     cdef uint32_t verdict = 0, took
     if tcp_fast_path_on(rcv, th):
@@ -588,7 +267,6 @@ cdef inline uint8_t conntrack_drop(
         return TCP_INVALID_SYN
     return TCP_OLD_DATA
 
-
 # Up to BATCH frames on their way through the stages.
 cdef struct batch:
     frame frames[BATCH]
@@ -629,15 +307,15 @@ cdef inline int64_t conntrack_lookup(
 
 cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     """Follow one segment, the i-th of its batch; -1 without memory."""
-    cdef const segment *th = &b.segs[b.lanes[i]]
-    cdef const frame *frame = &b.frames[b.lanes[i]]
+    cdef const segment *th = <const segment *>held(&b.segs[b.lanes[i]])
+    cdef const frame *at = <const frame *>held(&b.frames[b.lanes[i]])
     cdef fate *out
-    cdef int64_t time_ns = frame.time_ns, index = -1
+    cdef int64_t time_ns = at.time_ns, index = -1
     cdef int side = -1
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl = NULL
     cdef uint8_t drop
-    if time_ns > ct.net.now_ns and not frame.clamped:
+    if time_ns > ct.net.now_ns and not at.clamped:
         ct.net.now_ns = time_ns
     if ct.bounded and conntrack_expire(ct):
         return -1
@@ -653,7 +331,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         and (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN
         and conntrack_splits(&fl.ends[side], rest_at(ct, <uint32_t>index), side, th)
     ):
-        if conntrack_release(ct, <uint32_t>index):
+        if conntrack_release(ct, <uint32_t>index, tag):
             return -1
         fl = NULL
         verdict = CT_REUSED
@@ -668,7 +346,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         # RFC 7323 5.5: after 24 idle days a time stamp says nothing.
         fl.ends[0].tcb.flags &= ~TCB_TSTAMP
         fl.ends[1].tcb.flags &= ~TCB_TSTAMP
-    conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, frame.wirelen)
+    conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, at.wirelen)
     drop = th.drop
     if th.bad_tcp_csum or th.bad_ip_csum or drop:
         if th.bad_tcp_csum:
@@ -708,7 +386,7 @@ cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
     cdef int i, m = 0
     cdef uint8_t drop
     for i in range(b.n):
-        th = &b.segs[i]
+        th = <segment *>held(&b.segs[i])
         drop = ip_rcv(&ct.net, &b.frames[i], th)
         b.fates[i].drop = drop
         if drop:
@@ -754,27 +432,3 @@ cdef inline int tcp_conntrack_batch(
     ct.tcp_segments += now.m
     ct.net.mib[TCP_INSEGS] += now.m
     return 0
-
-
-cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
-    """Begin with nothing but options and key set; -1 without memory."""
-    ct.net.now_ns = INT64_MIN
-    ct.flows.size = sizeof(flow)
-    ct.rests.size = sizeof(flow_rest)
-    ct.addrs.size = sizeof(flow_addrs)
-    ct.links.size = sizeof(flow_link)
-    ct.ended.size = sizeof(flow_row)
-    ct.idle.head = ct.idle.tail = NIL
-    ct.half_open.head = ct.half_open.tail = NIL
-    ct.closed.head = ct.closed.tail = NIL
-    ct.spare = NIL
-    return inet_table_init(&ct.table)
-
-
-cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
-    inet_table_free(&ct.table)
-    slab_free(&ct.flows)
-    slab_free(&ct.rests)
-    slab_free(&ct.addrs)
-    slab_free(&ct.links)
-    slab_free(&ct.ended)

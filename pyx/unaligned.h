@@ -21,6 +21,9 @@
 #define prefetch(p) __builtin_prefetch(p)
 #define prefetchw(p) __builtin_prefetch(p, 1)
 
+/* p, which the compiler shall hold in a register: it would else compute base + index anew at every field. */
+static inline void *held(const void *p) { __asm__("" : "+r"(p)); return (void *)p; }
+
 static inline uint16_t get_u16(const void *p) { uint16_t x; memcpy(&x, p, sizeof x); return x; }
 static inline uint32_t get_u32(const void *p) { uint32_t x; memcpy(&x, p, sizeof x); return x; }
 static inline uint64_t get_u64(const void *p) { uint64_t x; memcpy(&x, p, sizeof x); return x; }

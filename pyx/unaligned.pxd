@@ -17,5 +17,6 @@ cdef extern from "unaligned.h" nogil:
     uint32_t pair_u16(uint16_t a, uint16_t b)
     uint64_t pair_u32(uint32_t a, uint32_t b)
     void ipv6_addr_set_v4mapped(void *addr, const void *v4)
+    void *held(const void *p)
     void prefetch(const void *p)
     void prefetchw(const void *p)

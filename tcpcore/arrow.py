@@ -158,7 +158,7 @@ def _release() -> tuple[int, int, int, int]:
     )
 
 
-_native = getattr(engine.load(), "arrow_release", lambda: None)()
+_native: tuple[int, int, int, int] | None = engine.load().arrow_release()
 RELEASE_SCHEMA, RELEASE_ARRAY, RELEASE_STREAM, FREE_CAPSULE = _native or _release()
 
 

@@ -204,9 +204,6 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             to_ns=args.to_ns,
             progress=progress if progress.wanted else None,
         )
-    except (ValueError, ImportError) as error:
-        parser.error(str(error))
-    try:
         tables = _Tables(paths, args)
     except (ValueError, ImportError) as error:
         parser.error(str(error))

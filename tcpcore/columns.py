@@ -89,8 +89,8 @@ def _direction(d: str, side: str, words: str) -> tuple[Column, ...]:
             absent=True,
             group=d,
         ),
-        Column(f"sack_permitted_{d}", "bool", "", f"{side} sent SACK-permitted", group=d),
-        Column(f"timestamps_{d}", "bool", "", f"{side} sent time stamps", group=d),
+        Column(f"sack_permitted_{d}", "bool", "", f"{side} sent SACK-permitted in a SYN", group=d),
+        Column(f"timestamps_{d}", "bool", "", f"{side} sent time stamps, in any segment", group=d),
         Column(
             f"bad_checksum_{d}",
             "int64",

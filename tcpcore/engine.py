@@ -1,7 +1,7 @@
 """Chooses the engine, compiled or reference; nothing else in the package knows there are two.
 
 TCPCORE_PURE=1 takes the reference; TCPCORE_REQUIRE=1 makes a missing compiled engine an error
-instead of a warning.
+instead of a warning; TCPCORE_ISA names the instruction set that the compiled one runs on.
 """
 
 from __future__ import annotations
@@ -9,13 +9,23 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-_missing: ImportError | None = None
+_core: ModuleType | None = None
 
 
 def _compiled() -> ModuleType:
-    import tcpcore._core as core
+    """Import the compiled engine; its instruction set is chosen here, before anything runs."""
+    global _core
+    if _core is None:
+        import tcpcore._core as core
 
-    return core
+        isa = os.environ.get("TCPCORE_ISA")
+        if isa:
+            try:
+                core.isa_select(isa)
+            except ValueError as error:
+                raise ValueError(f"TCPCORE_ISA: {error}") from None
+        _core = core
+    return _core
 
 
 def _reference() -> ModuleType:
@@ -26,33 +36,45 @@ def _reference() -> ModuleType:
 
 def _choose() -> str:
     """Decide once, when the package is imported, which engine runs unless one is asked for."""
-    global _missing
     if _on("TCPCORE_PURE"):
         return "reference"
     try:
         _compiled()
     except ImportError as error:
-        _missing = error
-    else:
-        return "compiled"
-    if _on("TCPCORE_REQUIRE"):
-        raise ImportError(
-            f"TCPCORE_REQUIRE is set, but the compiled engine cannot be imported: {_missing}"
-        ) from _missing
-    import warnings
-
-    warnings.warn(
-        f"tcpcore runs its pure-Python reference engine, which is some hundred times slower: "
-        f"the compiled one cannot be imported ({_missing}). "
-        f"Install a C compiler and reinstall, or set TCPCORE_PURE=1 if this is what you want.",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-    return "reference"
+        if _on("TCPCORE_REQUIRE"):
+            raise ImportError(
+                f"TCPCORE_REQUIRE is set, but the compiled engine cannot be imported: {error}"
+            ) from error
+        if not _pure_wheel():
+            _warn(error)
+        return "reference"
+    return "compiled"
 
 
 def _on(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
+
+
+def _pure_wheel() -> bool:
+    """Tell whether the reference was asked for at the build: a failed one keeps its platform."""
+    from importlib import metadata
+
+    try:
+        return "Tag: py3-none-any" in (metadata.distribution("tcpcore").read_text("WHEEL") or "")
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _warn(error: ImportError) -> None:
+    import warnings
+
+    warnings.warn(
+        f"the pure-Python reference runs, about a hundred times slower, because the compiled "
+        f"engine cannot be imported ({error}): reinstall with TCPCORE_REQUIRE=1 to see why it was "
+        f"not built, or set TCPCORE_PURE=1 to ask for the reference",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 def load(name: str | None = None) -> ModuleType:
@@ -66,7 +88,7 @@ def load(name: str | None = None) -> ModuleType:
     Raises
     ------
     ValueError
-        For any other word.
+        For any other word, and if the machine lacks the instruction set in TCPCORE_ISA.
     ImportError
         If the compiled engine is asked for and cannot be imported.
     """

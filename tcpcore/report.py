@@ -46,6 +46,7 @@ _WHY = {
     "TCP_INVALID_ACK": "acknowledges another SYN",
     "TCP_INVALID_RST": "RST outside the window",
     "TCP_CLOSED": "connection is closed",
+    "TCP_FLAGS": "neither SYN, RST nor ACK",
 }
 
 

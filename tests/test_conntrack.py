@@ -498,6 +498,17 @@ def test_span_of_time(engine: ModuleType) -> None:
     assert seen.conntrack.capture()["packets"] == seen.summary["packets"] == 2
 
 
+def test_span_without_an_end(engine: ModuleType) -> None:
+    """A time that saturated is after all others, but not after an end that was not set."""
+    ((_, data), *_) = capgen.conversation()
+    capture = capgen.section() + capgen.interface(resolution=0)  # whole seconds
+    capture += b"".join(capgen.enhanced(ticks, data) for ticks in (1, 2, 1 << 62))
+    conntrack = engine.Conntrack(packets=True, from_ns=2 * SEC)
+    conntrack.feed(capture, len(capture))
+    assert conntrack.summary()["last_ns"] == np.iinfo(np.int64).max
+    assert np.frombuffer(conntrack.packets(["packet"])[1]["packet"], np.int64).tolist() == [2, 3]
+
+
 @pytest.mark.parametrize("options", [{"rows": "all"}, {"key": b"short"}])
 def test_wrong_arguments(engine: ModuleType, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):

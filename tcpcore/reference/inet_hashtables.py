@@ -6,7 +6,7 @@ Linux: net/ipv4/inet_hashtables.c.  RFC 9293 3.4 (a connection is a pair of sock
 from __future__ import annotations
 
 from .secure_seq import siphash
-from .tcp import Flow
+from .tcp import Flow, Segment
 
 
 def _ordered(saddr: bytes, daddr: bytes, sport: int, dport: int) -> bytes:
@@ -39,6 +39,11 @@ def flow_key(saddr: bytes, daddr: bytes, sport: int, dport: int, ip: int) -> byt
     return _ordered(saddr, daddr, sport, dport) + bytes((ip,))
 
 
+def flow_side(flow: Flow, th: Segment) -> int:
+    """Tell who sent a segment of a connection: 0 for a, 1 for b."""
+    return 0 if th.sport == flow.a_port and th.saddr == flow.a_addr else 1
+
+
 class FlowTable:
     """Connections by `flow_key`.
 
@@ -50,9 +55,6 @@ class FlowTable:
 
     def __init__(self) -> None:
         self.flows: dict[bytes, Flow] = {}
-
-    def __len__(self) -> int:
-        return len(self.flows)
 
     def inet_lookup_established(self, key: bytes) -> Flow | None:
         """Find the connection that a 4-tuple has now."""

@@ -89,7 +89,6 @@ class Capture:
     __slots__ = (
         "fmt",
         "swapped",
-        "sections",
         "interfaces",
         "linktypes",
         "record",
@@ -104,7 +103,6 @@ class Capture:
     def __init__(self) -> None:
         self.fmt = ""  # 'pcap', 'pcap-ns', 'pcap-modified', 'pcapng', '' not known
         self.swapped = False  # fields are big-endian
-        self.sections = 0
         self.interfaces: list[Interface] = []  # of this section
         self.linktypes: dict[int, None] = {}  # of the whole input, in order of appearance
         self.record = 0  # bytes of a record header
@@ -301,7 +299,6 @@ def read_section(cap: Capture, data: Buffer, body: int) -> str:
     (major,) = _LAYOUTS[cap.swapped].version.unpack_from(data, body + 4)
     if major != 1:
         return f"section is of version {major}"
-    cap.sections += 1
     cap.interfaces = []
     return ""
 

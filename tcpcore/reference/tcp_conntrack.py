@@ -1,11 +1,18 @@
-"""Both ends of every connection, segment by segment: accounting, the judge, eviction, expiry.
+"""Both ends of every connection, segment by segment: accounting and the judge.
 
 Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 """
 
 from __future__ import annotations
 
-from .inet_hashtables import FlowTable, flow_key
+from .conntrack import (
+    Tracker,
+    conntrack_expire,
+    conntrack_new,
+    conntrack_release,
+    conntrack_requeue,
+)
+from .inet_hashtables import flow_key, flow_side
 from .net import INT64_MAX, Net
 from .tcb import tcb_pull, tcb_rcv, tcb_xmit
 from .tcp import (
@@ -28,6 +35,7 @@ from .tcp import (
     TCPHDR_RST,
     TCPHDR_SYN,
     Drop,
+    End,
     Flow,
     FlowBit,
     Mib,
@@ -42,6 +50,7 @@ from .tcp import (
 OPT_MSS, OPT_WSCALE = int(Opt.OPT_MSS), int(Opt.OPT_WSCALE)
 OPT_ISN, OPT_BASE = int(Opt.OPT_ISN), int(Opt.OPT_BASE)
 OPT_OF_SYN = OPT_MSS | OPT_WSCALE | int(Opt.OPT_SACK_PERM)
+OPT_SCALED = OPT_ISN | OPT_WSCALE
 TCB_SND, TCB_FIN_SENT = int(TcbFlag.TCB_SND), int(TcbFlag.TCB_FIN_SENT)
 TCB_WSCALE = int(TcbFlag.TCB_WSCALE_SENT | TcbFlag.TCB_WSCALE_RCVD)
 TCB_TSTAMP = int(TcbFlag.TCB_TSTAMP)
@@ -69,95 +78,6 @@ REFUSALS = (
 )
 TCB_REFUSED = sum(bit for bit, _ in REFUSALS)
 TS_RECENT_STALE_NS = 24 * 86400 * 10**9  # idle so long, a time stamp says nothing (RFC 7323 5.5)
-
-HALF_OPEN_STATES = (TCP_SYN_SENT, TCP_SYN_RECV, TCP_LISTEN)
-CLOSED_STATES = (TCP_CLOSE, TCP_TIME_WAIT)
-
-
-class Tracker:
-    """Every live flow in its table and, where lives are bounded, in its queues."""
-
-    def __init__(self, max_connections: int, expire_idle_ns: int, expire_closed_ns: int) -> None:
-        self.table = FlowTable()
-        self.max_connections = max_connections
-        self.expire_idle_ns = expire_idle_ns
-        self.expire_closed_ns = expire_closed_ns
-        self.bounded = bool(max_connections or expire_idle_ns or expire_closed_ns)
-        # Dicts keep the order of insertion: the first key is the oldest.
-        self.idle: dict[int, Flow] = {}  # every flow, by its last segment
-        self.half_open: dict[int, Flow] = {}  # by its first
-        self.closed: dict[int, Flow] = {}  # by its last
-        self.connections = 0
-        self.live = 0
-        self.evicted = 0
-        self.expired = 0
-        self.ended: list[Flow] = []  # in order of closing, until somebody takes them
-
-
-def conntrack_release(ct: Tracker, flow: Flow) -> None:
-    """Follow `flow` no more; its row waits among the ended."""
-    ct.table.inet_unhash(flow_key(flow.a_addr, flow.b_addr, flow.a_port, flow.b_port, flow.ip))
-    ct.idle.pop(flow.conn, None)
-    ct.half_open.pop(flow.conn, None)
-    ct.closed.pop(flow.conn, None)
-    ct.live -= 1
-    ct.ended.append(flow)
-
-
-def conntrack_expire(ct: Tracker, now_ns: int) -> None:
-    """Release what has been silent for too long by the capture's own clock."""
-    while ct.expire_closed_ns and ct.closed:
-        flow = next(iter(ct.closed.values()))
-        if now_ns - flow.stamp_ns <= ct.expire_closed_ns:
-            break
-        ct.expired += 1
-        conntrack_release(ct, flow)
-    while ct.expire_idle_ns and ct.idle:
-        flow = next(iter(ct.idle.values()))
-        if now_ns - flow.stamp_ns <= ct.expire_idle_ns:
-            break
-        ct.expired += 1
-        conntrack_release(ct, flow)
-
-
-def conntrack_evict(ct: Tracker) -> None:
-    """Make room for one more: the oldest half-open connection goes first, then the longest idle."""
-    ct.evicted += 1
-    conntrack_release(ct, next(iter((ct.half_open or ct.idle).values())))
-
-
-def conntrack_requeue(ct: Tracker, flow: Flow, now_ns: int) -> None:
-    """Put `flow` where its state and its latest segment belong in the queues."""
-    flow.stamp_ns = now_ns
-    conn = flow.conn
-    ct.idle.pop(conn, None)
-    ct.idle[conn] = flow
-    a, b = flow.ends[0].tcb.state, flow.ends[1].tcb.state
-    if a in HALF_OPEN_STATES or b in HALF_OPEN_STATES:
-        ct.half_open.setdefault(conn, flow)
-    else:
-        ct.half_open.pop(conn, None)
-    ct.closed.pop(conn, None)
-    if a in CLOSED_STATES and b in CLOSED_STATES:
-        ct.closed[conn] = flow
-
-
-def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
-    """A connection begins; who is `a` is decided here for good."""
-    if ct.max_connections and ct.live >= ct.max_connections:
-        conntrack_evict(ct)
-    flow = Flow()
-    flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.saddr, th.daddr, th.sport, th.dport
-    if th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN | TCPHDR_ACK:
-        flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.daddr, th.saddr, th.dport, th.sport
-    flow.ip = th.ip
-    flow.first_ns = flow.last_ns = time_ns
-    flow.first_packet = packet
-    flow.conn = ct.connections
-    ct.connections += 1
-    ct.live += 1
-    ct.table.inet_hash(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip), flow)
-    return flow
 
 
 def conntrack_splits(flow: Flow, side: int, th: Segment) -> bool:
@@ -250,7 +170,7 @@ def conntrack_begin(snd: Tcb, rcv: Tcb, th: Segment) -> None:
             tcb.flags = TCB_WSCALE
 
 
-def conntrack_judge(flow: Flow, side: int, th: Segment, net: Net) -> int:
+def conntrack_judge(net: Net, flow: Flow, side: int, th: Segment) -> int:
     """Both ends' judgment of one segment: the end that sent, then the end it reaches."""
     snd, rcv = flow.ends[side].tcb, flow.ends[1 - side].tcb
     snd_was, rcv_was = snd.state, rcv.state
@@ -316,51 +236,54 @@ def conntrack_drop(th: Segment, verdict: int) -> int:
     return 0
 
 
+def _window(th: Segment, end: End, peer: End) -> int:
+    """Scale a window where both SYNs were seen and offered it (RFC 7323 2.2), else leave it raw."""
+    if th.flags & TCPHDR_SYN or end.opts & peer.opts & OPT_SCALED != OPT_SCALED:
+        return th.window
+    return th.window << min(end.wscale, TCP_MAX_WSCALE)
+
+
 def tcp_conntrack(
-    ct: Tracker,
-    net: Net,
-    th: Segment,
-    time_ns: int,
-    clamped: bool,
-    wirelen: int,
-    packet: int,
-    strict: bool,
-) -> tuple[Flow, int, int, int]:
-    """Follow one segment: (flow, side that sent it, verdict, drop reason)."""
+    ct: Tracker, th: Segment, time_ns: int, clamped: bool, wirelen: int, packet: int
+) -> tuple[int, int, int, int, int]:
+    """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason)."""
+    net = ct.net
     if time_ns > net.now_ns and not clamped:
         net.now_ns = time_ns
     if ct.bounded:
-        conntrack_expire(ct, net.now_ns)
+        conntrack_expire(ct)
     verdict = 0
     flow = ct.table.inet_lookup_established(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip))
-    if flow is not None:
-        side = 0 if th.sport == flow.a_port and th.saddr == flow.a_addr else 1
-        if conntrack_splits(flow, side, th):
-            conntrack_release(ct, flow)
-            flow = None
-            verdict = CT_REUSED
+    if flow is not None and conntrack_splits(flow, flow_side(flow, th), th):
+        conntrack_release(ct, flow)
+        flow = None
+        verdict = CT_REUSED
     if flow is None:
         flow = conntrack_new(ct, th, time_ns, packet)
-        side = 0 if th.sport == flow.a_port and th.saddr == flow.a_addr else 1
         verdict |= CT_NEW
     elif time_ns - flow.last_ns > TS_RECENT_STALE_NS:
         for end in flow.ends:
             end.tcb.flags &= ~TCB_TSTAMP
+    side = flow_side(flow, th)
     conntrack_count(flow, side, th, time_ns, wirelen)
+    ct.tcp_segments += 1
     net.mib[Mib.TCP_INSEGS] += 1
     drop = th.drop
     if th.bad_tcp_csum:
         net.mib[Mib.TCP_CSUMERRORS] += 1
     if th.bad_tcp_csum or drop:
         net.mib[Mib.TCP_INERRS] += 1
-    if strict and not drop:
+    if ct.strict and not drop:
         if th.bad_ip_csum:
             drop = Drop.IP_CSUM
         elif th.bad_tcp_csum:
             drop = Drop.TCP_CSUM
     if not drop:
-        verdict |= conntrack_judge(flow, side, th, net)
+        verdict |= conntrack_judge(net, flow, side, th)
         drop = conntrack_drop(th, verdict)
+    if drop:
+        ct.drops[drop] += 1
     if ct.bounded:
-        conntrack_requeue(ct, flow, net.now_ns)
-    return flow, side, verdict, int(drop)
+        conntrack_requeue(ct, flow)
+    window = _window(th, flow.ends[side], flow.ends[1 - side])
+    return flow.conn, side, verdict, window, int(drop)

@@ -1,0 +1,166 @@
+# Doors to lower floors, for the tests that hold the twins equal; a part of _core.pyx.
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from csum cimport csum_fold, csum_partial
+from inet_hashtables cimport flow_hash as c_flow_hash
+from inet_hashtables cimport bucket
+from ip_input cimport ip_rcv
+from net cimport net
+from pcap cimport frame
+from secure_seq cimport siphash as c_siphash
+from tcb cimport tcb_rcv as c_tcb_rcv
+from tcb cimport tcb_xmit as c_tcb_xmit
+from tcb cimport tcp_sequence as c_tcp_sequence
+from tcp cimport TCP_CLOSE, TCPHDR_FIN, TCPHDR_SYN, end, flow, flow_link, flow_rest, segment, tcb
+from unaligned cimport get_be16
+from wire cimport tcp_parse_options
+
+
+def csum(bytes data, uint32_t start=0):
+    """The folded ones' complement sum of data, in network order."""
+    cdef uint16_t folded = csum_fold(start)
+    folded = csum_fold(csum_partial(PyBytes_AS_STRING(data), len(data), get_be16(&folded)))
+    return get_be16(&folded)
+
+
+def siphash(bytes key, bytes data):
+    """SipHash-2-4 of data, 64 bits."""
+    cdef uint64_t k[2]
+    if len(key) != 16:
+        raise ValueError(f"key must have 16 bytes, not {len(key)}")
+    memcpy(k, PyBytes_AS_STRING(key), 16)
+    return c_siphash(k, PyBytes_AS_STRING(data), len(data))
+
+
+def flow_hash(bytes key, bytes saddr, bytes daddr, uint16_t sport, uint16_t dport):
+    """The hash of a 4-tuple, the same for both directions."""
+    cdef uint64_t k[2]
+    if len(key) != 16 or len(saddr) != 16 or len(daddr) != 16:
+        raise ValueError("key and addresses have 16 bytes")
+    memcpy(k, PyBytes_AS_STRING(key), 16)
+    return c_flow_hash(
+        k,
+        <const uint8_t *>PyBytes_AS_STRING(saddr),
+        <const uint8_t *>PyBytes_AS_STRING(daddr),
+        sport,
+        dport,
+    )
+
+
+def parse_frame(int linktype, bytes data, uint32_t wirelen):
+    """Every field of the segment in a frame, or only `drop` where it is none."""
+    cdef frame at
+    cdef segment seg
+    cdef net n
+    cdef int drop
+    cdef dict fields
+    memset(&at, 0, sizeof(at))
+    memset(&seg, 0, sizeof(seg))
+    memset(&n, 0, sizeof(n))
+    at.data = <const uint8_t *>PyBytes_AS_STRING(data)
+    at.caplen = len(data)
+    at.wirelen = max(<uint32_t>len(data), wirelen)
+    at.linktype = linktype
+    drop = ip_rcv(&n, &at, &seg)
+    if drop:
+        return {"drop": drop}
+    fields = seg
+    fields["saddr"] = PyBytes_FromStringAndSize(<const char *>seg.saddr, 16)
+    fields["daddr"] = PyBytes_FromStringAndSize(<const char *>seg.daddr, 16)
+    return fields
+
+
+def parse_options(bytes options):
+    """The options that a header's option bytes hold."""
+    cdef segment seg
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(options)
+    memset(&seg, 0, sizeof(seg))
+    tcp_parse_options(&seg, data, data + len(options))
+    return {
+        "opts": seg.opts,
+        "mss": seg.mss,
+        "wscale": seg.wscale,
+        "tsval": seg.tsval,
+        "tsecr": seg.tsecr,
+    }
+
+
+cdef int fill_segment(segment *seg, dict fields) except -1:
+    """A segment from its judged fields; what is not named is 0, end_seq follows from the rest."""
+    memset(seg, 0, sizeof(seg[0]))
+    seg.seq = fields.get("seq", 0)
+    seg.ack = fields.get("ack", 0)
+    seg.flags = fields.get("flags", 0)
+    seg.window = fields.get("window", 0)
+    seg.payload_len = fields.get("payload_len", 0)
+    seg.opts = fields.get("opts", 0)
+    seg.mss = fields.get("mss", 0)
+    seg.wscale = fields.get("wscale", 0)
+    seg.tsval = fields.get("tsval", 0)
+    seg.tsecr = fields.get("tsecr", 0)
+    seg.end_seq = (
+        seg.seq
+        + seg.payload_len
+        + ((seg.flags & TCPHDR_SYN) != 0)
+        + ((seg.flags & TCPHDR_FIN) != 0)
+    )
+    return 0
+
+
+cdef int fill_tcb(tcb *tp, dict fields) except -1:
+    memset(tp, 0, sizeof(tp[0]))
+    tp.state = fields.get("state", TCP_CLOSE)
+    tp.snd_una = fields.get("snd_una", 0)
+    tp.snd_nxt = fields.get("snd_nxt", 0)
+    tp.snd_wl1 = fields.get("snd_wl1", 0)
+    tp.snd_wnd = fields.get("snd_wnd", 0)
+    tp.max_window = fields.get("max_window", 0)
+    tp.rcv_nxt = fields.get("rcv_nxt", 0)
+    tp.rcv_mwnd_seq = fields.get("rcv_mwnd_seq", 0)
+    tp.ts_recent = fields.get("ts_recent", 0)
+    tp.snd_wscale = fields.get("snd_wscale", 0)
+    tp.rcv_wscale = fields.get("rcv_wscale", 0)
+    tp.flags = fields.get("flags", 0)
+    return 0
+
+
+def tcb_xmit(dict tcb_fields, dict seg):
+    """Move one end by a segment that it sent: (tcb, verdict)."""
+    cdef tcb tp
+    cdef segment th
+    fill_tcb(&tp, tcb_fields)
+    fill_segment(&th, seg)
+    verdict = c_tcb_xmit(&tp, &th)
+    return dict(tp), verdict
+
+
+def tcb_rcv(dict tcb_fields, dict seg):
+    """Move one end by a segment that reached it: (tcb, verdict)."""
+    cdef tcb tp
+    cdef segment th
+    fill_tcb(&tp, tcb_fields)
+    fill_segment(&th, seg)
+    verdict = c_tcb_rcv(&tp, &th)
+    return dict(tp), verdict
+
+
+def tcp_sequence(dict tcb_fields, uint32_t seq, uint32_t end_seq):
+    """0 if a segment of these numbers is acceptable, else TCB_OLD or TCB_OVERWINDOW."""
+    cdef tcb tp
+    fill_tcb(&tp, tcb_fields)
+    return c_tcp_sequence(&tp, seq, end_seq)
+
+
+def sizes():
+    """Bytes of the structs whose layout is a promise: whole cache lines by use."""
+    return {
+        "tcb": sizeof(tcb),
+        "end": sizeof(end),
+        "flow": sizeof(flow),
+        "flow_rest": sizeof(flow_rest),
+        "flow_link": sizeof(flow_link),
+        "bucket": sizeof(bucket),
+    }

@@ -1,0 +1,357 @@
+# Rows: what is known of connections and of frames as columns, and what is left for the summary.
+# Linux: net/netfilter/nf_conntrack_standalone.c.  tcpcore/columns.py has the columns.
+
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport qsort
+from libc.string cimport memcpy
+from conntrack cimport (
+    IDLE,
+    NIL,
+    ROWS_KEEP,
+    addrs_of,
+    conntrack,
+    conntrack_depart,
+    depart,
+    departed,
+    flow_addrs_v4,
+    flow_at,
+    link_at,
+    rest_at,
+)
+from pcap cimport frame
+from slab cimport slab_at, vfree, vgrow, vzalloc
+from tcp cimport (
+    CT_TIME_CLAMPED,
+    FLOW_RTT,
+    IP_CSUM,
+    OPT_ISN,
+    OPT_MSS,
+    OPT_SACK_PERM,
+    OPT_TIMESTAMP,
+    OPT_WSCALE,
+    end,
+    flow,
+    flow_addrs,
+    flow_rest,
+    flow_row,
+    segment,
+)
+from tcp_conntrack cimport batch, fate, flow_completeness
+
+# In the order of tcpcore/columns.py; core has the names.
+cdef enum:  # Column
+    C_CONN, C_IP, C_A_ADDR, C_A_PORT, C_B_ADDR, C_B_PORT
+    C_FIRST_NS, C_LAST_NS, C_FIRST_PACKET
+    C_PACKETS_AB, C_PACKETS_BA, C_FRAME_BYTES_AB, C_FRAME_BYTES_BA
+    C_PAYLOAD_BYTES_AB, C_PAYLOAD_BYTES_BA, C_FLAGS_AB, C_FLAGS_BA, C_ISN_AB, C_ISN_BA
+    C_MSS_AB, C_MSS_BA, C_WSCALE_AB, C_WSCALE_BA, C_SACK_PERMITTED_AB, C_SACK_PERMITTED_BA
+    C_TIMESTAMPS_AB, C_TIMESTAMPS_BA, C_BAD_CHECKSUM_AB, C_BAD_CHECKSUM_BA
+    C_STATE_A, C_STATE_B, C_COMPLETENESS, C_INITIAL_RTT_NS
+    N_COLUMNS
+
+cdef enum:  # PacketColumn
+    P_PACKET, P_FILE, P_CONN, P_DIR, P_TIME_NS, P_OFFSET, P_CAPLEN, P_WIRELEN
+    P_SEQ, P_ACK, P_FLAGS, P_WINDOW, P_PAYLOAD_LEN, P_VERDICT, P_DROP_REASON
+    N_PACKET_COLUMNS
+
+cdef enum:
+    ROWS_BLOCK = 128  # rows made together: their flows stay in the first-level cache
+    PACKET_ROWS_MIN = 1 << 15  # room at first
+
+# Where a connection's row lies: a live flow's index, or an ended row's.
+cdef struct row_place:
+    uint64_t conn
+    uint32_t index
+    uint32_t ended
+
+# What one row is made of.
+cdef struct row_source:
+    const flow *fl
+    const flow_rest *rest
+    const flow_addrs *addrs  # NULL for IPv4
+    uint64_t conn
+
+# Frames' rows grow at the end, so they are kept as columns.
+cdef struct packet_rows:
+    uint8_t *columns[N_PACKET_COLUMNS]
+    uint8_t shared[N_PACKET_COLUMNS]  # a reader holds it, and frees it: never moved
+    size_t used
+    size_t room
+
+
+cdef inline uint8_t column_size(int column) noexcept nogil:
+    """Bytes of one value."""
+    if column == C_A_ADDR or column == C_B_ADDR:
+        return 16
+    if column == C_A_PORT or column == C_B_PORT:
+        return 2
+    if C_FLAGS_AB <= column <= C_FLAGS_BA or C_WSCALE_AB <= column <= C_WSCALE_BA:
+        return 2
+    if C_MSS_AB <= column <= C_MSS_BA:
+        return 4
+    if column == C_IP or C_STATE_A <= column <= C_COMPLETENESS:
+        return 1
+    if C_SACK_PERMITTED_AB <= column <= C_TIMESTAMPS_BA:
+        return 1
+    return 8
+
+
+cdef inline uint8_t packet_column_size(int column) noexcept nogil:
+    """Bytes of one value."""
+    if column == P_DIR or column == P_DROP_REASON:
+        return 1
+    if column == P_FLAGS:
+        return 2
+    if column == P_PACKET or column == P_CONN or column == P_TIME_NS or column == P_OFFSET:
+        return 8
+    return 4
+
+
+cdef inline int64_t wide(uint32_t low, uint16_t high) noexcept nogil:
+    """A count from its two parts."""
+    return <int64_t>high << 32 | low
+
+
+cdef inline void fill_end(
+    int column, int side, const row_source *rows, int n, uint8_t *out
+) noexcept nogil:
+    """One column of one end, `n` rows; `column` is the one of a."""
+    cdef int i
+    cdef const end *e
+    cdef const flow_rest *rest
+    for i in range(n):
+        e = &rows[i].fl.ends[side]
+        rest = rows[i].rest
+        if column == C_PACKETS_AB:
+            (<int64_t *>out)[i] = wide(e.packets, rest.packets_hi[side])
+        elif column == C_FRAME_BYTES_AB:
+            (<int64_t *>out)[i] = wide(e.frame_bytes, rest.frame_bytes_hi[side])
+        elif column == C_PAYLOAD_BYTES_AB:
+            (<int64_t *>out)[i] = wide(e.payload_bytes, rest.payload_bytes_hi[side])
+        elif column == C_FLAGS_AB:
+            (<uint16_t *>out)[i] = e.flags
+        elif column == C_ISN_AB:
+            (<int64_t *>out)[i] = <int64_t>rest.isn[side] if e.opts & OPT_ISN else -1
+        elif column == C_MSS_AB:
+            (<int32_t *>out)[i] = <int32_t>rest.mss[side] if e.opts & OPT_MSS else -1
+        elif column == C_WSCALE_AB:
+            (<int16_t *>out)[i] = <int16_t>rest.wscale[side] if e.opts & OPT_WSCALE else -1
+        elif column == C_SACK_PERMITTED_AB:
+            out[i] = (e.opts & OPT_SACK_PERM) != 0
+        elif column == C_TIMESTAMPS_AB:
+            out[i] = (e.opts & OPT_TIMESTAMP) != 0
+        else:
+            (<int64_t *>out)[i] = rest.bad_checksum[side]
+
+
+cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) noexcept nogil:
+    """One column of `n` rows."""
+    cdef int i
+    cdef const flow *fl
+    cdef flow_addrs v4
+    cdef const flow_addrs *addrs
+    if C_PACKETS_AB <= column <= C_BAD_CHECKSUM_BA:
+        i = (column - C_PACKETS_AB) & 1
+        fill_end(column - i, i, rows, n, out)
+        return
+    for i in range(n):
+        fl = rows[i].fl
+        if column == C_CONN:
+            (<int64_t *>out)[i] = rows[i].conn
+        elif column == C_IP:
+            out[i] = fl.ip
+        elif column == C_A_ADDR or column == C_B_ADDR:
+            addrs = rows[i].addrs
+            if addrs == NULL:
+                flow_addrs_v4(fl, &v4)
+                addrs = &v4
+            if column == C_A_ADDR:
+                memcpy(out + 16 * i, addrs.a, 16)
+            else:
+                memcpy(out + 16 * i, addrs.b, 16)
+        elif column == C_A_PORT:
+            (<uint16_t *>out)[i] = fl.a_port
+        elif column == C_B_PORT:
+            (<uint16_t *>out)[i] = fl.b_port
+        elif column == C_FIRST_NS:
+            (<int64_t *>out)[i] = rows[i].rest.first_ns
+        elif column == C_FIRST_PACKET:
+            (<int64_t *>out)[i] = rows[i].rest.first_packet
+        elif column == C_LAST_NS:
+            (<int64_t *>out)[i] = fl.last_ns
+        elif column == C_STATE_A:
+            out[i] = fl.ends[0].tcb.state
+        elif column == C_STATE_B:
+            out[i] = fl.ends[1].tcb.state
+        elif column == C_COMPLETENESS:
+            out[i] = flow_completeness(fl, rows[i].rest)
+        else:
+            (<int64_t *>out)[i] = rows[i].rest.rtt_ns if fl.bits & FLOW_RTT else -1
+
+
+cdef inline void fill_rows(
+    const conntrack *ct,
+    const row_place *places,
+    uint64_t n,
+    const int *columns,
+    uint8_t **out,
+    int wanted,
+) noexcept nogil:
+    """Make `wanted` columns of `n` rows block by block, so that a flow is fetched once for all.
+
+    Without `places` a flow's index is its number.
+    """
+    cdef row_source rows[ROWS_BLOCK]
+    cdef flow_row *row
+    cdef uint64_t begin = 0
+    cdef uint32_t index
+    cdef int i, k, m
+    while begin < n:
+        m = <int>min(n - begin, <uint64_t>ROWS_BLOCK)
+        for i in range(m):
+            if places == NULL:
+                index = <uint32_t>(begin + i)
+                rows[i].conn = index
+            else:
+                index = places[begin + i].index
+                rows[i].conn = places[begin + i].conn
+                if places[begin + i].ended:
+                    row = <flow_row *>slab_at(&ct.ended, index)
+                    rows[i].fl = &row.flow
+                    rows[i].rest = &row.rest
+                    rows[i].addrs = &row.addrs
+                    continue
+            rows[i].fl = flow_at(ct, index)
+            rows[i].rest = rest_at(ct, index)
+            rows[i].addrs = addrs_of(ct, rows[i].fl, index)
+        for k in range(wanted):
+            fill(columns[k], rows, m, out[k] + begin * column_size(columns[k]))
+        begin += m
+
+
+cdef inline int by_conn(const void *a, const void *b) noexcept nogil:
+    cdef uint64_t x = (<const row_place *>a).conn, y = (<const row_place *>b).conn
+    return (x > y) - (x < y)
+
+
+cdef inline void place_rows(const conntrack *ct, row_place *places, uint64_t n) noexcept nogil:
+    """Ended rows in order of closing, then the live ones by conn; all by conn if they stay."""
+    cdef uint64_t ended = ct.ended.used, i
+    cdef uint32_t index
+    for i in range(ended):
+        places[i].conn = (<flow_row *>slab_at(&ct.ended, <uint32_t>i)).conn
+        places[i].index = <uint32_t>i
+        places[i].ended = 1
+    if n > ended:
+        i = ended
+        index = ct.idle.head
+        while index != <uint32_t>NIL:
+            places[i].conn = link_at(ct, index).conn
+            places[i].index = index
+            places[i].ended = 0
+            i += 1
+            index = link_at(ct, index).next[IDLE]
+    if ct.rows == ROWS_KEEP:
+        ended = 0
+    qsort(places + ended, n - ended, sizeof(row_place), by_conn)
+
+
+cdef inline void depart_rest(const conntrack *ct, departed *gone) noexcept nogil:
+    """Fold every connection whose row is still here into a summary of those that left."""
+    cdef uint32_t i
+    cdef int at
+    cdef flow_row *row
+    if ct.rows == ROWS_KEEP:
+        for i in range(ct.ended.used):
+            row = <flow_row *>slab_at(&ct.ended, i)
+            at = depart(gone, &row.flow, &row.rest, row.conn)
+            if at >= 0:
+                gone.top[at] = row[0]
+    if not ct.linked:
+        for i in range(ct.flows.used):
+            conntrack_depart(ct, gone, i)
+        return
+    i = ct.idle.head
+    while i != <uint32_t>NIL:
+        conntrack_depart(ct, gone, i)
+        i = link_at(ct, i).next[IDLE]
+
+
+cdef inline int packet_rows_grow(packet_rows *rows) noexcept nogil:
+    """Room for twice as many; -1 without memory."""
+    cdef size_t room = rows.room * 2 if rows.room else PACKET_ROWS_MIN
+    cdef size_t size
+    cdef void *more
+    cdef int i
+    for i in range(N_PACKET_COLUMNS):
+        size = packet_column_size(i)
+        if rows.shared[i]:
+            more = vzalloc(room * size)
+            if more != NULL:
+                memcpy(more, rows.columns[i], rows.used * size)
+        else:
+            more = vgrow(rows.columns[i], rows.room * size, room * size)
+        if more == NULL:
+            return -1
+        rows.columns[i] = <uint8_t *>more
+        rows.shared[i] = 0
+    rows.room = room
+    return 0
+
+
+cdef inline void packet_rows_free(packet_rows *rows) noexcept nogil:
+    """Forget all rows; columns that are shared are their readers' now."""
+    cdef int i
+    for i in range(N_PACKET_COLUMNS):
+        if not rows.shared[i]:
+            vfree(rows.columns[i], rows.room * packet_column_size(i))
+        rows.columns[i] = NULL
+        rows.shared[i] = 0
+    rows.used = rows.room = 0
+
+
+cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) noexcept nogil:
+    """Add the frames of a batch; -1 without memory."""
+    cdef const frame *frames = &b.frames[0]
+    cdef const segment *segs = &b.segs[0]
+    cdef const fate *fates = &b.fates[0]
+    cdef uint8_t **to = &rows.columns[0]
+    cdef size_t row = rows.used
+    cdef int i, n = b.n
+    if row + n > rows.room and packet_rows_grow(rows):
+        return -1
+    for i in range(n):
+        (<int64_t *>to[P_PACKET])[row + i] = b.packets[i]
+    for i in range(n):
+        (<int32_t *>to[P_FILE])[row + i] = file
+    for i in range(n):
+        (<int64_t *>to[P_TIME_NS])[row + i] = frames[i].time_ns
+    for i in range(n):
+        (<int64_t *>to[P_OFFSET])[row + i] = frames[i].offset
+    for i in range(n):
+        (<uint32_t *>to[P_CAPLEN])[row + i] = frames[i].caplen
+        (<uint32_t *>to[P_WIRELEN])[row + i] = frames[i].wirelen
+    for i in range(n):
+        to[P_DROP_REASON][row + i] = fates[i].drop
+        if 0 < fates[i].drop < IP_CSUM:  # no segment
+            (<int64_t *>to[P_CONN])[row + i] = -1
+            (<int8_t *>to[P_DIR])[row + i] = -1
+            (<uint32_t *>to[P_VERDICT])[row + i] = 0
+            (<uint32_t *>to[P_SEQ])[row + i] = 0
+            (<uint32_t *>to[P_ACK])[row + i] = 0
+            (<uint16_t *>to[P_FLAGS])[row + i] = 0
+            (<uint32_t *>to[P_WINDOW])[row + i] = 0
+            (<uint32_t *>to[P_PAYLOAD_LEN])[row + i] = 0
+        else:
+            (<int64_t *>to[P_CONN])[row + i] = fates[i].conn
+            (<int8_t *>to[P_DIR])[row + i] = fates[i].dir
+            (<uint32_t *>to[P_VERDICT])[row + i] = fates[i].verdict
+            (<uint32_t *>to[P_SEQ])[row + i] = segs[i].seq
+            (<uint32_t *>to[P_ACK])[row + i] = segs[i].ack
+            (<uint16_t *>to[P_FLAGS])[row + i] = segs[i].flags
+            (<uint32_t *>to[P_WINDOW])[row + i] = fates[i].window
+            (<uint32_t *>to[P_PAYLOAD_LEN])[row + i] = segs[i].payload_len
+        if frames[i].clamped:
+            (<uint32_t *>to[P_VERDICT])[row + i] |= CT_TIME_CLAMPED
+    rows.used += n
+    return 0
