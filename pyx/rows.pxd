@@ -13,7 +13,6 @@ from conntrack cimport (
     conntrack_depart,
     depart,
     departed,
-    flow_addrs_v4,
     flow_at,
     link_at,
     rest_at,
@@ -37,6 +36,7 @@ from tcp cimport (
     segment,
 )
 from tcp_conntrack cimport batch, fate, flow_completeness
+from unaligned cimport ipv6_addr_set_v4mapped
 
 # In the order of tcpcore/columns.py; core has the names.
 cdef enum:  # Column
@@ -115,78 +115,107 @@ cdef inline int64_t wide(uint32_t low, uint16_t high) noexcept nogil:
 cdef inline void fill_end(
     int column, int side, const row_source *rows, int n, uint8_t *out
 ) noexcept nogil:
-    """One column of one end, `n` rows; `column` is the one of a."""
+    """One column of one end, `n` rows; `column` is the one of a. A loop each: no test is in one."""
     cdef int i
-    cdef const end *e
-    cdef const flow_rest *rest
+    cdef int64_t *wides = <int64_t *>out
+    if column == C_PACKETS_AB:
+        for i in range(n):
+            wides[i] = wide(rows[i].fl.ends[side].packets, rows[i].rest.packets_hi[side])
+    elif column == C_FRAME_BYTES_AB:
+        for i in range(n):
+            wides[i] = wide(rows[i].fl.ends[side].frame_bytes, rows[i].rest.frame_bytes_hi[side])
+    elif column == C_PAYLOAD_BYTES_AB:
+        for i in range(n):
+            wides[i] = wide(
+                rows[i].fl.ends[side].payload_bytes, rows[i].rest.payload_bytes_hi[side]
+            )
+    elif column == C_FLAGS_AB:
+        for i in range(n):
+            (<uint16_t *>out)[i] = rows[i].fl.ends[side].flags
+    elif column == C_ISN_AB:
+        for i in range(n):
+            wides[i] = (
+                <int64_t>rows[i].rest.isn[side] if rows[i].fl.ends[side].opts & OPT_ISN else -1
+            )
+    elif column == C_MSS_AB:
+        for i in range(n):
+            (<int32_t *>out)[i] = (
+                <int32_t>rows[i].rest.mss[side] if rows[i].fl.ends[side].opts & OPT_MSS else -1
+            )
+    elif column == C_WSCALE_AB:
+        for i in range(n):
+            (<int16_t *>out)[i] = (
+                <int16_t>rows[i].rest.wscale[side]
+                if rows[i].fl.ends[side].opts & OPT_WSCALE
+                else -1
+            )
+    elif column == C_SACK_PERMITTED_AB:
+        for i in range(n):
+            out[i] = (rows[i].fl.ends[side].opts & OPT_SACK_PERM) != 0
+    elif column == C_TIMESTAMPS_AB:
+        for i in range(n):
+            out[i] = (rows[i].fl.ends[side].opts & OPT_TIMESTAMP) != 0
+    else:
+        for i in range(n):
+            wides[i] = rows[i].rest.bad_checksum[side]
+
+
+cdef inline void fill_addrs(int column, const row_source *rows, int n, uint8_t *out) noexcept nogil:
+    """One of the two columns of addresses."""
+    cdef int i
     for i in range(n):
-        e = &rows[i].fl.ends[side]
-        rest = rows[i].rest
-        if column == C_PACKETS_AB:
-            (<int64_t *>out)[i] = wide(e.packets, rest.packets_hi[side])
-        elif column == C_FRAME_BYTES_AB:
-            (<int64_t *>out)[i] = wide(e.frame_bytes, rest.frame_bytes_hi[side])
-        elif column == C_PAYLOAD_BYTES_AB:
-            (<int64_t *>out)[i] = wide(e.payload_bytes, rest.payload_bytes_hi[side])
-        elif column == C_FLAGS_AB:
-            (<uint16_t *>out)[i] = e.flags
-        elif column == C_ISN_AB:
-            (<int64_t *>out)[i] = <int64_t>rest.isn[side] if e.opts & OPT_ISN else -1
-        elif column == C_MSS_AB:
-            (<int32_t *>out)[i] = <int32_t>rest.mss[side] if e.opts & OPT_MSS else -1
-        elif column == C_WSCALE_AB:
-            (<int16_t *>out)[i] = <int16_t>rest.wscale[side] if e.opts & OPT_WSCALE else -1
-        elif column == C_SACK_PERMITTED_AB:
-            out[i] = (e.opts & OPT_SACK_PERM) != 0
-        elif column == C_TIMESTAMPS_AB:
-            out[i] = (e.opts & OPT_TIMESTAMP) != 0
+        if rows[i].addrs == NULL:
+            ipv6_addr_set_v4mapped(
+                out + 16 * i, &rows[i].fl.a_addr if column == C_A_ADDR else &rows[i].fl.b_addr
+            )
+        elif column == C_A_ADDR:
+            memcpy(out + 16 * i, rows[i].addrs.a, 16)
         else:
-            (<int64_t *>out)[i] = rest.bad_checksum[side]
+            memcpy(out + 16 * i, rows[i].addrs.b, 16)
 
 
 cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) noexcept nogil:
     """One column of `n` rows."""
     cdef int i
-    cdef const flow *fl
-    cdef flow_addrs v4
-    cdef const flow_addrs *addrs
+    cdef int64_t *wides = <int64_t *>out
     if C_PACKETS_AB <= column <= C_BAD_CHECKSUM_BA:
         i = (column - C_PACKETS_AB) & 1
         fill_end(column - i, i, rows, n, out)
-        return
-    for i in range(n):
-        fl = rows[i].fl
-        if column == C_CONN:
-            (<int64_t *>out)[i] = rows[i].conn
-        elif column == C_IP:
-            out[i] = fl.ip
-        elif column == C_A_ADDR or column == C_B_ADDR:
-            addrs = rows[i].addrs
-            if addrs == NULL:
-                flow_addrs_v4(fl, &v4)
-                addrs = &v4
-            if column == C_A_ADDR:
-                memcpy(out + 16 * i, addrs.a, 16)
-            else:
-                memcpy(out + 16 * i, addrs.b, 16)
-        elif column == C_A_PORT:
-            (<uint16_t *>out)[i] = fl.a_port
-        elif column == C_B_PORT:
-            (<uint16_t *>out)[i] = fl.b_port
-        elif column == C_FIRST_NS:
-            (<int64_t *>out)[i] = rows[i].rest.first_ns
-        elif column == C_FIRST_PACKET:
-            (<int64_t *>out)[i] = rows[i].rest.first_packet
-        elif column == C_LAST_NS:
-            (<int64_t *>out)[i] = fl.last_ns
-        elif column == C_STATE_A:
-            out[i] = fl.ends[0].tcb.state
-        elif column == C_STATE_B:
-            out[i] = fl.ends[1].tcb.state
-        elif column == C_COMPLETENESS:
-            out[i] = flow_completeness(fl, rows[i].rest)
-        else:
-            (<int64_t *>out)[i] = rows[i].rest.rtt_ns if fl.bits & FLOW_RTT else -1
+    elif column == C_CONN:
+        for i in range(n):
+            wides[i] = rows[i].conn
+    elif column == C_IP:
+        for i in range(n):
+            out[i] = rows[i].fl.ip
+    elif column == C_A_ADDR or column == C_B_ADDR:
+        fill_addrs(column, rows, n, out)
+    elif column == C_A_PORT:
+        for i in range(n):
+            (<uint16_t *>out)[i] = rows[i].fl.a_port
+    elif column == C_B_PORT:
+        for i in range(n):
+            (<uint16_t *>out)[i] = rows[i].fl.b_port
+    elif column == C_FIRST_NS:
+        for i in range(n):
+            wides[i] = rows[i].rest.first_ns
+    elif column == C_FIRST_PACKET:
+        for i in range(n):
+            wides[i] = rows[i].rest.first_packet
+    elif column == C_LAST_NS:
+        for i in range(n):
+            wides[i] = rows[i].fl.last_ns
+    elif column == C_STATE_A:
+        for i in range(n):
+            out[i] = rows[i].fl.ends[0].tcb.state
+    elif column == C_STATE_B:
+        for i in range(n):
+            out[i] = rows[i].fl.ends[1].tcb.state
+    elif column == C_COMPLETENESS:
+        for i in range(n):
+            out[i] = flow_completeness(rows[i].fl, rows[i].rest)
+    else:
+        for i in range(n):
+            wides[i] = rows[i].rest.rtt_ns if rows[i].fl.bits & FLOW_RTT else -1
 
 
 cdef inline void fill_rows(

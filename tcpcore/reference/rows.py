@@ -71,12 +71,17 @@ def fill_end(column: str, side: int, flows: Sequence[Flow]) -> bytes:
     return array(code, (value(flow.ends[side]) for flow in flows)).tobytes()
 
 
-def fill(column: str, flows: Sequence[Flow]) -> bytes:
-    """Make one column."""
+def fill_addrs(column: str, flows: Sequence[Flow]) -> bytes:
+    """Make one of the two columns of addresses."""
     if column == "a_addr":
         return b"".join(flow.a_addr for flow in flows)
-    if column == "b_addr":
-        return b"".join(flow.b_addr for flow in flows)
+    return b"".join(flow.b_addr for flow in flows)
+
+
+def fill(column: str, flows: Sequence[Flow]) -> bytes:
+    """Make one column."""
+    if column in ("a_addr", "b_addr"):
+        return fill_addrs(column, flows)
     if column in FLOW_COLUMNS:
         code, value = FLOW_COLUMNS[column]
         return array(code, map(value, flows)).tobytes()
