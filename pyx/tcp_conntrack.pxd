@@ -379,6 +379,17 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     return 0
 
 
+cdef inline void no_segment(fate *out, segment *th) noexcept nogil:
+    """What the columns say of a frame that is none."""
+    out.conn = -1
+    out.dir = -1
+    out.verdict = 0
+    out.window = 0
+    th.seq = th.ack = 0
+    th.flags = 0
+    th.payload_len = 0
+
+
 cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
     """First stage: frames to segments and their hashes."""
     cdef uint64_t words[SIPHASH_WORDS][SIPHASH_LANES]
@@ -391,6 +402,8 @@ cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
         b.fates[i].drop = drop
         if drop:
             ct.drops[drop] += 1
+            if ct.want_fates:
+                no_segment(&b.fates[i], th)
         else:
             flow_words(th.saddr, th.daddr, th.sport, th.dport, &words[0][m], SIPHASH_LANES)
             b.lanes[m] = i

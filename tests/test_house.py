@@ -119,6 +119,7 @@ ONLY_COMPILED = {
         "conntrack_parse",
         "conntrack_prefetch",
         "flow_completeness",
+        "no_segment",
         "tcp_conntrack_batch",
     },
 }
