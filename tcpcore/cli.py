@@ -18,10 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
-    from typing import Any, TextIO
+    from typing import Any, NoReturn, TextIO
 
 FORMATS = ("csv", "jsonl", "npz", "arrow", "parquet")
-BATCH = 1 << 16  # frames between two writes of the tables
+BATCH = 1 << 14  # frames between two writes of the tables; Ctrl-C may wait for two
 
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
@@ -32,6 +32,7 @@ _EPOCH = re.compile(r"([+-]?)(\d+)(?:\.(\d{1,9}))?")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
+    _open_streams()
     parser = _parser()
     args = parser.parse_args(argv)
     try:
@@ -54,8 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _open_streams() -> None:
+    """Let nothing be where a closed stream was: `print` takes standard output for None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(report.printable(message))  # it names arguments as they came
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tcpcore",
         description="TCP in user space, cut the way Linux cuts it.",
         formatter_class=_formatter,

@@ -20,7 +20,7 @@ from tcpcore.columns import (
 )
 from tcpcore.mib import COUNTERS
 from tcpcore.pcap import PcapError
-from tcpcore.table import Table
+from tcpcore.table import Table, locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -361,8 +361,8 @@ class Run:
                     break
                 yield from self._read(number, one)
         finally:
-            for one in self.inputs[len(self._files) :]:
-                self._files.append(self._entry(one, None, None))
+            for one in self.inputs[len(self._files) :]:  # not needed, but it should be there
+                self._note(one, None, one.missing)
             for one in self.inputs:
                 one.close()
 
@@ -370,7 +370,7 @@ class Run:
         conntrack = self.conntrack
         conntrack.begin(number)
         self._current = one
-        error: PcapError | None = None
+        error: PcapError | OSError | None = None
         try:
             self.blocked = True
             try:
@@ -378,8 +378,7 @@ class Run:
             except OSError as problem:
                 if not self._collect:
                     raise
-                error = PcapError(one.name, 0, problem.strerror or str(problem))
-                error.__cause__ = problem
+                error = problem
                 return
             finally:
                 self.blocked = False
@@ -390,12 +389,20 @@ class Run:
             error = problem
         finally:
             one.close()
-            capture = conntrack.capture()
-            if error is not None:
-                self.errors.append(error)
-                self.status = max(self.status, 1 if capture["format"] else 2)
-            self._files.append(self._entry(one, capture, error))
+            self._note(one, conntrack.capture(), error)
             self._current = None
+
+    def _note(
+        self, one: Input, capture: dict[str, Any] | None, error: PcapError | OSError | None
+    ) -> None:
+        """Nothing more is read of this input."""
+        if isinstance(error, OSError):
+            problem, error = error, PcapError(one.name, 0, error.strerror or str(error))
+            error.__cause__ = problem
+        if error is not None:
+            self.errors.append(error)
+            self.status = max(self.status, 1 if capture and capture["format"] else 2)
+        self._files.append(self._entry(one, capture, error))
 
     def _feed(self, one: Input) -> Iterator[None]:
         """Feed the engine; what it leaves, a record's first part, moves to the front."""
@@ -473,9 +480,12 @@ class Run:
 
     def replay(self) -> Replay:
         """Everything, as tables that ask the engine for a column when it is read."""
+        from threading import Lock
+
         conntrack = self.conntrack
-        connections = Table(CONNECTIONS, lambda names: conntrack.connections(names, True))
-        packets = Table(PACKETS, conntrack.packets) if self._packets else None
+        lock = Lock()  # the engine serves one thread at a time, the tables any number
+        connections = Table(CONNECTIONS, locked(lock, conntrack.connections, True))
+        packets = Table(PACKETS, locked(lock, conntrack.packets)) if self._packets else None
         return self._replay(connections, packets)
 
     def _replay(self, connections: Table, packets: Table | None) -> Replay:

@@ -71,6 +71,8 @@ class Input:
         Bytes of the file as it lies (None: not known), and how many of them were read.
     offset : int
         Decompressed bytes handed out.
+    missing : OSError or None
+        Why `arrange` could not open it.
     """
 
     def __init__(self, source: Path | BinaryIO) -> None:
@@ -89,12 +91,15 @@ class Input:
                     f"not {type(source).__name__}"
                 )
             name = getattr(source, "name", None)
-            self.name = name if isinstance(name, str) else f"<{type(source).__name__}>"
+            if not isinstance(name, str) or not name:  # gzip.open(BytesIO()) says ""
+                name = f"<{type(source).__name__}>"
+            self.name = name
         self.compression = ""
         self.format = ""
         self.size: int | None = None
         self.taken = 0
         self.offset = 0
+        self.missing: OSError | None = None
         self._again = False  # can be closed and read again from its start
         self._close: Callable[[], None] | None = None
         self._raw: Callable[[memoryview], int] | None = None
@@ -269,7 +274,7 @@ def inputs(source: Source) -> list[Input]:
     TypeError
         If something is neither a path nor a binary file object.
     ValueError
-        If there is none, or if standard input is named twice.
+        If there is none, or if standard input or a file object is named twice.
     """
     anything: Any = source
     path = isinstance(source, (str, bytes, os.PathLike))
@@ -279,6 +284,9 @@ def inputs(source: Source) -> list[Input]:
         raise ValueError("no capture given")
     if sum(each.standard_input for each in found) > 1:
         raise ValueError("standard input ('-') can be read only once")
+    objects = [id(each._object) for each in found if each._object is not None]
+    if len(objects) != len(set(objects)):
+        raise ValueError("a file object can be read only once")
     return found
 
 
@@ -291,7 +299,8 @@ def arrange(found: list[Input], peek: Peek) -> list[Input]:
     for one in found:
         try:
             first = one.first_ns(peek)
-        except OSError:
+        except OSError as error:
+            one.missing = error
             first = None
         times.append((first is None, first or 0))
     order = sorted(range(len(found)), key=times.__getitem__)

@@ -122,16 +122,20 @@ def warnings(summary: dict[str, Any], details: dict[str, Any]) -> list[str]:
     bad = []
     if summary["bad_tcp_checksums"]:
         ab, ba = details["bad_tcp_checksums"]
-        bad.append(f"{ab + ba:,} bad TCP checksums ({ab:,} from a to b, {ba:,} from b to a)")
+        both = _plural(ab + ba, "bad TCP checksum")
+        bad.append(f"{both} ({ab:,} from a to b, {ba:,} from b to a)")
     if bad_ip:
-        bad.append(f"{bad_ip:,} bad IP header checksums")
+        bad.append(_plural(bad_ip, "bad IP header checksum"))
     if bad:
         lines.append(
             " and ".join(bad) + ": usually the network card of the machine that captured"
             " fills in checksums after the tap (offload)"
         )
     if details["time_clamped"]:
-        lines.append(f"{details['time_clamped']:,} times do not fit 64 bits of nanoseconds")
+        lines.append(
+            f"{_plural(details['time_clamped'], 'time')} outside 64 bits of nanoseconds: "
+            "the nearest that fits is taken"
+        )
     return lines
 
 
@@ -334,7 +338,24 @@ def _top_text(top: list[dict[str, Any]], width: int, style: _Style) -> list[str]
         at = rows[0].index(column)
         rows = [row[:at] + row[at + 1 :] for row in rows]
         align = align[:at] + align[at + 1 :]
+    over = max(map(len, _aligned(rows, align, 0, style))) - width if width else 0
+    if over > 0:  # IPv6: the numbers stay, and the ports
+        at = rows[0].index("a")
+        one, other = (max(len(row[i]) for row in rows) for i in (at, at + 1))
+        room = max(one + other - over, 24)
+        first = max(room // 2, room - other)
+        for row in rows:
+            row[at] = _squeezed(row[at], first, style)
+            row[at + 1] = _squeezed(row[at + 1], room - min(first, one), style)
     return [style.bold("Busiest connections"), *_aligned(rows, align, width, style)]
+
+
+def _squeezed(text: str, room: int, style: _Style) -> str:
+    """Text with its middle left out, if it is longer than `room`."""
+    if len(text) <= room:
+        return text
+    tail = min(room * 2 // 3, 12)
+    return text[: room - tail - 1] + style.cut + text[-tail:]
 
 
 def _aligned(rows: list[list[str]], align: str, width: int, style: _Style) -> list[str]:

@@ -7,6 +7,7 @@ from tcpcore.columns import DROP_NAMES, FLAG_NAMES, STATE_NAMES, VERDICT_NAMES, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from threading import Lock
     from typing import Any
 
     from numpy.typing import NDArray
@@ -91,8 +92,9 @@ class Table:
             self._length = count
         if count != self._length:
             raise RuntimeError(f"the table had {self._length} rows and now has {count}")
-        for column in columns:
-            self._arrays[column.name] = _array(buffers[column.name], column.dtype, count)
+        for column in columns:  # another thread may have been here too: one array stays
+            array = _array(buffers[column.name], column.dtype, count)
+            self._arrays.setdefault(column.name, array)
 
     def to_polars(self) -> Any:
         """Return a ``polars.DataFrame``; addresses are Binary of 16 bytes."""
@@ -194,6 +196,17 @@ class Table:
         if column.name == "verdict":
             return _bits(number, VERDICT_NAMES)
         return str(number)
+
+
+def locked(lock: Lock, function: Callable[..., Any], *more: object) -> Fetch:
+    """Return what calls ``function(names, *more)``, in one thread at a time."""
+
+    def fetch(names: list[str]) -> tuple[int, dict[str, Any]]:
+        with lock:
+            count, buffers = function(names, *more)
+        return count, buffers
+
+    return fetch
 
 
 def _array(buffer: Any, dtype: str, count: int) -> NDArray[Any]:

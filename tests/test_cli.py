@@ -120,7 +120,7 @@ def test_report_tells_drops_and_bad_checksums(engine, tmp_path, capsys):
     assert "UNHANDLED_PROTO" in out
     assert "not IP" in out
     assert err.count("\n") == 1
-    assert "1 bad TCP checksums (1 from a to b, 0 from b to a)" in err
+    assert "1 bad TCP checksum (1 from a to b, 0 from b to a)" in err
     assert "offload" in err
     assert cli.main(["replay", str(path), "--checksum", "strict", "--engine", engine.ENGINE]) == 0
     assert "TCP_CSUM" in capsys.readouterr().out
@@ -144,6 +144,12 @@ def test_names_cannot_command_the_terminal(tmp_path):
         assert b"\\x1b[31m\\xff.pcap" in text
     done = run("replay", "--json", os.fsdecode(path))
     assert os.fsencode(json.loads(done.stdout)["files"][0]["path"]) == path
+
+
+def test_arguments_cannot_command_the_terminal(capsys):
+    err = usage(["replay", "x", "--\x1b[31m"], capsys)
+    assert "\x1b" not in err
+    assert "--\\x1b[31m" in err
 
 
 @pytest.mark.parametrize("width", [30, 60, 80, 200])
@@ -384,6 +390,26 @@ def test_table_cannot_be_written(one, tmp_path, capsys):
     target = tmp_path / "no" / "table.csv"
     assert cli.main(["replay", one, "--connections", str(target)]) == 2
     assert capsys.readouterr().err == f"tcpcore: {target}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_closed_stream(tmp_path, descriptor):
+    """What would go there goes nowhere, above all not into the other one."""
+    path = tmp_path / "cut.pcap"
+    path.write_bytes(CAPTURE[:-1])
+    command = tcpcore_command("replay", "--json", str(path))
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {descriptor}>&-', "sh", *command],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    if descriptor == 1:
+        assert done.stderr.count(b"\n") == 1
+        assert b"record is cut" in done.stderr
+    else:
+        assert json.loads(done.stdout)["packets"] == len(ONE) - 1
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

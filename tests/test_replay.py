@@ -219,6 +219,7 @@ def test_fifo(engine, tmp_path):
         ([b"x", 7], TypeError),
         ([], ValueError),
         (["-", "-"], ValueError),
+        ([io.BytesIO(CAPTURE)] * 2, ValueError),
     ],
 )
 def test_what_is_no_source(source, error):
@@ -342,6 +343,14 @@ def test_count(engine, count):
     assert found.summary["packets"] == len(found.packets) == count
     assert [one["packets"] for one in found.summary["files"]] == [min(count, 7), max(count - 7, 0)]
     assert found.errors == []
+
+
+def test_count_does_not_hide_a_missing_file(engine):
+    source = [io.BytesIO(CAPTURE), "/nonexistent/capture"]
+    found = tcpcore.replay(source, count=1, engine=engine.ENGINE)
+    assert found.summary["packets"] == 1
+    assert [one["error"] for one in found.summary["files"]] == [None, "No such file or directory"]
+    assert [error.file for error in found.errors] == ["/nonexistent/capture"]
 
 
 def test_count_stops_before_damage(engine):
@@ -532,3 +541,25 @@ def test_two_threads(engine):
     for thread in threads:
         thread.join()
     assert results == [True] * 6
+
+
+def test_tables_are_read_by_threads(engine):
+    """Columns are made when first read, by whoever comes first; all get the same."""
+    found = tcpcore.replay(io.BytesIO(capgen.pcap(talk(300))), packets=True, engine=engine.ENGINE)
+    start = threading.Barrier(4)
+    results: list[object] = []
+
+    def work() -> None:
+        start.wait()
+        try:
+            tables = (found.connections, found.packets)
+            results.append([[id(table[name]) for name in table.names] for table in tables])
+        except Exception as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == results[:1] * 4
