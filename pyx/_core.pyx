@@ -22,7 +22,16 @@ from conntrack cimport (
 )
 from csum cimport tcpcore_isa, tcpcore_isa_select
 from inet_hashtables cimport bucket
-from pcap cimport capture, frame, pcap_close, pcap_end, pcap_index, pcap_open
+from pcap cimport (
+    NO_MEMORY,
+    capture,
+    frame,
+    pcap_close,
+    pcap_damage,
+    pcap_end,
+    pcap_index,
+    pcap_open,
+)
 from rows cimport (
     N_COLUMNS,
     N_PACKET_COLUMNS,
@@ -51,6 +60,7 @@ from tcp cimport (
     flow_row,
 )
 from tcp_conntrack cimport BATCH, batch, conntrack_parse, tcp_conntrack_batch
+from unaligned cimport spin_trylock, spin_unlock
 
 cdef extern from "arrow.h":
     void arrow_release_schema()
@@ -79,7 +89,7 @@ cdef tuple PCAP_REASONS = (
     "section has more than 65536 interfaces",
     "packet of interface {}, which is not declared",
     "packet claims {} bytes",
-    "no memory for the interface",
+    "no memory to go on",
 )
 
 # The columns of tcpcore/columns.py, in its order and that of the enums in rows.pxd.
@@ -175,6 +185,16 @@ cdef _Column column_of(size_t length):
     return made
 
 
+cdef list columns_named(tuple known, names):
+    """Places in `known` of the columns that are named, each once; KeyError for another name."""
+    cdef dict found = {}
+    for name in names:
+        if name not in known:
+            raise KeyError(name)
+        found[known.index(name)] = None
+    return list(found)
+
+
 cdef struct totals:
     int64_t packets
     int64_t bytes
@@ -205,7 +225,7 @@ cdef class Conntrack:
     cdef uint64_t time_clamped
     cdef int file
     cdef bint want_packets
-    cdef bint busy
+    cdef int lock  # held while a thread is in here
 
     def __cinit__(self):
         self.ct = <conntrack *>vzalloc(sizeof(conntrack))
@@ -264,11 +284,13 @@ cdef class Conntrack:
     def begin(self, int file):
         """A new input starts; `file` is its number in the column of that name."""
         self.enter()
-        self.busy = False
-        self.file = file
-        totals_clear(&self.input)
-        if pcap_open(&self.cap):
-            raise MemoryError()
+        try:
+            self.file = file
+            totals_clear(&self.input)
+            if pcap_open(&self.cap):
+                raise MemoryError("no memory to begin an input")
+        finally:
+            self.leave()
 
     def feed(self, data, Py_ssize_t length):
         """Process the whole records in data[:length]; returns the bytes consumed."""
@@ -277,25 +299,35 @@ cdef class Conntrack:
         get_buffer(data, length, &view)
         try:
             self.enter()
-            with nogil:
-                consumed = self.feed_records(<const uint8_t *>view.buf, <uint32_t>length)
-            self.disown()
-            self.busy = False
+            try:
+                with nogil:
+                    consumed = self.feed_records(<const uint8_t *>view.buf, <uint32_t>length)
+                self.disown()
+                if consumed < 0:  # how far it came nobody can tell, so this input is at its end
+                    pcap_damage(&self.cap, self.cap.offset, NO_MEMORY, 0)
+                    raise MemoryError("no memory to follow more connections")
+            finally:
+                self.leave()
         finally:
             PyBuffer_Release(&view)
-        if consumed < 0:
-            raise MemoryError("no memory to follow more connections")
         return consumed
 
     def end(self, uint32_t left):
         """The input is at its end with `left` bytes that feed did not take."""
+        self.enter()
         pcap_end(&self.cap, left)
+        self.leave()
 
     cdef int enter(self) except -1:
-        if self.busy:
+        """Keep other threads out until `leave`."""
+        if self.ct.table.buckets == NULL:
+            raise RuntimeError("this Conntrack was not initialised")
+        if not spin_trylock(&self.lock):
             raise RuntimeError("this Conntrack is at work in another thread")
-        self.busy = True
         return 0
+
+    cdef void leave(self) noexcept:
+        spin_unlock(&self.lock)
 
     cdef Py_ssize_t feed_records(self, const uint8_t *data, uint32_t length) noexcept nogil:
         """Three batches at a time: while one is followed, the lines of two are on their way."""
@@ -423,17 +455,16 @@ cdef class Conntrack:
 
     def summary(self, top=10):
         """Everything at a glance: totals, states, busiest connections, drops, counters."""
-        cdef departed *gone = <departed *>malloc(sizeof(departed))
-        cdef int i, j
-        cdef bint some = self.total.packets > 0
-        if gone == NULL:
-            raise MemoryError()
+        cdef departed *gone = NULL
+        cdef bint some
+        self.enter()
         try:
-            self.enter()
+            gone = <departed *>malloc(sizeof(departed))
+            if gone == NULL:
+                raise MemoryError()
             with nogil:
                 gone[0] = self.ct.departed[0]
                 depart_rest(self.ct, gone)
-            self.busy = False
             states = {
                 (i, j): gone.states[i][j]
                 for i in range(TCP_MAX_STATES)
@@ -441,39 +472,39 @@ cdef class Conntrack:
                 if gone.states[i][j]
             }
             busiest = [row_dict(&gone.top[i]) for i in range(min(top, gone.n_top))]
-            bad = (gone.bad_checksum[0], gone.bad_checksum[1])
+            some = self.total.packets > 0
+            return {
+                "packets": self.total.packets,
+                "bytes": self.total.bytes,
+                "tcp_segments": self.ct.tcp_segments,
+                "connections": self.ct.connections,
+                "first_ns": self.total.first_ns if some else None,
+                "last_ns": self.total.last_ns if some else None,
+                "states": states,
+                "top": busiest,
+                "drops": {i: self.ct.drops[i] for i in range(1, NR_DROPS) if self.ct.drops[i]},
+                "bad_ip_checksums": self.ct.net.mib[IP_CSUMERRORS],
+                "bad_tcp_checksums": (gone.bad_checksum[0], gone.bad_checksum[1]),
+                "evicted": self.ct.evicted,
+                "expired": self.ct.expired,
+                "time_clamped": self.time_clamped,
+                "live": self.ct.live,
+                "counters": [self.ct.net.mib[i] for i in range(NR_MIBS)],
+            }
         finally:
             free(gone)
-        return {
-            "packets": self.total.packets,
-            "bytes": self.total.bytes,
-            "tcp_segments": self.ct.tcp_segments,
-            "connections": self.ct.connections,
-            "first_ns": self.total.first_ns if some else None,
-            "last_ns": self.total.last_ns if some else None,
-            "states": states,
-            "top": busiest,
-            "drops": {i: self.ct.drops[i] for i in range(1, NR_DROPS) if self.ct.drops[i]},
-            "bad_ip_checksums": self.ct.net.mib[IP_CSUMERRORS],
-            "bad_tcp_checksums": bad,
-            "evicted": self.ct.evicted,
-            "expired": self.ct.expired,
-            "time_clamped": self.time_clamped,
-            "live": self.ct.live,
-            "counters": [self.ct.net.mib[i] for i in range(NR_MIBS)],
-        }
+            self.leave()
 
     def connections(self, names, bint final=False):
         """Columns of the connections' rows: (rows, {name: buffer})."""
         cdef row_place *places = NULL
+        cdef _Column piece
         cdef uint64_t n
-        cdef int k, column
-        cdef list made = []
+        cdef int column, wanted = 0
+        cdef dict made = {}
         cdef uint8_t *out[N_COLUMNS]
         cdef int columns[N_COLUMNS]
-        names = list(names)
-        if len(set(names)) != len(names):
-            raise ValueError("a column is named twice")
+        cdef list found = columns_named(CONNECTIONS, names)
         self.enter()
         try:
             if self.ct.linked:
@@ -483,59 +514,59 @@ cdef class Conntrack:
                 places = <row_place *>malloc((n or 1) * sizeof(row_place))
                 if places == NULL:
                     raise MemoryError()
-                place_rows(self.ct, places, n)
+                with nogil:
+                    place_rows(self.ct, places, n)
             else:
                 n = self.ct.flows.used
-            for k, name in enumerate(names):
-                if name not in CONNECTIONS:
-                    raise KeyError(name)
-                column = CONNECTIONS.index(name)
-                made.append(column_of(n * column_size(column)))
-                out[k] = <uint8_t *>(<_Column>made[k]).data
-                columns[k] = column
-            k = len(names)
+            for column in found:
+                piece = column_of(n * column_size(column))
+                made[CONNECTIONS[column]] = piece
+                out[wanted] = <uint8_t *>piece.data
+                columns[wanted] = column
+                wanted += 1
             with nogil:
-                fill_rows(self.ct, places, n, columns, out, k)
+                fill_rows(self.ct, places, n, columns, out, wanted)
+            return n, made
         finally:
-            self.busy = False
             free(places)
-        return n, dict(zip(names, made))
+            self.leave()
 
     def packets(self, names):
         """Columns of the packets' rows: (rows, {name: buffer})."""
         cdef _Column column
         cdef int i
+        cdef list found = columns_named(PACKETS, names)
         columns = {}
         self.enter()
         try:
-            for name in names:
-                if name not in PACKETS:
-                    raise KeyError(name)
-                i = PACKETS.index(name)
+            for i in found:
                 if self.rows.columns[i] == NULL:
-                    columns[name] = b""
+                    columns[PACKETS[i]] = b""
                     continue
                 if not self.rows.shared[i]:
                     column = _Column.__new__(_Column)
                     column.data = self.rows.columns[i]
-                    column.size = self.rows.room * packet_column_size(i)
+                    column.size = column.length = self.rows.room * packet_column_size(i)
                     self.owners[i] = column
                     self.rows.shared[i] = 1
-                column = self.owners[i]
-                column.length = self.rows.used * packet_column_size(i)
-                columns[name] = column
+                # Rows that come later are not in it, though they lie in the same memory.
+                columns[PACKETS[i]] = memoryview(self.owners[i])[
+                    : self.rows.used * packet_column_size(i)
+                ]
+            return self.rows.used, columns
         finally:
-            self.busy = False
-        return self.rows.used, columns
+            self.leave()
 
     def drain(self):
         """Forget the packets' rows and those of ended connections: they were handed out."""
         self.enter()
-        packet_rows_free(&self.rows)
-        self.disown()
-        if self.ct.rows == ROWS_DRAIN:
-            self.ct.ended.used = 0
-        self.busy = False
+        try:
+            packet_rows_free(&self.rows)
+            self.disown()
+            if self.ct.rows == ROWS_DRAIN:
+                self.ct.ended.used = 0
+        finally:
+            self.leave()
 
 
 cdef dict row_dict(const flow_row *row):

@@ -5,7 +5,7 @@ from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_hashtables cimport *
 from net cimport net
-from slab cimport SLAB_MASK, SLAB_SHIFT, slab, slab_alloc, slab_at, slab_free
+from slab cimport SLAB_MASK, SLAB_SHIFT, slab, slab_alloc, slab_at, slab_free, slab_reserve
 from tcp cimport *
 from unaligned cimport get_u32, ipv6_addr_set_v4mapped, prefetchw
 
@@ -49,15 +49,15 @@ cdef struct conntrack:
     uint64_t max_connections
     uint64_t expire_idle_ns
     uint64_t expire_closed_ns
-    queue idle
-    queue half_open
-    queue closed
-    uint32_t spare  # first unused flow, chained by next[IDLE]
-    uint64_t connections
+    queue idle  # every live flow, by its last segment
+    queue half_open  # by when they became so
+    queue closed  # by their last segment
+    uint32_t spare  # first flow that was released and not used again, chained by next[IDLE]
+    uint64_t connections  # ever begun; the next one's number
     uint64_t live
     uint64_t evicted
     uint64_t expired
-    uint64_t releases
+    uint64_t releases  # flows that left the table, for whatever reason
     bint want_fates  # somebody reads what became of each frame
     uint64_t drops[NR_DROPS]
     uint64_t tcp_segments
@@ -179,6 +179,9 @@ cdef inline void conntrack_depart(
 cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) noexcept nogil:
     """Follow a flow no more; its row waits among the ended. -1 without memory."""
     cdef flow *fl = flow_at(ct, index)
+    cdef bint kept = ct.linked and ct.rows != ROWS_DROP
+    if kept and slab_alloc(&ct.ended):  # the one step that may fail comes first
+        return -1
     inet_unhash(&ct.table, tag, index)
     ct.live -= 1
     ct.releases += 1
@@ -191,33 +194,32 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
         queue_take(ct, &ct.closed, AGED, index)
     if ct.rows != ROWS_KEEP:
         conntrack_depart(ct, ct.departed, index)
-    if ct.rows != ROWS_DROP:
-        if slab_alloc(&ct.ended):
-            return -1
+    if kept:
         conntrack_row(ct, index, <flow_row *>slab_at(&ct.ended, ct.ended.used - 1))
     link_at(ct, index).next[IDLE] = ct.spare
     ct.spare = index
     return 0
 
 
+cdef inline int queue_expire(conntrack *ct, const queue *q, uint64_t limit_ns) noexcept nogil:
+    """Release the flows of a queue that were silent for longer than `limit_ns`, the longest first;
+    0 is no limit. -1 without memory."""
+    cdef const flow_link *link
+    while limit_ns and q.head != <uint32_t>NIL:
+        link = link_at(ct, q.head)
+        if <uint64_t>ct.net.now_ns - <uint64_t>link.stamp_ns <= limit_ns:
+            break
+        if conntrack_release(ct, q.head, link.tag):
+            return -1
+        ct.expired += 1
+    return 0
+
+
 cdef inline int conntrack_expire(conntrack *ct) noexcept nogil:
     """Release what has been silent for too long by the capture's own clock. -1 without memory."""
-    cdef uint32_t index
-    while ct.expire_closed_ns and ct.closed.head != <uint32_t>NIL:
-        index = ct.closed.head
-        if <uint64_t>(ct.net.now_ns - link_at(ct, index).stamp_ns) <= ct.expire_closed_ns:
-            break
-        ct.expired += 1
-        if conntrack_release(ct, index, link_at(ct, index).tag):
-            return -1
-    while ct.expire_idle_ns and ct.idle.head != <uint32_t>NIL:
-        index = ct.idle.head
-        if <uint64_t>(ct.net.now_ns - link_at(ct, index).stamp_ns) <= ct.expire_idle_ns:
-            break
-        ct.expired += 1
-        if conntrack_release(ct, index, link_at(ct, index).tag):
-            return -1
-    return 0
+    if queue_expire(ct, &ct.closed, ct.expire_closed_ns):
+        return -1
+    return queue_expire(ct, &ct.idle, ct.expire_idle_ns)
 
 
 cdef inline uint32_t conntrack_victim(const conntrack *ct) noexcept nogil:
@@ -229,9 +231,9 @@ cdef inline int conntrack_evict(conntrack *ct) noexcept nogil:
     """Make room for one more; the lines of the next to go are sent for."""
     cdef uint32_t index = conntrack_victim(ct)
     cdef flow_link *link
-    ct.evicted += 1
     if conntrack_release(ct, index, link_at(ct, index).tag):
         return -1
+    ct.evicted += 1
     index = conntrack_victim(ct)
     if index != <uint32_t>NIL:
         link = link_at(ct, index)
@@ -277,6 +279,21 @@ cdef inline void conntrack_requeue(conntrack *ct, flow *fl, uint32_t index) noex
         queue_push(ct, &ct.closed, AGED, index)
 
 
+cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
+    """See to it that there is room for one more flow everywhere, before anything is changed: so
+    without memory (-1) no flow is there by half."""
+    cdef bint fresh = ct.spare == <uint32_t>NIL
+    if fresh and (
+        slab_reserve(&ct.flows)
+        or slab_reserve(&ct.rests)
+        or (ct.linked and slab_reserve(&ct.links))
+    ):
+        return -1
+    if ip == 6 and (fresh or not rest_at(ct, ct.spare).has_addrs) and slab_reserve(&ct.addrs):
+        return -1
+    return inet_reserve(&ct.table)
+
+
 cdef inline int64_t conntrack_new(
     conntrack *ct, const segment *th, uint32_t tag, int64_t time_ns, uint64_t packet
 ) noexcept nogil:
@@ -293,8 +310,10 @@ cdef inline int64_t conntrack_new(
         a, b = b, a
     if ct.max_connections and ct.live >= ct.max_connections and conntrack_evict(ct):
         return -1
-    if ct.linked and ct.spare != <uint32_t>NIL:
-        index = ct.spare
+    if conntrack_reserve(ct, th.ip):
+        return -1
+    index = ct.spare
+    if index != <uint32_t>NIL:
         ct.spare = link_at(ct, index).next[IDLE]
         place = rest_at(ct, index)[0]
         memset(flow_at(ct, index), 0, sizeof(flow))
@@ -303,23 +322,17 @@ cdef inline int64_t conntrack_new(
         rest_at(ct, index).has_addrs = place.has_addrs
     else:
         index = ct.flows.used
-        if (
-            index == <uint32_t>NIL - 1
-            or slab_alloc(&ct.flows)
-            or slab_alloc(&ct.rests)
-            or (ct.linked and slab_alloc(&ct.links))
-        ):
-            return -1
-    if inet_hash(&ct.table, tag, index):
-        return -1
+        ct.flows.used += 1
+        ct.rests.used += 1
+        ct.links.used += ct.linked
+    inet_hash(&ct.table, tag, index)
     fl = flow_at(ct, index)
     rest = rest_at(ct, index)
     if th.ip == 6:
         if not rest.has_addrs:
-            if slab_alloc(&ct.addrs):
-                return -1
-            rest.addrs = ct.addrs.used - 1
+            rest.addrs = ct.addrs.used
             rest.has_addrs = 1
+            ct.addrs.used += 1
         addrs = <flow_addrs *>slab_at(&ct.addrs, rest.addrs)
         memcpy(addrs.a, a, 16)
         memcpy(addrs.b, b, 16)

@@ -120,6 +120,7 @@ cdef inline uint32_t inet_lookup_tag(const flow_table *table, uint32_t tag) noex
 
 
 cdef inline void inet_enter(flow_table *table, uint32_t tag, uint32_t index) noexcept nogil:
+    """Put a flow into its home or, where that is full, the next bucket that is not."""
     cdef uint32_t at = inet_home(table, tag)
     cdef unsigned int free = lanes_equal(table.buckets[at].flows, 0)
     while not free:
@@ -152,13 +153,17 @@ cdef inline int inet_grow(flow_table *table) noexcept nogil:
     return 0
 
 
-cdef inline int inet_hash(flow_table *table, uint32_t tag, uint32_t index) noexcept nogil:
-    """Enter a flow; -1 without memory."""
-    if table.used >= (<uint64_t>LANES * 3 << table.shift) >> 2 and inet_grow(table):
-        return -1
+cdef inline int inet_reserve(flow_table *table) noexcept nogil:
+    """See to it that there is room for one more; -1 without memory."""
+    return (
+        inet_grow(table) if table.used >= (<uint64_t>LANES * 3 << table.shift) >> 2 else 0
+    )
+
+
+cdef inline void inet_hash(flow_table *table, uint32_t tag, uint32_t index) noexcept nogil:
+    """Enter a flow, for which `inet_reserve` saw to room."""
     inet_enter(table, tag, index)
     table.used += 1
-    return 0
 
 
 cdef inline void inet_unhash(flow_table *table, uint32_t tag, uint32_t index) noexcept nogil:

@@ -123,7 +123,10 @@ cdef inline int pcap_open(capture *cap) noexcept nogil:
     cap.want = MIN_WANT
     cap.linktypes = <uint16_t *>calloc(65536, sizeof(uint16_t))
     cap.seen_linktypes = <uint8_t *>calloc(65536 // 8, 1)
-    return -1 if cap.linktypes == NULL or cap.seen_linktypes == NULL else 0
+    if cap.linktypes == NULL or cap.seen_linktypes == NULL:
+        pcap_damage(cap, 0, NO_MEMORY, 0)  # so nothing is read
+        return -1
+    return 0
 
 
 cdef inline void pcap_close(capture *cap) noexcept nogil:
@@ -310,7 +313,6 @@ cdef inline uint32_t index_blocks(
 ) noexcept nogil:
     """Index pcapng blocks."""
     cdef uint32_t pos = 0, room, kind, total, known
-    cdef int damage
     while found[0] < limit:
         if cap.skip:
             pos += pass_block(cap, data + pos, length - pos)

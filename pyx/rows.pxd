@@ -320,6 +320,14 @@ cdef inline int packet_rows_grow(packet_rows *rows) noexcept nogil:
         else:
             more = vgrow(rows.columns[i], rows.room * size, room * size)
         if more == NULL:
+            while i:  # all have one length: those that grew shrink, which needs no memory
+                i -= 1
+                size = packet_column_size(i)
+                if rows.room:
+                    vgrow(rows.columns[i], room * size, rows.room * size)
+                else:
+                    vfree(rows.columns[i], room * size)
+                    rows.columns[i] = NULL
             return -1
         rows.columns[i] = <uint8_t *>more
         rows.shared[i] = 0

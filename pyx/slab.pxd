@@ -12,6 +12,7 @@ cdef extern from "vmalloc.h" nogil:
 cdef enum:
     SLAB_SHIFT = 15  # items of a chunk: 6 MiB of flows, three huge pages
     SLAB_MASK = (1 << SLAB_SHIFT) - 1
+    SLAB_MAX_CHUNKS = (1 << (32 - SLAB_SHIFT)) - 1  # an index, and one more, fit 32 bits
 
 cdef struct slab:
     uint8_t **chunks
@@ -25,11 +26,13 @@ cdef inline void *slab_at(const slab *pool, uint32_t index) noexcept nogil:
     return pool.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK) * pool.size
 
 
-cdef inline int slab_alloc(slab *pool) noexcept nogil:
-    """Give out item `used`, zeroed at first; -1 without memory."""
+cdef inline int slab_reserve(slab *pool) noexcept nogil:
+    """See to it that there is an item `used`, zeroed at first; -1 without memory."""
     cdef uint8_t **chunks
     cdef uint32_t more
     if pool.used >> SLAB_SHIFT == pool.n_chunks:
+        if pool.n_chunks == SLAB_MAX_CHUNKS:
+            return -1
         if pool.n_chunks == pool.max_chunks:
             more = pool.max_chunks * 2 + 16
             chunks = <uint8_t **>realloc(pool.chunks, more * sizeof(uint8_t *))
@@ -41,6 +44,13 @@ cdef inline int slab_alloc(slab *pool) noexcept nogil:
         if pool.chunks[pool.n_chunks] == NULL:
             return -1
         pool.n_chunks += 1
+    return 0
+
+
+cdef inline int slab_alloc(slab *pool) noexcept nogil:
+    """Give out item `used`; -1 without memory."""
+    if slab_reserve(pool):
+        return -1
     pool.used += 1
     return 0
 

@@ -156,7 +156,7 @@ cdef inline uint32_t tcb_xmit(tcb *tp, const segment *th) noexcept nogil:
 
     if th.flags & TCPHDR_ACK:
         tcb_offer(tp, th.ack, <uint32_t>th.window << tcp_shift(tp, tp.rcv_wscale))
-    if th.flags & TCPHDR_FIN:
+    if th.flags & TCPHDR_FIN and tp.state != TCP_LISTEN:  # who only listens has nothing to end
         tp.flags |= TCB_FIN_SENT
         if tp.state == TCP_SYN_RECV or tp.state == TCP_ESTABLISHED:
             tp.state = TCP_FIN_WAIT1
@@ -179,6 +179,7 @@ cdef inline uint32_t tcb_xmit_syn(tcb *tp, const segment *th) noexcept nogil:
         tp.state = TCP_SYN_RECV
     elif tp.state != TCP_SYN_RECV or not tp.flags & TCB_SND:
         tp.state = TCP_SYN_SENT  # it did not get the SYN that it seemed to: simultaneous open
+    tp.flags &= <uint8_t>~TCB_FIN_SENT  # of its life before
     if tp.flags & TCB_SND and tp.snd_una == th.seq:
         verdict = TCB_RESENT
         if after(th.end_seq, tp.snd_nxt):
@@ -371,5 +372,6 @@ cdef inline uint32_t tcb_rcv_ack(tcb *tp, const segment *th) noexcept nogil:
 
 cdef inline uint32_t tcb_rcv_established(tcb *tp, const segment *th) noexcept nogil:
     """The predicted segment: no test is left to make."""
+    cdef uint32_t verdict = TCB_FAST | tcb_rcv_ack(tp, th)
     tp.rcv_nxt = th.end_seq
-    return TCB_FAST | tcb_rcv_ack(tp, th) | (TCB_DATA if th.payload_len else 0)
+    return verdict | (TCB_DATA if th.payload_len else 0)

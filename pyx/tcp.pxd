@@ -263,7 +263,7 @@ cdef struct flow_rest:
     uint16_t payload_bytes_hi[2]
     uint16_t mss[2]
     uint8_t wscale[2]
-    uint8_t has_addrs  # `addrs` is this place's for good
+    uint8_t has_addrs  # `addrs` is set; it stays so when another flow takes this one's place
     uint8_t pad
 
 # Addresses of an IPv6 connection.

@@ -212,7 +212,7 @@ cdef inline uint32_t conntrack_judge(
         snd.state = rcv.state = TCP_CLOSE
     conntrack_mib(net, snd_was, snd.state, 0)
     conntrack_mib(net, rcv_was, rcv.state, took)
-    drop[0] = conntrack_drop(th, took, rcv_was)
+    drop[0] = conntrack_drop(th, took)
     return verdict | took
 
 
@@ -243,10 +243,11 @@ cdef inline void conntrack_mib(
             net.mib[TCP_ESTABRESETS] += 1
 
 
-cdef inline uint8_t conntrack_drop(
-    const segment *th, uint32_t verdict, uint8_t rcv_was
-) noexcept nogil:
-    """Why state did not take the segment; 0 if it did."""
+cdef inline uint8_t conntrack_drop(const segment *th, uint32_t verdict) noexcept nogil:
+    """Why state did not take the segment; 0 if it did.
+
+    Only SYN-SENT leaves TCB_ACK_UNSENT standing: later a wrong acknowledgment is the sign of a hole.
+    """
     if not verdict & TCB_REFUSED:
         if th.flags & TCPHDR_RST and not verdict & TCB_RST_TAKEN:
             return TCP_INVALID_RST
@@ -260,7 +261,7 @@ cdef inline uint8_t conntrack_drop(
     if verdict & TCB_OVERWINDOW:
         return TCP_OVERWINDOW
     if verdict & TCB_ACK_UNSENT:
-        return TCP_INVALID_ACK if rcv_was == TCP_SYN_SENT else TCP_ACK_UNSENT_DATA
+        return TCP_INVALID_ACK
     if verdict & TCB_ACK_OLD:
         return TCP_TOO_OLD_ACK
     if verdict & TCB_CHALLENGE:
@@ -273,13 +274,13 @@ cdef struct batch:
     segment segs[BATCH]
     uint64_t packets[BATCH]  # their numbers
     fate fates[BATCH]
-    uint64_t hashes[SIPHASH_LANES]  # of those that are segments
-    flow *flows[BATCH]  # that these probably belong to, or NULL
-    uint32_t guesses[BATCH]  # and their indices
-    uint8_t lanes[BATCH]  # and which they are
-    int n
-    int m  # how many are segments
-    uint64_t releases  # the tracker's when the guesses began: they hold until there are more
+    int n  # frames here
+    int m  # those that are segments; the arrays below are of these alone, in their order
+    uint8_t lanes[BATCH]  # index of its frame
+    uint64_t hashes[SIPHASH_LANES]
+    flow *flows[BATCH]  # a guess at its flow, or NULL
+    uint32_t guesses[BATCH]  # the index of that flow
+    uint64_t releases  # the tracker's before the first guess: while it stands, all guesses are live
 
 
 cdef inline int64_t conntrack_lookup(
@@ -319,7 +320,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         ct.net.now_ns = time_ns
     if ct.bounded and conntrack_expire(ct):
         return -1
-    if b.flows[i] != NULL and b.releases == ct.releases:
+    if b.flows[i] != NULL and b.releases == ct.releases:  # none has left, so this one has not
         index = b.guesses[i]
         fl = b.flows[i]
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
@@ -430,9 +431,9 @@ cdef inline void conntrack_prefetch(conntrack *ct, batch *b, int i) noexcept nog
 cdef inline int tcp_conntrack_batch(
     conntrack *ct, batch *now, batch *next, batch *last
 ) noexcept nogil:
-    """Fourth stage for `now`, segment by segment; beside each one of `next` in the third stage and
-    one of `last` in the second, where its slot of the table is sent for. So lines have a batch's
-    time to come, and never more are under way than a core can wait for. -1 without memory."""
+    """Fourth stage for `now`, segment by segment; beside each, one of `next` in the third stage and
+    one of `last` in the second, which sends for its bucket. So lines have a batch's time to come,
+    and never more are under way than a core can wait for. -1 without memory."""
     cdef int i
     next.releases = ct.releases
     for i in range(BATCH):

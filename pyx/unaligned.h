@@ -1,6 +1,6 @@
 /*
- * Loads of network and file fields from any address, and prefetch: what C has and Cython has no word for.
- * Linux: include/linux/unaligned.h, prefetch.h.
+ * Loads of network and file fields from any address, prefetch, a lock: what C has and Cython has no word for.
+ * Linux: include/linux/unaligned.h, prefetch.h, spinlock.h.
  */
 #ifndef TCPCORE_UNALIGNED_H
 #define TCPCORE_UNALIGNED_H
@@ -17,6 +17,10 @@
 #define cpu_to_be32(x) __builtin_bswap32(x)
 #define cpu_to_be64(x) __builtin_bswap64(x)
 #endif
+
+/* A lock that is never waited for; it holds where Python has no lock of its own, too. */
+static inline int spin_trylock(int *lock) { return !__atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE); }
+static inline void spin_unlock(int *lock) { __atomic_store_n(lock, 0, __ATOMIC_RELEASE); }
 
 #define prefetch(p) __builtin_prefetch(p)
 #define prefetchw(p) __builtin_prefetch(p, 1)

@@ -1,5 +1,5 @@
-# Loads of network and file fields from any address, and prefetch (unaligned.h).
-# Linux: include/linux/unaligned.h, prefetch.h.
+# Loads of network and file fields from any address, prefetch, a lock (unaligned.h).
+# Linux: include/linux/unaligned.h, prefetch.h, spinlock.h.
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
@@ -20,3 +20,5 @@ cdef extern from "unaligned.h" nogil:
     void *held(const void *p)
     void prefetch(const void *p)
     void prefetchw(const void *p)
+    bint spin_trylock(int *lock)
+    void spin_unlock(int *lock)

@@ -343,6 +343,13 @@ def test_reset_in_the_window(engine: ModuleType, seq: int) -> None:
     assert seen.counters["TcpExtTCPChallengeACK"] == 0
 
 
+def test_fin_before_the_handshake(engine: ModuleType) -> None:
+    """It ends nothing: the acknowledgments of what comes later are not its own."""
+    ack = (0, ACK, 101, 301)
+    told = ((0, SYN | RST, 100), (1, FIN | ACK, 300, 101), (0, SYN, 100), ack, ack, ack)
+    assert Seen(engine, steps(*told)).states == [("ESTABLISHED", "ESTABLISHED")]
+
+
 def test_refused_and_asked_again(engine: ModuleType) -> None:
     told = [(0, SYN, 100), (1, RST | ACK, 0, 101), (0, SYN, 100), (1, SYN | ACK, 300, 101)]
     seen = Seen(engine, steps(*told, (0, ACK, 101, 301)))

@@ -228,6 +228,14 @@ def test_paws(engine: ModuleType, at: int) -> None:
     assert engine.tcb_rcv(end, a_segment(5000, 5000, size=9))[1] & Verdict.TCB_DATA  # without one
 
 
+def test_time_stamp_of_half_a_circle(engine: ModuleType) -> None:
+    """More data than half the circle, as a lying length claims: what is in order still counts."""
+    data = a_segment(5000, 5000, size=3 << 30, opts=TIMESTAMP, tsval=7)
+    tcb, verdict = engine.tcb_rcv(an_end(flags=int(KNOWN | TcbFlag.TCB_TSTAMP)), data)
+    assert verdict & Verdict.TCB_FAST
+    assert (tcb["ts_recent"], tcb["rcv_nxt"]) == (7, 5000 + (3 << 30))
+
+
 def test_time_stamp_ahead_of_a_hole(engine: ModuleType) -> None:
     """RFC 7323 4.3: only what is in order tells the time."""
     end = an_end(ts_recent=7, flags=int(KNOWN | TcbFlag.TCB_TSTAMP))
@@ -374,6 +382,17 @@ def test_simultaneous_close(engine: ModuleType) -> None:
     ends.send(0, ACK, 2, 2)
     ends.send(1, ACK, 2, 2)
     assert ends.states == (TIME_WAIT, TIME_WAIT)
+
+
+def test_fin_of_a_life_before(engine: ModuleType) -> None:
+    """A SYN begins anew, and who only listens has nothing to end: no open end has sent a FIN."""
+    sent = int(TcbFlag.TCB_FIN_SENT)
+    end, _ = engine.tcb_xmit(an_end(state=LISTEN), a_segment(5100, 5000, FIN | ACK))
+    assert not end["flags"] & sent
+    for state in (CLOSED, LISTEN, SYN_SENT, SYN_RECEIVED):
+        was = an_end(state=state, flags=int(KNOWN) | sent)
+        end, _ = engine.tcb_xmit(was, a_segment(7, flags=SYN))
+        assert not end["flags"] & sent
 
 
 def test_fin_before_its_turn(engine: ModuleType) -> None:

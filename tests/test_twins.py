@@ -54,7 +54,7 @@ def random_segment(rng: random.Random) -> dict[str, int]:
         "seq": number(rng),
         "ack": number(rng),
         "flags": flags,
-        "payload_len": rng.choice((0, 0, 1, 1460, 65535)),
+        "payload_len": rng.choice((0, 0, 1, 1460, 65535, (1 << 31) + 1000, 3 << 30)),
         "window": rng.choice((0, 1, 1000, 65535)),
         "opts": rng.randrange(16),
         "mss": rng.randrange(1 << 16),

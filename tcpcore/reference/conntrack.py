@@ -111,15 +111,20 @@ def conntrack_release(ct: Tracker, flow: Flow) -> None:
         ct.ended.append(flow)
 
 
+def queue_expire(ct: Tracker, queue: dict[int, Flow], limit_ns: int) -> None:
+    """Release the flows of a queue that were silent for longer than `limit_ns`; 0 is no limit."""
+    while limit_ns and queue:
+        flow = next(iter(queue.values()))
+        if ct.net.now_ns - flow.stamp_ns <= limit_ns:
+            break
+        conntrack_release(ct, flow)
+        ct.expired += 1
+
+
 def conntrack_expire(ct: Tracker) -> None:
     """Release what has been silent for too long by the capture's own clock."""
-    for queue, limit_ns in ((ct.closed, ct.expire_closed_ns), (ct.idle, ct.expire_idle_ns)):
-        while limit_ns and queue:
-            flow = next(iter(queue.values()))
-            if ct.net.now_ns - flow.stamp_ns <= limit_ns:
-                break
-            ct.expired += 1
-            conntrack_release(ct, flow)
+    queue_expire(ct, ct.closed, ct.expire_closed_ns)
+    queue_expire(ct, ct.idle, ct.expire_idle_ns)
 
 
 def conntrack_victim(ct: Tracker) -> Flow:

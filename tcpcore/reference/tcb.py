@@ -196,7 +196,7 @@ def tcb_xmit(tcb: Tcb, th: Segment) -> int:
 
     if th.flags & TCPHDR_ACK:
         tcb_offer(tcb, th.ack, th.window << tcp_shift(tcb, tcb.rcv_wscale))
-    if th.flags & TCPHDR_FIN:
+    if th.flags & TCPHDR_FIN and tcb.state != TCP_LISTEN:  # who only listens has nothing to end
         tcb.flags |= TCB_FIN_SENT
         if tcb.state in (TCP_SYN_RECV, TCP_ESTABLISHED):
             tcb.state = TCP_FIN_WAIT1
@@ -213,6 +213,7 @@ def tcb_xmit_syn(tcb: Tcb, th: Segment) -> int:
         tcb.state = TCP_SYN_RECV
     elif tcb.state != TCP_SYN_RECV or not tcb.flags & TCB_SND:
         tcb.state = TCP_SYN_SENT  # it did not get the SYN that it seemed to: simultaneous open
+    tcb.flags &= ~TCB_FIN_SENT  # of its life before
     verdict = 0
     if tcb.flags & TCB_SND and tcb.snd_una == th.seq:
         verdict = TCB_RESENT
