@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3
 """The seam: captures in, columns out. One handle class over the structs; all below it runs without
 the GIL and knows no Python.
 

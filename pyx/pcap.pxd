@@ -413,10 +413,8 @@ cdef inline int read_block(
         return pcap_damage(cap, offset, INTERFACE_UNDECLARED, number)
     port = &cap.interfaces[number]
     room = total - BLOCK_TRAILER - start
-    if kind == SPB:
-        if port.snaplen:
-            caplen = min(caplen, port.snaplen)
-        caplen = min(caplen, room)
+    if kind == SPB and port.snaplen:
+        caplen = min(caplen, port.snaplen)
     if caplen > room or caplen > MAX_RECORD:
         return pcap_damage(cap, offset, PACKET_CLAIMS, caplen)
     at.clamped = 0

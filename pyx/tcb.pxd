@@ -191,6 +191,9 @@ cdef inline uint32_t tcb_xmit_syn(tcb *tp, const segment *th) noexcept nogil:
     if th.opts & OPT_WSCALE:
         tp.rcv_wscale = min(th.wscale, <uint8_t>TCP_MAX_WSCALE)
         tp.flags |= TCB_WSCALE_SENT
+    elif th.opts & OPT_CUT:  # any shift is possible, so the widest window is believed
+        tp.rcv_wscale = TCP_MAX_WSCALE
+        tp.flags |= TCB_WSCALE_SENT
     else:
         tp.rcv_wscale = 0
         tp.flags &= <uint8_t>~TCB_WSCALE_SENT
@@ -207,6 +210,9 @@ cdef inline void tcb_rcv_syn(tcb *tp, const segment *th) noexcept nogil:
     tp.snd_wnd = tp.max_window = th.window
     if th.opts & OPT_WSCALE:
         tp.snd_wscale = min(th.wscale, <uint8_t>TCP_MAX_WSCALE)
+        tp.flags |= TCB_WSCALE_RCVD
+    elif th.opts & OPT_CUT:
+        tp.snd_wscale = TCP_MAX_WSCALE
         tp.flags |= TCB_WSCALE_RCVD
     else:
         tp.snd_wscale = 0

@@ -51,6 +51,7 @@ cdef enum:  # Opt
     OPT_TIMESTAMP = 8
     OPT_ISN = 16  # end only: a SYN of this end was seen, `isn` is its number
     OPT_BASE = 32  # end only: `isn` is a base inferred from other segments
+    OPT_CUT = 64  # options go on where the capture ends: what they say is not known
 
 # What is known of one end.
 cdef enum:  # TcbFlag

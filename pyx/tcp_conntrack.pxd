@@ -123,7 +123,7 @@ cdef inline void conntrack_count_rare(
         if not e.opts & OPT_ISN and e.packets == 0 and rest.packets_hi[side] == 0:
             rest.isn[side] = th.seq - 1
             e.opts |= OPT_BASE
-        e.opts |= th.opts & OPT_TIMESTAMP
+        e.opts |= th.opts & (OPT_TIMESTAMP | OPT_CUT)
     if not peer.opts & (OPT_ISN | OPT_BASE) and flags & TCPHDR_ACK:
         rest.isn[1 - side] = th.ack - 1
         peer.opts |= OPT_BASE

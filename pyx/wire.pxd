@@ -54,6 +54,8 @@ cdef inline int tcp_parse(
         )
     if header > TCP_HDR_LEN:
         tcp_parse_options(seg, data + TCP_HDR_LEN, data + min(header, min(room, length)))
+        if header > room:
+            seg.opts |= OPT_CUT
     return 0
 
 

@@ -281,11 +281,10 @@ def test_sections_start_over(engine):
 
 
 def test_simple_packets(engine):
-    """The captured length is the least of wire length, snap length and the block's room."""
+    """The captured length is the lesser of wire length and snap length; the block must have it."""
     frame = FRAMES[3][1]
     for snaplen, wirelen, caplen in (
         (0, len(frame), len(frame)),
-        (0, 5000, len(frame) + -len(frame) % 4),
         (60, len(frame), 60),
         (60, 40, 40),
         (5000, len(frame), len(frame)),
@@ -295,6 +294,8 @@ def test_simple_packets(engine):
         assert found.error is None
         assert (found.rows["caplen"], found.rows["wirelen"]) == ([caplen], [wirelen])
         assert found.rows["time_ns"] == [0]
+    lying = read(engine, section() + interface() + simple(frame, 5000))
+    assert lying.error == (len(section() + interface()), "packet claims 5000 bytes")
 
 
 def test_every_minor_version(engine):

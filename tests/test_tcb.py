@@ -502,3 +502,17 @@ def test_a_reset_does_nothing_where_it_is_sent(engine: ModuleType) -> None:
     end: dict[str, Any] = an_end()
     after, verdict = engine.tcb_xmit(end, a_segment(5100, 5000, RST | ACK))
     assert (after["state"], verdict) == (ESTABLISHED, 0)
+
+
+def test_syn_whose_options_are_cut(engine: ModuleType) -> None:
+    """RFC 7323 2.2: a SYN cut by the snap length may have offered any shift: data is not refused."""
+    cut = int(Opt.OPT_CUT)
+    syn = {"seq": 100, "flags": SYN, "window": 1000, "opts": cut}
+    answer = {"seq": 500, "ack": 101, "flags": SYN | ACK, "window": 1000, "opts": cut}
+    end, _ = engine.tcb_xmit({"state": CLOSED}, syn)
+    end, _ = engine.tcb_rcv(end, answer)
+    end, _ = engine.tcb_xmit(end, {"seq": 101, "ack": 501, "flags": ACK, "window": 1000})
+    end, verdict = engine.tcb_rcv(
+        end, {"seq": 501 + 200_000, "ack": 101, "flags": ACK, "window": 1000, "payload_len": 1400}
+    )
+    assert verdict & Verdict.TCB_OFO and not verdict & Verdict.TCB_OVERWINDOW

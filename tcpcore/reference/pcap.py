@@ -334,7 +334,7 @@ def read_packet(
         number = high = low = 0
         (wirelen,) = layout.word.unpack_from(data, body)
         start = body + 4
-        caplen = min(wirelen, end - start)
+        caplen = wirelen
     else:
         fields = layout.enhanced if kind == EPB else layout.obsolete
         number, high, low, caplen, wirelen = fields.unpack_from(data, body)

@@ -54,6 +54,7 @@ TCB_NO_CONN, TCB_RESENT = int(Verdict.TCB_NO_CONN), int(Verdict.TCB_RESENT)
 TCB_JUMP = int(Verdict.TCB_JUMP)
 
 OPT_WSCALE, OPT_TIMESTAMP = int(Opt.OPT_WSCALE), int(Opt.OPT_TIMESTAMP)
+OPT_CUT = int(Opt.OPT_CUT)
 
 # How far behind what is known a number may lie and still be old rather than the sign of a hole
 # that went round the circle: the largest window seen, and never less than this.
@@ -226,6 +227,9 @@ def tcb_xmit_syn(tcb: Tcb, th: Segment) -> int:
     if th.opts & OPT_WSCALE:
         tcb.rcv_wscale = min(th.wscale, TCP_MAX_WSCALE)
         tcb.flags |= TCB_WSCALE_SENT
+    elif th.opts & OPT_CUT:  # any shift is possible, so the widest window is believed
+        tcb.rcv_wscale = TCP_MAX_WSCALE
+        tcb.flags |= TCB_WSCALE_SENT
     else:
         tcb.rcv_wscale = 0
         tcb.flags &= ~TCB_WSCALE_SENT
@@ -242,6 +246,9 @@ def tcb_rcv_syn(tcb: Tcb, th: Segment) -> None:
     tcb.snd_wnd = tcb.max_window = th.window
     if th.opts & OPT_WSCALE:
         tcb.snd_wscale = min(th.wscale, TCP_MAX_WSCALE)
+        tcb.flags |= TCB_WSCALE_RCVD
+    elif th.opts & OPT_CUT:
+        tcb.snd_wscale = TCP_MAX_WSCALE
         tcb.flags |= TCB_WSCALE_RCVD
     else:
         tcb.snd_wscale = 0

@@ -39,6 +39,7 @@ OPT_MSS = int(Opt.OPT_MSS)
 OPT_WSCALE = int(Opt.OPT_WSCALE)
 OPT_SACK_PERM = int(Opt.OPT_SACK_PERM)
 OPT_TIMESTAMP = int(Opt.OPT_TIMESTAMP)
+OPT_CUT = int(Opt.OPT_CUT)
 
 
 def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) -> int:
@@ -80,6 +81,8 @@ def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) ->
         if csum_tcpudp_magic(seg.saddr, seg.daddr, length, IPPROTO_TCP, csum):
             seg.bad_tcp_csum = 1
     tcp_parse_options(seg, data, start + TCP_HDR_LEN, start + min(header, room, length))
+    if header > max(room, TCP_HDR_LEN):
+        seg.opts |= OPT_CUT
     return 0
 
 
