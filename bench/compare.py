@@ -151,9 +151,10 @@ def machine(rounds: int) -> str:
             model = names[0] if names else model
     except OSError:
         pass
+    release = ".".join(platform.release().split(".")[:2])
     return (
         f"tcpcore {tcpcore.__version__} ({tcpcore.ENGINE}, {engine.load().isa()}), "
-        f"Python {platform.python_version()}, {platform.system()} {platform.release()}, {model}; "
+        f"Python {platform.python_version()}, {platform.system()} {release}, {model}; "
         f"one core, medians of {rounds} rounds of CPU time."
     )
 
