@@ -10,7 +10,7 @@ cdef extern from "vmalloc.h" nogil:
     void vfree(void *p, size_t size)
 
 cdef enum:
-    SLAB_SHIFT = 15  # items of a chunk: 6 MiB of flows, three huge pages
+    SLAB_SHIFT = 15  # items of a chunk: 4 MiB of flows, two huge pages
     SLAB_MASK = (1 << SLAB_SHIFT) - 1
     SLAB_MAX_CHUNKS = (1 << (32 - SLAB_SHIFT)) - 1  # an index, and one more, fit 32 bits
 

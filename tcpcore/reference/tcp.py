@@ -131,7 +131,7 @@ class Drop(IntEnum):
     TCP_OLD_DATA = 24
     TCP_OVERWINDOW = 25
     TCP_TOO_OLD_ACK = 26
-    TCP_ACK_UNSENT_DATA = 27
+    TCP_ACK_UNSENT_DATA = 27  # an endpoint's: a tracker takes it for a hole of the tap
     TCP_INVALID_SYN = 28
     TCP_INVALID_ACK = 29  # in SYN-SENT, the ACK of something else
     TCP_INVALID_RST = 30
