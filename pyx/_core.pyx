@@ -59,8 +59,8 @@ from tcp cimport (
     flow_rest,
     flow_row,
 )
-from tcp_conntrack cimport BATCH, batch, conntrack_parse, tcp_conntrack_batch
-from unaligned cimport spin_trylock, spin_unlock
+from tcp_conntrack cimport BATCH, batch, conntrack_clear, conntrack_parse, tcp_conntrack_batch
+from unaligned cimport cpu_to_be16, spin_trylock, spin_unlock
 
 cdef extern from "arrow.h":
     void arrow_release_schema()
@@ -337,7 +337,9 @@ cdef class Conntrack:
         cdef uint32_t consumed = 0
         cdef uint64_t limit
         cdef int found
-        now.n = now.m = next.n = next.m = 0
+        now.n = next.n = 0
+        conntrack_clear(now)
+        conntrack_clear(next)
         while True:
             limit = BATCH
             if self.count and self.count - self.total.packets < limit:
@@ -576,9 +578,9 @@ cdef dict row_dict(const flow_row *row):
         "conn": row.conn,
         "ip": row.flow.ip,
         "a_addr": PyBytes_FromStringAndSize(<const char *>row.addrs.a, 16),
-        "a_port": row.flow.a_port,
+        "a_port": cpu_to_be16(row.flow.a_port),
         "b_addr": PyBytes_FromStringAndSize(<const char *>row.addrs.b, 16),
-        "b_port": row.flow.b_port,
+        "b_port": cpu_to_be16(row.flow.b_port),
         "packets": wide(a.packets, row.rest.packets_hi[0]) + wide(b.packets, row.rest.packets_hi[1]),
         "frame_bytes": <int64_t>flow_frame_bytes(&row.flow, &row.rest),
         "payload_bytes": wide(a.payload_bytes, row.rest.payload_bytes_hi[0])

@@ -7,7 +7,7 @@ from inet_hashtables cimport *
 from net cimport net
 from slab cimport SLAB_MASK, SLAB_SHIFT, slab, slab_alloc, slab_at, slab_free, slab_reserve
 from tcp cimport *
-from unaligned cimport get_u32, ipv6_addr_set_v4mapped, prefetchw
+from unaligned cimport ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
 
 cdef enum:
     NIL = 0xFFFFFFFF
@@ -303,11 +303,9 @@ cdef inline int64_t conntrack_new(
     cdef flow_rest *rest
     cdef flow_rest place
     cdef flow_addrs *addrs
-    cdef bint reply = (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == (TCPHDR_SYN | TCPHDR_ACK)
-    cdef const uint8_t *a = &th.saddr[0]
-    cdef const uint8_t *b = &th.daddr[0]
-    if reply:
-        a, b = b, a
+    cdef bint reply = tcp_is_synack(th)
+    cdef uint64_t acookie = swap_u32s(th.acookie) if reply else th.acookie
+    cdef uint32_t ports = swap_u16s(th.ports) if reply else th.ports
     if ct.max_connections and ct.live >= ct.max_connections and conntrack_evict(ct):
         return -1
     if conntrack_reserve(ct, th.ip):
@@ -334,12 +332,10 @@ cdef inline int64_t conntrack_new(
             rest.has_addrs = 1
             ct.addrs.used += 1
         addrs = <flow_addrs *>slab_at(&ct.addrs, rest.addrs)
-        memcpy(addrs.a, a, 16)
-        memcpy(addrs.b, b, 16)
-    fl.a_addr = get_u32(a + 12)
-    fl.b_addr = get_u32(b + 12)
-    fl.a_port = th.dport if reply else th.sport
-    fl.b_port = th.sport if reply else th.dport
+        memcpy(addrs.a, th.addrs + 16 if reply else th.addrs, 16)
+        memcpy(addrs.b, th.addrs if reply else th.addrs + 16, 16)
+    memcpy(&fl.a_addr, &acookie, 8)
+    memcpy(&fl.a_port, &ports, 4)
     fl.ip = th.ip
     fl.last_ns = time_ns
     fl.ends[0].tcb.state = TCP_CLOSE

@@ -14,8 +14,22 @@ from secure_seq cimport siphash as c_siphash
 from tcb cimport tcb_rcv as c_tcb_rcv
 from tcb cimport tcb_xmit as c_tcb_xmit
 from tcb cimport tcp_sequence as c_tcp_sequence
-from tcp cimport TCP_CLOSE, TCPHDR_FIN, TCPHDR_SYN, end, flow, flow_link, flow_rest, segment, tcb
-from unaligned cimport get_be16
+from tcp cimport (
+    BAD_DOFF,
+    BAD_IP_CSUM,
+    BAD_TCP_CSUM,
+    TCP_BAD_DOFF,
+    TCP_CLOSE,
+    TCPHDR_FIN,
+    TCPHDR_SYN,
+    end,
+    flow,
+    flow_link,
+    flow_rest,
+    segment,
+    tcb,
+)
+from unaligned cimport cpu_to_be32, get_be16, ipv6_addr_set_v4mapped
 from wire cimport tcp_parse_options
 
 
@@ -36,17 +50,15 @@ def siphash(bytes key, bytes data):
 
 
 def flow_hash(bytes key, bytes saddr, bytes daddr, uint16_t sport, uint16_t dport):
-    """The hash of a 4-tuple, the same for both directions."""
+    """The hash of a 4-tuple, the same for both directions; addresses of 4 or of 16 bytes."""
     cdef uint64_t k[2]
-    if len(key) != 16 or len(saddr) != 16 or len(daddr) != 16:
-        raise ValueError("key and addresses have 16 bytes")
+    cdef uint32_t ports = cpu_to_be32(<uint32_t>sport << 16 | dport)
+    if len(key) != 16 or len(saddr) != len(daddr) or len(saddr) not in (4, 16):
+        raise ValueError("a key has 16 bytes, addresses have 4 or 16")
     memcpy(k, PyBytes_AS_STRING(key), 16)
+    addrs = saddr + daddr
     return c_flow_hash(
-        k,
-        <const uint8_t *>PyBytes_AS_STRING(saddr),
-        <const uint8_t *>PyBytes_AS_STRING(daddr),
-        sport,
-        dport,
+        k, <const uint8_t *>PyBytes_AS_STRING(addrs), ports, 4 if len(saddr) == 4 else 6
     )
 
 
@@ -56,7 +68,7 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
     cdef segment seg
     cdef net n
     cdef int drop
-    cdef dict fields
+    cdef char addrs[32]
     memset(&at, 0, sizeof(at))
     memset(&seg, 0, sizeof(seg))
     memset(&n, 0, sizeof(n))
@@ -67,10 +79,33 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
     drop = ip_rcv(&n, &at, &seg)
     if drop:
         return {"drop": drop}
-    fields = seg
-    fields["saddr"] = PyBytes_FromStringAndSize(<const char *>seg.saddr, 16)
-    fields["daddr"] = PyBytes_FromStringAndSize(<const char *>seg.daddr, 16)
-    return fields
+    if seg.ip == 4:
+        ipv6_addr_set_v4mapped(addrs, &seg.acookie)
+        ipv6_addr_set_v4mapped(addrs + 16, <char *>&seg.acookie + 4)
+    else:
+        memcpy(addrs, seg.addrs, 32)
+    return {
+        "saddr": addrs[:16],
+        "daddr": addrs[16:32],
+        "sport": cpu_to_be32(seg.ports) >> 16,
+        "dport": cpu_to_be32(seg.ports) & 0xFFFF,
+        "ip": seg.ip,
+        "seq": seg.seq,
+        "ack": seg.ack,
+        "end_seq": seg.end_seq,
+        "payload_len": seg.payload_len,
+        "flags": seg.flags,
+        "window": seg.window,
+        "doff": seg.doff,
+        "opts": seg.opts,
+        "mss": seg.mss,
+        "wscale": seg.wscale,
+        "tsval": seg.tsval,
+        "tsecr": seg.tsecr,
+        "bad_ip_csum": (seg.bad & BAD_IP_CSUM) != 0,
+        "bad_tcp_csum": (seg.bad & BAD_TCP_CSUM) != 0,
+        "drop": TCP_BAD_DOFF if seg.bad & BAD_DOFF else 0,
+    }
 
 
 def parse_options(bytes options):

@@ -2,10 +2,11 @@
 # Linux: net/ipv4/inet_hashtables.c.  RFC 9293 3.4 (a connection is a pair of sockets).
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from secure_seq cimport SIPHASH_WORDS, siphash
+from libc.string cimport memcmp
+from secure_seq cimport SIPHASH_LANES, siphash_lanes
 from slab cimport vfree, vzalloc
 from tcp cimport flow, flow_addrs, segment
-from unaligned cimport cpu_to_be32, get_be64, get_u32, get_u64, pair_u16, pair_u32
+from unaligned cimport get_le64, get_u32, get_u64, swap_u16s, swap_u32s
 
 cdef extern from *:
     """
@@ -50,32 +51,28 @@ cdef struct flow_table:
     uint32_t used
 
 
-cdef inline void flow_words(
-    const uint8_t *saddr,
-    const uint8_t *daddr,
-    uint16_t sport,
-    uint16_t dport,
-    uint64_t *words,
-    int stride,
-) noexcept nogil:
-    """The five words that SipHash takes of a 4-tuple, the same for both directions."""
-    cdef uint64_t s = get_be64(saddr), d = get_be64(daddr), swap, differ
-    if s == d:
-        s = get_be64(saddr + 8)
-        d = get_be64(daddr + 8)
-    # All ones if the ends change places: a mask, since a branch would be wrong every other time.
-    swap = -<uint64_t>((s > d) | ((s == d) & (sport > dport)))
-    differ = (get_u64(saddr) ^ get_u64(daddr)) & swap
-    words[0] = get_u64(saddr) ^ differ
-    words[2 * stride] = get_u64(daddr) ^ differ
-    differ = (get_u64(saddr + 8) ^ get_u64(daddr + 8)) & swap
-    words[stride] = get_u64(saddr + 8) ^ differ
-    words[3 * stride] = get_u64(daddr + 8) ^ differ
-    differ = (sport ^ dport) & swap
-    sport ^= differ
-    dport ^= differ
-    # The ports as they lie in memory, in network order; the length goes on top.
-    words[4 * stride] = <uint64_t>36 << 56 | cpu_to_be32(<uint32_t>sport << 16 | dport)
+cdef inline void flow_words4(uint64_t acookie, uint32_t ports, uint64_t *words) noexcept nogil:
+    """The two words that SipHash takes of an IPv4 4-tuple, the same for both directions: the two
+    addresses and then their ports, as they lie in memory, those of the lower end first."""
+    cdef uint64_t s = (acookie & <uint32_t>0xFFFFFFFF) | <uint64_t>(ports & 0xFFFF) << 32
+    cdef uint64_t d = acookie >> 32 | <uint64_t>(ports >> 16) << 32
+    cdef uint64_t low = min(s, d), high = max(s, d)
+    words[0] = (low & <uint32_t>0xFFFFFFFF) | high << 32
+    words[SIPHASH_LANES] = <uint64_t>12 << 56 | high >> 32 << 16 | low >> 32
+
+
+cdef inline void flow_words6(const uint8_t *addrs, uint32_t ports, uint64_t *words) noexcept nogil:
+    """The five words of an IPv6 4-tuple."""
+    cdef uint32_t s = ports & 0xFFFF, d = ports >> 16
+    cdef const uint8_t *low = addrs
+    cdef const uint8_t *high = addrs + 16
+    if s > d or (s == d and memcmp(low, high, 16) > 0):
+        low, high, ports = high, low, swap_u16s(ports)
+    words[0] = get_le64(low)
+    words[SIPHASH_LANES] = get_le64(low + 8)
+    words[2 * SIPHASH_LANES] = get_le64(high)
+    words[3 * SIPHASH_LANES] = get_le64(high + 8)
+    words[4 * SIPHASH_LANES] = <uint64_t>36 << 56 | ports
 
 
 cdef inline bint same_addr(const uint8_t *a, const uint8_t *b) noexcept nogil:
@@ -87,20 +84,26 @@ cdef inline int flow_side(const flow *fl, const flow_addrs *addrs, const segment
 
     `addrs` is read for IPv6 alone.
     """
-    cdef uint32_t saddr = get_u32(th.saddr + 12), daddr = get_u32(th.daddr + 12)
-    cdef uint64_t addrs4 = get_u64(&fl.a_addr)
+    cdef uint64_t acookie = get_u64(&fl.a_addr)
     cdef uint32_t ports = get_u32(&fl.a_port)
     # Which way it goes is a coin's toss: both are compared, 0 is equal, and no branch tells them.
-    cdef uint64_t ab = (addrs4 ^ pair_u32(saddr, daddr)) | (ports ^ pair_u16(th.sport, th.dport))
-    cdef uint64_t ba = (addrs4 ^ pair_u32(daddr, saddr)) | (ports ^ pair_u16(th.dport, th.sport))
-    if min(ab, ba) or fl.ip != th.ip:
+    cdef uint64_t ab = (acookie ^ th.acookie) | (ports ^ th.ports)
+    cdef uint64_t ba = (acookie ^ swap_u32s(th.acookie)) | (ports ^ swap_u16s(th.ports))
+    if (ab and ba) or fl.ip != th.ip:
         return -1
     if fl.ip == 6:
-        ab |= not (same_addr(addrs.a, th.saddr) and same_addr(addrs.b, th.daddr))
-        ba |= not (same_addr(addrs.a, th.daddr) and same_addr(addrs.b, th.saddr))
-        if ab and ba:
-            return -1
+        return flow_side6(addrs, th.addrs, ab == 0, ba == 0)
     return ab != 0
+
+
+cdef inline int flow_side6(
+    const flow_addrs *addrs, const uint8_t *saddr, bint ab, bint ba
+) noexcept nogil:
+    """The same of an IPv6 flow, of which the addresses' last bytes and the ports tell which way a
+    segment can go."""
+    if ab and same_addr(addrs.a, saddr) and same_addr(addrs.b, saddr + 16):
+        return 0
+    return 1 if ba and same_addr(addrs.a, saddr + 16) and same_addr(addrs.b, saddr) else -1
 
 
 cdef inline uint32_t inet_home(const flow_table *table, uint32_t tag) noexcept nogil:
@@ -212,13 +215,14 @@ cdef inline void inet_table_free(flow_table *table) noexcept nogil:
 
 
 cdef inline uint64_t flow_hash(
-    const uint64_t *key,
-    const uint8_t *saddr,
-    const uint8_t *daddr,
-    uint16_t sport,
-    uint16_t dport,
+    const uint64_t *key, const uint8_t *addrs, uint32_t ports, uint8_t ip
 ) noexcept nogil:
     """SipHash-2-4 of the lower address, the upper one, and their ports in that order."""
-    cdef uint64_t words[SIPHASH_WORDS]
-    flow_words(saddr, daddr, sport, dport, words, 1)
-    return siphash(key, words, 36)
+    cdef uint64_t words[5][SIPHASH_LANES]
+    cdef uint64_t hashes[SIPHASH_LANES]
+    if ip == 4:
+        flow_words4(get_u64(addrs), ports, &words[0][0])
+    else:
+        flow_words6(addrs, ports, &words[0][0])
+    siphash_lanes(key, words, 2 if ip == 4 else 5, hashes, 1)
+    return hashes[0]

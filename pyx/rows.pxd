@@ -35,7 +35,7 @@ from tcp cimport (
     segment,
 )
 from tcp_conntrack cimport batch, fate, flow_completeness
-from unaligned cimport ipv6_addr_set_v4mapped
+from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped
 
 # In the order of tcpcore/columns.py; core has the names.
 cdef enum:  # Column
@@ -190,10 +190,10 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
         fill_addrs(column, rows, n, out)
     elif column == C_A_PORT:
         for i in range(n):
-            (<uint16_t *>out)[i] = rows[i].fl.a_port
+            (<uint16_t *>out)[i] = cpu_to_be16(rows[i].fl.a_port)
     elif column == C_B_PORT:
         for i in range(n):
-            (<uint16_t *>out)[i] = rows[i].fl.b_port
+            (<uint16_t *>out)[i] = cpu_to_be16(rows[i].fl.b_port)
     elif column == C_FIRST_NS:
         for i in range(n):
             wides[i] = rows[i].rest.first_ns

@@ -6,6 +6,7 @@ from libc.stdint cimport uint64_t
 cdef extern from "siphash.h" nogil:
     enum:
         SIPHASH_LANES
-        SIPHASH_WORDS
     uint64_t siphash(const uint64_t *key, const void *data, size_t length)
-    void siphash_lanes(const uint64_t *key, const uint64_t (*words)[32], uint64_t *hashes, int n)
+    void siphash_lanes(
+        const uint64_t *key, const uint64_t (*words)[16], int count, uint64_t *hashes, int n
+    )

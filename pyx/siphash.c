@@ -68,7 +68,7 @@ uint64_t siphash(const uint64_t key[2], const void *data, size_t length)
 /* A round's steps wait for each other and leave the processor idle: two vectors go side by side. */
 #define SIPHASH_BODY(name, lanes, attributes, SWAP, target)                                        \
     target static void name(const uint64_t key[2],                                                 \
-                            const uint64_t words[SIPHASH_WORDS][SIPHASH_LANES],                    \
+                            const uint64_t words[][SIPHASH_LANES], int count,                      \
                             uint64_t hashes[SIPHASH_LANES], int n)                                 \
     {                                                                                              \
         typedef uint64_t vector attributes;                                                        \
@@ -78,7 +78,7 @@ uint64_t siphash(const uint64_t key[2], const void *data, size_t length)
                                                                                                    \
             SIPHASH_INIT(v, key);                                                                  \
             SIPHASH_INIT(w, key);                                                                  \
-            for (int i = 0; i < SIPHASH_WORDS; i++) {                                              \
+            for (int i = 0; i < count; i++) {                                                      \
                 x = *(const vector *)&words[i][lane];                                              \
                 y = *(const vector *)&words[i][lane + lanes];                                      \
                 v[3] ^= x;                                                                         \
@@ -110,13 +110,13 @@ SIPHASH_BODY(lanes_avx512, 8, VECTOR(8), SWAP_WORD, TARGET_AVX512)
 #endif
 
 void (*siphash_lanes)(const uint64_t key[2],
-                      const uint64_t words[SIPHASH_WORDS][SIPHASH_LANES],
+                      const uint64_t words[][SIPHASH_LANES], int count,
                       uint64_t hashes[SIPHASH_LANES], int n) = lanes_baseline;
 
 void siphash_select(enum isa isa)
 {
-    static void (*const bodies[])(const uint64_t *, const uint64_t (*)[SIPHASH_LANES], uint64_t *,
-                                  int) = {
+    static void (*const bodies[])(const uint64_t *, const uint64_t (*)[SIPHASH_LANES], int,
+                                  uint64_t *, int) = {
 #ifdef ISA_X86
         [ISA_AVX512] = lanes_avx512,
         [ISA_AVX2] = lanes_avx2,

@@ -11,17 +11,17 @@
 
 #include "isa.h"
 
-enum { SIPHASH_LANES = 32, SIPHASH_WORDS = 5 };
+enum { SIPHASH_LANES = 16 };
 
 uint64_t siphash(const uint64_t key[2], const void *data, size_t length);
 
 /*
- * The hashes of n messages of 32 to 39 bytes. words[i][lane] is word i, little endian, of a lane's
+ * The hashes of n messages of `count` words. words[i][lane] is word i, little endian, of a lane's
  * message; the last has the message's length in its top byte. They lie word by word so that a
  * vector is one load. Lanes up to the next multiple of 16 are read and their hashes written too.
  */
 extern void (*siphash_lanes)(const uint64_t key[2],
-                             const uint64_t words[SIPHASH_WORDS][SIPHASH_LANES],
+                             const uint64_t words[][SIPHASH_LANES], int count,
                              uint64_t hashes[SIPHASH_LANES], int n);
 void siphash_select(enum isa isa);
 

@@ -67,10 +67,17 @@ cdef inline bint tcp_fast_path_on(const tcb *tp, const segment *th) noexcept nog
     """Header prediction: the next segment in order of an open connection, nothing special on it."""
     return (
         tp.state == TCP_ESTABLISHED
-        and (th.flags & (TCPHDR_FIN | TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK | TCPHDR_URG))
+        and (tp.flags & TCB_KNOWN) == TCB_KNOWN
+        and tcp_predicted(tp, th)
+    )
+
+
+cdef inline bint tcp_predicted(const tcb *tp, const segment *th) noexcept nogil:
+    """What `tcp_fast_path_on` asks of the segment, where the end is known to be ready for it."""
+    return (
+        (th.flags & (TCPHDR_FIN | TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK | TCPHDR_URG))
         == TCPHDR_ACK
         and th.seq == tp.rcv_nxt
-        and (tp.flags & TCB_KNOWN) == TCB_KNOWN
         and not before(th.ack, tp.snd_una)
         and not after(th.ack, tp.snd_nxt)
         and not after(th.end_seq, tp.rcv_mwnd_seq)
@@ -165,6 +172,19 @@ cdef inline uint32_t tcb_xmit(tcb *tp, const segment *th) noexcept nogil:
     return verdict
 
 
+cdef inline void tcb_xmit_established(tcb *tp, const segment *th, uint32_t wnd) noexcept nogil:
+    """This end sent what was predicted: the next segment in order, `wnd` its window, scaled."""
+    cdef uint32_t room
+    tp.snd_nxt = th.end_seq
+    if th.end_seq - tp.snd_una > <uint32_t>TCP_MAX_WINDOW:
+        tp.snd_una = th.seq
+    room = tp.rcv_mwnd_seq - th.ack
+    if tp.rcv_nxt - th.ack > max(wnd, <uint32_t>TCB_REACH):
+        tp.rcv_nxt = th.ack
+    if not (room >= wnd) & (room <= TCP_MAX_WINDOW):
+        tp.rcv_mwnd_seq = th.ack + wnd
+
+
 cdef inline uint32_t tcb_xmit_syn(tcb *tp, const segment *th) noexcept nogil:
     """A SYN or SYN-ACK of this end's: each that asks anew begins anew, an echo changes nothing."""
     cdef uint32_t verdict = 0
@@ -250,7 +270,9 @@ cdef inline uint32_t tcb_rcv_synsent(tcb *tp, const segment *th) noexcept nogil:
 cdef inline uint32_t tcb_rcv(tcb *tp, const segment *th) noexcept nogil:
     """`th` reached this end: is it taken, and what does it move? (RFC 9293 3.10.7)"""
     if tcp_fast_path_on(tp, th):
-        return tcb_rcv_established(tp, th)
+        return tcb_rcv_established(
+            tp, th, <uint32_t>th.window << tcp_shift(tp, tp.snd_wscale)
+        )
     return tcb_rcv_state(tp, th)
 
 
@@ -376,8 +398,19 @@ cdef inline uint32_t tcb_rcv_ack(tcb *tp, const segment *th) noexcept nogil:
     return verdict
 
 
-cdef inline uint32_t tcb_rcv_established(tcb *tp, const segment *th) noexcept nogil:
-    """The predicted segment: no test is left to make."""
-    cdef uint32_t verdict = TCB_FAST | tcb_rcv_ack(tp, th)
+cdef inline uint32_t tcb_rcv_established(tcb *tp, const segment *th, uint32_t wnd) noexcept nogil:
+    """The predicted segment, `wnd` its window, scaled: no test is left to make."""
+    cdef uint32_t verdict = TCB_FAST
+    if tcp_may_update_window(tp, th.ack, th.seq, wnd):
+        tp.snd_wl1 = th.seq
+        if wnd != tp.snd_wnd:
+            verdict = TCB_FAST | TCB_WINUPDATE
+            tp.snd_wnd = wnd
+            tp.max_window = max(tp.max_window, wnd)
+    verdict |= TCB_ACKED if th.ack != tp.snd_una else 0
+    tp.snd_una = th.ack
+    if th.opts & OPT_TIMESTAMP:
+        tp.ts_recent = th.tsval
+        tp.flags |= TCB_TSTAMP
     tp.rcv_nxt = th.end_seq
     return verdict | (TCB_DATA if th.payload_len else 0)

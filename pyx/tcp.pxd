@@ -53,6 +53,12 @@ cdef enum:  # Opt
     OPT_BASE = 32  # end only: `isn` is a base inferred from other segments
     OPT_CUT = 64  # options go on where the capture ends: what they say is not known
 
+# What is wrong with a segment.
+cdef enum:  # Bad
+    BAD_IP_CSUM = 1
+    BAD_TCP_CSUM = 2
+    BAD_DOFF = 4  # nobody can tell where its header ends
+
 # What is known of one end.
 cdef enum:  # TcbFlag
     TCB_SND = 1  # snd_una and snd_nxt are known
@@ -174,6 +180,7 @@ cdef enum:  # FlowBit
     FLOW_HALF_OPEN = 16  # waits in the tracker's list of half-open connections
     FLOW_CLOSED = 32  # waits in its list of closed ones
     FLOW_PLAIN = 64  # both ends were seen and no RTT is pending: most segments add only to counts
+    FLOW_OPEN = 128  # plain, established, all known of both ends: headers can be predicted
 
 
 cdef inline bint before(uint32_t seq1, uint32_t seq2) noexcept nogil:
@@ -206,26 +213,28 @@ cdef struct tcb:
 
 # One segment's fields in host order, as `ip_rcv` and `tcp_parse` leave them.
 cdef struct segment:
-    uint8_t saddr[16]  # IPv4 as ::ffff:a.b.c.d
-    uint8_t daddr[16]
-    uint16_t sport
-    uint16_t dport
-    uint8_t ip  # 4 or 6
+    const uint8_t *addrs  # of IPv6: where they lie in the frame, the source's and the destination's
+    uint64_t acookie  # both side by side as on the wire, of IPv6 the last four bytes of each
+    uint32_t ports  # both, as on the wire
     uint32_t seq
     uint32_t ack
     uint32_t end_seq  # seq + payload_len + SYN + FIN
     uint32_t payload_len
     uint16_t flags  # low 12 bits of the flag word, reserved ones included
     uint16_t window  # as sent, not scaled
+    uint8_t ip  # 4 or 6
     uint8_t doff  # header length in 32-bit words
     uint8_t opts  # Opt
-    uint16_t mss
-    uint8_t wscale  # as sent, not clamped
+    uint8_t bad  # Bad
     uint32_t tsval
     uint32_t tsecr
-    uint8_t bad_ip_csum
-    uint8_t bad_tcp_csum
-    uint8_t drop  # Drop
+    uint16_t mss
+    uint8_t wscale  # as sent, not clamped
+
+
+cdef inline bint tcp_is_synack(const segment *th) noexcept nogil:
+    return (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == (TCPHDR_SYN | TCPHDR_ACK)
+
 
 # What every segment of one end moves: the judge's state, then the counts' low words.
 cdef struct end:
@@ -242,7 +251,7 @@ cdef struct end:
 cdef struct flow:
     uint32_t a_addr  # as on the wire; of IPv6 the last four bytes, all 16 are in flow_addrs
     uint32_t b_addr
-    uint16_t a_port
+    uint16_t a_port  # as on the wire
     uint16_t b_port
     uint8_t ip
     uint8_t completeness  # of its SYNs and ACKs; the counts tell of the rest

@@ -7,8 +7,17 @@ from inet_hashtables cimport *
 from ip_input cimport ip_rcv
 from net cimport net
 from pcap cimport frame
-from secure_seq cimport SIPHASH_LANES, SIPHASH_WORDS, siphash_lanes
-from tcb cimport tcb_pull, tcb_rcv, tcb_rcv_established, tcb_xmit, tcp_fast_path_on
+from secure_seq cimport SIPHASH_LANES, siphash_lanes
+from tcb cimport (
+    TCB_KNOWN,
+    tcb_pull,
+    tcb_rcv,
+    tcb_rcv_established,
+    tcb_xmit,
+    tcb_xmit_established,
+    tcp_predicted,
+    tcp_shift,
+)
 from tcp cimport *
 from unaligned cimport held, prefetch, prefetchw
 
@@ -65,7 +74,7 @@ cdef inline void conntrack_count(
         or th.flags & TCPHDR_SYN
         or th.opts & ~e.opts
         or time_ns < fl.last_ns
-        or th.bad_tcp_csum
+        or th.bad & BAD_TCP_CSUM
     ):
         conntrack_count_rare(fl, rest_at(ct, index), side, th, time_ns)
     else:
@@ -127,7 +136,7 @@ cdef inline void conntrack_count_rare(
     if not peer.opts & (OPT_ISN | OPT_BASE) and flags & TCPHDR_ACK:
         rest.isn[1 - side] = th.ack - 1
         peer.opts |= OPT_BASE
-    if th.bad_tcp_csum:
+    if th.bad & BAD_TCP_CSUM:
         rest.bad_checksum[side] += 1
     if time_ns >= fl.last_ns:
         fl.last_ns = time_ns
@@ -185,12 +194,8 @@ cdef inline uint32_t conntrack_judge(
     """Both ends' judgment of one segment: the end that sent, then the end it reaches."""
     cdef tcb *snd = <tcb *>held(&fl.ends[side].tcb)
     cdef tcb *rcv = <tcb *>held(&fl.ends[1 - side].tcb)
-    cdef uint8_t snd_was, rcv_was
+    cdef uint8_t snd_was = snd.state, rcv_was = rcv.state
     cdef uint32_t verdict = 0, took
-    if tcp_fast_path_on(rcv, th):
-        return tcb_xmit(snd, th) | tcb_rcv_established(rcv, th)
-    snd_was = snd.state
-    rcv_was = rcv.state
     if not fl.bits & FLOW_JUDGED:
         fl.bits |= FLOW_JUDGED
         conntrack_begin(snd, rcv, th)
@@ -268,15 +273,13 @@ cdef inline uint8_t conntrack_drop(const segment *th, uint32_t verdict) noexcept
         return TCP_INVALID_SYN
     return TCP_OLD_DATA
 
-# Up to BATCH frames on their way through the stages.
+# Up to BATCH frames on their way through the stages; the arrays go by frame.
 cdef struct batch:
     frame frames[BATCH]
-    segment segs[BATCH]
+    segment segs[BATCH]  # ip is 0 where a frame has none
     uint64_t packets[BATCH]  # their numbers
     fate fates[BATCH]
     int n  # frames here
-    int m  # those that are segments; the arrays below are of these alone, in their order
-    uint8_t lanes[BATCH]  # index of its frame
     uint64_t hashes[SIPHASH_LANES]
     flow *flows[BATCH]  # a guess at its flow, or NULL
     uint32_t guesses[BATCH]  # the index of that flow
@@ -306,27 +309,101 @@ cdef inline int64_t conntrack_lookup(
         at = inet_next(&ct.table, at)
 
 
+cdef inline bint conntrack_open(const flow *fl) noexcept nogil:
+    """True if headers can be predicted: both ends are established, nothing is unknown of them, and
+    each knows the shift that the other sends by."""
+    cdef const tcb *a = &fl.ends[0].tcb
+    cdef const tcb *b = &fl.ends[1].tcb
+    return (
+        fl.bits & FLOW_PLAIN
+        and fl.completeness & COMPLETE_ACK
+        and a.state == TCP_ESTABLISHED
+        and b.state == TCP_ESTABLISHED
+        and (a.flags & b.flags & TCB_KNOWN) == TCB_KNOWN
+        and tcp_shift(a, a.rcv_wscale) == tcp_shift(b, b.snd_wscale)
+        and tcp_shift(b, b.rcv_wscale) == tcp_shift(a, a.snd_wscale)
+    )
+
+
+cdef inline bint conntrack_predict(
+    flow *fl,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+    uint32_t wirelen,
+    uint32_t *verdict,
+) noexcept nogil:
+    """Header prediction for both ends at once, which does in few steps what accounting and the
+    judge would do: the next segment, by its sender's count and by its receiver's, of an open
+    connection, with nothing special on it. False, and nothing done, for anything else."""
+    cdef end *e = <end *>held(&fl.ends[side])
+    cdef tcb *snd = &e.tcb
+    cdef tcb *rcv = <tcb *>held(&fl.ends[1 - side].tcb)
+    cdef uint32_t packets = e.packets + 1
+    cdef uint32_t frame_bytes = e.frame_bytes + wirelen
+    cdef uint32_t payload_bytes = e.payload_bytes + th.payload_len
+    cdef uint32_t wnd
+    if (
+        not fl.bits & FLOW_OPEN
+        or th.bad
+        or th.opts & ~e.opts
+        or th.seq != snd.snd_nxt
+        or not tcp_predicted(rcv, th)
+        or <uint64_t>time_ns - <uint64_t>fl.last_ns > TS_RECENT_STALE_NS
+        or packets == 0
+        or frame_bytes < wirelen
+        or payload_bytes < th.payload_len
+    ):
+        return False
+    fl.last_ns = time_ns
+    e.packets = packets
+    e.frame_bytes = frame_bytes
+    e.payload_bytes = payload_bytes
+    e.flags |= th.flags
+    wnd = <uint32_t>th.window << tcp_shift(snd, snd.rcv_wscale)
+    tcb_xmit_established(snd, th, wnd)
+    verdict[0] = tcb_rcv_established(rcv, th, wnd)
+    return True
+
+
 cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     """Follow one segment, the i-th of its batch; -1 without memory."""
-    cdef const segment *th = <const segment *>held(&b.segs[b.lanes[i]])
-    cdef const frame *at = <const frame *>held(&b.frames[b.lanes[i]])
-    cdef fate *out
-    cdef int64_t time_ns = at.time_ns, index = -1
+    cdef const segment *th = <const segment *>held(&b.segs[i])
+    cdef const frame *at = <const frame *>held(&b.frames[i])
+    cdef int64_t index = -1
     cdef int side = -1
-    cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
+    cdef uint32_t verdict
     cdef flow *fl = NULL
-    cdef uint8_t drop
-    if time_ns > ct.net.now_ns and not at.clamped:
-        ct.net.now_ns = time_ns
+    if at.time_ns > ct.net.now_ns and not at.clamped:
+        ct.net.now_ns = at.time_ns
     if ct.bounded and conntrack_expire(ct):
         return -1
     if b.flows[i] != NULL and b.releases == ct.releases:  # none has left, so this one has not
         index = b.guesses[i]
         fl = b.flows[i]
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
+    if side < 0 or not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
+        return conntrack_follow(ct, b, i, index, side)
+    if ct.linked:
+        conntrack_requeue(ct, fl, <uint32_t>index)
+    if ct.want_fates:
+        conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
+    return 0
+
+
+cdef inline int conntrack_follow(
+    conntrack *ct, batch *b, int i, int64_t index, int side
+) noexcept nogil:
+    """Follow a segment that was not predicted; `index` and `side` are a guess, -1 for none."""
+    cdef const segment *th = &b.segs[i]
+    cdef const frame *at = &b.frames[i]
+    cdef int64_t time_ns = at.time_ns
+    cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
+    cdef flow *fl
+    cdef uint8_t drop = 0
     if side < 0:
         index = conntrack_lookup(ct, th, tag, &side)
-        fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
+    fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
     if (
         fl != NULL
         and (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN
@@ -337,38 +414,56 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         fl = NULL
         verdict = CT_REUSED
     if fl == NULL:
-        index = conntrack_new(ct, th, tag, time_ns, b.packets[b.lanes[i]])
+        index = conntrack_new(ct, th, tag, time_ns, b.packets[i])
         if index < 0:
             return -1
         fl = flow_at(ct, <uint32_t>index)
-        side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
+        side = tcp_is_synack(th)
         verdict |= CT_NEW
     if time_ns > fl.last_ns and <uint64_t>time_ns - <uint64_t>fl.last_ns > TS_RECENT_STALE_NS:
         # RFC 7323 5.5: after 24 idle days a time stamp says nothing.
         fl.ends[0].tcb.flags &= ~TCB_TSTAMP
         fl.ends[1].tcb.flags &= ~TCB_TSTAMP
     conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, at.wirelen)
-    drop = th.drop
-    if th.bad_tcp_csum or th.bad_ip_csum or drop:
-        if th.bad_tcp_csum:
-            ct.net.mib[TCP_CSUMERRORS] += 1
-        if th.bad_tcp_csum or drop:
-            ct.net.mib[TCP_INERRS] += 1
-        if ct.strict and not drop:
-            if th.bad_ip_csum:
-                drop = IP_CSUM
-            elif th.bad_tcp_csum:
-                drop = TCP_CSUM
+    if th.bad:
+        drop = conntrack_bad(ct, th)
     if not drop:
         verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
     if drop:
         ct.drops[drop] += 1
+    fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
-    if not ct.want_fates:
+    if ct.want_fates:
+        conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, drop)
+    return 0
+
+
+cdef inline uint8_t conntrack_bad(conntrack *ct, const segment *th) noexcept nogil:
+    """Count what is wrong with a segment: Drop where the judge shall not have it, else 0."""
+    if th.bad & BAD_TCP_CSUM:
+        ct.net.mib[TCP_CSUMERRORS] += 1
+    if th.bad & (BAD_TCP_CSUM | BAD_DOFF):
+        ct.net.mib[TCP_INERRS] += 1
+    if th.bad & BAD_DOFF:
+        return TCP_BAD_DOFF
+    if not ct.strict:
         return 0
-    out = &b.fates[b.lanes[i]]
-    out.conn = link_at(ct, <uint32_t>index).conn if ct.linked else index
+    return IP_CSUM if th.bad & BAD_IP_CSUM else TCP_CSUM
+
+
+cdef inline void conntrack_fate(
+    const conntrack *ct,
+    fate *out,
+    const flow *fl,
+    uint32_t index,
+    int side,
+    const segment *th,
+    uint32_t verdict,
+    uint8_t drop,
+) noexcept nogil:
+    """What the columns say of a segment."""
+    out.conn = link_at(ct, index).conn if ct.linked else index
     out.dir = side
     out.verdict = verdict
     out.drop = drop
@@ -377,7 +472,6 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
     ) == (OPT_ISN | OPT_WSCALE):
         out.window <<= fl.ends[side].shift
-    return 0
 
 
 cdef inline void no_segment(fate *out, segment *th) noexcept nogil:
@@ -391,26 +485,46 @@ cdef inline void no_segment(fate *out, segment *th) noexcept nogil:
     th.payload_len = 0
 
 
+cdef inline void conntrack_clear(batch *b) noexcept nogil:
+    """Let what is behind the last frame of a batch be no segments."""
+    cdef int i
+    for i in range(b.n, BATCH):
+        b.segs[i].ip = 0
+
+
 cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
     """First stage: frames to segments and their hashes."""
-    cdef uint64_t words[SIPHASH_WORDS][SIPHASH_LANES]
+    cdef uint64_t words4[2][SIPHASH_LANES]
+    cdef uint64_t words6[5][SIPHASH_LANES]
+    cdef uint64_t hashes[SIPHASH_LANES]
     cdef segment *th
-    cdef int i, m = 0
+    cdef int i, n4 = 0, n6 = 0
     cdef uint8_t drop
     for i in range(b.n):
         th = <segment *>held(&b.segs[i])
         drop = ip_rcv(&ct.net, &b.frames[i], th)
-        b.fates[i].drop = drop
         if drop:
             ct.drops[drop] += 1
+            th.ip = 0
+            b.fates[i].drop = drop
             if ct.want_fates:
                 no_segment(&b.fates[i], th)
+        elif th.ip == 4:
+            flow_words4(th.acookie, th.ports, &words4[0][i])
+            n4 += 1
         else:
-            flow_words(th.saddr, th.daddr, th.sport, th.dport, &words[0][m], SIPHASH_LANES)
-            b.lanes[m] = i
-            m += 1
-    b.m = m
-    siphash_lanes(ct.key, words, b.hashes, m)
+            flow_words6(th.addrs, th.ports, &words6[0][i])
+            n6 += 1
+    conntrack_clear(b)
+    ct.tcp_segments += n4 + n6
+    ct.net.mib[TCP_INSEGS] += n4 + n6
+    if n4:
+        siphash_lanes(ct.key, words4, 2, b.hashes, b.n)
+    if n6:
+        siphash_lanes(ct.key, words6, 5, hashes, b.n)
+        for i in range(b.n):
+            if b.segs[i].ip == 6:
+                b.hashes[i] = hashes[i]
 
 
 cdef inline void conntrack_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
@@ -424,7 +538,7 @@ cdef inline void conntrack_prefetch(conntrack *ct, batch *b, int i) noexcept nog
     b.flows[i] = flow_at(ct, guess)
     prefetchw(b.flows[i])
     prefetchw(&b.flows[i].ends[1])
-    if b.segs[b.lanes[i]].flags & TCPHDR_SYN:
+    if b.segs[i].flags & TCPHDR_SYN:
         prefetchw(rest_at(ct, guess))
 
 
@@ -437,12 +551,9 @@ cdef inline int tcp_conntrack_batch(
     cdef int i
     next.releases = ct.releases
     for i in range(BATCH):
-        if i < last.m:
-            prefetch(&ct.table.buckets[inet_home(&ct.table, last.hashes[i] >> 32)])
-        if i < next.m:
+        prefetch(&ct.table.buckets[inet_home(&ct.table, last.hashes[i] >> 32)])
+        if next.segs[i].ip:
             conntrack_prefetch(ct, next, i)
-        if i < now.m and tcp_conntrack(ct, now, i):
+        if now.segs[i].ip and tcp_conntrack(ct, now, i):
             return -1
-    ct.tcp_segments += now.m
-    ct.net.mib[TCP_INSEGS] += now.m
     return 0

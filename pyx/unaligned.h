@@ -12,10 +12,12 @@
 #define cpu_to_be16(x) ((uint16_t)(x))
 #define cpu_to_be32(x) ((uint32_t)(x))
 #define cpu_to_be64(x) ((uint64_t)(x))
+#define cpu_to_le64(x) __builtin_bswap64(x)
 #else
 #define cpu_to_be16(x) __builtin_bswap16(x)
 #define cpu_to_be32(x) __builtin_bswap32(x)
 #define cpu_to_be64(x) __builtin_bswap64(x)
+#define cpu_to_le64(x) ((uint64_t)(x))
 #endif
 
 /* A lock that is never waited for; it holds where Python has no lock of its own, too. */
@@ -34,18 +36,14 @@ static inline uint64_t get_u64(const void *p) { uint64_t x; memcpy(&x, p, sizeof
 static inline uint16_t get_be16(const void *p) { return cpu_to_be16(get_u16(p)); }
 static inline uint32_t get_be32(const void *p) { return cpu_to_be32(get_u32(p)); }
 static inline uint64_t get_be64(const void *p) { return cpu_to_be64(get_u64(p)); }
+static inline uint64_t get_le64(const void *p) { return cpu_to_le64(get_u64(p)); }
 static inline uint16_t swab16_if(int swapped, uint16_t x) { return swapped ? __builtin_bswap16(x) : x; }
 static inline uint32_t swab32_if(int swapped, uint32_t x) { return swapped ? __builtin_bswap32(x) : x; }
 static inline uint64_t swab64_if(int swapped, uint64_t x) { return swapped ? __builtin_bswap64(x) : x; }
 
-/* Two fields side by side, as they lie in memory: to compare both at once. */
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-#define pair_u16(a, b) ((uint32_t)(a) << 16 | (b))
-#define pair_u32(a, b) ((uint64_t)(a) << 32 | (b))
-#else
-#define pair_u16(a, b) ((uint32_t)(b) << 16 | (a))
-#define pair_u32(a, b) ((uint64_t)(b) << 32 | (a))
-#endif
+/* Two fields side by side change places: what goes back compares with what went there. */
+static inline uint32_t swap_u16s(uint32_t pair) { return pair << 16 | pair >> 16; }
+static inline uint64_t swap_u32s(uint64_t pair) { return pair << 32 | pair >> 32; }
 
 /* ::ffff:a.b.c.d, as two whole words: a load of one that was stored in parts would wait for them. */
 static inline void ipv6_addr_set_v4mapped(void *addr, const void *v4)

@@ -1,10 +1,10 @@
 # A TCP header and its options to fields, read no further than capture and IP length both reach.
 # Linux: tcp_parse_options in net/ipv4/tcp_input.c.  RFC 9293 3.1 and 3.2; RFC 7323; RFC 2018.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from csum cimport csum_pseudo, csum_tcpudp_magic
 from tcp cimport *
-from unaligned cimport get_be16, get_be32
+from unaligned cimport get_be16, get_be32, get_u32
 
 cdef enum:
     IPPROTO_TCP = 6
@@ -20,43 +20,53 @@ cdef inline int tcp_parse(
     """Read a TCP header into a segment whose addresses are known: Drop, 0 for a segment.
 
     `room` bytes were captured from the header on; `length` is what IP says there are, and payload
-    counts these.
+    counts these. What is wrong is added to `seg.bad`.
     """
-    cdef uint32_t header, payload_len
-    cdef uint16_t word, flags
+    cdef uint32_t header
+    cdef uint64_t pseudo
+    cdef uint16_t word
     if room < TCP_HDR_MIN or length < TCP_HDR_MIN:
         return PKT_TOO_SMALL
-    seg.sport = get_be16(data)
-    seg.dport = get_be16(data + 2)
-    seg.seq = get_be32(data + 4)
-    seg.ack = get_be32(data + 8)
     word = get_be16(data + 12)
-    seg.window = get_be16(data + 14)
-    seg.doff = word >> 12
     header = (word >> 12) * 4
-    payload_len = length - header if length > header else 0
-    seg.payload_len = payload_len
-    seg.bad_tcp_csum = 0
-    seg.opts = 0
+    tcp_header(seg, data, word, length - header if length > header else 0)
     if header < TCP_HDR_LEN:
         # Nobody can tell where the header ends: flags and options are as good as noise.
         seg.flags = 0
-        seg.end_seq = seg.seq + payload_len
-        seg.drop = TCP_BAD_DOFF
+        seg.end_seq = seg.seq + seg.payload_len
+        seg.bad |= BAD_DOFF
         return 0
-    flags = word & 0xFFF
-    seg.flags = flags
-    seg.end_seq = seg.seq + payload_len + ((flags >> 1) & 1) + (flags & 1)  # SYN and FIN
-    seg.drop = 0
     if room >= length >= TCP_CSUM_END:
-        seg.bad_tcp_csum = 0 != csum_tcpudp_magic(
-            data, length, csum_pseudo(seg.saddr, seg.daddr, seg.ip, length, IPPROTO_TCP)
-        )
+        if seg.ip == 4:
+            pseudo = csum_pseudo(&seg.acookie, 8, length, IPPROTO_TCP)
+        else:
+            pseudo = csum_pseudo(seg.addrs, 32, length, IPPROTO_TCP)
+        if csum_tcpudp_magic(data, length, pseudo):
+            seg.bad |= BAD_TCP_CSUM
     if header > TCP_HDR_LEN:
         tcp_parse_options(seg, data + TCP_HDR_LEN, data + min(header, min(room, length)))
         if header > room:
             seg.opts |= OPT_CUT
     return 0
+
+
+cdef inline void tcp_header(
+    segment *seg, const uint8_t *data, uint16_t word, uint32_t payload_len
+) noexcept nogil:
+    """Read the fields of a TCP header but its options; `word` is that of data offset and flags."""
+    cdef uint32_t end_seq = get_be32(data + 4)
+    seg.ports = get_u32(data)
+    seg.seq = end_seq
+    end_seq += payload_len
+    if word & (TCPHDR_SYN | TCPHDR_FIN):
+        end_seq += ((word >> 1) & 1) + (word & 1)
+    seg.ack = get_be32(data + 8)
+    seg.end_seq = end_seq
+    seg.payload_len = payload_len
+    seg.flags = word & 0xFFF
+    seg.window = get_be16(data + 14)
+    seg.doff = word >> 12
+    seg.opts = 0
 
 
 cdef inline void tcp_parse_options(

@@ -8,7 +8,7 @@ from .inet_hashtables import flow_hash
 from .ip_input import ip_rcv
 from .net import Net
 from .secure_seq import siphash
-from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Segment, Tcb
+from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Bad, Drop, Segment, Tcb
 from .wire import tcp_parse_options
 
 __all__ = [
@@ -34,7 +34,14 @@ def parse_frame(linktype: int, data: bytes, wirelen: int) -> dict[str, int | byt
     drop = ip_rcv(Net(), linktype, data, 0, len(data), max(wirelen, len(data)), seg)
     if drop:
         return {"drop": int(drop)}
-    return {name: getattr(seg, name) for name in Segment.__slots__}
+    fields = {name: getattr(seg, name) for name in Segment.__slots__}
+    bad = fields.pop("bad")
+    return {
+        **fields,
+        "bad_ip_csum": int(bad & Bad.BAD_IP_CSUM != 0),
+        "bad_tcp_csum": int(bad & Bad.BAD_TCP_CSUM != 0),
+        "drop": int(Drop.TCP_BAD_DOFF) if bad & Bad.BAD_DOFF else 0,
+    }
 
 
 def parse_options(options: bytes) -> dict[str, int]:

@@ -10,7 +10,7 @@ from struct import Struct
 
 from .csum import Buffer, ip_fast_csum
 from .net import Net
-from .tcp import Drop, Mib, Segment
+from .tcp import Bad, Drop, Mib, Segment
 from .wire import IPPROTO_TCP, tcp_parse
 
 # Link types (LINKTYPE_ values of captures).
@@ -95,7 +95,7 @@ def ip_rcv(
     -------
     int : Drop, 0 when `seg` is filled
     """
-    seg.bad_ip_csum = 0
+    seg.bad = 0
     end = start + caplen
     drop, protocol, pos = eth_type_trans(linktype, data, start, end)
     if drop:
@@ -227,7 +227,7 @@ def ip_rcv_core(net: Net, data: Buffer, pos: int, end: int, wire: int, seg: Segm
         return Drop.IP_INHDR
     if ip_fast_csum(data[pos : pos + header]):
         mib[Mib.IP_CSUMERRORS] += 1
-        seg.bad_ip_csum = 1
+        seg.bad = Bad.BAD_IP_CSUM
     if frag_off & IP_OFFSET_OR_MF:
         mib[Mib.IP_REASMREQDS] += 1
         return Drop.IP_FRAGMENT

@@ -57,6 +57,14 @@ class Opt(IntFlag):
     OPT_CUT = 64  # options go on where the capture ends: what they say is not known
 
 
+class Bad(IntFlag):
+    """What is wrong with a segment."""
+
+    BAD_IP_CSUM = 1
+    BAD_TCP_CSUM = 2
+    BAD_DOFF = 4  # nobody can tell where its header ends
+
+
 class TcbFlag(IntFlag):
     """What is known of one end."""
 
@@ -247,9 +255,7 @@ class Segment:
         "wscale",
         "tsval",
         "tsecr",
-        "bad_ip_csum",
-        "bad_tcp_csum",
-        "drop",
+        "bad",
     )
 
     def __init__(self) -> None:
@@ -270,9 +276,7 @@ class Segment:
         self.wscale = 0  # as sent, not clamped
         self.tsval = 0
         self.tsecr = 0
-        self.bad_ip_csum = 0
-        self.bad_tcp_csum = 0
-        self.drop = 0  # Drop
+        self.bad = 0  # Bad
 
 
 class End:

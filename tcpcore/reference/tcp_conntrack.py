@@ -34,6 +34,7 @@ from .tcp import (
     TCPHDR_FIN,
     TCPHDR_RST,
     TCPHDR_SYN,
+    Bad,
     Drop,
     End,
     Flow,
@@ -48,6 +49,8 @@ from .tcp import (
 
 # Plain ints: an enum member's `|` costs more than the step itself.
 OPT_MSS, OPT_WSCALE = int(Opt.OPT_MSS), int(Opt.OPT_WSCALE)
+BAD_IP_CSUM, BAD_TCP_CSUM = int(Bad.BAD_IP_CSUM), int(Bad.BAD_TCP_CSUM)
+BAD_DOFF = int(Bad.BAD_DOFF)
 OPT_ISN, OPT_BASE = int(Opt.OPT_ISN), int(Opt.OPT_BASE)
 OPT_OF_SYN = OPT_MSS | OPT_WSCALE | int(Opt.OPT_SACK_PERM)
 OPT_SCALED = OPT_ISN | OPT_WSCALE
@@ -107,7 +110,7 @@ def conntrack_count(flow: Flow, side: int, th: Segment, time_ns: int, wirelen: i
     end.frame_bytes += wirelen
     end.payload_bytes += th.payload_len
     end.flags |= flags
-    flow.bad_checksum[side] += th.bad_tcp_csum
+    flow.bad_checksum[side] += th.bad & BAD_TCP_CSUM != 0
     if th.opts:
         opts = th.opts
         if not flags & TCPHDR_SYN:
@@ -236,6 +239,19 @@ def conntrack_drop(th: Segment, verdict: int) -> int:
     return 0
 
 
+def conntrack_bad(ct: Tracker, th: Segment) -> int:
+    """Count what is wrong with a segment: Drop where the judge shall not have it, else 0."""
+    if th.bad & BAD_TCP_CSUM:
+        ct.net.mib[Mib.TCP_CSUMERRORS] += 1
+    if th.bad & (BAD_TCP_CSUM | BAD_DOFF):
+        ct.net.mib[Mib.TCP_INERRS] += 1
+    if th.bad & BAD_DOFF:
+        return Drop.TCP_BAD_DOFF
+    if not ct.strict:
+        return 0
+    return Drop.IP_CSUM if th.bad & BAD_IP_CSUM else Drop.TCP_CSUM
+
+
 def _window(th: Segment, end: End, peer: End) -> int:
     """Scale a window where both SYNs were seen and offered it (RFC 7323 2.2), else leave it raw."""
     if th.flags & TCPHDR_SYN or end.opts & peer.opts & OPT_SCALED != OPT_SCALED:
@@ -268,16 +284,7 @@ def tcp_conntrack(
     conntrack_count(flow, side, th, time_ns, wirelen)
     ct.tcp_segments += 1
     net.mib[Mib.TCP_INSEGS] += 1
-    drop = th.drop
-    if th.bad_tcp_csum:
-        net.mib[Mib.TCP_CSUMERRORS] += 1
-    if th.bad_tcp_csum or drop:
-        net.mib[Mib.TCP_INERRS] += 1
-    if ct.strict and not drop:
-        if th.bad_ip_csum:
-            drop = Drop.IP_CSUM
-        elif th.bad_tcp_csum:
-            drop = Drop.TCP_CSUM
+    drop = conntrack_bad(ct, th) if th.bad else 0
     if not drop:
         verdict |= conntrack_judge(net, flow, side, th)
         drop = conntrack_drop(th, verdict)

@@ -22,6 +22,7 @@ from .tcp import (
     TCPOPT_SACK_PERM,
     TCPOPT_TIMESTAMP,
     TCPOPT_WINDOW,
+    Bad,
     Drop,
     Opt,
     Segment,
@@ -40,10 +41,11 @@ OPT_WSCALE = int(Opt.OPT_WSCALE)
 OPT_SACK_PERM = int(Opt.OPT_SACK_PERM)
 OPT_TIMESTAMP = int(Opt.OPT_TIMESTAMP)
 OPT_CUT = int(Opt.OPT_CUT)
+BAD_TCP_CSUM, BAD_DOFF = int(Bad.BAD_TCP_CSUM), int(Bad.BAD_DOFF)
 
 
 def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) -> int:
-    """Read a TCP header into a segment whose addresses are known.
+    """Read a TCP header into a segment whose addresses are known; add what is wrong to its `bad`.
 
     Parameters
     ----------
@@ -64,22 +66,20 @@ def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) ->
     header = doff * 4
     payload_len = seg.payload_len = max(length - header, 0)
     seg.doff = doff
-    seg.bad_tcp_csum = 0
     if header < TCP_HDR_LEN:
         # Nobody can tell where the header ends: flags and options are as good as noise.
         seg.flags = 0
         seg.end_seq = (seg.seq + payload_len) & MASK32
-        seg.drop = Drop.TCP_BAD_DOFF
+        seg.bad |= BAD_DOFF
         tcp_parse_options(seg, data, start, start)
         return 0
     flags = seg.flags = word & 0xFFF
     syn_fin = (flags & TCPHDR_SYN != 0) + (flags & TCPHDR_FIN != 0)
     seg.end_seq = (seg.seq + payload_len + syn_fin) & MASK32
-    seg.drop = 0
     if room >= length >= _CSUM_END:
         csum = csum_partial(data[start : start + length])
         if csum_tcpudp_magic(seg.saddr, seg.daddr, length, IPPROTO_TCP, csum):
-            seg.bad_tcp_csum = 1
+            seg.bad |= BAD_TCP_CSUM
     tcp_parse_options(seg, data, start + TCP_HDR_LEN, start + min(header, room, length))
     if header > max(room, TCP_HDR_LEN):
         seg.opts |= OPT_CUT
