@@ -46,7 +46,7 @@ from rows cimport (
     row_place,
     wide,
 )
-from slab cimport vfree, vzalloc
+from slab cimport vfree, vkeep, vmalloc, vzalloc
 from tcp cimport (
     IP_CSUMERRORS,
     NR_DROPS,
@@ -167,18 +167,18 @@ cdef class _Column:
     cdef size_t length  # bytes shown
 
     def __dealloc__(self):
-        vfree(self.data, self.size)
+        vkeep(self.data, self.size)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.data, self.length, 1, flags)
 
 
 cdef _Column column_of(size_t length):
-    """A writable piece for one column, zeroed."""
+    """A writable piece for one column, of arbitrary contents."""
     cdef _Column made = _Column.__new__(_Column)
     made.length = length
     made.size = length or 1
-    made.data = vzalloc(made.size)
+    made.data = vmalloc(made.size)
     if made.data == NULL:
         made.size = 0
         raise MemoryError(f"no {length} bytes for a column")

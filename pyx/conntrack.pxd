@@ -5,7 +5,16 @@ from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_hashtables cimport *
 from net cimport net
-from slab cimport SLAB_MASK, SLAB_SHIFT, slab, slab_alloc, slab_at, slab_free, slab_reserve
+from slab cimport (
+    SLAB_MASK,
+    SLAB_SHIFT,
+    slab,
+    slab_alloc,
+    slab_at,
+    slab_free,
+    slab_full,
+    slab_reserve,
+)
 from tcp cimport *
 from unaligned cimport ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
 
@@ -283,12 +292,11 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
     """See to it that there is room for one more flow everywhere, before anything is changed: so
     without memory (-1) no flow is there by half."""
     cdef bint fresh = ct.spare == <uint32_t>NIL
-    if fresh and (
-        slab_reserve(&ct.flows)
-        or slab_reserve(&ct.rests)
-        or (ct.linked and slab_reserve(&ct.links))
-    ):
-        return -1
+    if fresh and slab_full(&ct.flows):  # the others go in step, so it comes last
+        if ct.linked and slab_reserve(&ct.links):
+            return -1
+        if slab_reserve(&ct.rests) or slab_reserve(&ct.flows):
+            return -1
     if ip == 6 and (fresh or not rest_at(ct, ct.spare).has_addrs) and slab_reserve(&ct.addrs):
         return -1
     return inet_reserve(&ct.table)
@@ -301,7 +309,8 @@ cdef inline int64_t conntrack_new(
     cdef uint32_t index
     cdef flow *fl
     cdef flow_rest *rest
-    cdef flow_rest place
+    cdef uint32_t addrs_at = 0
+    cdef uint8_t has_addrs = 0
     cdef flow_addrs *addrs
     cdef bint reply = tcp_is_synack(th)
     cdef uint64_t acookie = swap_u32s(th.acookie) if reply else th.acookie
@@ -313,11 +322,8 @@ cdef inline int64_t conntrack_new(
     index = ct.spare
     if index != <uint32_t>NIL:
         ct.spare = link_at(ct, index).next[IDLE]
-        place = rest_at(ct, index)[0]
-        memset(flow_at(ct, index), 0, sizeof(flow))
-        memset(rest_at(ct, index), 0, sizeof(flow_rest))
-        rest_at(ct, index).addrs = place.addrs
-        rest_at(ct, index).has_addrs = place.has_addrs
+        addrs_at = rest_at(ct, index).addrs
+        has_addrs = rest_at(ct, index).has_addrs
     else:
         index = ct.flows.used
         ct.flows.used += 1
@@ -326,11 +332,15 @@ cdef inline int64_t conntrack_new(
     inet_hash(&ct.table, tag, index)
     fl = flow_at(ct, index)
     rest = rest_at(ct, index)
+    memset(fl, 0, sizeof(flow))
+    memset(rest, 0, sizeof(flow_rest))
+    if th.ip == 6 and not has_addrs:
+        addrs_at = ct.addrs.used
+        has_addrs = 1
+        ct.addrs.used += 1
+    rest.addrs = addrs_at
+    rest.has_addrs = has_addrs
     if th.ip == 6:
-        if not rest.has_addrs:
-            rest.addrs = ct.addrs.used
-            rest.has_addrs = 1
-            ct.addrs.used += 1
         addrs = <flow_addrs *>slab_at(&ct.addrs, rest.addrs)
         memcpy(addrs.a, th.addrs + 16 if reply else th.addrs, 16)
         memcpy(addrs.b, th.addrs if reply else th.addrs + 16, 16)

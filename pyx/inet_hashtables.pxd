@@ -4,9 +4,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 from secure_seq cimport SIPHASH_LANES, siphash_lanes
-from slab cimport vfree, vzalloc
+from slab cimport vfree, vkeep, vzalloc
 from tcp cimport flow, flow_addrs, segment
-from unaligned cimport get_le64, get_u32, get_u64, swap_u16s, swap_u32s
+from unaligned cimport get_le64, get_u32, get_u64, held, swap_u16s, swap_u32s
 
 cdef extern from *:
     """
@@ -133,10 +133,19 @@ cdef inline void inet_enter(flow_table *table, uint32_t tag, uint32_t index) noe
     table.buckets[at].flows[__builtin_ctz(free)] = index + 1
 
 
+cdef inline uint32_t lanes_used(const bucket *b) noexcept nogil:
+    """How many lanes of a bucket are taken, where those are the first ones."""
+    cdef unsigned int free = lanes_equal(b.flows, 0)
+    return __builtin_ctz(free) if free else LANES
+
+
 cdef inline int inet_grow(flow_table *table) noexcept nogil:
     """Double the buckets; -1 without memory."""
     cdef flow_table grown
-    cdef uint32_t at
+    cdef const bucket *old
+    cdef bucket *new
+    cdef uint32_t at, home
+    cdef uint32_t used[2]
     cdef int lane
     if table.shift == 28:
         return -1
@@ -146,11 +155,24 @@ cdef inline int inet_grow(flow_table *table) noexcept nogil:
     if grown.buckets == NULL:
         return -1
     for at in range(<uint32_t>1 << table.shift):
+        # Nearly all of a bucket goes to the two that it becomes, lane by lane; what had no room at
+        # home is entered anew.
+        old = <const bucket *>held(&table.buckets[at])
+        new = <bucket *>held(&grown.buckets[2 * at])
+        used[0] = lanes_used(&new[0])
+        used[1] = lanes_used(&new[1])
         for lane in range(LANES):
-            if table.buckets[at].flows[lane]:
-                inet_enter(
-                    &grown, table.buckets[at].tags[lane], table.buckets[at].flows[lane] - 1
-                )
+            if not old.flows[lane]:
+                continue
+            home = inet_home(&grown, old.tags[lane])
+            if home >> 1 == at and used[home & 1] < LANES:
+                new[home & 1].tags[used[home & 1]] = old.tags[lane]
+                new[home & 1].flows[used[home & 1]] = old.flows[lane]
+                used[home & 1] += 1
+            else:
+                inet_enter(&grown, old.tags[lane], old.flows[lane] - 1)
+                used[0] = lanes_used(&new[0])
+                used[1] = lanes_used(&new[1])
     vfree(table.buckets, sizeof(bucket) << table.shift)
     table[0] = grown
     return 0
@@ -210,7 +232,7 @@ cdef inline int inet_table_init(flow_table *table) noexcept nogil:
 
 
 cdef inline void inet_table_free(flow_table *table) noexcept nogil:
-    vfree(table.buckets, sizeof(bucket) << table.shift)
+    vkeep(table.buckets, sizeof(bucket) << table.shift)
     table.buckets = NULL
 
 

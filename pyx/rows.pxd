@@ -18,7 +18,7 @@ from conntrack cimport (
     rest_at,
 )
 from pcap cimport frame
-from slab cimport slab_at, vfree, vgrow, vzalloc
+from slab cimport slab_at, vfree, vgrow, vkeep, vmalloc
 from tcp cimport (
     CT_TIME_CLAMPED,
     FLOW_RTT,
@@ -314,7 +314,7 @@ cdef inline int packet_rows_grow(packet_rows *rows) noexcept nogil:
     for i in range(N_PACKET_COLUMNS):
         size = packet_column_size(i)
         if rows.shared[i]:
-            more = vzalloc(room * size)
+            more = vmalloc(room * size)
             if more != NULL:
                 memcpy(more, rows.columns[i], rows.used * size)
         else:
@@ -340,7 +340,7 @@ cdef inline void packet_rows_free(packet_rows *rows) noexcept nogil:
     cdef int i
     for i in range(N_PACKET_COLUMNS):
         if not rows.shared[i]:
-            vfree(rows.columns[i], rows.room * packet_column_size(i))
+            vkeep(rows.columns[i], rows.room * packet_column_size(i))
         rows.columns[i] = NULL
         rows.shared[i] = 0
     rows.used = rows.room = 0

@@ -5,9 +5,11 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
 
 cdef extern from "vmalloc.h" nogil:
+    void *vmalloc(size_t size)
     void *vzalloc(size_t size)
     void *vgrow(void *p, size_t old, size_t size)
     void vfree(void *p, size_t size)
+    void vkeep(void *p, size_t size)
 
 cdef enum:
     SLAB_SHIFT = 15  # items of a chunk: 4 MiB of flows, two huge pages
@@ -26,11 +28,16 @@ cdef inline void *slab_at(const slab *pool, uint32_t index) noexcept nogil:
     return pool.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK) * pool.size
 
 
+cdef inline bint slab_full(const slab *pool) noexcept nogil:
+    """True if the next item needs a new chunk."""
+    return pool.used >> SLAB_SHIFT == pool.n_chunks
+
+
 cdef inline int slab_reserve(slab *pool) noexcept nogil:
-    """See to it that there is an item `used`, zeroed at first; -1 without memory."""
+    """See to it that there is an item `used`, of arbitrary contents; -1 without memory."""
     cdef uint8_t **chunks
     cdef uint32_t more
-    if pool.used >> SLAB_SHIFT == pool.n_chunks:
+    if slab_full(pool):
         if pool.n_chunks == SLAB_MAX_CHUNKS:
             return -1
         if pool.n_chunks == pool.max_chunks:
@@ -40,7 +47,7 @@ cdef inline int slab_reserve(slab *pool) noexcept nogil:
                 return -1
             pool.chunks = chunks
             pool.max_chunks = more
-        pool.chunks[pool.n_chunks] = <uint8_t *>vzalloc(pool.size << SLAB_SHIFT)
+        pool.chunks[pool.n_chunks] = <uint8_t *>vmalloc(pool.size << SLAB_SHIFT)
         if pool.chunks[pool.n_chunks] == NULL:
             return -1
         pool.n_chunks += 1
@@ -58,7 +65,7 @@ cdef inline int slab_alloc(slab *pool) noexcept nogil:
 cdef inline void slab_free(slab *pool) noexcept nogil:
     cdef uint32_t i
     for i in range(pool.n_chunks):
-        vfree(pool.chunks[i], pool.size << SLAB_SHIFT)
+        vkeep(pool.chunks[i], pool.size << SLAB_SHIFT)
     free(pool.chunks)
     pool.chunks = NULL
     pool.n_chunks = pool.max_chunks = pool.used = 0

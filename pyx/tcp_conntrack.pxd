@@ -150,6 +150,56 @@ cdef inline void conntrack_count_rare(
         fl.bits &= ~FLOW_PLAIN
 
 
+cdef inline uint32_t conntrack_syn(
+    conntrack *ct,
+    flow *fl,
+    flow_rest *rest,
+    const segment *th,
+    int64_t time_ns,
+    uint32_t wirelen,
+) noexcept nogil:
+    """What accounting and the judge make of a SYN that begins a connection, in one go: floods
+    consist of them."""
+    cdef end *e = <end *>held(&fl.ends[0])
+    cdef tcb *rcv = <tcb *>held(&fl.ends[1].tcb)
+    cdef uint8_t known = TCB_RCV | TCB_PEER_WINDOW
+    e.tcb.snd_una = th.seq
+    e.tcb.snd_nxt = th.end_seq
+    e.tcb.state = TCP_SYN_SENT
+    e.tcb.flags = TCB_SND
+    rcv.snd_wl1 = th.seq
+    rcv.snd_wnd = rcv.max_window = th.window
+    rcv.rcv_nxt = th.seq + 1
+    rcv.state = TCP_SYN_RECV
+    if th.opts & (OPT_WSCALE | OPT_CUT):
+        e.tcb.flags = TCB_SND | TCB_WSCALE_SENT
+        e.tcb.rcv_wscale = rcv.snd_wscale = (
+            min(th.wscale, <uint8_t>TCP_MAX_WSCALE) if th.opts & OPT_WSCALE else TCP_MAX_WSCALE
+        )
+        known |= TCB_WSCALE_RCVD
+    if th.opts & OPT_TIMESTAMP:
+        rcv.ts_recent = th.tsval
+        known |= TCB_TSTAMP
+    rcv.flags = known
+    e.packets = 1
+    e.frame_bytes = wirelen
+    e.payload_bytes = th.payload_len
+    e.flags = th.flags
+    e.opts = th.opts | OPT_ISN
+    if th.opts & OPT_MSS:
+        rest.mss[0] = th.mss
+    if th.opts & OPT_WSCALE:
+        rest.wscale[0] = th.wscale
+        e.shift = e.tcb.rcv_wscale
+    rest.isn[0] = th.seq
+    rest.rtt_ns = time_ns
+    fl.completeness = COMPLETE_SYN
+    fl.bits = FLOW_JUDGED | FLOW_SYN
+    ct.net.mib[TCP_ACTIVEOPENS] += 1
+    ct.net.mib[TCP_PASSIVEOPENS] += 1
+    return TCB_SYN_TAKEN
+
+
 cdef inline void conntrack_rtt(
     flow *fl, flow_rest *rest, int side, uint16_t flags, int64_t time_ns
 ) noexcept nogil:
@@ -420,18 +470,27 @@ cdef inline int conntrack_follow(
         fl = flow_at(ct, <uint32_t>index)
         side = tcp_is_synack(th)
         verdict |= CT_NEW
-    if time_ns > fl.last_ns and <uint64_t>time_ns - <uint64_t>fl.last_ns > TS_RECENT_STALE_NS:
-        # RFC 7323 5.5: after 24 idle days a time stamp says nothing.
-        fl.ends[0].tcb.flags &= ~TCB_TSTAMP
-        fl.ends[1].tcb.flags &= ~TCB_TSTAMP
-    conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, at.wirelen)
-    if th.bad:
-        drop = conntrack_bad(ct, th)
-    if not drop:
-        verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
-    if drop:
-        ct.drops[drop] += 1
-    fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN
+    if (
+        verdict & CT_NEW
+        and (th.flags & (TCPHDR_FIN | TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK)) == TCPHDR_SYN
+        and not th.bad
+    ):
+        verdict |= conntrack_syn(
+            ct, fl, rest_at(ct, <uint32_t>index), th, time_ns, at.wirelen
+        )
+    else:
+        if time_ns > fl.last_ns and <uint64_t>time_ns - <uint64_t>fl.last_ns > TS_RECENT_STALE_NS:
+            # RFC 7323 5.5: after 24 idle days a time stamp says nothing.
+            fl.ends[0].tcb.flags &= ~TCB_TSTAMP
+            fl.ends[1].tcb.flags &= ~TCB_TSTAMP
+        conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, at.wirelen)
+        if th.bad:
+            drop = conntrack_bad(ct, th)
+        if not drop:
+            verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
+        if drop:
+            ct.drops[drop] += 1
+        fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:

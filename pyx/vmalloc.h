@@ -1,56 +1,23 @@
 /*
- * Zeroed memory for tables and columns, in huge pages where there are any: at ten million connections most of a packet's
- * time would go into walking page tables. Growing moves pages, not bytes. Linux: mm/vmalloc.c, mm/mremap.c.
+ * Memory for tables and columns, in huge pages where there are any: at ten million connections most of a packet's time
+ * would go into walking page tables. Growing moves pages, not bytes. What a replay leaves is kept for the next one, up to
+ * a bound: the system may take it back at any time (MADV_FREE), and where it has not, nobody has to clear it again, which
+ * costs more than to follow a connection. Linux: mm/vmalloc.c, mm/mremap.c.
  */
 #ifndef TCPCORE_VMALLOC_H
 #define TCPCORE_VMALLOC_H
 
 #include <stddef.h>
-#include <stdlib.h>
-#ifdef __linux__
-#include <sys/mman.h> /* mremap: Python.h has defined _GNU_SOURCE */
-#endif
 
-static inline void *vzalloc(size_t size)
-{
-#ifdef __linux__
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    madvise(p, size, MADV_HUGEPAGE);
-    return p;
-#else
-    return calloc(1, size);
-#endif
-}
+enum { VKEEP_AREAS = 1024, VKEEP_MIN = 1 << 20 };
+#define VKEEP_MAX ((size_t)512 << 20) /* bytes of all that is kept */
 
-static inline void vfree(void *p, size_t size)
-{
-    if (!p)
-        return;
-#ifdef __linux__
-    munmap(p, size);
-#else
-    (void)size;
-    free(p);
-#endif
-}
+void *vmalloc(size_t size); /* what it holds is arbitrary */
+void *vzalloc(size_t size);
+void vfree(void *p, size_t size);
+void vkeep(void *p, size_t size); /* like vfree, but it may come back from vmalloc */
 
-/* NULL where there is no memory; then the old piece stands. What is new is zero on Linux only. */
-static inline void *vgrow(void *p, size_t old, size_t size)
-{
-    if (!p)
-        return vzalloc(size);
-#ifdef __linux__
-    p = mremap(p, old, size, MREMAP_MAYMOVE);
-    if (p == MAP_FAILED)
-        return NULL;
-    madvise(p, size, MADV_HUGEPAGE);
-    return p;
-#else
-    (void)old;
-    return realloc(p, size);
-#endif
-}
+/* NULL where there is no memory; then the old piece stands. What is new is arbitrary. */
+void *vgrow(void *p, size_t old, size_t size);
 
 #endif
