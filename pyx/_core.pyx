@@ -224,6 +224,7 @@ cdef class Conntrack:
     cdef int64_t to_ns
     cdef uint64_t time_clamped
     cdef int file
+    cdef public int64_t size  # of the input in bytes, 0 where nobody knows: to make room ahead
     cdef bint want_packets
     cdef int lock  # held while a thread is in here
 
@@ -286,6 +287,7 @@ cdef class Conntrack:
         self.enter()
         try:
             self.file = file
+            self.size = 0
             totals_clear(&self.input)
             if pcap_open(&self.cap):
                 raise MemoryError("no memory to begin an input")
@@ -303,6 +305,7 @@ cdef class Conntrack:
                 with nogil:
                     consumed = self.feed_records(<const uint8_t *>view.buf, <uint32_t>length)
                 self.disown()
+                self.expect()
                 if consumed < 0:  # how far it came nobody can tell, so this input is at its end
                     pcap_damage(&self.cap, self.cap.offset, NO_MEMORY, 0)
                     raise MemoryError("no memory to follow more connections")
@@ -359,6 +362,15 @@ cdef class Conntrack:
                 break
             now, next, last = next, last, now
         return consumed
+
+    cdef void expect(self) noexcept:
+        """Guess from the input so far how many rows of packets there will be."""
+        cdef int64_t left = self.size - self.cap.offset
+        self.rows.expected = 0
+        if left > 0 and self.cap.offset and self.ct.rows == ROWS_KEEP and not self.count:
+            self.rows.expected = self.rows.used + <size_t>(
+                1.06 * left * self.input.packets / self.cap.offset
+            )
 
     cdef int disown(self) except -1:
         """Let go of packet columns that readers hold and that longer copies have replaced."""

@@ -76,6 +76,7 @@ cdef struct packet_rows:
     uint8_t shared[N_PACKET_COLUMNS]  # a reader holds it, and frees it: never moved
     size_t used
     size_t room
+    size_t expected  # rows there will be, as far as one can tell
 
 
 cdef inline uint8_t column_size(int column) noexcept nogil:
@@ -305,9 +306,8 @@ cdef inline void depart_rest(const conntrack *ct, departed *gone) noexcept nogil
         i = link_at(ct, i).next[IDLE]
 
 
-cdef inline int packet_rows_grow(packet_rows *rows) noexcept nogil:
-    """Room for twice as many; -1 without memory."""
-    cdef size_t room = rows.room * 2 if rows.room else PACKET_ROWS_MIN
+cdef inline int packet_rows_grow(packet_rows *rows, size_t room) noexcept nogil:
+    """Room for `room` rows; -1 without memory."""
     cdef size_t size
     cdef void *more
     cdef int i
@@ -357,8 +357,13 @@ cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) n
     cdef uint32_t *words
     cdef uint16_t *halves
     cdef uint8_t *octets
-    if row + n > rows.room and packet_rows_grow(rows):
-        return -1
+    if row + n > rows.room:
+        if not rows.room:
+            if packet_rows_grow(rows, PACKET_ROWS_MIN):
+                return -1
+        elif rows.expected <= 2 * rows.room or packet_rows_grow(rows, rows.expected):
+            if packet_rows_grow(rows, 2 * rows.room):
+                return -1
     wides = <int64_t *>rows.columns[P_PACKET] + row
     for i in range(n):
         wides[i] = b.packets[i]

@@ -90,13 +90,21 @@ void vkeep(void *p, size_t size)
 
 void *vgrow(void *p, size_t old, size_t size)
 {
+    void *more;
+
     if (!p)
         return vmalloc(size);
-    p = mremap(p, old, size, MREMAP_MAYMOVE);
-    if (p == MAP_FAILED)
+    more = take(size);
+    if (more) {
+        memcpy(more, p, old < size ? old : size);
+        vfree(p, old);
+        return more;
+    }
+    more = mremap(p, old, size, MREMAP_MAYMOVE);
+    if (more == MAP_FAILED)
         return NULL;
-    madvise(p, size, MADV_HUGEPAGE);
-    return p;
+    madvise(more, size, MADV_HUGEPAGE);
+    return more;
 }
 
 #else

@@ -382,6 +382,7 @@ class Run:
                 return
             finally:
                 self.blocked = False
+            conntrack.size = one.size or 0
             yield from self._feed(one)
             if conntrack.error is not None:
                 error = PcapError(one.name, *conntrack.error)

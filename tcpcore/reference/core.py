@@ -117,6 +117,7 @@ class Conntrack:
 
     def begin(self, file: int) -> None:
         """Start on a new input, which is number `file` in the column of that name."""
+        self.size = 0  # in bytes, where it is known: for an engine that makes room ahead
         self._file = file
         self._cap = Capture()
         self._input = Totals()
