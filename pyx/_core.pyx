@@ -21,6 +21,15 @@ from conntrack cimport (
     flow_frame_bytes,
 )
 from csum cimport tcpcore_isa, tcpcore_isa_select
+from dev cimport (
+    batch_clear,
+    batch_parse,
+    batch_receive,
+    batch_take,
+    totals,
+    totals_clear,
+    window,
+)
 from inet_hashtables cimport bucket
 from pcap cimport (
     NO_MEMORY,
@@ -59,7 +68,7 @@ from tcp cimport (
     flow_rest,
     flow_row,
 )
-from tcp_conntrack cimport BATCH, batch, conntrack_clear, conntrack_parse, tcp_conntrack_batch
+from tcp_conntrack cimport BATCH, batch
 from unaligned cimport cpu_to_be16, spin_trylock, spin_unlock
 
 cdef extern from "arrow.h":
@@ -195,19 +204,6 @@ cdef list columns_named(tuple known, names):
     return list(found)
 
 
-cdef struct totals:
-    int64_t packets
-    int64_t bytes
-    int64_t first_ns
-    int64_t last_ns
-
-
-cdef inline void totals_clear(totals *t) noexcept nogil:
-    t.packets = t.bytes = 0
-    t.first_ns = INT64_MAX
-    t.last_ns = INT64_MIN
-
-
 cdef class Conntrack:
     """Follows both ends of every connection of the captures that are fed to it."""
 
@@ -218,11 +214,8 @@ cdef class Conntrack:
     cdef list owners  # of the packet columns that are shared: a _Column each, else None
     cdef totals total
     cdef totals input
-    cdef uint64_t numbered  # frames seen, those outside the time window too
+    cdef window window
     cdef uint64_t count
-    cdef int64_t from_ns
-    cdef int64_t to_ns
-    cdef uint64_t time_clamped
     cdef int file
     cdef public int64_t size  # of the input in bytes, 0 where nobody knows: to make room ahead
     cdef bint want_packets
@@ -266,8 +259,8 @@ cdef class Conntrack:
         self.ct.bounded = bool(max_connections or expire_idle_ns or expire_closed_ns)
         self.ct.linked = self.ct.bounded or self.ct.rows != ROWS_KEEP
         self.want_packets = self.ct.want_fates = packets
-        self.from_ns = from_ns
-        self.to_ns = to_ns
+        self.window.from_ns = from_ns
+        self.window.to_ns = to_ns
         self.count = count
         self.ct.departed = <departed *>vzalloc(sizeof(departed))
         if self.ct.departed == NULL or conntrack_init(self.ct) or pcap_open(&self.cap):
@@ -341,8 +334,8 @@ cdef class Conntrack:
         cdef uint64_t limit
         cdef int found
         now.n = next.n = 0
-        conntrack_clear(now)
-        conntrack_clear(next)
+        batch_clear(now)
+        batch_clear(next)
         while True:
             limit = BATCH
             if self.count and self.count - self.total.packets < limit:
@@ -352,9 +345,9 @@ cdef class Conntrack:
                 consumed += pcap_index(
                     &self.cap, data + consumed, length - consumed, last.frames, <int>limit, &found
                 )
-            last.n = self.take(last.frames, last.packets, found)
-            conntrack_parse(self.ct, last)
-            if tcp_conntrack_batch(self.ct, now, next, last):
+            last.n = batch_take(last, found, &self.window, &self.input, &self.total)
+            batch_parse(self.ct, last)
+            if batch_receive(self.ct, now, next, last):
                 return -1
             if self.want_packets and packet_rows_write(&self.rows, now, self.file):
                 return -1
@@ -379,44 +372,6 @@ cdef class Conntrack:
             if not self.rows.shared[i]:
                 self.owners[i] = None
         return 0
-
-    cdef int take(self, frame *frames, uint64_t *packets, int n) noexcept nogil:
-        """Number the frames, leave out those of other times, sum the rest up; how many are left."""
-        cdef int64_t from_ns = self.from_ns, to_ns = self.to_ns, time_ns
-        cdef int64_t first_ns = self.input.first_ns, last_ns = self.input.last_ns
-        cdef uint64_t number = self.numbered, total = 0
-        cdef int i, m = 0, clamped = 0
-        if from_ns != INT64_MIN or to_ns != INT64_MAX:
-            for i in range(n):
-                number += 1
-                time_ns = frames[i].time_ns
-                if time_ns < from_ns or (time_ns >= to_ns and to_ns != INT64_MAX):
-                    continue
-                frames[m] = frames[i]
-                packets[m] = number
-                m += 1
-            n = m
-        else:
-            for i in range(n):
-                packets[i] = number + i + 1
-            number += n
-        for i in range(n):
-            time_ns = frames[i].time_ns
-            total += frames[i].wirelen
-            first_ns = min(first_ns, time_ns)
-            last_ns = max(last_ns, time_ns)
-            clamped += frames[i].clamped
-        self.numbered = number
-        self.time_clamped += clamped
-        self.input.packets += n
-        self.input.bytes += total
-        self.input.first_ns = first_ns
-        self.input.last_ns = last_ns
-        self.total.packets += n
-        self.total.bytes += total
-        self.total.first_ns = min(self.total.first_ns, first_ns)
-        self.total.last_ns = max(self.total.last_ns, last_ns)
-        return n
 
     @property
     def done(self):
@@ -501,7 +456,7 @@ cdef class Conntrack:
                 "bad_tcp_checksums": (gone.bad_checksum[0], gone.bad_checksum[1]),
                 "evicted": self.ct.evicted,
                 "expired": self.ct.expired,
-                "time_clamped": self.time_clamped,
+                "time_clamped": self.total.clamped,
                 "live": self.ct.live,
                 "counters": [self.ct.net.mib[i] for i in range(NR_MIBS)],
             }

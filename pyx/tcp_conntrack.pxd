@@ -1,13 +1,12 @@
-# Both ends of every connection, batch by batch: accounting and the judge.
+# Both ends of every connection, segment by segment: accounting and the judge.
 # Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from conntrack cimport *
 from inet_hashtables cimport *
-from ip_input cimport ip_rcv
 from net cimport net
 from pcap cimport frame
-from secure_seq cimport SIPHASH_LANES, siphash_lanes
+from secure_seq cimport SIPHASH_LANES
 from tcb cimport (
     TCB_KNOWN,
     tcb_pull,
@@ -19,7 +18,7 @@ from tcb cimport (
     tcp_shift,
 )
 from tcp cimport *
-from unaligned cimport held, prefetch, prefetchw
+from unaligned cimport held
 
 cdef enum:
     BATCH = 16  # frames that go through the stages together
@@ -531,88 +530,3 @@ cdef inline void conntrack_fate(
         fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
     ) == (OPT_ISN | OPT_WSCALE):
         out.window <<= fl.ends[side].shift
-
-
-cdef inline void no_segment(fate *out, segment *th) noexcept nogil:
-    """What the columns say of a frame that is none."""
-    out.conn = -1
-    out.dir = -1
-    out.verdict = 0
-    out.window = 0
-    th.seq = th.ack = 0
-    th.flags = 0
-    th.payload_len = 0
-
-
-cdef inline void conntrack_clear(batch *b) noexcept nogil:
-    """Let what is behind the last frame of a batch be no segments."""
-    cdef int i
-    for i in range(b.n, BATCH):
-        b.segs[i].ip = 0
-
-
-cdef inline void conntrack_parse(conntrack *ct, batch *b) noexcept nogil:
-    """First stage: frames to segments and their hashes."""
-    cdef uint64_t words4[2][SIPHASH_LANES]
-    cdef uint64_t words6[5][SIPHASH_LANES]
-    cdef uint64_t hashes[SIPHASH_LANES]
-    cdef segment *th
-    cdef int i, n4 = 0, n6 = 0
-    cdef uint8_t drop
-    for i in range(b.n):
-        th = <segment *>held(&b.segs[i])
-        drop = ip_rcv(&ct.net, &b.frames[i], th)
-        if drop:
-            ct.drops[drop] += 1
-            th.ip = 0
-            b.fates[i].drop = drop
-            if ct.want_fates:
-                no_segment(&b.fates[i], th)
-        elif th.ip == 4:
-            flow_words4(th.acookie, th.ports, &words4[0][i])
-            n4 += 1
-        else:
-            flow_words6(th.addrs, th.ports, &words6[0][i])
-            n6 += 1
-    conntrack_clear(b)
-    ct.tcp_segments += n4 + n6
-    ct.net.mib[TCP_INSEGS] += n4 + n6
-    if n4:
-        siphash_lanes(ct.key, words4, 2, b.hashes, b.n)
-    if n6:
-        siphash_lanes(ct.key, words6, 5, hashes, b.n)
-        for i in range(b.n):
-            if b.segs[i].ip == 6:
-                b.hashes[i] = hashes[i]
-
-
-cdef inline void conntrack_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
-    """Third stage: the flow that a segment belongs to, by its tag, is sent for."""
-    cdef uint32_t guess = inet_lookup_tag(&ct.table, b.hashes[i] >> 32)
-    if guess == 0:
-        b.flows[i] = NULL
-        return
-    guess -= 1
-    b.guesses[i] = guess
-    b.flows[i] = flow_at(ct, guess)
-    prefetchw(b.flows[i])
-    prefetchw(&b.flows[i].ends[1])
-    if b.segs[i].flags & TCPHDR_SYN:
-        prefetchw(rest_at(ct, guess))
-
-
-cdef inline int tcp_conntrack_batch(
-    conntrack *ct, batch *now, batch *next, batch *last
-) noexcept nogil:
-    """Fourth stage for `now`, segment by segment; beside each, one of `next` in the third stage and
-    one of `last` in the second, which sends for its bucket. So lines have a batch's time to come,
-    and never more are under way than a core can wait for. -1 without memory."""
-    cdef int i
-    next.releases = ct.releases
-    for i in range(BATCH):
-        prefetch(&ct.table.buckets[inet_home(&ct.table, last.hashes[i] >> 32)])
-        if next.segs[i].ip:
-            conntrack_prefetch(ct, next, i)
-        if now.segs[i].ip and tcp_conntrack(ct, now, i):
-            return -1
-    return 0

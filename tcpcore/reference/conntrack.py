@@ -15,11 +15,10 @@ from .tcp import (
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
-    TCPHDR_ACK,
-    TCPHDR_SYN,
     Drop,
     Flow,
     Segment,
+    tcp_is_synack,
 )
 
 # What becomes of connections' rows: every one stays; those that ended wait to be handed out; none
@@ -160,7 +159,7 @@ def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
         conntrack_evict(ct)
     flow = Flow()
     flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.saddr, th.daddr, th.sport, th.dport
-    if th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN | TCPHDR_ACK:
+    if tcp_is_synack(th):
         flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.daddr, th.saddr, th.dport, th.sport
     flow.ip = th.ip
     flow.first_ns = flow.last_ns = time_ns

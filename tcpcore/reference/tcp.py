@@ -279,6 +279,10 @@ class Segment:
         self.bad = 0  # Bad
 
 
+def tcp_is_synack(th: Segment) -> bool:
+    return th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN | TCPHDR_ACK
+
+
 class End:
     """One end of a followed connection: the judge's state, then what its segments counted."""
 
