@@ -364,7 +364,11 @@ TWINS = sorted(modules(REFERENCE, ".py").keys() & modules(PYX, ".pxd").keys())
 
 
 def test_twins_have_the_same_files() -> None:
-    compiled = {path.stem.lstrip("_") for path in PYX.glob("*.p[xy]*")} - {"dev", "slab", "unaligned"}
+    compiled = {path.stem.lstrip("_") for path in PYX.glob("*.p[xy]*")} - {
+        "dev",
+        "slab",
+        "unaligned",
+    }
     assert compiled == modules(REFERENCE, ".py").keys() - {"__init__"}
 
 

@@ -18,7 +18,9 @@ def _ordered(saddr: bytes, daddr: bytes, sport: int, dport: int) -> bytes:
 def _rank(end: tuple[bytes, bytes]) -> tuple[int, bytes | int]:
     """Order two ends as the compiled engine does, for which this is cheapest."""
     addr, port = end
-    return int.from_bytes(port, "little"), int.from_bytes(addr, "little") if len(addr) == 4 else addr
+    return int.from_bytes(port, "little"), int.from_bytes(addr, "little") if len(
+        addr
+    ) == 4 else addr
 
 
 def flow_hash(key: bytes, saddr: bytes, daddr: bytes, sport: int, dport: int) -> int:
