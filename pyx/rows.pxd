@@ -35,7 +35,7 @@ from tcp cimport (
     segment,
 )
 from tcp_conntrack cimport batch, fate, flow_completeness
-from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped
+from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped, stream_copy, stream_end
 
 # In the order of tcpcore/columns.py; core has the names.
 cdef enum:  # Column
@@ -231,7 +231,9 @@ cdef inline void fill_rows(
     Without `places` a flow's index is its number.
     """
     cdef row_source rows[ROWS_BLOCK]
+    cdef uint8_t values[ROWS_BLOCK * 16]
     cdef flow_row *row
+    cdef size_t size
     cdef uint64_t begin = 0
     cdef uint32_t index
     cdef int i, k, m
@@ -254,8 +256,11 @@ cdef inline void fill_rows(
             rows[i].rest = rest_at(ct, index)
             rows[i].addrs = addrs_of(ct, rows[i].fl, index)
         for k in range(wanted):
-            fill(columns[k], rows, m, out[k] + begin * column_size(columns[k]))
+            size = column_size(columns[k])
+            fill(columns[k], rows, m, values)
+            stream_copy(out[k] + begin * size, values, m * size)
         begin += m
+    stream_end()
 
 
 cdef inline int by_conn(const void *a, const void *b) noexcept nogil:
