@@ -467,7 +467,9 @@ cdef inline int conntrack_follow(
         if index < 0:
             return -1
         fl = flow_at(ct, <uint32_t>index)
-        side = tcp_is_synack(th)
+        side = 0
+        if tcp_is_synack(th):  # from b, unless its ends are one and the same
+            side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
         verdict |= CT_NEW
     if (
         verdict & CT_NEW

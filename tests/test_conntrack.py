@@ -107,6 +107,15 @@ def test_who_is_a(engine: ModuleType, first: Step, a: int) -> None:
     assert [packet["dir"] for packet in seen.packets] == [side, a, 1 ^ a]
 
 
+@pytest.mark.parametrize("flags", [SYN, SYN | ACK, ACK])
+@pytest.mark.parametrize("address", ["10.0.0.1", "2001:db8::1"])
+def test_both_ends_are_one(engine: ModuleType, address: str, flags: int) -> None:
+    """What a socket that is connected to itself sends goes from a to b, whatever comes first."""
+    ends = (address, address, 5, 5)
+    seen = Seen(engine, timed(*(capgen.frame(*ends, flags=f, seq=9) for f in (flags, ACK))))
+    assert [(packet["conn"], packet["dir"]) for packet in seen.packets] == [(0, 0), (0, 0)]
+
+
 def test_mapped_addresses_are_others(engine: ModuleType) -> None:
     """::ffff:10.0.0.1 is not 10.0.0.1."""
     six = ("::ffff:10.0.0.1", "::ffff:10.0.0.2", 40000, 80)
