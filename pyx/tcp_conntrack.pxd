@@ -398,6 +398,7 @@ cdef inline bint conntrack_predict(
         or th.opts & ~e.opts
         or th.seq != snd.snd_nxt
         or not tcp_predicted(rcv, th)
+        or time_ns < fl.last_ns
         or <uint64_t>time_ns - <uint64_t>fl.last_ns > TS_RECENT_STALE_NS
         or packets == 0
         or frame_bytes < wirelen
