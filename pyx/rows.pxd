@@ -362,6 +362,8 @@ cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) n
     cdef uint32_t *words
     cdef uint16_t *halves
     cdef uint8_t *octets
+    if n == 0:
+        return 0
     if row + n > rows.room:
         if not rows.room:
             if packet_rows_grow(rows, PACKET_ROWS_MIN):
