@@ -206,9 +206,36 @@ cdef inline sock_queue *conntrack_sock(const conntrack *ct, uint32_t index) noex
 
 
 cdef inline void conntrack_close(conntrack *ct, uint32_t index) noexcept nogil:
-    """A flow has closed, or is followed no more."""
+    """A flow has closed: its records are among the first to be given up."""
     if conntrack_sock(ct, index) != NULL:
         sk_close(&ct.queues, sock_of(ct, index)[0])
+
+
+cdef inline void conntrack_unlink(conntrack *ct, uint32_t index) noexcept nogil:
+    """A flow is followed no more; what is known of acknowledgments stays with its records."""
+    cdef sock_queue *sk = conntrack_sock(ct, index)
+    cdef int side
+    if sk == NULL:
+        return
+    for side in range(2):
+        sk.sides[side].una = flow_at(ct, index).ends[side].tcb.snd_una
+    sk.live = 0
+    sk_close(&ct.queues, sock_of(ct, index)[0])
+
+
+cdef inline uint32_t conntrack_una(
+    const conntrack *ct, const sock_queue *sk, int side
+) noexcept nogil:
+    """What the peer has acknowledged of a direction."""
+    return flow_at(ct, sk.flow).ends[side].tcb.snd_una if sk.live else sk.sides[side].una
+
+
+cdef inline bint queue_takes(uint8_t drop) noexcept nogil:
+    """True for what a receiver took or had, or may have taken all the same: not what is damaged,
+    and not what nobody was there for."""
+    return not (
+        drop == IP_CSUM or drop == TCP_CSUM or drop == TCP_BAD_DOFF or drop == TCP_CLOSED
+    )
 
 
 cdef inline int conntrack_queue(
@@ -221,8 +248,7 @@ cdef inline int conntrack_queue(
     uint32_t verdict,
     uint8_t drop,
 ) noexcept nogil:
-    """Record where a segment's payload lies, if its receiver took it or has it; -1 without memory.
-    """
+    """Record where a segment's payload lies, if it may be of the stream; -1 without memory."""
     cdef queue_pool *pool = &ct.queues
     cdef const uint8_t *payload
     cdef uint32_t caplen = 0
@@ -235,12 +261,12 @@ cdef inline int conntrack_queue(
         if sock_of(ct, index)[0] == <uint32_t>QUEUE_NONE and (
             th.payload_len or th.flags & TCPHDR_FIN
         ):
-            made = sk_alloc(pool, link_at(ct, index).conn if ct.linked else index)
+            made = sk_alloc(pool, link_at(ct, index).conn if ct.linked else index, index)
             if made < 0:
                 return -1
             sock_of(ct, index)[0] = <uint32_t>made
         sk = conntrack_sock(ct, index)
-        if sk != NULL and (drop == 0 or drop == TCP_OLD_DATA) and not th.flags & TCPHDR_RST:
+        if sk != NULL and not th.flags & TCPHDR_RST and queue_takes(drop):
             if not sk.sides[side].begun:
                 queue_begin(
                     &sk.sides[side],
@@ -252,7 +278,13 @@ cdef inline int conntrack_queue(
             if skip < at.caplen:  # what is not in the frame was not captured
                 caplen = min(th.payload_len, <uint32_t>(at.caplen - skip))
             if tcp_data_queue(
-                pool, &sk.sides[side], th, verdict, at.offset + <int64_t>skip, caplen
+                pool,
+                &sk.sides[side],
+                th,
+                verdict,
+                drop != 0 and drop != TCP_OLD_DATA,
+                at.offset + <int64_t>skip,
+                caplen,
             ):
                 return -1
     if is_closed(fl.ends[0].tcb.state) and is_closed(fl.ends[1].tcb.state):
@@ -270,7 +302,7 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
     ct.live -= 1
     ct.releases += 1
     if ct.queues.on:
-        conntrack_close(ct, index)
+        conntrack_unlink(ct, index)
     if not ct.linked:
         return 0
     queue_take(ct, &ct.idle, IDLE, index)

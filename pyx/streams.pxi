@@ -6,7 +6,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from tcp_queue cimport queue_pool, sk_find, sk_index, sock_at
+from conntrack cimport conntrack_una
+from tcp_queue cimport queue_pool, sk_find, sk_index, skb_queue, sock_at, sock_queue
 from tcp_recvmsg cimport (
     piece,
     pieces_sort,
@@ -61,7 +62,8 @@ cdef class Gather:
         cdef Py_buffer view
         cdef const int64_t *wanted
         cdef uint32_t i, n
-        cdef int failed = 0
+        cdef const sock_queue *sk
+        cdef int failed = 0, side
         if self.plan.streams != NULL:
             raise RuntimeError("a Gather is made once")
         if overlap not in OVERLAPS:
@@ -86,14 +88,13 @@ cdef class Gather:
                     for i in range(n):
                         if failed:
                             break
+                        side = <int>(wanted[i] & 1)
+                        sk = sk_find(&conntrack.ct.queues, <uint64_t>wanted[i] >> 1)
                         failed = plan_stream(
                             &self.plan,
                             &conntrack.ct.queues,
-                            sk_find(
-                                &conntrack.ct.queues,
-                                <uint64_t>wanted[i] >> 1,
-                                <int>(wanted[i] & 1),
-                            ),
+                            <const skb_queue *>&sk.sides[side] if sk != NULL else NULL,
+                            conntrack_una(conntrack.ct, sk, side) if sk != NULL else 0,
                         )
                 if failed:
                     raise MemoryError("no memory to put streams in order")

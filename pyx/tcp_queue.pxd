@@ -12,7 +12,9 @@ cdef enum:
     QUEUE_EPOCH = 4  # times 2**32, which numbers begin above, so that none is below 0
     QUEUE_LOWEST = 1 << 30  # no window is wider: nothing so far below is of this stream
     SKB_SIZE = 32  # bytes of a record, and of a connection's two lists, as the budget counts them
-    SOCK_SIZE = 120
+    SOCK_SIZE = 136
+    SKB_DOUBTFUL = 1 << 31  # beside `file`: state refused it, so it counts if it was acknowledged
+    SKB_OVERWINDOW = 1 << 30  # besides: or if nothing is missing before it
 
 cdef enum:  # Which
     QUEUE_OPEN = 0  # by their first record
@@ -25,7 +27,7 @@ cdef struct skb:
     uint32_t caplen  # bytes captured
     uint32_t length  # bytes sent
     uint32_t prev  # the record before it
-    uint32_t file
+    uint32_t file  # number of the input; SKB_DOUBTFUL, SKB_OVERWINDOW
 
 # One direction's records, in the order of capture.
 cdef struct skb_queue:
@@ -36,6 +38,7 @@ cdef struct skb_queue:
     uint32_t head
     uint32_t tail
     uint32_t records
+    uint32_t una  # what the peer had acknowledged, once the flow is gone
     uint8_t begun
     uint8_t syn  # base is the number after a SYN
     uint8_t tangled  # a segment begins below the highest end
@@ -46,8 +49,10 @@ cdef struct sock_queue:
     uint64_t conn
     uint32_t prev
     uint32_t next
+    uint32_t flow  # while it is `live`
     uint8_t which  # Which
     uint8_t given_up
+    uint8_t live
 
 # Where those of a connection are.
 cdef struct sock_place:
@@ -166,7 +171,7 @@ cdef inline void sk_prune(queue_pool *pool) noexcept nogil:
     pool.given_up += 1
 
 
-cdef inline int64_t sk_alloc(queue_pool *pool, uint64_t conn) noexcept nogil:
+cdef inline int64_t sk_alloc(queue_pool *pool, uint64_t conn, uint32_t flow) noexcept nogil:
     """Room for the records of one more connection: its index, -1 without memory."""
     cdef uint32_t index = pool.spare_sock
     cdef sock_queue *sk
@@ -181,6 +186,8 @@ cdef inline int64_t sk_alloc(queue_pool *pool, uint64_t conn) noexcept nogil:
     sk = sock_at(pool, index)
     memset(sk, 0, sizeof(sock_queue))
     sk.conn = conn
+    sk.flow = flow
+    sk.live = 1
     sk.sides[0].head = sk.sides[0].tail = QUEUE_NONE
     sk.sides[1].head = sk.sides[1].tail = QUEUE_NONE
     sk.sides[0].fin = sk.sides[1].fin = -1
@@ -206,18 +213,20 @@ cdef inline int tcp_data_queue(
     skb_queue *q,
     const segment *th,
     uint32_t verdict,
+    bint doubtful,
     int64_t place,
     uint32_t caplen,
 ) noexcept nogil:
-    """Record a segment, `caplen` bytes of whose payload lie at `place`. -1 without memory."""
+    """Record a segment, `caplen` bytes of whose payload lie at `place`; `doubtful` if state refused
+    it. -1 without memory."""
     cdef int64_t seq = seq_unwrap(q.last, th.seq + ((th.flags & TCPHDR_SYN) != 0))
-    cdef bint old = (verdict & TCB_OLD) != 0
+    cdef bint old = doubtful or verdict & TCB_OLD
     cdef uint32_t index
     cdef skb *made
     if th.flags & TCPHDR_SYN and not q.syn and not old:
         q.base = seq
         q.syn = 1
-    if seq < q.base and not (q.syn and verdict & (TCB_OLD | TCB_PARTIAL)):
+    if seq < q.base and not doubtful and not (q.syn and verdict & (TCB_OLD | TCB_PARTIAL)):
         if q.base - seq > QUEUE_LOWEST:
             return 0
         q.base = seq  # captured late, or not what the SYN had promised
@@ -240,6 +249,10 @@ cdef inline int tcp_data_queue(
     made.length = th.payload_len
     made.prev = q.tail  # backwards, since the record before is no longer in the cache
     made.file = pool.file
+    if doubtful:
+        made.file |= <uint32_t>SKB_DOUBTFUL
+        if verdict & TCB_OVERWINDOW:
+            made.file |= SKB_OVERWINDOW
     if q.tail == <uint32_t>QUEUE_NONE:
         q.head = index
     q.tail = index
@@ -277,8 +290,8 @@ cdef inline int sk_index(queue_pool *pool) noexcept nogil:
     return 0
 
 
-cdef inline const skb_queue *sk_find(const queue_pool *pool, uint64_t conn, int side) noexcept nogil:
-    """The records of one direction, by the index; NULL if there are none."""
+cdef inline const sock_queue *sk_find(const queue_pool *pool, uint64_t conn) noexcept nogil:
+    """The records of a connection, by the index; NULL if there are none."""
     cdef uint64_t low = 0, high = pool.live_socks, middle
     while low < high:
         middle = low + (high - low) // 2
@@ -288,4 +301,4 @@ cdef inline const skb_queue *sk_find(const queue_pool *pool, uint64_t conn, int 
             high = middle
     if low == pool.live_socks or pool.index[low].conn != conn:
         return NULL
-    return &sock_at(pool, pool.index[low].sock).sides[side]
+    return sock_at(pool, pool.index[low].sock)

@@ -4,7 +4,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memset
-from tcp_queue cimport QUEUE_NONE, queue_pool, skb, skb_at, skb_queue
+from tcp cimport after
+from tcp_queue cimport SKB_DOUBTFUL, SKB_OVERWINDOW, queue_pool, skb, skb_at, skb_queue
 
 cdef enum:  # Overlap
     OVERLAP_FIRST = 0
@@ -45,6 +46,8 @@ cdef struct span:
     int64_t start  # of what is left of it, where that can move (BSD)
     uint32_t file
     uint32_t order  # in the capture
+    bint doubtful  # state refused it
+    bint loose  # and nobody acknowledged it
 
 # What the capture holds of streams: for each piece where it lies and where it goes.
 cdef struct recv_plan:
@@ -168,7 +171,9 @@ cdef inline void overlap_place(
     cdef int64_t owner
     for k in range(begin, end):
         owner = owners[k]
-        if owner < 0 or overlap == OVERLAP_LAST:
+        if owner >= 0 and spans[owner].doubtful != spans[one].doubtful:
+            wins = spans[owner].doubtful
+        elif owner < 0 or overlap == OVERLAP_LAST:
             wins = True
         elif overlap == OVERLAP_FIRST or k < delivered:
             wins = False
@@ -269,7 +274,7 @@ cdef inline int overlap_emit(
 
 
 cdef inline uint32_t queue_spans(
-    const queue_pool *pool, const skb_queue *q, span *spans, int64_t *end
+    const queue_pool *pool, const skb_queue *q, uint32_t una, span *spans, int64_t *end
 ) noexcept nogil:
     """The captured parts of a direction's records, in order of capture; `end` is the stream's."""
     cdef uint32_t at = q.tail, i = q.records, n = 0
@@ -281,13 +286,18 @@ cdef inline uint32_t queue_spans(
         spans[i].seq = one.seq
         spans[i].end = one.seq + one.caplen
         spans[i].place = one.place
-        spans[i].file = one.file
+        spans[i].file = one.file & (SKB_OVERWINDOW - 1)
         spans[i].order = i
-        top = max(top, one.seq + one.length)
+        spans[i].doubtful = (one.file & SKB_DOUBTFUL) != 0
+        spans[i].loose = spans[i].doubtful and after(<uint32_t>(one.seq + one.length), una)
+        if not spans[i].loose:
+            top = max(top, one.seq + one.length)
+        elif not one.file & SKB_OVERWINDOW:
+            spans[i].end = one.seq
         at = one.prev
     end[0] = max(q.fin, q.base) if q.fin >= 0 else top
     for i in range(q.records):
-        if spans[i].end > end[0]:
+        if q.fin >= 0 and spans[i].end > end[0]:
             spans[i].end = end[0]  # nothing lies behind a FIN
         if spans[i].seq < q.base:
             spans[i].place += q.base - spans[i].seq
@@ -310,8 +320,12 @@ cdef inline int plan_spans(
     if tangled:
         qsort(spans, n, sizeof(span), by_seq)
     while i < n:
-        if spans[i].seq > next and plan_gap(plan, next - base, spans[i].seq - next):
-            return -1
+        if spans[i].seq > next:
+            if spans[i].loose:
+                i += 1
+                continue
+            if plan_gap(plan, next - base, spans[i].seq - next):
+                return -1
         first = i
         end = spans[i].end
         overlaps = False
@@ -344,9 +358,10 @@ cdef inline int plan_spans(
 
 
 cdef inline int plan_stream(
-    recv_plan *plan, const queue_pool *pool, const skb_queue *q
+    recv_plan *plan, const queue_pool *pool, const skb_queue *q, uint32_t una
 ) noexcept nogil:
-    """Add one direction, of NULL an empty one; -1 without memory."""
+    """Add one direction, of which the peer acknowledged what is below `una`; of NULL an empty one.
+    -1 without memory."""
     cdef stream *made = &plan.streams[plan.n_streams]
     cdef span *spans
     cdef int64_t end
@@ -358,7 +373,7 @@ cdef inline int plan_stream(
         spans = <span *>malloc((q.records + 1) * sizeof(span))
         if spans == NULL:
             return -1
-        n = queue_spans(pool, q, spans, &end)
+        n = queue_spans(pool, q, una, spans, &end)
         failed = plan_spans(plan, spans, n, q.tangled, q.base, end)
         free(spans)
     made.length = plan.at - made.start

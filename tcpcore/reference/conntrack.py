@@ -115,31 +115,37 @@ def depart(gone: Departed, flow: Flow) -> None:
 
 
 def conntrack_close(ct: Tracker, flow: Flow) -> None:
-    """A flow has closed, or is followed no more."""
+    """A flow has closed: its records are among the first to be given up."""
     sk_close(ct.queues, flow.conn)
+
+
+def queue_takes(drop: int) -> bool:
+    """True for what a receiver took or had, or may have taken all the same: not what is damaged,
+    and not what nobody was there for."""
+    return drop not in (Drop.IP_CSUM, Drop.TCP_CSUM, Drop.TCP_BAD_DOFF, Drop.TCP_CLOSED)
 
 
 def conntrack_queue(
     ct: Tracker, flow: Flow, side: int, th: Segment, frame: Frame, verdict: int, drop: int
 ) -> None:
-    """Record where a segment's payload lies, if its receiver took it or has it."""
+    """Record where a segment's payload lies, if it may be of the stream."""
     pool, conn = ct.queues, flow.conn
     if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN):
         while sk_rmem_full(pool) and (pool.open or pool.closed):
             sk_prune(pool)
         queue = sk_find(pool, conn, side)
         if queue is None and conn not in pool.gone and (th.payload_len or th.flags & TCPHDR_FIN):
-            sk_alloc(pool, conn)
+            sk_alloc(pool, flow)
             queue = sk_find(pool, conn, side)
-        taken = drop in (0, Drop.TCP_OLD_DATA) and not th.flags & TCPHDR_RST
-        if queue is not None and taken:
+        if queue is not None and not th.flags & TCPHDR_RST and queue_takes(drop):
             if not queue.begun:
                 end = flow.ends[side]
                 queue_begin(queue, end.isn, end.opts & Opt.OPT_ISN != 0)
             start, offset, caplen = frame
             skip = th.transport_header + 4 * th.doff - start
             caplen = max(min(th.payload_len, caplen - skip), 0)  # what is cut was not captured
-            tcp_data_queue(pool, queue, th, verdict, offset + skip, caplen)
+            doubtful = drop not in (0, Drop.TCP_OLD_DATA)
+            tcp_data_queue(pool, queue, th, verdict, doubtful, offset + skip, caplen)
     states = (end.tcb.state for end in flow.ends)
     if all(state in CLOSED_STATES for state in states):
         conntrack_close(ct, flow)

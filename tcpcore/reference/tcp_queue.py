@@ -5,35 +5,48 @@ Linux: net/ipv4/tcp_input.c (tcp_data_queue_ofo).  RFC 9293 3.4; docs/streams.md
 
 from __future__ import annotations
 
-from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Segment, Verdict
+from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Flow, Segment, Tcb, Verdict
 
 QUEUE_EPOCH = 4  # times 2**32, which numbers begin above, so that none is below 0
 QUEUE_LOWEST = 1 << 30  # no window is wider: nothing so far below is of this stream
 SKB_SIZE = 32  # bytes of a record, and of a connection's two lists, as the budget counts them
-SOCK_SIZE = 120
+SOCK_SIZE = 136
 
 TCB_OLD, TCB_PARTIAL = int(Verdict.TCB_OLD), int(Verdict.TCB_PARTIAL)
+TCB_OVERWINDOW = int(Verdict.TCB_OVERWINDOW)
 
 
 class Skb:
     """One segment's payload; the low half of `seq` is the sequence number."""
 
-    __slots__ = ("seq", "place", "caplen", "length", "file")
+    __slots__ = ("seq", "place", "caplen", "length", "file", "doubtful", "overwindow")
 
-    def __init__(self, seq: int, place: int, caplen: int, length: int, file: int) -> None:
+    def __init__(
+        self,
+        seq: int,
+        place: int,
+        caplen: int,
+        length: int,
+        file: int,
+        doubtful: bool,
+        overwindow: bool,
+    ) -> None:
         self.seq = seq  # of its first byte, unwrapped
         self.place = place  # of its first byte in the (decompressed) input
         self.caplen = caplen  # bytes captured
         self.length = length  # bytes sent
         self.file = file
+        self.doubtful = doubtful  # state refused it, so it counts if it was acknowledged
+        self.overwindow = overwindow  # or if nothing is missing before it
 
 
 class SkbQueue:
     """One direction's records, in the order of capture."""
 
-    __slots__ = ("base", "last", "fin", "skbs", "begun", "syn")
+    __slots__ = ("base", "last", "fin", "skbs", "begun", "syn", "tcb")
 
-    def __init__(self) -> None:
+    def __init__(self, tcb: Tcb) -> None:
+        self.tcb = tcb  # of the end that sends it
         self.base = 0  # number of the stream's first byte
         self.last = 0  # where the last segment in it ended: numbers are unwrapped by it
         self.fin = -1  # number of the FIN
@@ -83,9 +96,10 @@ def sk_prune(pool: QueuePool) -> None:
     pool.given_up += 1
 
 
-def sk_alloc(pool: QueuePool, conn: int) -> None:
+def sk_alloc(pool: QueuePool, flow: Flow) -> None:
     """Room for the records of one more connection."""
-    pool.open[conn] = SkbQueue(), SkbQueue()
+    a, b = flow.ends
+    pool.open[flow.conn] = SkbQueue(a.tcb), SkbQueue(b.tcb)
 
 
 def sk_find(pool: QueuePool, conn: int, side: int) -> SkbQueue | None:
@@ -108,15 +122,22 @@ def queue_begin(queue: SkbQueue, isn: int, syn: bool) -> None:
 
 
 def tcp_data_queue(
-    pool: QueuePool, queue: SkbQueue, th: Segment, verdict: int, place: int, caplen: int
+    pool: QueuePool,
+    queue: SkbQueue,
+    th: Segment,
+    verdict: int,
+    doubtful: bool,
+    place: int,
+    caplen: int,
 ) -> None:
-    """Record a segment, `caplen` bytes of whose payload lie at `place`."""
-    old = verdict & TCB_OLD != 0
+    """Record a segment, `caplen` bytes of whose payload lie at `place`; `doubtful` if refused."""
+    old = doubtful or verdict & TCB_OLD != 0
+    partial = verdict & (TCB_OLD | TCB_PARTIAL)
     seq = seq_unwrap(queue.last, th.seq + (th.flags & TCPHDR_SYN != 0))
     if th.flags & TCPHDR_SYN and not queue.syn and not old:
         queue.base = seq
         queue.syn = True
-    if seq < queue.base and not (queue.syn and verdict & (TCB_OLD | TCB_PARTIAL)):
+    if seq < queue.base and not doubtful and not (queue.syn and partial):
         if queue.base - seq > QUEUE_LOWEST:
             return
         queue.base = seq  # captured late, or not what the SYN had promised
@@ -126,7 +147,9 @@ def tcp_data_queue(
         queue.fin = end
     if th.payload_len == 0:
         return
-    queue.skbs.append(Skb(seq, place, caplen, th.payload_len, pool.file))
+    overwindow = verdict & TCB_OVERWINDOW != 0
+    made = Skb(seq, place, caplen, th.payload_len, pool.file, doubtful, overwindow)
+    queue.skbs.append(made)
     pool.live_skbs += 1
     if not old:
         queue.last = end

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .tcp import MASK32, after
 from .tcp_queue import SkbQueue
 
 OVERLAP_FIRST = 0
@@ -25,15 +26,26 @@ Piece = tuple[int, int, int, int, int]
 class Span:
     """The captured part of one record, inside its stream."""
 
-    __slots__ = ("seq", "end", "place", "start", "file", "order")
+    __slots__ = ("seq", "end", "place", "start", "file", "order", "doubtful", "loose")
 
-    def __init__(self, seq: int, end: int, place: int, file: int, order: int) -> None:
+    def __init__(
+        self,
+        seq: int,
+        end: int,
+        place: int,
+        file: int,
+        order: int,
+        doubtful: bool,
+        loose: bool,
+    ) -> None:
         self.seq = seq
         self.end = end
         self.place = place
         self.start = seq  # of what is left of it, where that can move (BSD)
         self.file = file
         self.order = order  # in the capture
+        self.doubtful = doubtful  # state refused it
+        self.loose = loose  # and nobody acknowledged it
 
 
 class Plan:
@@ -84,7 +96,9 @@ def overlap_place(
     first = True
     for k in range(begin, end):
         owner = owners[k]
-        if owner is None or overlap == OVERLAP_LAST:
+        if owner is not None and owner.doubtful != one.doubtful:
+            wins = owner.doubtful
+        elif owner is None or overlap == OVERLAP_LAST:
             wins = True
         elif overlap == OVERLAP_FIRST or k < delivered:
             wins = False
@@ -140,16 +154,27 @@ def overlap_emit(
 
 def queue_spans(queue: SkbQueue) -> tuple[list[Span], int]:
     """The captured parts of a direction's records in order of capture, and the stream's end."""
-    end = max((skb.seq + skb.length for skb in queue.skbs), default=queue.base)
-    end = max(end if queue.fin < 0 else queue.fin, queue.base)  # nothing lies behind a FIN
+    una = queue.tcb.snd_una
+    kept = []
+    end = queue.base
+    for skb in queue.skbs:
+        top = skb.seq + skb.length
+        loose = skb.doubtful and after(top & MASK32, una)
+        if not loose:
+            end = max(end, top)
+        if not loose or skb.overwindow:
+            kept.append((skb, loose))
+    if queue.fin >= 0:
+        end = max(queue.fin, queue.base)
     spans = []
-    for order, skb in enumerate(queue.skbs):
+    for order, (skb, loose) in enumerate(kept):
         seq = max(skb.seq, queue.base)
-        span = Span(
-            seq, min(skb.seq + skb.caplen, end), skb.place + seq - skb.seq, skb.file, order
-        )
-        if span.seq < span.end:
-            spans.append(span)
+        stop = skb.seq + skb.caplen
+        if queue.fin >= 0:
+            stop = min(stop, end)  # nothing lies behind a FIN
+        if seq < stop:
+            place = skb.place + seq - skb.seq
+            spans.append(Span(seq, stop, place, skb.file, order, skb.doubtful, loose))
     return spans, end
 
 
@@ -162,6 +187,9 @@ def plan_spans(plan: Plan, spans: list[Span], base: int, stream_end: int) -> Non
     i = 0
     while i < len(spans):
         if spans[i].seq > following:
+            if spans[i].loose:
+                i += 1
+                continue
             plan_gap(plan, following - base, spans[i].seq - following)
         first, end, overlaps = i, spans[i].end, False
         i += 1
