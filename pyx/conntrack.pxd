@@ -255,6 +255,7 @@ cdef inline int conntrack_queue(
     cdef int64_t made
     cdef uint64_t skip
     cdef sock_queue *sk
+    cdef const tcb *snd = &fl.ends[side].tcb
     if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN):
         while sk_rmem_full(pool) and pool.live_socks:
             sk_prune(pool)
@@ -283,6 +284,7 @@ cdef inline int conntrack_queue(
                 th,
                 verdict,
                 drop != 0 and drop != TCP_OLD_DATA,
+                snd.snd_una if snd.flags & TCB_SND else <uint32_t>sk.sides[side].last,
                 at.offset + <int64_t>skip,
                 caplen,
             ):

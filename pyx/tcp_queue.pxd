@@ -139,8 +139,7 @@ cdef inline bint sk_rmem_full(const queue_pool *pool) noexcept nogil:
 
 
 cdef inline void sk_prune(queue_pool *pool) noexcept nogil:
-    """Give up the records of one connection: that which closed first, else that which began first.
-    """
+    """Give up the records of a connection: the one that closed first, else that began first."""
     cdef uint32_t index = pool.heads[QUEUE_CLOSED]
     cdef sock_queue *sk
     cdef skb_queue *q
@@ -214,15 +213,18 @@ cdef inline int tcp_data_queue(
     const segment *th,
     uint32_t verdict,
     bint doubtful,
+    uint32_t una,
     int64_t place,
     uint32_t caplen,
 ) noexcept nogil:
     """Record a segment, `caplen` bytes of whose payload lie at `place`; `doubtful` if state refused
-    it. -1 without memory."""
-    cdef int64_t seq = seq_unwrap(q.last, th.seq + ((th.flags & TCPHDR_SYN) != 0))
+    it, `una` what its peer has acknowledged. -1 without memory."""
+    cdef int64_t seq
     cdef bint old = doubtful or verdict & TCB_OLD
     cdef uint32_t index
     cdef skb *made
+    q.last = max(q.last, seq_unwrap(q.last, una))
+    seq = seq_unwrap(q.last, th.seq + ((th.flags & TCPHDR_SYN) != 0))
     if th.flags & TCPHDR_SYN and not q.syn and not old:
         q.base = seq
         q.syn = 1

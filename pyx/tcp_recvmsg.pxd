@@ -4,8 +4,15 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memset
-from tcp cimport after
-from tcp_queue cimport SKB_DOUBTFUL, SKB_OVERWINDOW, queue_pool, skb, skb_at, skb_queue
+from tcp_queue cimport (
+    SKB_DOUBTFUL,
+    SKB_OVERWINDOW,
+    queue_pool,
+    seq_unwrap,
+    skb,
+    skb_at,
+    skb_queue,
+)
 
 cdef enum:  # Overlap
     OVERLAP_FIRST = 0
@@ -279,7 +286,7 @@ cdef inline uint32_t queue_spans(
     """The captured parts of a direction's records, in order of capture; `end` is the stream's."""
     cdef uint32_t at = q.tail, i = q.records, n = 0
     cdef const skb *one
-    cdef int64_t top = q.base
+    cdef int64_t top = q.base, acked = seq_unwrap(q.last, una)
     while i:
         i -= 1
         one = skb_at(pool, at)
@@ -289,7 +296,7 @@ cdef inline uint32_t queue_spans(
         spans[i].file = one.file & (SKB_OVERWINDOW - 1)
         spans[i].order = i
         spans[i].doubtful = (one.file & SKB_DOUBTFUL) != 0
-        spans[i].loose = spans[i].doubtful and after(<uint32_t>(one.seq + one.length), una)
+        spans[i].loose = spans[i].doubtful and one.seq + one.length > acked
         if not spans[i].loose:
             top = max(top, one.seq + one.length)
         elif not one.file & SKB_OVERWINDOW:

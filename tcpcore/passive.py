@@ -88,8 +88,7 @@ def replay(
     streams
         Note where payload lies, for `Replay.stream` and `Replay.streams`.
     stream_memory
-        Bytes these notes may take (default 1 GiB, 32 a segment). Above it those of the connection
-        that closed first are given up, then of the one whose first is oldest.
+        Bytes these notes may take (default 1 GiB, 32 a segment); docs/streams.md has who gives up.
     spool
         Bytes kept for streams of inputs that cannot be read again (default 1 GiB).
     progress

@@ -5,6 +5,7 @@ The engine knows where every payload lies (docs/streams.md); here the captures a
 
 from __future__ import annotations
 
+import io
 import operator
 import os
 from array import array
@@ -96,7 +97,7 @@ class Stream:
         return self._block
 
     def pieces(self, size: int = GROUP) -> Iterator[bytes]:
-        """`data` in pieces of at most `size` bytes, for streams that are large. Raises as `data`."""
+        """`data` in pieces of at most `size` bytes, for large streams. Raises as `data`."""
         streams = self._streams
         if streams.fill and self.length > streams.fill_max:
             raise ValueError(
@@ -299,7 +300,7 @@ class HasStreams:
     def streams(
         self, *, overlap: str = "first", fill: bool = False, fill_max: int | None = None
     ) -> Iterator[Stream]:
-        """Every stream that is not empty, in order of `conn`, 'ab' first: the quick way to read all.
+        """Every stream that is not empty, by `conn`, 'ab' first: the quick way to read all.
 
         Those given up to keep to `stream_memory` are left out (`summary` counts
         them). Parameters and errors as of `stream`.
@@ -332,6 +333,10 @@ class Sources:
         self._now = 0  # number of the input at hand
         self._open: tuple[int, Any] | None = None  # the input that is being read
         self._room = bytearray()
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def begin(self, number: int, one: Input) -> None:
         """An input is open, and from now on at hand."""
@@ -433,15 +438,13 @@ class _Plain:
 
     def __init__(self, one: Input) -> None:
         try:
-            self._file = open(one.path, "rb", buffering=0)  # noqa: SIM115
+            file = io.FileIO(os.fsencode(one.path or ""), "rb")
         except OSError as error:
             raise PcapError(one.name, 0, error.strerror or str(error)) from error
-        self.close = self._file.close
-        self.tell = self._file.tell
-        self.seek = self._file.seek
-        self.readinto = self._file.readinto
+        self.close, self.tell, self.seek = file.close, file.tell, file.seek
+        self.readinto = file.readinto
         try:
-            _check(one, os.fstat(self._file.fileno()))
+            _check(one, os.fstat(file.fileno()))
         except PcapError:
             self.close()
             raise
@@ -451,7 +454,7 @@ class _Again:
     """A compressed capture, read from its start."""
 
     def __init__(self, one: Input) -> None:
-        self._input = Input(one.path)
+        self._input = Input(one.path or "")
         try:
             self._input.open()
         except OSError as error:

@@ -116,12 +116,12 @@ def _complain(words: str) -> None:
 
 
 def _streams(args: argparse.Namespace) -> int:
-    made = passive.replay(
-        args.files, streams=True, checksum=args.checksum, engine=args.engine
-    )
+    made = passive.replay(args.files, streams=True, checksum=args.checksum, engine=args.engine)
     status = _errors(made)
     options: dict[str, Any] = {
-        "overlap": args.overlap, "fill": args.fill, "fill_max": args.fill_max
+        "overlap": args.overlap,
+        "fill": args.fill,
+        "fill_max": args.fill_max,
     }
     try:
         if args.stream:

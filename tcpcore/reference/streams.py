@@ -44,7 +44,12 @@ class Gather:
     """
 
     def __init__(
-        self, conntrack: Conntrack, ids: Sequence[int], *, overlap: str = "first", fill: bool = False
+        self,
+        conntrack: Conntrack,
+        ids: Sequence[int],
+        *,
+        overlap: str = "first",
+        fill: bool = False,
     ) -> None:
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {OVERLAPS}, not {overlap!r}")
@@ -83,9 +88,7 @@ class Gather:
         self._losing = losers
         self._begin = begin
         pieces = self._plan.losers if losers else self._plan.pieces
-        self._active = sorted(
-            pieces_within(pieces, begin, end), key=lambda one: (one[1], one[2])
-        )
+        self._active = sorted(pieces_within(pieces, begin, end), key=lambda one: (one[1], one[2]))
         self._reads = []
         reads = []
         first = 0

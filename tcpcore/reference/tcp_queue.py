@@ -5,7 +5,7 @@ Linux: net/ipv4/tcp_input.c (tcp_data_queue_ofo).  RFC 9293 3.4; docs/streams.md
 
 from __future__ import annotations
 
-from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Flow, Segment, Tcb, Verdict
+from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Flow, Segment, Tcb, TcbFlag, Verdict
 
 QUEUE_EPOCH = 4  # times 2**32, which numbers begin above, so that none is below 0
 QUEUE_LOWEST = 1 << 30  # no window is wider: nothing so far below is of this stream
@@ -13,6 +13,7 @@ SKB_SIZE = 32  # bytes of a record, and of a connection's two lists, as the budg
 SOCK_SIZE = 136
 
 TCB_OLD, TCB_PARTIAL = int(Verdict.TCB_OLD), int(Verdict.TCB_PARTIAL)
+TCB_SND = int(TcbFlag.TCB_SND)
 TCB_OVERWINDOW = int(Verdict.TCB_OVERWINDOW)
 
 
@@ -84,7 +85,7 @@ def sk_rmem_full(pool: QueuePool) -> bool:
 
 
 def sk_prune(pool: QueuePool) -> None:
-    """Give up the records of one connection: that which closed first, else that which began first."""
+    """Give up the records of a connection: the one that closed first, else that began first."""
     socks = pool.closed or pool.open
     if not socks:
         return
@@ -133,6 +134,8 @@ def tcp_data_queue(
     """Record a segment, `caplen` bytes of whose payload lie at `place`; `doubtful` if refused."""
     old = doubtful or verdict & TCB_OLD != 0
     partial = verdict & (TCB_OLD | TCB_PARTIAL)
+    if queue.tcb.flags & TCB_SND:  # then the peer's acknowledgments tell, too
+        queue.last = max(queue.last, seq_unwrap(queue.last, queue.tcb.snd_una))
     seq = seq_unwrap(queue.last, th.seq + (th.flags & TCPHDR_SYN != 0))
     if th.flags & TCPHDR_SYN and not queue.syn and not old:
         queue.base = seq

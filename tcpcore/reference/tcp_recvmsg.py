@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .tcp import MASK32, after
-from .tcp_queue import SkbQueue
+from .tcp_queue import SkbQueue, seq_unwrap
 
 OVERLAP_FIRST = 0
 OVERLAP_LAST = 1
@@ -154,12 +153,12 @@ def overlap_emit(
 
 def queue_spans(queue: SkbQueue) -> tuple[list[Span], int]:
     """The captured parts of a direction's records in order of capture, and the stream's end."""
-    una = queue.tcb.snd_una
+    acked = seq_unwrap(queue.last, queue.tcb.snd_una)
     kept = []
     end = queue.base
     for skb in queue.skbs:
         top = skb.seq + skb.length
-        loose = skb.doubtful and after(top & MASK32, una)
+        loose = skb.doubtful and top > acked
         if not loose:
             end = max(end, top)
         if not loose or skb.overwindow:
