@@ -88,6 +88,7 @@ class Stream:
         ValueError
             When it has more than `fill_max` bytes with its gaps filled.
         """
+        self._bounded()
         if self._block is None:
             self._block = b"".join(self.pieces(self.length or 1))
             self._at = 0
@@ -98,15 +99,19 @@ class Stream:
 
     def pieces(self, size: int = GROUP) -> Iterator[bytes]:
         """`data` in pieces of at most `size` bytes, for large streams. Raises as `data`."""
+        self._bounded()
+        for begin in range(self._start, self._start + self.length, size):
+            end = min(begin + size, self._start + self.length)
+            yield self._streams.sources.read(self._gather, begin, end)
+
+    def _bounded(self) -> None:
+        """Refuse to make more of gaps than was allowed."""
         streams = self._streams
         if streams.fill and self.length > streams.fill_max:
             raise ValueError(
                 f"stream {self.conn}:{self.direction} has {self.length} bytes with its gaps "
                 f"filled, more than fill_max={streams.fill_max}"
             )
-        for begin in range(self._start, self._start + self.length, size):
-            end = min(begin + size, self._start + self.length)
-            yield streams.sources.read(self._gather, begin, end)
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
