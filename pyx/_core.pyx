@@ -69,6 +69,7 @@ from tcp cimport (
     flow_row,
 )
 from tcp_conntrack cimport BATCH, batch
+from tcp_queue cimport SKB_SIZE, SOCK_SIZE, queue_init
 from unaligned cimport cpu_to_be16, spin_trylock, spin_unlock
 
 cdef extern from "arrow.h":
@@ -242,6 +243,7 @@ cdef class Conntrack:
         int64_t from_ns=INT64_MIN,
         int64_t to_ns=INT64_MAX,
         uint64_t count=0,
+        uint64_t streams=0,
         bytes key=bytes(16),
     ):
         if self.ct.flows.size:
@@ -262,6 +264,7 @@ cdef class Conntrack:
         self.window.from_ns = from_ns
         self.window.to_ns = to_ns
         self.count = count
+        queue_init(&self.ct.queues, streams)
         self.ct.departed = <departed *>vzalloc(sizeof(departed))
         if self.ct.departed == NULL or conntrack_init(self.ct) or pcap_open(&self.cap):
             raise MemoryError()
@@ -280,6 +283,7 @@ cdef class Conntrack:
         self.enter()
         try:
             self.file = file
+            self.ct.queues.file = file
             self.size = 0
             totals_clear(&self.input)
             if pcap_open(&self.cap):
@@ -399,6 +403,16 @@ cdef class Conntrack:
         return self.ct.live
 
     @property
+    def begun(self):
+        """Connections so far."""
+        return self.ct.connections
+
+    @property
+    def given_up(self):
+        """Connections whose records of streams were given up."""
+        return self.ct.queues.given_up
+
+    @property
     def memory(self):
         """Bytes of live state and table."""
         cdef uint64_t each = sizeof(flow) + sizeof(flow_rest)
@@ -408,6 +422,8 @@ cdef class Conntrack:
             self.ct.flows.used * each
             + self.ct.addrs.used * sizeof(flow_addrs)
             + (sizeof(bucket) << self.ct.table.shift)
+            + self.ct.queues.live_skbs * SKB_SIZE
+            + self.ct.queues.live_socks * SOCK_SIZE
         )
 
     def capture(self):
@@ -458,6 +474,8 @@ cdef class Conntrack:
                 "expired": self.ct.expired,
                 "time_clamped": self.total.clamped,
                 "live": self.ct.live,
+                "streams_given_up": self.ct.queues.given_up,
+                "stream_bytes_given_up": self.ct.queues.given_up_bytes,
                 "counters": [self.ct.net.mib[i] for i in range(NR_MIBS)],
             }
         finally:
@@ -559,4 +577,5 @@ cdef dict row_dict(const flow_row *row):
     }
 
 
+include "streams.pxi"
 include "doors.pxi"

@@ -5,6 +5,7 @@ from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_hashtables cimport *
 from net cimport net
+from pcap cimport frame
 from slab cimport (
     SLAB_MASK,
     SLAB_SHIFT,
@@ -16,6 +17,7 @@ from slab cimport (
     slab_reserve,
 )
 from tcp cimport *
+from tcp_queue cimport *
 from unaligned cimport ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
 
 cdef enum:
@@ -71,6 +73,8 @@ cdef struct conntrack:
     uint64_t drops[NR_DROPS]
     uint64_t tcp_segments
     departed *departed
+    queue_pool queues  # where payload lies, if streams are wanted
+    slab socks  # of each flow the index of its sock_queue, if they are
 
 
 cdef inline flow *flow_at(const conntrack *ct, uint32_t index) noexcept nogil:
@@ -185,6 +189,111 @@ cdef inline void conntrack_depart(
         conntrack_row(ct, index, &gone.top[at])
 
 
+cdef inline uint32_t *sock_of(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <uint32_t *>slab_at(&ct.socks, index)
+
+
+cdef inline sock_queue *conntrack_sock(const conntrack *ct, uint32_t index) noexcept nogil:
+    """The records of a live flow; NULL if it has none, or if they were given up."""
+    cdef uint32_t at = sock_of(ct, index)[0]
+    cdef sock_queue *sk
+    if at == <uint32_t>QUEUE_NONE:
+        return NULL
+    sk = sock_at(&ct.queues, at)
+    if sk.given_up or sk.conn != (link_at(ct, index).conn if ct.linked else index):
+        return NULL
+    return sk
+
+
+cdef inline void conntrack_close(conntrack *ct, uint32_t index) noexcept nogil:
+    """A flow has closed: its records are among the first to be given up."""
+    if conntrack_sock(ct, index) != NULL:
+        sk_close(&ct.queues, sock_of(ct, index)[0])
+
+
+cdef inline void conntrack_unlink(conntrack *ct, uint32_t index) noexcept nogil:
+    """A flow is followed no more; what is known of acknowledgments stays with its records."""
+    cdef sock_queue *sk = conntrack_sock(ct, index)
+    cdef int side
+    if sk == NULL:
+        return
+    for side in range(2):
+        sk.sides[side].una = flow_at(ct, index).ends[side].tcb.snd_una
+    sk.live = 0
+    sk_close(&ct.queues, sock_of(ct, index)[0])
+
+
+cdef inline uint32_t conntrack_una(
+    const conntrack *ct, const sock_queue *sk, int side
+) noexcept nogil:
+    """What the peer has acknowledged of a direction."""
+    return flow_at(ct, sk.flow).ends[side].tcb.snd_una if sk.live else sk.sides[side].una
+
+
+cdef inline bint queue_takes(uint8_t drop) noexcept nogil:
+    """True for what a receiver took or had, or may have taken all the same: not what is damaged,
+    and not what nobody was there for."""
+    return not (
+        drop == IP_CSUM or drop == TCP_CSUM or drop == TCP_BAD_DOFF or drop == TCP_CLOSED
+    )
+
+
+cdef inline int conntrack_queue(
+    conntrack *ct,
+    flow *fl,
+    uint32_t index,
+    int side,
+    const segment *th,
+    const frame *at,
+    uint32_t verdict,
+    uint8_t drop,
+) noexcept nogil:
+    """Record where a segment's payload lies, if it may be of the stream; -1 without memory."""
+    cdef queue_pool *pool = &ct.queues
+    cdef const uint8_t *payload
+    cdef uint32_t caplen = 0
+    cdef int64_t made
+    cdef uint64_t skip
+    cdef sock_queue *sk
+    cdef const tcb *snd = &fl.ends[side].tcb
+    if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN):
+        while sk_rmem_full(pool) and pool.live_socks:
+            sk_prune(pool)
+        if sock_of(ct, index)[0] == <uint32_t>QUEUE_NONE and (
+            th.payload_len or th.flags & TCPHDR_FIN
+        ):
+            made = sk_alloc(pool, link_at(ct, index).conn if ct.linked else index, index)
+            if made < 0:
+                return -1
+            sock_of(ct, index)[0] = <uint32_t>made
+        sk = conntrack_sock(ct, index)
+        if sk != NULL and not th.flags & TCPHDR_RST and queue_takes(drop):
+            if not sk.sides[side].begun:
+                queue_begin(
+                    &sk.sides[side],
+                    rest_at(ct, index).isn[side],
+                    (fl.ends[side].opts & OPT_ISN) != 0,
+                )
+            payload = th.transport_header + 4 * th.doff
+            skip = <uint64_t>(payload - at.data)
+            if skip < at.caplen:  # what is not in the frame was not captured
+                caplen = min(th.payload_len, <uint32_t>(at.caplen - skip))
+            if tcp_data_queue(
+                pool,
+                &sk.sides[side],
+                th,
+                verdict,
+                drop != 0 and drop != TCP_OLD_DATA,
+                snd.snd_una if snd.flags & TCB_SND else <uint32_t>sk.sides[side].last,
+                at.offset + <int64_t>skip,
+                caplen,
+            ):
+                return -1
+    if is_closed(fl.ends[0].tcb.state) and is_closed(fl.ends[1].tcb.state):
+        conntrack_close(ct, index)
+    return 0
+
+
 cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) noexcept nogil:
     """Follow a flow no more; its row waits among the ended. -1 without memory."""
     cdef flow *fl = flow_at(ct, index)
@@ -194,6 +303,8 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
     inet_unhash(&ct.table, tag, index)
     ct.live -= 1
     ct.releases += 1
+    if ct.queues.on:
+        conntrack_unlink(ct, index)
     if not ct.linked:
         return 0
     queue_take(ct, &ct.idle, IDLE, index)
@@ -295,6 +406,8 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
     if fresh and slab_full(&ct.flows):  # the others go in step, so it comes last
         if ct.linked and slab_reserve(&ct.links):
             return -1
+        if ct.queues.on and slab_reserve(&ct.socks):
+            return -1
         if slab_reserve(&ct.rests) or slab_reserve(&ct.flows):
             return -1
     if ip == 6 and (fresh or not rest_at(ct, ct.spare).has_addrs) and slab_reserve(&ct.addrs):
@@ -329,6 +442,7 @@ cdef inline int64_t conntrack_new(
         ct.flows.used += 1
         ct.rests.used += 1
         ct.links.used += ct.linked
+        ct.socks.used += ct.queues.on
     inet_hash(&ct.table, tag, index)
     fl = flow_at(ct, index)
     rest = rest_at(ct, index)
@@ -352,6 +466,8 @@ cdef inline int64_t conntrack_new(
     fl.ends[1].tcb.state = TCP_CLOSE
     rest.first_ns = time_ns
     rest.first_packet = packet
+    if ct.queues.on:
+        sock_of(ct, index)[0] = QUEUE_NONE
     if ct.linked:
         link_at(ct, index).conn = ct.connections
         link_at(ct, index).tag = tag
@@ -369,6 +485,7 @@ cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     ct.addrs.size = sizeof(flow_addrs)
     ct.links.size = sizeof(flow_link)
     ct.ended.size = sizeof(flow_row)
+    ct.socks.size = sizeof(uint32_t)
     ct.idle.head = ct.idle.tail = NIL
     ct.half_open.head = ct.half_open.tail = NIL
     ct.closed.head = ct.closed.tail = NIL
@@ -383,3 +500,5 @@ cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     slab_free(&ct.addrs)
     slab_free(&ct.links)
     slab_free(&ct.ended)
+    slab_free(&ct.socks)
+    queue_exit(&ct.queues)

@@ -29,6 +29,7 @@ from tcp cimport (
     segment,
     tcb,
 )
+from tcp_queue cimport skb, sock_queue
 from unaligned cimport cpu_to_be32, get_be16, ipv6_addr_set_v4mapped
 from wire cimport tcp_parse_options
 
@@ -98,6 +99,7 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
         "window": seg.window,
         "doff": seg.doff,
         "opts": seg.opts,
+        "transport_header": seg.transport_header - at.data,
         "mss": seg.mss,
         "wscale": seg.wscale,
         "tsval": seg.tsval,
@@ -198,4 +200,6 @@ def sizes():
         "flow_rest": sizeof(flow_rest),
         "flow_link": sizeof(flow_link),
         "bucket": sizeof(bucket),
+        "skb": sizeof(skb),
+        "sock_queue": sizeof(sock_queue),
     }

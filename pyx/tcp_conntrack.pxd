@@ -434,6 +434,9 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
     if side < 0 or not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
         return conntrack_follow(ct, b, i, index, side)
+    if ct.queues.on and th.payload_len:
+        if conntrack_queue(ct, fl, <uint32_t>index, side, th, at, verdict, 0):
+            return -1
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:
@@ -493,6 +496,10 @@ cdef inline int conntrack_follow(
         if drop:
             ct.drops[drop] += 1
         fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN
+    if ct.queues.on and conntrack_queue(
+        ct, fl, <uint32_t>index, side, th, at, verdict, drop
+    ):
+        return -1
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:

@@ -55,6 +55,7 @@ cdef inline void tcp_header(
 ) noexcept nogil:
     """Read the fields of a TCP header but its options; `word` is that of data offset and flags."""
     cdef uint32_t end_seq = get_be32(data + 4)
+    seg.transport_header = data
     seg.ports = get_u32(data)
     seg.seq = end_seq
     end_seq += payload_len

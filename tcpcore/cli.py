@@ -11,7 +11,7 @@ import os
 import re
 import sys
 
-from tcpcore import __version__, engine, passive, report
+from tcpcore import __version__, engine, passive, report, verbs
 from tcpcore.columns import CONNECTIONS, PACKETS
 
 TYPE_CHECKING = False
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb is None:
             parser.print_help(sys.stderr)
             return 2
+        if args.verb != "replay":
+            return int(args.run(args))
         return _replay(args, args.parser)
     except BrokenPipeError:
         # Nobody reads on. Python would complain once more when it flushes at its end.
@@ -76,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-V", "--version", action="store_true", help="print version and engine, and exit"
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="tcpcore")
-    verb = verbs.add_parser(
+    group = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="tcpcore")
+    verb = group.add_parser(
         "replay",
         formatter_class=_formatter,
         help="follow both ends of every connection of a capture",
@@ -147,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--engine", choices=("compiled", "reference"), help=f"default: {engine.ENGINE}"
     )
+    verbs.add(group, _formatter)
     return parser
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 from tcpcore import engine as engines
 from tcpcore import pcap, report
 from tcpcore.columns import (
     CONNECTIONS,
     DROP_NAMES,
+    LINKTYPES,
     PACKETS,
     SCHEMA_VERSION,
     STATE_NAMES,
@@ -20,6 +22,7 @@ from tcpcore.columns import (
 )
 from tcpcore.mib import COUNTERS
 from tcpcore.pcap import PcapError
+from tcpcore.stream import RECORDS, SPOOL, HasStreams, Sources, Streams
 from tcpcore.table import Table, locked
 
 TYPE_CHECKING = False
@@ -36,41 +39,6 @@ INT64_MAX = (1 << 63) - 1
 TICK = 0.05  # seconds between two calls of `progress`
 TOP = 10  # busiest connections named in a summary
 
-# Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
-LINKTYPES = {
-    0: "NULL",
-    1: "ETHERNET",
-    6: "IEEE802_5",
-    7: "ARCNET_BSD",
-    8: "SLIP",
-    9: "PPP",
-    10: "FDDI",
-    12: "RAW",
-    14: "RAW",
-    50: "PPP_HDLC",
-    51: "PPP_ETHER",
-    100: "ATM_RFC1483",
-    101: "RAW",
-    104: "C_HDLC",
-    105: "IEEE802_11",
-    107: "FRELAY",
-    108: "LOOP",
-    113: "LINUX_SLL",
-    117: "PFLOG",
-    127: "IEEE802_11_RADIOTAP",
-    189: "USB_LINUX",
-    192: "PPI",
-    195: "IEEE802_15_4_WITHFCS",
-    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
-    220: "USB_LINUX_MMAPPED",
-    227: "CAN_SOCKETCAN",
-    228: "IPV4",
-    229: "IPV6",
-    239: "NFLOG",
-    253: "NETLINK",
-    276: "LINUX_SLL2",
-}
-
 
 def replay(
     source: Source,
@@ -85,6 +53,9 @@ def replay(
     count: int | None = None,
     from_ns: int | None = None,
     to_ns: int | None = None,
+    streams: bool = False,
+    stream_memory: int | None = None,
+    spool: int | None = None,
     progress: Progress | None = None,
 ) -> Replay:
     """Follow both ends of every TCP connection of a capture.
@@ -114,6 +85,12 @@ def replay(
     from_ns, to_ns
         Take only frames with ``from_ns <= time < to_ns`` (ns since 1970). The others keep their
         numbers, and that is all they do.
+    streams
+        Note where payload lies, for `Replay.stream` and `Replay.streams`.
+    stream_memory
+        Bytes these notes may take (default 1 GiB, 32 a segment); docs/streams.md has who gives up.
+    spool
+        Bytes kept for streams of inputs that cannot be read again (default 1 GiB).
     progress
         Called about twenty times a second with bytes read, bytes in all (None when not known)
         and frames taken.
@@ -143,6 +120,9 @@ def replay(
         count=count,
         from_ns=from_ns,
         to_ns=to_ns,
+        streams=streams,
+        stream_memory=stream_memory,
+        spool=spool,
         progress=progress,
     )
     for _ in run.chunks():
@@ -223,7 +203,7 @@ def _batches(run: Run, batch_packets: int, strict: bool) -> Iterator[Replay]:
         raise last.error
 
 
-class Replay:
+class Replay(HasStreams):
     """What a replay learned.
 
     Attributes
@@ -247,7 +227,9 @@ class Replay:
         summary: dict[str, Any],
         errors: list[PcapError],
         details: dict[str, Any],
+        streams: Callable[..., Streams] | None = None,
     ) -> None:
+        super().__init__(streams)
         self.connections = connections
         self._packets = packets
         self.summary = summary
@@ -307,6 +289,9 @@ class Run:
         to_ns: int | None,
         progress: Progress | None,
         collect: bool = False,
+        streams: bool = False,
+        stream_memory: int | None = None,
+        spool: int | None = None,
     ) -> None:
         if checksum not in ("ignore", "strict"):
             raise ValueError(f"checksum must be 'ignore' or 'strict', not {checksum!r}")
@@ -327,6 +312,9 @@ class Run:
             "to_ns": INT64_MAX if end is None else end,
             "count": _whole("count", count, 1) or 0,
         }
+        memory, kept = _whole("stream_memory", stream_memory, 1), _whole("spool", spool, 0)
+        options["streams"] = (memory or RECORDS) if streams else 0
+        self.sources = Sources(SPOOL if kept is None else kept) if streams else None
         self.inputs = pcap.inputs(source)
         # One path that is missing is the caller's mistake; the command collects them all.
         self._collect = collect or isinstance(source, (list, tuple)) or len(self.inputs) > 1
@@ -383,6 +371,8 @@ class Run:
             finally:
                 self.blocked = False
             conntrack.size = one.size or 0
+            if self.sources is not None:
+                self.sources.begin(number, one)
             yield from self._feed(one)
             if conntrack.error is not None:
                 error = PcapError(one.name, *conntrack.error)
@@ -419,6 +409,8 @@ class Run:
                     count = one.readinto(view[length : length + chunk])
                 finally:
                     self.blocked = False
+                if self.sources is not None:
+                    self.sources.keep(view[length : length + count])
                 length += count
                 if length >= conntrack.want or not count:
                     used = conntrack.feed(self._buffer, length) if length else 0
@@ -487,11 +479,19 @@ class Run:
         lock = Lock()  # the engine serves one thread at a time, the tables any number
         connections = Table(CONNECTIONS, locked(lock, conntrack.connections, True))
         packets = Table(PACKETS, locked(lock, conntrack.packets)) if self._packets else None
-        return self._replay(connections, packets)
+        streams = None
+        if self.sources is not None:
+            streams = partial(Streams, self.module, conntrack, lock, self.sources)
+        return self._replay(connections, packets, streams)
 
-    def _replay(self, connections: Table, packets: Table | None) -> Replay:
+    def _replay(
+        self,
+        connections: Table,
+        packets: Table | None,
+        streams: Callable[..., Streams] | None = None,
+    ) -> Replay:
         summary, details = self.summary()
-        return Replay(connections, packets, summary, list(self.errors), details)
+        return Replay(connections, packets, summary, list(self.errors), details, streams)
 
     def summary(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The object of ``--json``, and what the text report tells beyond it."""
@@ -530,6 +530,7 @@ class Run:
             "bad_ip_checksums": found["bad_ip_checksums"],
             "bad_tcp_checksums": sum(found["bad_tcp_checksums"]),
             "evicted": found["evicted"],
+            "streams_given_up": found["streams_given_up"],
             "counters": dict(zip(COUNTERS, found["counters"], strict=True)),
             "engine": self.module.ENGINE,
             "isa": self.module.isa(),

@@ -39,8 +39,10 @@ def test_fields(engine, linktype, ends):
         "options": OPTIONS,
         "payload": b"0123456789abcdefg",
     }
-    seg = parse(engine, capgen.frame(*ends, linktype=linktype, **fields), linktype)
+    frame = capgen.frame(*ends, linktype=linktype, **fields)
+    seg = parse(engine, frame, linktype)
     assert seg == {
+        "transport_header": len(frame) - 40 - 17,
         "saddr": capgen.address16(ends[0]),
         "daddr": capgen.address16(ends[1]),
         "sport": 40000,

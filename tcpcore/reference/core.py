@@ -23,6 +23,7 @@ from .ip_input import ip_rcv
 from .net import INT64_MAX, INT64_MIN
 from .pcap import Capture, pcap_end, pcap_index, pcap_peek
 from .rows import PacketRows, depart_rest, fill_rows, packet_rows_write, place_rows
+from .streams import Gather, stream_records
 from .tcp import End, Flow, Mib, Segment, Tcb, Verdict
 from .tcp_conntrack import tcp_conntrack
 
@@ -30,6 +31,7 @@ __all__ = [
     "CHUNK",
     "ENGINE",
     "Conntrack",
+    "Gather",
     "arrow_release",
     "csum",
     "flow_hash",
@@ -38,6 +40,7 @@ __all__ = [
     "parse_options",
     "pcap_peek",
     "siphash",
+    "stream_records",
     "tcb_rcv",
     "tcb_xmit",
     "tcp_sequence",
@@ -81,6 +84,8 @@ class Conntrack:
         Frames before the one, or not before the other, are numbered and that is all.
     count : int
         Frames to take, 0 for all.
+    streams : int
+        Bytes that records of where payload lies may take, 0 for none.
     key : bytes, 16
         Of the table's hash; of no use here, where the table is a dict.
     """
@@ -97,13 +102,16 @@ class Conntrack:
         from_ns: int = INT64_MIN,
         to_ns: int = INT64_MAX,
         count: int = 0,
+        streams: int = 0,
         key: bytes = bytes(16),
     ) -> None:
         if rows not in ROWS:
             raise ValueError(f"rows must be one of {(*ROWS,)}, not {rows!r}")
         if len(key) != 16:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
-        self._ct = Tracker(strict, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns)
+        self._ct = self.tracker = Tracker(
+            strict, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns, streams
+        )
         self._rows = PacketRows() if packets else None
         self._from_ns = from_ns
         self._to_ns = to_ns
@@ -118,7 +126,7 @@ class Conntrack:
     def begin(self, file: int) -> None:
         """Start on a new input, which is number `file` in the column of that name."""
         self.size = 0  # in bytes, where it is known: for an engine that makes room ahead
-        self._file = file
+        self._file = self._ct.queues.file = file
         self._cap = Capture()
         self._input = Totals()
 
@@ -184,7 +192,7 @@ class Conntrack:
             fields = (0, 0, 0, 0, 0)
         else:
             conn, side, verdict, window, drop = tcp_conntrack(
-                self._ct, th, time_ns, clamped, wirelen, self._number
+                self._ct, th, time_ns, clamped, wirelen, self._number, (start, offset, caplen)
             )
             fields = (th.seq, th.ack, th.flags, window, th.payload_len)
         if clamped:
@@ -219,6 +227,16 @@ class Conntrack:
         return self._ct.live
 
     @property
+    def begun(self) -> int:
+        """Connections so far."""
+        return self._ct.connections
+
+    @property
+    def given_up(self) -> int:
+        """Connections whose records of streams were given up."""
+        return self._ct.queues.given_up
+
+    @property
     def memory(self) -> int:
         """Bytes of live state and table."""
         flow = sum(map(sys.getsizeof, (Flow(), End(), End(), Tcb(), Tcb(), [0, 0])))
@@ -249,6 +267,8 @@ class Conntrack:
             "expired": ct.expired,
             "time_clamped": self._time_clamped,
             "live": ct.live,
+            "streams_given_up": ct.queues.given_up,
+            "stream_bytes_given_up": ct.queues.given_up_bytes,
             "counters": list(ct.net.mib),
         }
 

@@ -256,6 +256,7 @@ class Segment:
         "tsval",
         "tsecr",
         "bad",
+        "transport_header",
     )
 
     def __init__(self) -> None:
@@ -277,6 +278,7 @@ class Segment:
         self.tsval = 0
         self.tsecr = 0
         self.bad = 0  # Bad
+        self.transport_header = 0  # where TCP's header lies in the data
 
 
 def tcp_is_synack(th: Segment) -> bool:

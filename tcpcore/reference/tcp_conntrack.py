@@ -6,9 +6,11 @@ Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md ha
 from __future__ import annotations
 
 from .conntrack import (
+    Frame,
     Tracker,
     conntrack_expire,
     conntrack_new,
+    conntrack_queue,
     conntrack_release,
     conntrack_requeue,
 )
@@ -260,7 +262,13 @@ def _window(th: Segment, end: End, peer: End) -> int:
 
 
 def tcp_conntrack(
-    ct: Tracker, th: Segment, time_ns: int, clamped: bool, wirelen: int, packet: int
+    ct: Tracker,
+    th: Segment,
+    time_ns: int,
+    clamped: bool,
+    wirelen: int,
+    packet: int,
+    frame: Frame,
 ) -> tuple[int, int, int, int, int]:
     """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason)."""
     net = ct.net
@@ -290,6 +298,8 @@ def tcp_conntrack(
         drop = conntrack_drop(th, verdict)
     if drop:
         ct.drops[drop] += 1
+    if ct.queues.on:
+        conntrack_queue(ct, flow, side, th, frame, verdict, drop)
     if ct.bounded:
         conntrack_requeue(ct, flow)
     window = _window(th, flow.ends[side], flow.ends[1 - side])

@@ -62,6 +62,7 @@ def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) ->
     if min(room, length) < _TCPHDR.size:
         return Drop.PKT_TOO_SMALL
     seg.sport, seg.dport, seg.seq, seg.ack, word, seg.window = _TCPHDR.unpack_from(data, start)
+    seg.transport_header = start
     doff = word >> 12
     header = doff * 4
     payload_len = seg.payload_len = max(length - header, 0)
