@@ -4,6 +4,7 @@
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint64_t
 from conntrack cimport *
 from inet_hashtables cimport flow_words4, flow_words6, inet_home, inet_lookup_tag
+from filter cimport filter, ip_rcv_filter
 from ip_input cimport ip_rcv
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES, siphash_lanes
@@ -92,7 +93,7 @@ cdef inline void batch_clear(batch *b) noexcept nogil:
         b.segs[i].ip = 0
 
 
-cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
+cdef inline void batch_parse(conntrack *ct, batch *b, const filter *wanted) noexcept nogil:
     """First stage: frames to segments and their hashes."""
     cdef uint64_t words4[2][SIPHASH_LANES]
     cdef uint64_t words6[5][SIPHASH_LANES]
@@ -102,7 +103,10 @@ cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
     cdef uint8_t drop
     for i in range(b.n):
         th = <segment *>held(&b.segs[i])
-        drop = ip_rcv(&ct.net, &b.frames[i], th)
+        if wanted.length == 0:
+            drop = ip_rcv(&ct.net, &b.frames[i], th)
+        else:
+            drop = ip_rcv_filter(wanted, &ct.net, &b.frames[i], th)
         if drop:
             ct.drops[drop] += 1
             th.ip = 0
@@ -125,6 +129,20 @@ cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
         for i in range(b.n):
             if b.segs[i].ip == 6:
                 b.hashes[i] = hashes[i]
+
+
+cdef inline void batch_sift(batch *b) noexcept nogil:
+    """Close the gaps that frames leave which the filter did not want, once a batch is followed."""
+    cdef int i, m = 0
+    for i in range(b.n):
+        if b.segs[i].ip == 0 and b.fates[i].drop == SOCKET_FILTER:
+            continue
+        b.frames[m] = b.frames[i]
+        b.segs[m] = b.segs[i]
+        b.packets[m] = b.packets[i]
+        b.fates[m] = b.fates[i]
+        m += 1
+    b.n = m
 
 
 cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:

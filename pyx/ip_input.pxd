@@ -155,13 +155,15 @@ cdef inline int vlan_get_protocol(cursor *at, uint32_t field, uint32_t header) n
             at.protocol = protocol
             pass_header(at, header)
             return 0
-        if not (
-            protocol == 0x8100 or protocol == 0x88A8 or protocol == 0x9100 or protocol == 0x9200
-        ):
+        if not is_vlan(protocol):
             return ethertype(protocol)
         field = header + 2
         header += VLAN_HLEN
     return ENCAP_DEPTH
+
+
+cdef inline bint is_vlan(uint16_t protocol) noexcept nogil:
+    return protocol == 0x8100 or protocol == 0x88A8 or protocol == 0x9100 or protocol == 0x9200
 
 
 cdef inline int ethertype(uint16_t protocol) noexcept nogil:

@@ -134,7 +134,9 @@ cdef enum:  # Drop
     TCP_INVALID_RST = 30
     TCP_CLOSED = 31  # nobody is there to take it
     TCP_FLAGS = 32  # neither SYN, RST nor ACK
-    NR_DROPS = 33
+    # Neither: a frame that the filter does not want is in no row.
+    SOCKET_FILTER = 33
+    NR_DROPS = 34
 
 # Counters; tcpcore/mib.py has their Linux names in this order.
 cdef enum:  # Mib

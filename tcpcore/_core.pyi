@@ -26,6 +26,7 @@ class Conntrack:
         from_ns: int = ...,
         to_ns: int = ...,
         count: int = 0,
+        filter: Sequence[tuple[int, int, int, int, int, int]] = (),
         key: bytes = ...,
     ) -> None: ...
     @property

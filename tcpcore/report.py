@@ -268,6 +268,8 @@ def _facts(summary: dict[str, Any], details: dict[str, Any]) -> list[tuple[str, 
         f"{_plural(summary['tcp_segments'], 'segment')} in "
         f"{_plural(summary['connections'], 'connection')}"
     ]
+    if summary["filtered"]:
+        tcp.append(f"{_plural(summary['filtered'], 'packet')} not wanted by the filter")
     if summary["evicted"]:
         tcp.append(f"{_plural(summary['evicted'], 'connection')} given up to bound memory")
     if details["expired"]:

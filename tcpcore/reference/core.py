@@ -19,11 +19,12 @@ from .doors import (
     tcb_xmit,
     tcp_sequence,
 )
+from .filter import Instruction, filter_check, filter_run
 from .ip_input import ip_rcv
 from .net import INT64_MAX, INT64_MIN
 from .pcap import Capture, pcap_end, pcap_index, pcap_peek
 from .rows import PacketRows, depart_rest, fill_rows, packet_rows_write, place_rows
-from .tcp import End, Flow, Mib, Segment, Tcb, Verdict
+from .tcp import Drop, End, Flow, Mib, Segment, Tcb, Verdict
 from .tcp_conntrack import tcp_conntrack
 
 __all__ = [
@@ -81,6 +82,9 @@ class Conntrack:
         Frames before the one, or not before the other, are numbered and that is all.
     count : int
         Frames to take, 0 for all.
+    filter : sequence of (code, arg, jt, jf, k, m)
+        A program that tells which frames are wanted, as `tcpcore.filter` makes them; an empty one
+        wants all.
     key : bytes, 16
         Of the table's hash; of no use here, where the table is a dict.
     """
@@ -97,6 +101,7 @@ class Conntrack:
         from_ns: int = INT64_MIN,
         to_ns: int = INT64_MAX,
         count: int = 0,
+        filter: Sequence[Instruction] = (),
         key: bytes = bytes(16),
     ) -> None:
         if rows not in ROWS:
@@ -108,6 +113,9 @@ class Conntrack:
         self._from_ns = from_ns
         self._to_ns = to_ns
         self._count = count
+        if not filter_check(filter):
+            raise ValueError("this program is no filter")
+        self._filter = tuple(filter)
         self._busy = False
         self._seg = Segment()
         self._number = 0  # frames numbered
@@ -148,7 +156,7 @@ class Conntrack:
     def _feed(self, data: memoryview, length: int) -> int:
         used = 0
         while not self.done:
-            limit = min(BATCH, self._count - self._total.packets) if self._count else BATCH
+            limit = min(BATCH, self._count - self._taken()) if self._count else BATCH
             piece = data[used:length]
             consumed, frames = pcap_index(self._cap, piece, length - used, limit)
             for frame in frames:
@@ -176,7 +184,15 @@ class Conntrack:
         self._total.add(time_ns, wirelen)
         self._input.add(time_ns, wirelen)
         th = self._seg
+        counters = self._ct.net.mib[:] if self._filter else []
         drop = ip_rcv(self._ct.net, linktype, data, start, caplen, wirelen, th)
+        if self._filter:
+            at = (linktype, data, start, caplen, wirelen)
+            if not filter_run(self._filter, *at, None if drop else th):
+                self._ct.net.mib[:] = counters
+                self._ct.drops[Drop.SOCKET_FILTER] += 1
+                self._time_clamped += clamped
+                return
         if drop:
             self._ct.drops[drop] += 1
             conn = side = -1
@@ -194,6 +210,10 @@ class Conntrack:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
             packet_rows_write(self._rows, (*name, *fields, verdict, drop))
 
+    def _taken(self) -> int:
+        """Frames that the filter wants."""
+        return self._total.packets - self._ct.drops[Drop.SOCKET_FILTER]
+
     def end(self, left: int) -> None:
         """Take note that the input is at its end, `left` bytes not consumed."""
         pcap_end(self._cap, left)
@@ -201,7 +221,7 @@ class Conntrack:
     @property
     def done(self) -> bool:
         """True if no more of this input is wanted: `count` frames taken, or damage."""
-        return self._cap.error is not None or 0 < self._count <= self._total.packets
+        return self._cap.error is not None or 0 < self._count <= self._taken()
 
     @property
     def want(self) -> int:
@@ -242,7 +262,8 @@ class Conntrack:
             "connections": ct.connections,
             "states": gone.states,
             "top": [_row_dict(flow) for _, _, flow in gone.top[:top]],
-            "drops": {drop: n for drop, n in enumerate(ct.drops) if n},
+            "filtered": ct.drops[Drop.SOCKET_FILTER],
+            "drops": {drop: n for drop, n in enumerate(ct.drops[: Drop.SOCKET_FILTER]) if n},
             "bad_ip_checksums": ct.net.mib[Mib.IP_CSUMERRORS],
             "bad_tcp_checksums": (gone.bad_checksum[0], gone.bad_checksum[1]),
             "evicted": ct.evicted,
