@@ -33,6 +33,7 @@ from dev cimport (
 )
 from filter cimport filter
 from inet_hashtables cimport bucket
+from offload cimport offload
 from pcap cimport (
     NO_MEMORY,
     capture,
@@ -132,6 +133,7 @@ def isa_select(str name):
 
 
 include "filter.pxi"
+include "offload.pxi"
 
 
 cdef int get_buffer(data, Py_ssize_t length, Py_buffer *view) except -1:
@@ -218,6 +220,7 @@ cdef class Conntrack:
     cdef batch *batches
     cdef packet_rows rows
     cdef list owners  # of the packet columns that are shared: a _Column each, else None
+    cdef uint64_t repaired  # lengths, in the inputs before this one
     cdef totals total
     cdef totals input
     cdef window window
@@ -242,6 +245,7 @@ cdef class Conntrack:
         *,
         bint packets=False,
         bint strict=False,
+        bint auto=False,
         str rows="keep",
         uint64_t max_connections=0,
         uint64_t expire_idle_ns=0,
@@ -260,6 +264,7 @@ cdef class Conntrack:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
         memcpy(self.ct.key, PyBytes_AS_STRING(key), 16)
         self.ct.strict = strict
+        self.ct.auto = auto
         self.ct.rows = ("keep", "drain", "drop").index(rows)
         self.ct.max_connections = max_connections
         self.ct.expire_idle_ns = expire_idle_ns
@@ -272,6 +277,9 @@ cdef class Conntrack:
         self.count = count
         take_filter(&self.wanted, filter)
         self.ct.departed = <departed *>vzalloc(sizeof(departed))
+        self.ct.offload = <offload *>vzalloc(sizeof(offload))
+        if self.ct.offload == NULL:
+            raise MemoryError()
         if self.ct.departed == NULL or conntrack_init(self.ct) or pcap_open(&self.cap):
             raise MemoryError()
 
@@ -280,6 +288,7 @@ cdef class Conntrack:
         if self.ct != NULL:
             conntrack_free(self.ct)
             vfree(self.ct.departed, sizeof(departed))
+            vfree(self.ct.offload, sizeof(offload))
             vfree(self.ct, sizeof(conntrack))
         vfree(self.batches, 3 * sizeof(batch))
         free(self.wanted.insns)
@@ -292,6 +301,7 @@ cdef class Conntrack:
             self.file = file
             self.size = 0
             totals_clear(&self.input)
+            self.repaired += self.cap.repaired
             if pcap_open(&self.cap):
                 raise MemoryError("no memory to begin an input")
         finally:
@@ -476,6 +486,8 @@ cdef class Conntrack:
                 "evicted": self.ct.evicted,
                 "expired": self.ct.expired,
                 "time_clamped": self.total.clamped,
+                "repaired": self.repaired + self.cap.repaired,
+                "offload": offload_dict(self.ct.offload),
                 "live": self.ct.live,
                 "counters": [self.ct.net.mib[i] for i in range(NR_MIBS)],
             }

@@ -5,6 +5,7 @@ from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_hashtables cimport *
 from net cimport net
+from offload cimport offload
 from slab cimport (
     SLAB_MASK,
     SLAB_SHIFT,
@@ -54,6 +55,7 @@ cdef struct conntrack:
     bint linked
     bint bounded
     bint strict
+    bint auto  # strict, but for what offload explains
     int rows  # Rows
     uint64_t max_connections
     uint64_t expire_idle_ns
@@ -71,6 +73,7 @@ cdef struct conntrack:
     uint64_t drops[NR_DROPS]
     uint64_t tcp_segments
     departed *departed
+    offload *offload
 
 
 cdef inline flow *flow_at(const conntrack *ct, uint32_t index) noexcept nogil:

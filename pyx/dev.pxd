@@ -2,9 +2,10 @@
 # Linux: net/core/dev.c (netif_receive_skb_list).  docs/architecture.md, "The hot path".
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
 from conntrack cimport *
 from inet_hashtables cimport flow_words4, flow_words6, inet_home, inet_lookup_tag
-from filter cimport filter, ip_rcv_filter
+from filter cimport filter
 from ip_input cimport ip_rcv
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES, siphash_lanes
@@ -98,15 +99,18 @@ cdef inline void batch_parse(conntrack *ct, batch *b, const filter *wanted) noex
     cdef uint64_t words4[2][SIPHASH_LANES]
     cdef uint64_t words6[5][SIPHASH_LANES]
     cdef uint64_t hashes[SIPHASH_LANES]
+    cdef uint64_t mib[NR_MIBS]
     cdef segment *th
     cdef int i, n4 = 0, n6 = 0
     cdef uint8_t drop
     for i in range(b.n):
         th = <segment *>held(&b.segs[i])
-        if wanted.length == 0:
-            drop = ip_rcv(&ct.net, &b.frames[i], th)
-        else:
-            drop = ip_rcv_filter(wanted, &ct.net, &b.frames[i], th)
+        if wanted.length:
+            memcpy(mib, ct.net.mib, sizeof(mib))
+        drop = ip_rcv(&ct.net, &b.frames[i], th)
+        if wanted.length and not wanted.run(wanted, &b.frames[i], NULL if drop else th):
+            memcpy(ct.net.mib, mib, sizeof(mib))  # it leaves no trace
+            drop = SOCKET_FILTER
         if drop:
             ct.drops[drop] += 1
             th.ip = 0

@@ -11,14 +11,12 @@ from ip_input cimport (
     VLAN_HLEN,
     cursor,
     eth_type_trans,
-    ip_rcv,
     ipv6_skip_exthdr,
     is_vlan,
     pass_header,
 )
-from net cimport net
 from pcap cimport frame
-from tcp cimport NR_MIBS, SOCKET_FILTER, segment
+from tcp cimport segment
 from unaligned cimport cpu_to_be16, get_be16, get_be32, get_u64
 
 # Tests of what was parsed, which go on at jt or jf.
@@ -76,6 +74,8 @@ cdef struct filter_insn:
 cdef struct filter:
     filter_insn *insns
     uint32_t length
+    # `filter_run`, by its address: in line it would cost those who have no filter.
+    bint (*run)(const filter *, const frame *, const segment *) noexcept nogil
 
 
 cdef inline bint filter_check(const filter *program) noexcept nogil:
@@ -118,23 +118,6 @@ cdef inline bint filter_check(const filter *program) noexcept nogil:
             if (insn.jt < size and not empty[insn.jt]) or (insn.jf < size and not empty[insn.jf]):
                 return False
     return depth == 0
-
-
-cdef inline int ip_rcv_filter(
-    const filter *program, net *net, const frame *frame, segment *th
-) noexcept nogil:
-    """Do what `ip_rcv` does, but SOCKET_FILTER, and no trace in the counters, for a frame that the
-    program does not take."""
-    cdef uint64_t mib[NR_MIBS]
-    cdef int drop, i
-    for i in range(NR_MIBS):
-        mib[i] = net.mib[i]
-    drop = ip_rcv(net, frame, th)
-    if filter_run(program, frame, NULL if drop else th):
-        return drop
-    for i in range(NR_MIBS):
-        net.mib[i] = mib[i]
-    return SOCKET_FILTER
 
 
 cdef inline bint filter_run(

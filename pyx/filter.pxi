@@ -3,7 +3,7 @@
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
-from filter cimport FILTER_ADDR4, FILTER_ADDR6, FILTER_MAX, filter_check, filter_insn
+from filter cimport FILTER_ADDR4, FILTER_ADDR6, FILTER_MAX, filter_check, filter_insn, filter_run
 
 
 cdef int take_filter(filter *wanted, program) except -1:
@@ -28,6 +28,7 @@ cdef int take_filter(filter *wanted, program) except -1:
         else:
             insn.k, insn.m = k, m
     wanted.length = len(program)
+    wanted.run = filter_run
     if not filter_check(wanted):
         raise ValueError("this program is no filter")
     return 0

@@ -5,6 +5,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64
 from conntrack cimport *
 from inet_hashtables cimport *
 from net cimport net
+from offload cimport offload_learn
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
 from tcb cimport (
@@ -484,7 +485,7 @@ cdef inline int conntrack_follow(
             fl.ends[1].tcb.flags &= ~TCB_TSTAMP
         conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, at.wirelen)
         if th.bad:
-            drop = conntrack_bad(ct, th)
+            drop = conntrack_bad(ct, fl, <uint32_t>index, side, th, at.interface)
         if not drop:
             verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
         if drop:
@@ -497,17 +498,33 @@ cdef inline int conntrack_follow(
     return 0
 
 
-cdef inline uint8_t conntrack_bad(conntrack *ct, const segment *th) noexcept nogil:
+cdef inline uint8_t conntrack_bad(
+    conntrack *ct,
+    const flow *fl,
+    uint32_t index,
+    int side,
+    const segment *th,
+    uint32_t interface,
+) noexcept nogil:
     """Count what is wrong with a segment: Drop where the judge shall not have it, else 0."""
+    cdef uint16_t mss = 0
+    cdef uint8_t bad
     if th.bad & BAD_TCP_CSUM:
         ct.net.mib[TCP_CSUMERRORS] += 1
     if th.bad & (BAD_TCP_CSUM | BAD_DOFF):
         ct.net.mib[TCP_INERRS] += 1
     if th.bad & BAD_DOFF:
         return TCP_BAD_DOFF
-    if not ct.strict:
+    if fl.ends[1 - side].opts & OPT_MSS:
+        mss = rest_at(ct, index).mss[1 - side]
+    bad = offload_learn(ct.offload, ct.key, th, interface, mss)
+    if ct.strict:
+        bad = th.bad
+    elif not ct.auto:
+        bad = 0
+    if not bad:
         return 0
-    return IP_CSUM if th.bad & BAD_IP_CSUM else TCP_CSUM
+    return IP_CSUM if bad & BAD_IP_CSUM else TCP_CSUM
 
 
 cdef inline void conntrack_fate(

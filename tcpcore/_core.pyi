@@ -19,6 +19,7 @@ class Conntrack:
         *,
         packets: bool = False,
         strict: bool = False,
+        auto: bool = False,
         rows: str = "keep",
         max_connections: int = 0,
         expire_idle_ns: int = 0,

@@ -133,9 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     how = verb.add_argument_group("how")
     how.add_argument(
         "--checksum",
-        choices=("ignore", "strict"),
-        default="ignore",
-        help="strict: state does not take a segment with a bad checksum (default: ignore)",
+        choices=("auto", "strict", "ignore"),
+        default="auto",
+        help="which segments with bad checksums state takes: those that checksum offload "
+        "explains, none, all (default: auto)",
     )
     how.add_argument(
         "--max-connections",

@@ -42,7 +42,7 @@ def replay(
     source: Source,
     *,
     packets: bool = False,
-    checksum: str = "ignore",
+    checksum: str = "auto",
     filter: str | None = None,
     where: str | None = None,
     max_connections: int | None = None,
@@ -66,8 +66,9 @@ def replay(
     packets
         Keep a row for every frame too (`Replay.packets`).
     checksum
-        'ignore': state takes segments with bad checksums. 'strict': it does not. They are
-        counted either way.
+        'auto': state does not take a segment with a bad checksum, unless its sender leaves
+        checksums to the network card (`summary['checksum_offload']` tells what was found).
+        'strict': it takes none. 'ignore': it takes all. They are counted in every mode.
     filter
         An expression of pcap-filter(7), ``'host 10.0.0.1 and port 443'``: frames that it does not
         want are counted in the summary (`filtered`), and that is all. See docs/filter.md.
@@ -138,7 +139,7 @@ def replay_batches(
     *,
     batch_packets: int = 1_000_000,
     packets: bool = False,
-    checksum: str = "ignore",
+    checksum: str = "auto",
     filter: str | None = None,
     where: str | None = None,
     max_connections: int | None = None,
@@ -295,8 +296,8 @@ class Run:
         progress: Progress | None,
         collect: bool = False,
     ) -> None:
-        if checksum not in ("ignore", "strict"):
-            raise ValueError(f"checksum must be 'ignore' or 'strict', not {checksum!r}")
+        if checksum not in ("auto", "strict", "ignore"):
+            raise ValueError(f"checksum must be 'auto', 'strict' or 'ignore', not {checksum!r}")
         if progress is not None and not callable(progress):
             raise TypeError("progress must be callable")
         start = whole("from_ns", from_ns, INT64_MIN)
@@ -306,6 +307,7 @@ class Run:
         options = {
             "packets": bool(packets),
             "strict": checksum == "strict",
+            "auto": checksum == "auto",
             "rows": rows,
             "max_connections": whole("max_connections", max_connections, 1) or 0,
             "expire_idle_ns": nanoseconds("expire_idle_s", expire_idle_s),
@@ -331,6 +333,7 @@ class Run:
         self.blocked = False
         self.cpu_seconds = 0.0
         self._rows = rows
+        self._checksum = checksum
         self._packets = bool(packets)
         self._progress = progress
         self._next_tick = 0.0
@@ -504,6 +507,7 @@ class Run:
             "expired": found["expired"],
             "live": found["live"],
             "time_clamped": found["time_clamped"],
+            "repaired": found["repaired"],
             "interrupted": self.stop,
         }
         return self._summary(found), details
@@ -532,6 +536,7 @@ class Run:
             "drop_reasons": {DROP_NAMES[d]: n for d, n in sorted(found["drops"].items())},
             "bad_ip_checksums": found["bad_ip_checksums"],
             "bad_tcp_checksums": sum(found["bad_tcp_checksums"]),
+            "checksum_offload": _offload(self._checksum, found["offload"]),
             "evicted": found["evicted"],
             "counters": dict(zip(COUNTERS, found["counters"], strict=True)),
             "engine": self.module.ENGINE,
@@ -557,6 +562,20 @@ class Run:
             "last_ns": capture.get("last_ns"),
             "error": text,
         }
+
+
+def _offload(mode: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What was found of checksum offload; the hosts with the most segments, at most `TOP`."""
+    hosts: list[dict[str, Any]] = []
+    for one in found["hosts"]:
+        host = {"address": address_text(one["addr"], one["ip"])}
+        host |= {name: one[name] for name in ("interface", "partial", "zero", "tso", "other")}
+        hosts.append(host)
+    hosts.sort(key=lambda one: -(one["partial"] + one["zero"] + one["tso"] + one["other"]))
+    decided: dict[str, Any] = {"mode": mode, "hosts": hosts}
+    decided |= {name: found[name] for name in ("explained", "learnt", "damaged")}
+    decided["decision"] = report.offload(decided)
+    return decided | {"hosts": hosts[:TOP]}
 
 
 def _top(one: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from .doors import (
 from .filter import Instruction, filter_check, filter_run
 from .ip_input import ip_rcv
 from .net import INT64_MAX, INT64_MIN
+from .offload import Offload
 from .pcap import Capture, pcap_end, pcap_index, pcap_peek
 from .rows import PacketRows, depart_rest, fill_rows, packet_rows_write, place_rows
 from .tcp import Drop, End, Flow, Mib, Segment, Tcb, Verdict
@@ -70,6 +71,8 @@ class Conntrack:
         Keep a row for every frame.
     strict : bool
         State does not take segments whose checksum, or whose IP header's, is bad.
+    auto : bool
+        State does not take those whose bad checksum the sender's checksum offload does not explain.
     rows : str
         'keep': the row of every connection; 'drain': of those that ended, until `drain`; 'drop':
         of none, they count in `summary` alone.
@@ -94,6 +97,7 @@ class Conntrack:
         *,
         packets: bool = False,
         strict: bool = False,
+        auto: bool = False,
         rows: str = "keep",
         max_connections: int = 0,
         expire_idle_ns: int = 0,
@@ -108,7 +112,9 @@ class Conntrack:
             raise ValueError(f"rows must be one of {(*ROWS,)}, not {rows!r}")
         if len(key) != 16:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
-        self._ct = Tracker(strict, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns)
+        self._ct = Tracker(
+            strict, auto, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns
+        )
         self._rows = PacketRows() if packets else None
         self._from_ns = from_ns
         self._to_ns = to_ns
@@ -121,12 +127,15 @@ class Conntrack:
         self._number = 0  # frames numbered
         self._time_clamped = 0
         self._total = Totals()
+        self._repaired = 0  # of the inputs before this one
+        self._cap = Capture()
         self.begin(0)
 
     def begin(self, file: int) -> None:
         """Start on a new input, which is number `file` in the column of that name."""
         self.size = 0  # in bytes, where it is known: for an engine that makes room ahead
         self._file = file
+        self._repaired += self._cap.repaired
         self._cap = Capture()
         self._input = Totals()
 
@@ -179,6 +188,7 @@ class Conntrack:
         time_ns: int,
         linktype: int,
         clamped: bool,
+        interface: int,
     ) -> None:
         """Take one frame: parse it, follow it, write down what became of it."""
         self._total.add(time_ns, wirelen)
@@ -200,7 +210,7 @@ class Conntrack:
             fields = (0, 0, 0, 0, 0)
         else:
             conn, side, verdict, window, drop = tcp_conntrack(
-                self._ct, th, time_ns, clamped, wirelen, self._number
+                self._ct, th, time_ns, clamped, wirelen, self._number, interface
             )
             fields = (th.seq, th.ack, th.flags, window, th.payload_len)
         if clamped:
@@ -269,6 +279,8 @@ class Conntrack:
             "evicted": ct.evicted,
             "expired": ct.expired,
             "time_clamped": self._time_clamped,
+            "repaired": self._repaired + self._cap.repaired,
+            "offload": _offload_dict(ct.offload),
             "live": ct.live,
             "counters": list(ct.net.mib),
         }
@@ -331,6 +343,16 @@ class Totals:
             "first_ns": self.first_ns if self.packets else None,
             "last_ns": self.last_ns if self.packets else None,
         }
+
+
+def _offload_dict(offload: Offload) -> dict[str, object]:
+    names = ("addr", "ip", "interface", "partial", "zero", "tso", "other")
+    return {
+        "explained": offload.explained,
+        "learnt": offload.learnt,
+        "damaged": offload.damaged,
+        "hosts": [{name: getattr(host, name) for name in names} for host in offload.hosts.values()],
+    }
 
 
 def _row_dict(flow: Flow) -> dict[str, object]:

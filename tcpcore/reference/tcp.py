@@ -63,6 +63,11 @@ class Bad(IntFlag):
     BAD_IP_CSUM = 1
     BAD_TCP_CSUM = 2
     BAD_DOFF = 4  # nobody can tell where its header ends
+    # Of a wrong checksum, what tells that the sender's network card was to fill it in.
+    BAD_PARTIAL = 8  # TCP's is the pseudo header's sum, with or without a length
+    BAD_ZERO = 16  # TCP's is 0
+    BAD_TSO = 32  # IP's length is 0: the card cuts it into segments
+    BAD_IP_ZERO = 64  # IP's is 0
 
 
 class TcbFlag(IntFlag):

@@ -14,6 +14,7 @@ from .conntrack import (
 )
 from .inet_hashtables import flow_key, flow_side
 from .net import INT64_MAX, Net
+from .offload import offload_learn
 from .tcb import tcb_pull, tcb_rcv, tcb_xmit
 from .tcp import (
     COMPLETE_ACK,
@@ -239,7 +240,7 @@ def conntrack_drop(th: Segment, verdict: int) -> int:
     return 0
 
 
-def conntrack_bad(ct: Tracker, th: Segment) -> int:
+def conntrack_bad(ct: Tracker, flow: Flow, side: int, th: Segment, interface: int) -> int:
     """Count what is wrong with a segment: Drop where the judge shall not have it, else 0."""
     if th.bad & BAD_TCP_CSUM:
         ct.net.mib[Mib.TCP_CSUMERRORS] += 1
@@ -247,9 +248,16 @@ def conntrack_bad(ct: Tracker, th: Segment) -> int:
         ct.net.mib[Mib.TCP_INERRS] += 1
     if th.bad & BAD_DOFF:
         return Drop.TCP_BAD_DOFF
-    if not ct.strict:
+    peer = flow.ends[1 - side]
+    mss = peer.mss if peer.opts & OPT_MSS else 0
+    bad = offload_learn(ct.offload, th, interface, mss)
+    if ct.strict:
+        bad = th.bad
+    elif not ct.auto:
+        bad = 0
+    if not bad:
         return 0
-    return Drop.IP_CSUM if th.bad & BAD_IP_CSUM else Drop.TCP_CSUM
+    return Drop.IP_CSUM if bad & BAD_IP_CSUM else Drop.TCP_CSUM
 
 
 def _window(th: Segment, end: End, peer: End) -> int:
@@ -260,7 +268,13 @@ def _window(th: Segment, end: End, peer: End) -> int:
 
 
 def tcp_conntrack(
-    ct: Tracker, th: Segment, time_ns: int, clamped: bool, wirelen: int, packet: int
+    ct: Tracker,
+    th: Segment,
+    time_ns: int,
+    clamped: bool,
+    wirelen: int,
+    packet: int,
+    interface: int,
 ) -> tuple[int, int, int, int, int]:
     """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason)."""
     net = ct.net
@@ -284,7 +298,7 @@ def tcp_conntrack(
     conntrack_count(flow, side, th, time_ns, wirelen)
     ct.tcp_segments += 1
     net.mib[Mib.TCP_INSEGS] += 1
-    drop = conntrack_bad(ct, th) if th.bad else 0
+    drop = conntrack_bad(ct, flow, side, th, interface) if th.bad else 0
     if not drop:
         verdict |= conntrack_judge(net, flow, side, th)
         drop = conntrack_drop(th, verdict)
