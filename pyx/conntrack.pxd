@@ -16,6 +16,7 @@ from slab cimport (
     slab_full,
     slab_reserve,
 )
+from synack cimport synacks
 from tcp cimport *
 from unaligned cimport ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
 
@@ -74,6 +75,7 @@ cdef struct conntrack:
     uint64_t tcp_segments
     departed *departed
     offload *offload
+    synacks synacks
 
 
 cdef inline flow *flow_at(const conntrack *ct, uint32_t index) noexcept nogil:

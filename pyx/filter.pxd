@@ -206,7 +206,8 @@ cdef inline bint filter_addr6(const filter_insn *insn, const uint8_t *addr) noex
 
 cdef inline int filter_vlan(const frame *frame, uint32_t depth) noexcept nogil:
     """Find the number of the VLAN tag below `depth` others, -1 where there is none."""
-    cdef uint32_t field, tag, i
+    cdef uint32_t field, tag
+    cdef int i
     if frame.linktype == DLT_EN10MB:
         field = 12
     elif frame.linktype == DLT_LINUX_SLL:
@@ -221,7 +222,7 @@ cdef inline int filter_vlan(const frame *frame, uint32_t depth) noexcept nogil:
             return -1
         if not is_vlan(get_be16(frame.data + field)):
             return -1
-        if i == depth:
+        if <uint32_t>i == depth:
             return get_be16(frame.data + tag) & 0xFFF
         field = tag + 2
         tag += VLAN_HLEN

@@ -281,7 +281,7 @@ cdef struct flow_rest:
     uint16_t mss[2]
     uint8_t wscale[2]
     uint8_t has_addrs  # `addrs` is set; it stays so when another flow takes this one's place
-    uint8_t pad
+    uint8_t synacks  # SYN-ACKs with other numbers than the first that are kept of it
 
 # Addresses of an IPv6 connection.
 cdef struct flow_addrs:

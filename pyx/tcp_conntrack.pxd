@@ -8,6 +8,7 @@ from net cimport net
 from offload cimport offload_learn
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
+from synack cimport SYNACK_EACH, synack_keep, synack_pick, synack_rival
 from tcb cimport (
     TCB_KNOWN,
     tcb_pull,
@@ -271,6 +272,32 @@ cdef inline uint32_t conntrack_judge(
     return verdict | took
 
 
+cdef inline uint32_t conntrack_handshake(
+    conntrack *ct, flow *fl, uint32_t index, int side, const segment *th, uint8_t *drop
+) noexcept nogil:
+    """Judge a segment before both ends are open: of several SYN-ACKs the first counts, until an ACK
+    picks another."""
+    cdef flow_rest *rest = rest_at(ct, index)
+    cdef uint64_t conn = link_at(ct, index).conn if ct.linked else index
+    cdef tcb was
+    cdef uint32_t verdict
+    if synack_rival(fl, side, th):
+        was = fl.ends[side].tcb
+        verdict = conntrack_judge(&ct.net, fl, side, th, drop)
+        if rest.synacks < SYNACK_EACH and synack_keep(&ct.synacks, conn, fl, side, th):
+            rest.synacks += 1
+        fl.ends[side].tcb = was
+        return verdict
+    if (
+        rest.synacks
+        and (th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == TCPHDR_ACK
+        and fl.ends[1 - side].tcb.snd_nxt != th.ack
+        and synack_pick(&ct.synacks, conn, fl, side, th)
+    ):
+        rest.synacks = 0
+    return conntrack_judge(&ct.net, fl, side, th, drop)
+
+
 cdef inline void conntrack_mib(
     net *net, uint8_t was, uint8_t state, uint32_t took
 ) noexcept nogil:
@@ -487,7 +514,10 @@ cdef inline int conntrack_follow(
         if th.bad:
             drop = conntrack_bad(ct, fl, <uint32_t>index, side, th, at.interface)
         if not drop:
-            verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
+            if fl.ends[0].tcb.state == TCP_SYN_RECV or fl.ends[1].tcb.state == TCP_SYN_RECV:
+                verdict |= conntrack_handshake(ct, fl, <uint32_t>index, side, th, &drop)
+            else:
+                verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
         if drop:
             ct.drops[drop] += 1
         fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN

@@ -35,7 +35,7 @@ FLOORS = {
         7: "tcp_ack tcp_timer dev rows",
         6: "tcp_recovery tcp_conntrack",
         5: "tcp_output tcp_analysis conntrack filter",
-        4: "inet_connection_sock inet_timewait_sock syncookies ip_input offload",
+        4: "inet_connection_sock inet_timewait_sock syncookies ip_input offload synack",
         3: "net ip_route",
         2: "tcb tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire inet_hashtables",
         1: "tcp",

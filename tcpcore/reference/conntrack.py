@@ -10,6 +10,7 @@ from bisect import insort
 from .inet_hashtables import FlowTable, flow_key
 from .net import Net
 from .offload import Offload
+from .synack import Synacks
 from .tcp import (
     TCP_CLOSE,
     TCP_LISTEN,
@@ -84,6 +85,7 @@ class Tracker:
         self.ended: list[Flow] = []  # in order of closing
         self.departed = Departed()
         self.offload = Offload()
+        self.synacks = Synacks()
 
 
 def flow_frame_bytes(flow: Flow) -> int:

@@ -336,6 +336,7 @@ class Flow:
         "first_packet",
         "conn",
         "stamp_ns",
+        "synacks",
     )
 
     def __init__(self) -> None:
@@ -354,6 +355,7 @@ class Flow:
         self.first_packet = 0
         self.conn = 0
         self.stamp_ns = 0  # the tracker's clock when its last segment came
+        self.synacks = 0  # SYN-ACKs with other numbers than the first that are kept of it
 
 
 class FlowBit(IntFlag):

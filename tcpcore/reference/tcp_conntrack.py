@@ -5,6 +5,8 @@ Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md ha
 
 from __future__ import annotations
 
+from copy import copy
+
 from .conntrack import (
     Tracker,
     conntrack_expire,
@@ -15,6 +17,7 @@ from .conntrack import (
 from .inet_hashtables import flow_key, flow_side
 from .net import INT64_MAX, Net
 from .offload import offload_learn
+from .synack import SYNACK_EACH, synack_keep, synack_pick, synack_rival
 from .tcb import tcb_pull, tcb_rcv, tcb_xmit
 from .tcp import (
     COMPLETE_ACK,
@@ -203,6 +206,26 @@ def conntrack_judge(net: Net, flow: Flow, side: int, th: Segment) -> int:
     return verdict | took
 
 
+def conntrack_handshake(ct: Tracker, flow: Flow, side: int, th: Segment) -> int:
+    """Judge a segment: of several SYN-ACKs the first counts, until an ACK picks another."""
+    if synack_rival(flow, side, th):
+        was = copy(flow.ends[side].tcb)
+        verdict = conntrack_judge(ct.net, flow, side, th)
+        if flow.synacks < SYNACK_EACH and synack_keep(ct.synacks, flow, side, th):
+            flow.synacks += 1
+        flow.ends[side].tcb = was
+        return verdict
+    if (
+        flow.synacks
+        and TCP_SYN_RECV in (flow.ends[0].tcb.state, flow.ends[1].tcb.state)
+        and th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_ACK
+        and flow.ends[1 - side].tcb.snd_nxt != th.ack
+        and synack_pick(ct.synacks, flow, side, th)
+    ):
+        flow.synacks = 0
+    return conntrack_judge(ct.net, flow, side, th)
+
+
 def conntrack_mib(net: Net, was: int, state: int, took: int) -> None:
     """The counters that an end's host would have moved."""
     mib = net.mib
@@ -300,7 +323,7 @@ def tcp_conntrack(
     net.mib[Mib.TCP_INSEGS] += 1
     drop = conntrack_bad(ct, flow, side, th, interface) if th.bad else 0
     if not drop:
-        verdict |= conntrack_judge(net, flow, side, th)
+        verdict |= conntrack_handshake(ct, flow, side, th)
         drop = conntrack_drop(th, verdict)
     if drop:
         ct.drops[drop] += 1
