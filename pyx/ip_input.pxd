@@ -9,7 +9,7 @@ from net cimport net
 from pcap cimport frame
 from tcp cimport *
 from unaligned cimport cpu_to_be32, get_be16, get_be32, get_u16, get_u32, get_u64
-from wire cimport IPPROTO_TCP, TCP_HDR_LEN, tcp_csum_offload, tcp_header, tcp_parse, tcp_parse_options
+from wire cimport IPPROTO_TCP, TCP_HDR_LEN, tcp_header, tcp_parse, tcp_parse_options
 
 # Link types (LINKTYPE_ values of captures).
 cdef enum:
@@ -105,12 +105,12 @@ cdef inline bint ip_rcv_plain(net *net, const frame *frame, segment *seg) noexce
     pseudo = <uint64_t>get_u32(iph + 12) + get_u32(iph + 16)
     if csum_wrong(pseudo + get_u32(iph) + get_u32(iph + 4) + get_u32(iph + 8)):
         return False
-    net.mib[IP_INRECEIVES] += 1
     length = total - IP_HDR_LEN
     pseudo += <uint64_t>cpu_to_be32(length) + cpu_to_be32(IPPROTO_TCP)
-    seg.bad = 0
     if csum_tcpudp_magic(th, length, pseudo):
-        seg.bad = BAD_TCP_CSUM | tcp_csum_offload(th, length, pseudo)
+        return False
+    net.mib[IP_INRECEIVES] += 1
+    seg.bad = 0
     seg.acookie = get_u64(iph + 12)
     tcp_header(seg, th, word, length - header)
     seg.ip = 4

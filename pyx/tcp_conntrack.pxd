@@ -272,30 +272,25 @@ cdef inline uint32_t conntrack_judge(
     return verdict | took
 
 
-cdef inline uint32_t conntrack_handshake(
-    conntrack *ct, flow *fl, uint32_t index, int side, const segment *th, uint8_t *drop
+cdef inline bint conntrack_handshake(
+    conntrack *ct, flow *fl, uint32_t index, int side, const segment *th
 ) noexcept nogil:
-    """Judge a segment before both ends are open: of several SYN-ACKs the first counts, until an ACK
-    picks another."""
-    cdef flow_rest *rest = rest_at(ct, index)
-    cdef uint64_t conn = link_at(ct, index).conn if ct.linked else index
-    cdef tcb was
-    cdef uint32_t verdict
+    """Before both ends are open: of several SYN-ACKs the first counts, until an ACK picks another.
+    True of a SYN-ACK that is to be kept, not counted."""
     if synack_rival(fl, side, th):
-        was = fl.ends[side].tcb
-        verdict = conntrack_judge(&ct.net, fl, side, th, drop)
-        if rest.synacks < SYNACK_EACH and synack_keep(&ct.synacks, conn, fl, side, th):
-            rest.synacks += 1
-        fl.ends[side].tcb = was
-        return verdict
+        return True
     if (
-        rest.synacks
+        rest_at(ct, index).synacks
         and (th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == TCPHDR_ACK
         and fl.ends[1 - side].tcb.snd_nxt != th.ack
-        and synack_pick(&ct.synacks, conn, fl, side, th)
+        and synack_pick(&ct.synacks, conn_at(ct, index), fl, side, th)
     ):
-        rest.synacks = 0
-    return conntrack_judge(&ct.net, fl, side, th, drop)
+        rest_at(ct, index).synacks = 0
+    return False
+
+
+cdef inline uint64_t conn_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return link_at(ct, index).conn if ct.linked else index
 
 
 cdef inline void conntrack_mib(
@@ -477,7 +472,10 @@ cdef inline int conntrack_follow(
     cdef int64_t time_ns = at.time_ns
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
+    cdef flow_rest *rest
+    cdef tcb was
     cdef uint8_t drop = 0
+    cdef bint rival
     if side < 0:
         index = conntrack_lookup(ct, th, tag, &side)
     fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
@@ -514,10 +512,19 @@ cdef inline int conntrack_follow(
         if th.bad:
             drop = conntrack_bad(ct, fl, <uint32_t>index, side, th, at.interface)
         if not drop:
-            if fl.ends[0].tcb.state == TCP_SYN_RECV or fl.ends[1].tcb.state == TCP_SYN_RECV:
-                verdict |= conntrack_handshake(ct, fl, <uint32_t>index, side, th, &drop)
-            else:
-                verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
+            rival = (
+                fl.ends[0].tcb.state == TCP_SYN_RECV or fl.ends[1].tcb.state == TCP_SYN_RECV
+            ) and conntrack_handshake(ct, fl, <uint32_t>index, side, th)
+            if rival:
+                was = fl.ends[side].tcb
+            verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
+            if rival:
+                rest = rest_at(ct, <uint32_t>index)
+                if rest.synacks < SYNACK_EACH and synack_keep(
+                    &ct.synacks, conn_at(ct, <uint32_t>index), fl, side, th
+                ):
+                    rest.synacks += 1
+                fl.ends[side].tcb = was
         if drop:
             ct.drops[drop] += 1
         fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN
@@ -568,7 +575,7 @@ cdef inline void conntrack_fate(
     uint8_t drop,
 ) noexcept nogil:
     """What the columns say of a segment."""
-    out.conn = link_at(ct, index).conn if ct.linked else index
+    out.conn = conn_at(ct, index)
     out.dir = side
     out.verdict = verdict
     out.drop = drop

@@ -128,6 +128,7 @@ ONLY_COMPILED = {
     "secure_seq": {"siphash_lanes"},
     "tcb": {"tcb_xmit_established", "tcp_predicted"},
     "tcp_conntrack": {
+        "conn_at",
         "conntrack_count_rare",
         "conntrack_fate",
         "conntrack_follow",

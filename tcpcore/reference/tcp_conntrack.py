@@ -206,24 +206,21 @@ def conntrack_judge(net: Net, flow: Flow, side: int, th: Segment) -> int:
     return verdict | took
 
 
-def conntrack_handshake(ct: Tracker, flow: Flow, side: int, th: Segment) -> int:
-    """Judge a segment: of several SYN-ACKs the first counts, until an ACK picks another."""
+def conntrack_handshake(ct: Tracker, flow: Flow, side: int, th: Segment) -> bool:
+    """Before both ends are open: of several SYN-ACKs the first counts, until an ACK picks another.
+
+    True of a SYN-ACK that is to be kept, not counted.
+    """
     if synack_rival(flow, side, th):
-        was = copy(flow.ends[side].tcb)
-        verdict = conntrack_judge(ct.net, flow, side, th)
-        if flow.synacks < SYNACK_EACH and synack_keep(ct.synacks, flow, side, th):
-            flow.synacks += 1
-        flow.ends[side].tcb = was
-        return verdict
+        return True
     if (
         flow.synacks
-        and TCP_SYN_RECV in (flow.ends[0].tcb.state, flow.ends[1].tcb.state)
         and th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_ACK
         and flow.ends[1 - side].tcb.snd_nxt != th.ack
         and synack_pick(ct.synacks, flow, side, th)
     ):
         flow.synacks = 0
-    return conntrack_judge(ct.net, flow, side, th)
+    return False
 
 
 def conntrack_mib(net: Net, was: int, state: int, took: int) -> None:
@@ -323,7 +320,14 @@ def tcp_conntrack(
     net.mib[Mib.TCP_INSEGS] += 1
     drop = conntrack_bad(ct, flow, side, th, interface) if th.bad else 0
     if not drop:
-        verdict |= conntrack_handshake(ct, flow, side, th)
+        opening = TCP_SYN_RECV in (flow.ends[0].tcb.state, flow.ends[1].tcb.state)
+        rival = opening and conntrack_handshake(ct, flow, side, th)
+        was = copy(flow.ends[side].tcb) if rival else None
+        verdict |= conntrack_judge(net, flow, side, th)
+        if was is not None:
+            if flow.synacks < SYNACK_EACH and synack_keep(ct.synacks, flow, side, th):
+                flow.synacks += 1
+            flow.ends[side].tcb = was
         drop = conntrack_drop(th, verdict)
     if drop:
         ct.drops[drop] += 1
