@@ -25,12 +25,15 @@ from dev cimport (
     batch_clear,
     batch_parse,
     batch_receive,
+    batch_sift,
     batch_take,
     totals,
     totals_clear,
     window,
 )
+from filter cimport filter
 from inet_hashtables cimport bucket
+from offload cimport offload
 from pcap cimport (
     NO_MEMORY,
     capture,
@@ -60,6 +63,7 @@ from tcp cimport (
     IP_CSUMERRORS,
     NR_DROPS,
     NR_MIBS,
+    SOCKET_FILTER,
     TCP_MAX_STATES,
     end,
     flow,
@@ -127,6 +131,10 @@ def isa_select(str name):
     """Force an instruction set, for tests and comparisons; ValueError if the machine lacks it."""
     if tcpcore_isa_select(name.encode()):
         raise ValueError(f"no instruction set {name!r} here; this machine runs {isa()!r}")
+
+
+include "filter.pxi"
+include "offload.pxi"
 
 
 cdef int get_buffer(data, Py_ssize_t length, Py_buffer *view) except -1:
@@ -213,9 +221,11 @@ cdef class Conntrack:
     cdef batch *batches
     cdef packet_rows rows
     cdef list owners  # of the packet columns that are shared: a _Column each, else None
+    cdef uint64_t repaired  # lengths, in the inputs before this one
     cdef totals total
     cdef totals input
     cdef window window
+    cdef filter wanted  # frames; without instructions it wants all
     cdef uint64_t count
     cdef int file
     cdef public int64_t size  # of the input in bytes, 0 where nobody knows: to make room ahead
@@ -236,6 +246,7 @@ cdef class Conntrack:
         *,
         bint packets=False,
         bint strict=False,
+        bint auto=False,
         str rows="keep",
         uint64_t max_connections=0,
         uint64_t expire_idle_ns=0,
@@ -244,6 +255,7 @@ cdef class Conntrack:
         int64_t to_ns=INT64_MAX,
         uint64_t count=0,
         uint64_t streams=0,
+        filter=(),
         bytes key=bytes(16),
     ):
         if self.ct.flows.size:
@@ -254,6 +266,7 @@ cdef class Conntrack:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
         memcpy(self.ct.key, PyBytes_AS_STRING(key), 16)
         self.ct.strict = strict
+        self.ct.auto = auto
         self.ct.rows = ("keep", "drain", "drop").index(rows)
         self.ct.max_connections = max_connections
         self.ct.expire_idle_ns = expire_idle_ns
@@ -265,7 +278,11 @@ cdef class Conntrack:
         self.window.to_ns = to_ns
         self.count = count
         queue_init(&self.ct.queues, streams)
+        take_filter(&self.wanted, filter)
         self.ct.departed = <departed *>vzalloc(sizeof(departed))
+        self.ct.offload = <offload *>vzalloc(sizeof(offload))
+        if self.ct.offload == NULL:
+            raise MemoryError()
         if self.ct.departed == NULL or conntrack_init(self.ct) or pcap_open(&self.cap):
             raise MemoryError()
 
@@ -274,8 +291,10 @@ cdef class Conntrack:
         if self.ct != NULL:
             conntrack_free(self.ct)
             vfree(self.ct.departed, sizeof(departed))
+            vfree(self.ct.offload, sizeof(offload))
             vfree(self.ct, sizeof(conntrack))
         vfree(self.batches, 3 * sizeof(batch))
+        free(self.wanted.insns)
         packet_rows_free(&self.rows)
 
     def begin(self, int file):
@@ -286,6 +305,7 @@ cdef class Conntrack:
             self.ct.queues.file = file
             self.size = 0
             totals_clear(&self.input)
+            self.repaired += self.cap.repaired
             if pcap_open(&self.cap):
                 raise MemoryError("no memory to begin an input")
         finally:
@@ -342,23 +362,29 @@ cdef class Conntrack:
         batch_clear(next)
         while True:
             limit = BATCH
-            if self.count and self.count - self.total.packets < limit:
-                limit = self.count - self.total.packets
+            if self.count and self.count - self.taken() < limit:
+                limit = self.count - self.taken()
             found = 0
             if limit:
                 consumed += pcap_index(
                     &self.cap, data + consumed, length - consumed, last.frames, <int>limit, &found
                 )
             last.n = batch_take(last, found, &self.window, &self.input, &self.total)
-            batch_parse(self.ct, last)
+            batch_parse(self.ct, last, &self.wanted)
             if batch_receive(self.ct, now, next, last):
                 return -1
+            if self.want_packets and self.wanted.length:
+                batch_sift(now)
             if self.want_packets and packet_rows_write(&self.rows, now, self.file):
                 return -1
             if not (found or last.n or next.n):
                 break
             now, next, last = next, last, now
         return consumed
+
+    cdef uint64_t taken(self) noexcept nogil:
+        """Frames that the filter wants."""
+        return self.total.packets - self.ct.drops[SOCKET_FILTER]
 
     cdef void expect(self) noexcept:
         """Guess from the input so far how many rows of packets there will be."""
@@ -381,7 +407,7 @@ cdef class Conntrack:
     def done(self):
         """True when this input is damaged or enough frames were taken."""
         return bool(self.cap.damage) or (
-            self.count != 0 and <uint64_t>self.total.packets >= self.count
+            self.count != 0 and self.taken() >= self.count
         )
 
     @property
@@ -467,12 +493,17 @@ cdef class Conntrack:
                 "last_ns": self.total.last_ns if some else None,
                 "states": states,
                 "top": busiest,
-                "drops": {i: self.ct.drops[i] for i in range(1, NR_DROPS) if self.ct.drops[i]},
+                "filtered": self.ct.drops[SOCKET_FILTER],
+                "drops": {
+                    i: self.ct.drops[i] for i in range(1, SOCKET_FILTER) if self.ct.drops[i]
+                },
                 "bad_ip_checksums": self.ct.net.mib[IP_CSUMERRORS],
                 "bad_tcp_checksums": (gone.bad_checksum[0], gone.bad_checksum[1]),
                 "evicted": self.ct.evicted,
                 "expired": self.ct.expired,
                 "time_clamped": self.total.clamped,
+                "repaired": self.repaired + self.cap.repaired,
+                "offload": offload_dict(self.ct.offload),
                 "live": self.ct.live,
                 "streams_given_up": self.ct.queues.given_up,
                 "stream_bytes_given_up": self.ct.queues.given_up_bytes,

@@ -5,6 +5,7 @@ from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_hashtables cimport *
 from net cimport net
+from offload cimport offload
 from pcap cimport frame
 from slab cimport (
     SLAB_MASK,
@@ -16,6 +17,7 @@ from slab cimport (
     slab_full,
     slab_reserve,
 )
+from synack cimport synacks
 from tcp cimport *
 from tcp_queue cimport *
 from unaligned cimport ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
@@ -56,6 +58,7 @@ cdef struct conntrack:
     bint linked
     bint bounded
     bint strict
+    bint auto  # strict, but for what offload explains
     int rows  # Rows
     uint64_t max_connections
     uint64_t expire_idle_ns
@@ -75,6 +78,8 @@ cdef struct conntrack:
     departed *departed
     queue_pool queues  # where payload lies, if streams are wanted
     slab socks  # of each flow the index of its sock_queue, if they are
+    offload *offload
+    synacks synacks
 
 
 cdef inline flow *flow_at(const conntrack *ct, uint32_t index) noexcept nogil:

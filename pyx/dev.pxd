@@ -2,8 +2,10 @@
 # Linux: net/core/dev.c (netif_receive_skb_list).  docs/architecture.md, "The hot path".
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
 from conntrack cimport *
 from inet_hashtables cimport flow_words4, flow_words6, inet_home, inet_lookup_tag
+from filter cimport filter
 from ip_input cimport ip_rcv
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES, siphash_lanes
@@ -92,17 +94,23 @@ cdef inline void batch_clear(batch *b) noexcept nogil:
         b.segs[i].ip = 0
 
 
-cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
+cdef inline void batch_parse(conntrack *ct, batch *b, const filter *wanted) noexcept nogil:
     """First stage: frames to segments and their hashes."""
     cdef uint64_t words4[2][SIPHASH_LANES]
     cdef uint64_t words6[5][SIPHASH_LANES]
     cdef uint64_t hashes[SIPHASH_LANES]
+    cdef uint64_t mib[NR_MIBS]
     cdef segment *th
     cdef int i, n4 = 0, n6 = 0
     cdef uint8_t drop
     for i in range(b.n):
         th = <segment *>held(&b.segs[i])
+        if wanted.length:
+            memcpy(mib, ct.net.mib, sizeof(mib))
         drop = ip_rcv(&ct.net, &b.frames[i], th)
+        if wanted.length and not wanted.run(wanted, &b.frames[i], NULL if drop else th):
+            memcpy(ct.net.mib, mib, sizeof(mib))  # it leaves no trace
+            drop = SOCKET_FILTER
         if drop:
             ct.drops[drop] += 1
             th.ip = 0
@@ -125,6 +133,20 @@ cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
         for i in range(b.n):
             if b.segs[i].ip == 6:
                 b.hashes[i] = hashes[i]
+
+
+cdef inline void batch_sift(batch *b) noexcept nogil:
+    """Close the gaps that frames leave which the filter did not want, once a batch is followed."""
+    cdef int i, m = 0
+    for i in range(b.n):
+        if b.segs[i].ip == 0 and b.fates[i].drop == SOCKET_FILTER:
+            continue
+        b.frames[m] = b.frames[i]
+        b.segs[m] = b.segs[i]
+        b.packets[m] = b.packets[i]
+        b.fates[m] = b.fates[i]
+        m += 1
+    b.n = m
 
 
 cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:

@@ -8,7 +8,7 @@ from csum cimport csum_tcpudp_magic, csum_wrong, ip_fast_csum
 from net cimport net
 from pcap cimport frame
 from tcp cimport *
-from unaligned cimport cpu_to_be32, get_be16, get_be32, get_u32, get_u64
+from unaligned cimport cpu_to_be32, get_be16, get_be32, get_u16, get_u32, get_u64
 from wire cimport IPPROTO_TCP, TCP_HDR_LEN, tcp_header, tcp_parse, tcp_parse_options
 
 # Link types (LINKTYPE_ values of captures).
@@ -105,10 +105,12 @@ cdef inline bint ip_rcv_plain(net *net, const frame *frame, segment *seg) noexce
     pseudo = <uint64_t>get_u32(iph + 12) + get_u32(iph + 16)
     if csum_wrong(pseudo + get_u32(iph) + get_u32(iph + 4) + get_u32(iph + 8)):
         return False
-    net.mib[IP_INRECEIVES] += 1
     length = total - IP_HDR_LEN
     pseudo += <uint64_t>cpu_to_be32(length) + cpu_to_be32(IPPROTO_TCP)
-    seg.bad = BAD_TCP_CSUM if csum_tcpudp_magic(th, length, pseudo) else 0
+    if csum_tcpudp_magic(th, length, pseudo):
+        return False
+    net.mib[IP_INRECEIVES] += 1
+    seg.bad = 0
     seg.acookie = get_u64(iph + 12)
     tcp_header(seg, th, word, length - header)
     seg.ip = 4
@@ -155,13 +157,15 @@ cdef inline int vlan_get_protocol(cursor *at, uint32_t field, uint32_t header) n
             at.protocol = protocol
             pass_header(at, header)
             return 0
-        if not (
-            protocol == 0x8100 or protocol == 0x88A8 or protocol == 0x9100 or protocol == 0x9200
-        ):
+        if not is_vlan(protocol):
             return ethertype(protocol)
         field = header + 2
         header += VLAN_HLEN
     return ENCAP_DEPTH
+
+
+cdef inline bint is_vlan(uint16_t protocol) noexcept nogil:
+    return protocol == 0x8100 or protocol == 0x88A8 or protocol == 0x9100 or protocol == 0x9200
 
 
 cdef inline int ethertype(uint16_t protocol) noexcept nogil:
@@ -253,7 +257,7 @@ cdef inline int ip_rcv_core(
         return IP_INHDR
     if ip_fast_csum(iph, header // 4):
         net.mib[IP_CSUMERRORS] += 1
-        seg.bad = BAD_IP_CSUM
+        seg.bad = BAD_IP_CSUM if get_u16(iph + 10) else BAD_IP_CSUM | BAD_IP_ZERO
     if get_be16(iph + 6) & IP_OFFSET_OR_MF:
         net.mib[IP_REASMREQDS] += 1
         return IP_FRAGMENT
@@ -266,7 +270,17 @@ cdef inline int ip_rcv_core(
         return ip_protocol_unknown(iph[9], iph + header, min(room, length))
     seg.ip = 4
     seg.acookie = get_u64(iph + 12)
-    return tcp_parse(seg, iph + header, room, length)
+    return tcp_rcv(seg, iph + header, room, length, tot_len == 0)
+
+
+cdef inline int tcp_rcv(
+    segment *seg, const uint8_t *data, uint32_t room, uint32_t length, bint tso
+) noexcept nogil:
+    """Read a segment; that IP told no length explains what is wrong with its checksums."""
+    cdef int drop = tcp_parse(seg, data, room, length)
+    if tso and seg.bad & (BAD_IP_CSUM | BAD_TCP_CSUM):
+        seg.bad |= BAD_TSO
+    return drop
 
 
 cdef inline int ip6_rcv_core(net *net, cursor *at, segment *seg) noexcept nogil:
@@ -303,7 +317,7 @@ cdef inline int ip6_rcv_core(net *net, cursor *at, segment *seg) noexcept nogil:
     seg.addrs = iph + 8
     memcpy(&seg.acookie, iph + 20, 4)
     memcpy(<uint8_t *>&seg.acookie + 4, iph + 36, 4)
-    return tcp_parse(seg, at.data, at.room, length)
+    return tcp_rcv(seg, at.data, at.room, length, payload_len == 0)
 
 
 cdef inline bint is_exthdr(uint16_t protocol) noexcept nogil:

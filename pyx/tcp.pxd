@@ -58,6 +58,11 @@ cdef enum:  # Bad
     BAD_IP_CSUM = 1
     BAD_TCP_CSUM = 2
     BAD_DOFF = 4  # nobody can tell where its header ends
+    # Of a wrong checksum, what tells that the sender's network card was to fill it in.
+    BAD_PARTIAL = 8  # TCP's is the pseudo header's sum, with or without a length
+    BAD_ZERO = 16  # TCP's is 0
+    BAD_TSO = 32  # IP's length is 0: the card cuts it into segments
+    BAD_IP_ZERO = 64  # IP's is 0
 
 # What is known of one end.
 cdef enum:  # TcbFlag
@@ -134,7 +139,9 @@ cdef enum:  # Drop
     TCP_INVALID_RST = 30
     TCP_CLOSED = 31  # nobody is there to take it
     TCP_FLAGS = 32  # neither SYN, RST nor ACK
-    NR_DROPS = 33
+    # Neither: a frame that the filter does not want is in no row.
+    SOCKET_FILTER = 33
+    NR_DROPS = 34
 
 # Counters; tcpcore/mib.py has their Linux names in this order.
 cdef enum:  # Mib
@@ -275,7 +282,7 @@ cdef struct flow_rest:
     uint16_t mss[2]
     uint8_t wscale[2]
     uint8_t has_addrs  # `addrs` is set; it stays so when another flow takes this one's place
-    uint8_t pad
+    uint8_t synacks  # SYN-ACKs with other numbers than the first that are kept of it
 
 # Addresses of an IPv6 connection.
 cdef struct flow_addrs:

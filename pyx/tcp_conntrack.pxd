@@ -5,8 +5,10 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64
 from conntrack cimport *
 from inet_hashtables cimport *
 from net cimport net
+from offload cimport offload_learn
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
+from synack cimport SYNACK_EACH, synack_keep, synack_pick, synack_rival
 from tcb cimport (
     TCB_KNOWN,
     tcb_pull,
@@ -270,6 +272,27 @@ cdef inline uint32_t conntrack_judge(
     return verdict | took
 
 
+cdef inline bint conntrack_handshake(
+    conntrack *ct, flow *fl, uint32_t index, int side, const segment *th
+) noexcept nogil:
+    """Before both ends are open: of several SYN-ACKs the first counts, until an ACK picks another.
+    True of a SYN-ACK that is to be kept, not counted."""
+    if synack_rival(fl, side, th):
+        return True
+    if (
+        rest_at(ct, index).synacks
+        and (th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == TCPHDR_ACK
+        and fl.ends[1 - side].tcb.snd_nxt != th.ack
+        and synack_pick(&ct.synacks, conn_at(ct, index), fl, side, th)
+    ):
+        rest_at(ct, index).synacks = 0
+    return False
+
+
+cdef inline uint64_t conn_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return link_at(ct, index).conn if ct.linked else index
+
+
 cdef inline void conntrack_mib(
     net *net, uint8_t was, uint8_t state, uint32_t took
 ) noexcept nogil:
@@ -453,7 +476,10 @@ cdef inline int conntrack_follow(
     cdef int64_t time_ns = at.time_ns
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
+    cdef flow_rest *rest
+    cdef tcb was
     cdef uint8_t drop = 0
+    cdef bint rival
     if side < 0:
         index = conntrack_lookup(ct, th, tag, &side)
     fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
@@ -490,9 +516,21 @@ cdef inline int conntrack_follow(
             fl.ends[1].tcb.flags &= ~TCB_TSTAMP
         conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, at.wirelen)
         if th.bad:
-            drop = conntrack_bad(ct, th)
+            drop = conntrack_bad(ct, fl, <uint32_t>index, side, th, at.interface)
         if not drop:
+            rival = (
+                fl.ends[0].tcb.state == TCP_SYN_RECV or fl.ends[1].tcb.state == TCP_SYN_RECV
+            ) and conntrack_handshake(ct, fl, <uint32_t>index, side, th)
+            if rival:
+                was = fl.ends[side].tcb
             verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
+            if rival:
+                rest = rest_at(ct, <uint32_t>index)
+                if rest.synacks < SYNACK_EACH and synack_keep(
+                    &ct.synacks, conn_at(ct, <uint32_t>index), fl, side, th
+                ):
+                    rest.synacks += 1
+                fl.ends[side].tcb = was
         if drop:
             ct.drops[drop] += 1
         fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN
@@ -507,17 +545,33 @@ cdef inline int conntrack_follow(
     return 0
 
 
-cdef inline uint8_t conntrack_bad(conntrack *ct, const segment *th) noexcept nogil:
+cdef inline uint8_t conntrack_bad(
+    conntrack *ct,
+    const flow *fl,
+    uint32_t index,
+    int side,
+    const segment *th,
+    uint32_t interface,
+) noexcept nogil:
     """Count what is wrong with a segment: Drop where the judge shall not have it, else 0."""
+    cdef uint16_t mss = 0
+    cdef uint8_t bad
     if th.bad & BAD_TCP_CSUM:
         ct.net.mib[TCP_CSUMERRORS] += 1
     if th.bad & (BAD_TCP_CSUM | BAD_DOFF):
         ct.net.mib[TCP_INERRS] += 1
     if th.bad & BAD_DOFF:
         return TCP_BAD_DOFF
-    if not ct.strict:
+    if fl.ends[1 - side].opts & OPT_MSS:
+        mss = rest_at(ct, index).mss[1 - side]
+    bad = offload_learn(ct.offload, ct.key, th, interface, mss)
+    if ct.strict:
+        bad = th.bad
+    elif not ct.auto:
+        bad = 0
+    if not bad:
         return 0
-    return IP_CSUM if th.bad & BAD_IP_CSUM else TCP_CSUM
+    return IP_CSUM if bad & BAD_IP_CSUM else TCP_CSUM
 
 
 cdef inline void conntrack_fate(
@@ -531,7 +585,7 @@ cdef inline void conntrack_fate(
     uint8_t drop,
 ) noexcept nogil:
     """What the columns say of a segment."""
-    out.conn = link_at(ct, index).conn if ct.linked else index
+    out.conn = conn_at(ct, index)
     out.dir = side
     out.verdict = verdict
     out.drop = drop

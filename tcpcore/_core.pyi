@@ -19,6 +19,7 @@ class Conntrack:
         *,
         packets: bool = False,
         strict: bool = False,
+        auto: bool = False,
         rows: str = "keep",
         max_connections: int = 0,
         expire_idle_ns: int = 0,
@@ -27,6 +28,7 @@ class Conntrack:
         to_ns: int = ...,
         count: int = 0,
         streams: int = 0,
+        filter: Sequence[tuple[int, int, int, int, int, int]] = (),
         key: bytes = ...,
     ) -> None: ...
     @property

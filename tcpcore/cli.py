@@ -12,6 +12,7 @@ import re
 import sys
 
 from tcpcore import __version__, engine, passive, report, verbs
+from tcpcore.arguments import INT64_MAX, INT64_MIN
 from tcpcore.columns import CONNECTIONS, PACKETS
 
 TYPE_CHECKING = False
@@ -66,7 +67,8 @@ def _open_streams() -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(report.printable(message))  # it names arguments as they came
+        # It names arguments as they came; of a filter's a second line shows the place.
+        super().error("\n".join(report.printable(line) for line in message.split("\n")))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,12 +123,22 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--to", dest="to_ns", type=_moment, metavar="TIME", help="only frames before TIME"
     )
+    what.add_argument(
+        "--filter", metavar="EXPR", help="only frames that an expression of pcap-filter(7) wants"
+    )
+    what.add_argument(
+        "--where",
+        metavar="EXPR",
+        help="only connections whose columns fulfil it, in tables and report: "
+        "'initial_rtt_ns > 50e6 and b_port == 443'",
+    )
     how = verb.add_argument_group("how")
     how.add_argument(
         "--checksum",
-        choices=("ignore", "strict"),
-        default="ignore",
-        help="strict: state does not take a segment with a bad checksum (default: ignore)",
+        choices=("auto", "strict", "ignore"),
+        default="auto",
+        help="which segments with bad checksums state takes: those that checksum offload "
+        "explains, none, all (default: auto)",
     )
     how.add_argument(
         "--max-connections",
@@ -187,7 +199,7 @@ def _moment(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither seconds since 1970 nor an ISO 8601 time"
         )
-    if not passive.INT64_MIN <= ns <= passive.INT64_MAX:
+    if not INT64_MIN <= ns <= INT64_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} does not fit 64 bits of nanoseconds")
     return ns
 
@@ -203,14 +215,18 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         parser.error("--format is for a table on standard output; a path's suffix tells its format")
     if "-" in args.files and sys.stdin is not None and sys.stdin.isatty():
         parser.error("standard input is a terminal, not a capture")
+    selects_packets = args.where is not None and args.packets is not None
+    keeps_rows = args.connections or args.where is not None
     bounded = args.max_connections or args.expire_idle or args.expire_closed
     progress = _Progress(sys.stderr)
     try:
         run = passive.Run(
             args.files,
             packets=args.packets is not None,
-            rows="keep" if not bounded else "drain" if args.connections else "drop",
+            rows="keep" if not bounded else "drain" if keeps_rows else "drop",
             checksum=args.checksum,
+            filter=args.filter,
+            where=args.where,
             max_connections=args.max_connections,
             expire_idle_s=args.expire_idle,
             expire_closed_s=args.expire_closed,
@@ -228,7 +244,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
         done = 0
         for _ in run.chunks():
-            if tables and run.frames() - done >= BATCH:
+            if (tables or args.where) and not selects_packets and run.frames() - done >= BATCH:
                 done = run.frames()
                 tables.write(run.take())
     except KeyboardInterrupt:

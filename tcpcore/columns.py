@@ -278,6 +278,7 @@ DROP_NAMES = (
     "TCP_INVALID_RST",
     "TCP_CLOSED",
     "TCP_FLAGS",
+    "SOCKET_FILTER",
 )
 
 _MAPPED = bytes(10) + b"\xff\xff"

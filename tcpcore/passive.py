@@ -11,6 +11,7 @@ from functools import partial
 
 from tcpcore import engine as engines
 from tcpcore import pcap, report
+from tcpcore.arguments import INT64_MAX, INT64_MIN, nanoseconds, whole
 from tcpcore.columns import (
     CONNECTIONS,
     DROP_NAMES,
@@ -20,8 +21,9 @@ from tcpcore.columns import (
     STATE_NAMES,
     address_text,
 )
+from tcpcore.filter import compile_filter
 from tcpcore.mib import COUNTERS
-from tcpcore.pcap import PcapError
+from tcpcore.pcap import LINKTYPES, PcapError
 from tcpcore.stream import RECORDS, SPOOL, HasStreams, Sources, Streams
 from tcpcore.table import Table, locked
 
@@ -31,11 +33,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tcpcore.pcap import Input, Source
+    from tcpcore.where import Selection
 
     Progress = Callable[[int, int | None, int], object]
 
-INT64_MIN = -(1 << 63)
-INT64_MAX = (1 << 63) - 1
 TICK = 0.05  # seconds between two calls of `progress`
 TOP = 10  # busiest connections named in a summary
 
@@ -44,7 +45,9 @@ def replay(
     source: Source,
     *,
     packets: bool = False,
-    checksum: str = "ignore",
+    checksum: str = "auto",
+    filter: str | None = None,
+    where: str | None = None,
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
     expire_closed_s: float | None = None,
@@ -69,8 +72,16 @@ def replay(
     packets
         Keep a row for every frame too (`Replay.packets`).
     checksum
-        'ignore': state takes segments with bad checksums. 'strict': it does not. They are
-        counted either way.
+        'auto': state does not take a segment with a bad checksum, unless its sender leaves
+        checksums to the network card (`summary['checksum_offload']` tells what was found).
+        'strict': it takes none. 'ignore': it takes all. They are counted in every mode.
+    filter
+        An expression of pcap-filter(7), ``'host 10.0.0.1 and port 443'``: frames that it does not
+        want are counted in the summary (`filtered`), and that is all. See docs/filter.md.
+    where
+        A condition on columns of connections, ``'initial_rtt_ns > 50e6 and b_port == 443'``, that
+        selects rows of the tables and of the summary's `top`; of packets, those of the connections
+        selected.
     max_connections
         At most so many connections are followed at a time. The oldest half-open one is given up
         first, then the one idle longest; their rows stay.
@@ -81,7 +92,7 @@ def replay(
     strict
         Raise the first `PcapError`, with what could be read as its attribute `replay`.
     count
-        Stop after so many frames.
+        Stop after so many frames that `filter` wants.
     from_ns, to_ns
         Take only frames with ``from_ns <= time < to_ns`` (ns since 1970). The others keep their
         numbers, and that is all they do.
@@ -105,6 +116,8 @@ def replay(
     OSError
         When `source` is one path and it cannot be opened. In a list it is an error of that input
         (`Replay.errors`), and the others are read.
+    FilterError
+        For a `filter` or `where` that cannot be understood, with the place; a ValueError.
     ValueError, TypeError
         For arguments that make no sense.
     """
@@ -113,6 +126,8 @@ def replay(
         packets=packets,
         rows="keep",
         checksum=checksum,
+        filter=filter,
+        where=where,
         max_connections=max_connections,
         expire_idle_s=expire_idle_s,
         expire_closed_s=expire_closed_s,
@@ -139,7 +154,9 @@ def replay_batches(
     *,
     batch_packets: int = 1_000_000,
     packets: bool = False,
-    checksum: str = "ignore",
+    checksum: str = "auto",
+    filter: str | None = None,
+    where: str | None = None,
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
     expire_closed_s: float | None = None,
@@ -159,9 +176,9 @@ def replay_batches(
     ----------
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
-    packets, checksum, max_connections, expire_idle_s, expire_closed_s, engine, strict, count, \
-from_ns, to_ns, progress
-        See `replay`.
+    packets, checksum, filter, where, max_connections, expire_idle_s, expire_closed_s, engine, \
+strict, count, from_ns, to_ns, progress
+        See `replay`. `where` does not go with `packets`, whose connections have yet to end.
 
     Yields
     ------
@@ -171,13 +188,17 @@ from_ns, to_ns, progress
         `conn`. `summary` is of everything so far. All batches' rows together are the same
         whatever the size of a batch or a read.
     """
-    if _whole("batch_packets", batch_packets, 1) is None:
+    if whole("batch_packets", batch_packets, 1) is None:
         raise TypeError("batch_packets must be an integer")
+    if where is not None and packets:
+        raise ValueError("where selects packets once their connections have ended: use replay")
     run = Run(
         source,
         packets=packets,
         rows="drain",
         checksum=checksum,
+        filter=filter,
+        where=where,
         max_connections=max_connections,
         expire_idle_s=expire_idle_s,
         expire_closed_s=expire_closed_s,
@@ -280,6 +301,8 @@ class Run:
         packets: bool,
         rows: str,
         checksum: str,
+        filter: str | None,
+        where: str | None,
         max_connections: int | None,
         expire_idle_s: float | None,
         expire_closed_s: float | None,
@@ -293,28 +316,35 @@ class Run:
         stream_memory: int | None = None,
         spool: int | None = None,
     ) -> None:
-        if checksum not in ("ignore", "strict"):
-            raise ValueError(f"checksum must be 'ignore' or 'strict', not {checksum!r}")
+        if checksum not in ("auto", "strict", "ignore"):
+            raise ValueError(f"checksum must be 'auto', 'strict' or 'ignore', not {checksum!r}")
         if progress is not None and not callable(progress):
             raise TypeError("progress must be callable")
-        start = _whole("from_ns", from_ns, INT64_MIN)
-        end = _whole("to_ns", to_ns, INT64_MIN)
+        start = whole("from_ns", from_ns, INT64_MIN)
+        end = whole("to_ns", to_ns, INT64_MIN)
         if start is not None and end is not None and start > end:
             raise ValueError("from_ns is after to_ns")
         options = {
             "packets": bool(packets),
             "strict": checksum == "strict",
+            "auto": checksum == "auto",
             "rows": rows,
-            "max_connections": _whole("max_connections", max_connections, 1) or 0,
-            "expire_idle_ns": _nanoseconds("expire_idle_s", expire_idle_s),
-            "expire_closed_ns": _nanoseconds("expire_closed_s", expire_closed_s),
+            "max_connections": whole("max_connections", max_connections, 1) or 0,
+            "expire_idle_ns": nanoseconds("expire_idle_s", expire_idle_s),
+            "expire_closed_ns": nanoseconds("expire_closed_s", expire_closed_s),
             "from_ns": INT64_MIN if start is None else start,
             "to_ns": INT64_MAX if end is None else end,
-            "count": _whole("count", count, 1) or 0,
+            "count": whole("count", count, 1) or 0,
+            "filter": compile_filter("" if filter is None else filter),
         }
-        memory, kept = _whole("stream_memory", stream_memory, 1), _whole("spool", spool, 0)
+        memory, kept = whole("stream_memory", stream_memory, 1), whole("spool", spool, 0)
         options["streams"] = (memory or RECORDS) if streams else 0
         self.sources = Sources(SPOOL if kept is None else kept) if streams else None
+        self._selection: Selection | None = None
+        if where is not None:
+            from tcpcore.where import Selection
+
+            self._selection = Selection(where, TOP)
         self.inputs = pcap.inputs(source)
         # One path that is missing is the caller's mistake; the command collects them all.
         self._collect = collect or isinstance(source, (list, tuple)) or len(self.inputs) > 1
@@ -326,6 +356,7 @@ class Run:
         self.blocked = False
         self.cpu_seconds = 0.0
         self._rows = rows
+        self._checksum = checksum
         self._packets = bool(packets)
         self._progress = progress
         self._next_tick = 0.0
@@ -463,6 +494,8 @@ class Run:
         if self._packets:
             frames = conntrack.packets([column.name for column in PACKETS])
             taken["packets"] = Table(PACKETS, lambda names: frames)
+        if self._selection is not None:
+            taken = self._selection.tables(taken)
         conntrack.drain()
         return taken
 
@@ -479,6 +512,10 @@ class Run:
         lock = Lock()  # the engine serves one thread at a time, the tables any number
         connections = Table(CONNECTIONS, locked(lock, conntrack.connections, True))
         packets = Table(PACKETS, locked(lock, conntrack.packets)) if self._packets else None
+        if self._selection is not None:
+            tables = {"connections": connections} | ({"packets": packets} if packets else {})
+            tables = self._selection.tables(tables)
+            connections, packets = tables["connections"], tables.get("packets")
         streams = None
         if self.sources is not None:
             streams = partial(Streams, self.module, conntrack, lock, self.sources)
@@ -496,12 +533,16 @@ class Run:
     def summary(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The object of ``--json``, and what the text report tells beyond it."""
         found = self.conntrack.summary(TOP)
+        if self._selection is not None:
+            rows = Table(CONNECTIONS, lambda names: self.conntrack.connections(names, True))
+            found["top"] = self._selection.top(rows)
         details = {
             "compression": [one.compression for one in self.inputs],
             "bad_tcp_checksums": tuple(found["bad_tcp_checksums"]),
             "expired": found["expired"],
             "live": found["live"],
             "time_clamped": found["time_clamped"],
+            "repaired": found["repaired"],
             "interrupted": self.stop,
         }
         return self._summary(found), details
@@ -526,9 +567,11 @@ class Run:
             "bits_per_second": 8 * found["bytes"] / seconds if seconds else 0.0,
             "states": {f"{STATE_NAMES[a]}/{STATE_NAMES[b]}": n for (a, b), n in states},
             "top": [_top(one) for one in found["top"]],
+            "filtered": found["filtered"],
             "drop_reasons": {DROP_NAMES[d]: n for d, n in sorted(found["drops"].items())},
             "bad_ip_checksums": found["bad_ip_checksums"],
             "bad_tcp_checksums": sum(found["bad_tcp_checksums"]),
+            "checksum_offload": _offload(self._checksum, found["offload"]),
             "evicted": found["evicted"],
             "streams_given_up": found["streams_given_up"],
             "counters": dict(zip(COUNTERS, found["counters"], strict=True)),
@@ -557,6 +600,20 @@ class Run:
         }
 
 
+def _offload(mode: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What was found of checksum offload; the hosts with the most segments, at most `TOP`."""
+    hosts: list[dict[str, Any]] = []
+    for one in found["hosts"]:
+        host = {"address": address_text(one["addr"], one["ip"])}
+        host |= {name: one[name] for name in ("interface", "partial", "zero", "tso", "other")}
+        hosts.append(host)
+    hosts.sort(key=lambda one: -(one["partial"] + one["zero"] + one["tso"] + one["other"]))
+    decided: dict[str, Any] = {"mode": mode, "hosts": hosts}
+    decided |= {name: found[name] for name in ("explained", "learnt", "damaged")}
+    decided["decision"] = report.offload(decided)
+    return decided | {"hosts": hosts[:TOP]}
+
+
 def _top(one: dict[str, Any]) -> dict[str, Any]:
     return {
         "conn": one["conn"],
@@ -573,28 +630,3 @@ def _top(one: dict[str, Any]) -> dict[str, Any]:
         "last_ns": one["last_ns"],
         "duration_ns": one["last_ns"] - one["first_ns"],
     }
-
-
-def _whole(name: str, value: int | None, least: int) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
-    value = value.__index__()
-    if not least <= value <= INT64_MAX:
-        raise ValueError(f"{name} must be {least} or more, and fit 64 bits: {value}")
-    return value
-
-
-def _nanoseconds(name: str, seconds: float | None) -> int:
-    if seconds is None:
-        return 0
-    if isinstance(seconds, (bool, str, bytes)):
-        raise TypeError(f"{name} must be a number or None, not {type(seconds).__name__}")
-    try:
-        value = round(seconds * 1_000_000_000)
-    except (ValueError, OverflowError):  # not a number, infinity
-        value = 0
-    if not 0 < value <= INT64_MAX:
-        raise ValueError(f"{name} must be above 0, and fit 64 bits of nanoseconds: {seconds}")
-    return value

@@ -104,6 +104,20 @@ class Table:
             self._arrays.setdefault(column.name, array)
             self._unasked.add(column.name)
 
+    def take(self, rows: NDArray[Any]) -> Table:
+        """Return the table of some rows, whose columns are copied when they are read.
+
+        Parameters
+        ----------
+        rows : int64[k]
+            Their indices, in the order wanted.
+        """
+
+        def fetch(names: list[str]) -> tuple[int, dict[str, Any]]:
+            return len(rows), {name: self[name][rows] for name in names}
+
+        return Table(self.schema, fetch)
+
     def to_polars(self) -> Any:
         """Return a ``polars.DataFrame``; addresses are Binary of 16 bytes."""
         polars = _import("polars")

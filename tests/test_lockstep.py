@@ -20,6 +20,7 @@ SEEDS = range(40)
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"strict": True},
+    {"auto": True},
     {"max_connections": 4},
     {"max_connections": 1, "rows": "drain"},
     {"expire_idle_ns": 2 * SEC},

@@ -9,6 +9,8 @@ from bisect import insort
 
 from .inet_hashtables import FlowTable, flow_key
 from .net import Net
+from .offload import Offload
+from .synack import Synacks
 from .tcp import (
     TCP_CLOSE,
     TCP_LISTEN,
@@ -70,6 +72,7 @@ class Tracker:
     def __init__(
         self,
         strict: bool,
+        auto: bool,
         rows: int,
         max_connections: int,
         expire_idle_ns: int,
@@ -80,6 +83,7 @@ class Tracker:
         self.net = Net()
         self.table = FlowTable()
         self.strict = strict
+        self.auto = auto  # strict, but for what offload explains
         self.rows = rows
         self.max_connections = max_connections
         self.expire_idle_ns = expire_idle_ns
@@ -97,6 +101,8 @@ class Tracker:
         self.tcp_segments = 0
         self.ended: list[Flow] = []  # in order of closing
         self.departed = Departed()
+        self.offload = Offload()
+        self.synacks = Synacks()
 
 
 def flow_frame_bytes(flow: Flow) -> int:

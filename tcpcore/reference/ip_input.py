@@ -63,6 +63,9 @@ UDP_TUNNELS = {
 }
 UDP_TUNNELS_BY_SOURCE = (3544, 2152)  # these answer from their port
 
+BAD_IP_CSUM, BAD_TCP_CSUM = int(Bad.BAD_IP_CSUM), int(Bad.BAD_TCP_CSUM)
+BAD_TSO, BAD_IP_ZERO = int(Bad.BAD_TSO), int(Bad.BAD_IP_ZERO)
+
 _MAPPED = bytes(10) + b"\xff\xff"
 _IPHDR = Struct(">BxHxxHxBxx4s4s")  # version and ihl, total length, fragment, protocol, addresses
 _IP6HDR = Struct(">B3xHBx16s16s")  # version, payload length, next header, addresses
@@ -227,7 +230,8 @@ def ip_rcv_core(net: Net, data: Buffer, pos: int, end: int, wire: int, seg: Segm
         return Drop.IP_INHDR
     if ip_fast_csum(data[pos : pos + header]):
         mib[Mib.IP_CSUMERRORS] += 1
-        seg.bad = Bad.BAD_IP_CSUM
+        unfilled = not (data[pos + 10] or data[pos + 11])
+        seg.bad = BAD_IP_CSUM | (BAD_IP_ZERO if unfilled else 0)
     if frag_off & IP_OFFSET_OR_MF:
         mib[Mib.IP_REASMREQDS] += 1
         return Drop.IP_FRAGMENT
@@ -240,7 +244,15 @@ def ip_rcv_core(net: Net, data: Buffer, pos: int, end: int, wire: int, seg: Segm
     seg.ip = 4
     seg.saddr = _MAPPED + saddr
     seg.daddr = _MAPPED + daddr
-    return tcp_parse(seg, data, pos, end - pos, length)
+    return tcp_rcv(seg, data, pos, end - pos, length, not tot_len)
+
+
+def tcp_rcv(seg: Segment, data: Buffer, pos: int, room: int, length: int, tso: bool) -> int:
+    """Read a segment; that IP told no length explains what is wrong with its checksums."""
+    drop = tcp_parse(seg, data, pos, room, length)
+    if tso and seg.bad & (BAD_IP_CSUM | BAD_TCP_CSUM):
+        seg.bad |= BAD_TSO
+    return drop
 
 
 def ip6_rcv_core(net: Net, data: Buffer, pos: int, end: int, wire: int, seg: Segment) -> int:
@@ -268,7 +280,7 @@ def ip6_rcv_core(net: Net, data: Buffer, pos: int, end: int, wire: int, seg: Seg
         mib[Mib.IP6_INUNKNOWNPROTOS] += 1
         return ip_protocol_unknown(protocol, data, pos, min(end - pos, length))
     seg.ip = 6
-    return tcp_parse(seg, data, pos, end - pos, length)
+    return tcp_rcv(seg, data, pos, end - pos, length, not payload_len)
 
 
 _EXTHDR_MIB = {

@@ -63,6 +63,11 @@ class Bad(IntFlag):
     BAD_IP_CSUM = 1
     BAD_TCP_CSUM = 2
     BAD_DOFF = 4  # nobody can tell where its header ends
+    # Of a wrong checksum, what tells that the sender's network card was to fill it in.
+    BAD_PARTIAL = 8  # TCP's is the pseudo header's sum, with or without a length
+    BAD_ZERO = 16  # TCP's is 0
+    BAD_TSO = 32  # IP's length is 0: the card cuts it into segments
+    BAD_IP_ZERO = 64  # IP's is 0
 
 
 class TcbFlag(IntFlag):
@@ -145,7 +150,9 @@ class Drop(IntEnum):
     TCP_INVALID_RST = 30
     TCP_CLOSED = 31  # nobody is there to take it
     TCP_FLAGS = 32  # neither SYN, RST nor ACK
-    NR_DROPS = 33
+    # Neither: a frame that the filter does not want is in no row.
+    SOCKET_FILTER = 33
+    NR_DROPS = 34
 
 
 class Mib(IntEnum):
@@ -331,6 +338,7 @@ class Flow:
         "first_packet",
         "conn",
         "stamp_ns",
+        "synacks",
     )
 
     def __init__(self) -> None:
@@ -349,6 +357,7 @@ class Flow:
         self.first_packet = 0
         self.conn = 0
         self.stamp_ns = 0  # the tracker's clock when its last segment came
+        self.synacks = 0  # SYN-ACKs with other numbers than the first that are kept of it
 
 
 class FlowBit(IntFlag):

@@ -5,6 +5,8 @@ Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md ha
 
 from __future__ import annotations
 
+from copy import copy
+
 from .conntrack import (
     Frame,
     Tracker,
@@ -16,6 +18,8 @@ from .conntrack import (
 )
 from .inet_hashtables import flow_key, flow_side
 from .net import INT64_MAX, Net
+from .offload import offload_learn
+from .synack import SYNACK_EACH, synack_keep, synack_pick, synack_rival
 from .tcb import tcb_pull, tcb_rcv, tcb_xmit
 from .tcp import (
     COMPLETE_ACK,
@@ -204,6 +208,23 @@ def conntrack_judge(net: Net, flow: Flow, side: int, th: Segment) -> int:
     return verdict | took
 
 
+def conntrack_handshake(ct: Tracker, flow: Flow, side: int, th: Segment) -> bool:
+    """Before both ends are open: of several SYN-ACKs the first counts, until an ACK picks another.
+
+    True of a SYN-ACK that is to be kept, not counted.
+    """
+    if synack_rival(flow, side, th):
+        return True
+    if (
+        flow.synacks
+        and th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_ACK
+        and flow.ends[1 - side].tcb.snd_nxt != th.ack
+        and synack_pick(ct.synacks, flow, side, th)
+    ):
+        flow.synacks = 0
+    return False
+
+
 def conntrack_mib(net: Net, was: int, state: int, took: int) -> None:
     """The counters that an end's host would have moved."""
     mib = net.mib
@@ -241,7 +262,7 @@ def conntrack_drop(th: Segment, verdict: int) -> int:
     return 0
 
 
-def conntrack_bad(ct: Tracker, th: Segment) -> int:
+def conntrack_bad(ct: Tracker, flow: Flow, side: int, th: Segment, interface: int) -> int:
     """Count what is wrong with a segment: Drop where the judge shall not have it, else 0."""
     if th.bad & BAD_TCP_CSUM:
         ct.net.mib[Mib.TCP_CSUMERRORS] += 1
@@ -249,9 +270,16 @@ def conntrack_bad(ct: Tracker, th: Segment) -> int:
         ct.net.mib[Mib.TCP_INERRS] += 1
     if th.bad & BAD_DOFF:
         return Drop.TCP_BAD_DOFF
-    if not ct.strict:
+    peer = flow.ends[1 - side]
+    mss = peer.mss if peer.opts & OPT_MSS else 0
+    bad = offload_learn(ct.offload, th, interface, mss)
+    if ct.strict:
+        bad = th.bad
+    elif not ct.auto:
+        bad = 0
+    if not bad:
         return 0
-    return Drop.IP_CSUM if th.bad & BAD_IP_CSUM else Drop.TCP_CSUM
+    return Drop.IP_CSUM if bad & BAD_IP_CSUM else Drop.TCP_CSUM
 
 
 def _window(th: Segment, end: End, peer: End) -> int:
@@ -269,6 +297,7 @@ def tcp_conntrack(
     wirelen: int,
     packet: int,
     frame: Frame,
+    interface: int,
 ) -> tuple[int, int, int, int, int]:
     """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason)."""
     net = ct.net
@@ -292,9 +321,16 @@ def tcp_conntrack(
     conntrack_count(flow, side, th, time_ns, wirelen)
     ct.tcp_segments += 1
     net.mib[Mib.TCP_INSEGS] += 1
-    drop = conntrack_bad(ct, th) if th.bad else 0
+    drop = conntrack_bad(ct, flow, side, th, interface) if th.bad else 0
     if not drop:
+        opening = TCP_SYN_RECV in (flow.ends[0].tcb.state, flow.ends[1].tcb.state)
+        rival = opening and conntrack_handshake(ct, flow, side, th)
+        was = copy(flow.ends[side].tcb) if rival else None
         verdict |= conntrack_judge(net, flow, side, th)
+        if was is not None:
+            if flow.synacks < SYNACK_EACH and synack_keep(ct.synacks, flow, side, th):
+                flow.synacks += 1
+            flow.ends[side].tcb = was
         drop = conntrack_drop(th, verdict)
     if drop:
         ct.drops[drop] += 1
