@@ -31,11 +31,13 @@ CONFLICT_BYTES = 16 << 20  # of differing copies that one Gather tells
 def stream_records(Conntrack conntrack):
     """Connections with records, ascending, and how many each direction has: three int64 buffers."""
     cdef queue_pool *pool = &conntrack.ct.queues
-    cdef uint64_t i, n = pool.live_socks
+    cdef uint64_t i, n
     cdef int64_t *out[3]
-    cdef list made = [PyBytes_FromStringAndSize(NULL, n * 8) for _ in range(3)]
+    cdef list made
     conntrack.enter()
     try:
+        n = pool.live_socks
+        made = [PyBytes_FromStringAndSize(NULL, n * 8) for _ in range(3)]
         if sk_index(pool):
             raise MemoryError("no memory for an index of streams")
         for i in range(3):
@@ -154,6 +156,7 @@ cdef class Gather:
         free(self.active)
         self.active = NULL
         self.n_active = 0
+        self.reads = []
         self.losing = losers
         if not losers:
             self.make_parts(begin, end)
@@ -170,7 +173,6 @@ cdef class Gather:
             self.n_active = 0
             raise MemoryError()
         reads = []
-        self.reads = []
         first = 0
         while first < self.n_active:
             i = read_end(self.active, first, self.n_active)
@@ -193,8 +195,7 @@ cdef class Gather:
         cdef part *outs
         cdef bytes made
         self.parts = {}
-        self.begin = begin
-        self.end = end
+        self.begin = self.end = -1
         while low < high:
             middle = low + (high - low) // 2
             if streams[middle].start + streams[middle].length <= begin:
@@ -221,6 +222,8 @@ cdef class Gather:
             if self.plan.fill and streams[n].gaps:
                 memset(outs[n - low].data, 0, size)
             self.parts[n] = made
+        self.begin = begin
+        self.end = end
         return 0
 
     cdef uint8_t *out(self, const piece *one) noexcept nogil:
