@@ -20,17 +20,24 @@ from tcp_recvmsg cimport (
 )
 
 cdef tuple OVERLAPS = ("first", "last", "linux", "bsd", "windows")
+# Where the bytes of one stream's part go.
+cdef struct part:
+    uint8_t *data
+    int64_t at  # place of its first byte among all streams
+
 CONFLICT_BYTES = 16 << 20  # of differing copies that one Gather tells
 
 
 def stream_records(Conntrack conntrack):
     """Connections with records, ascending, and how many each direction has: three int64 buffers."""
     cdef queue_pool *pool = &conntrack.ct.queues
-    cdef uint64_t i, n = pool.live_socks
+    cdef uint64_t i, n
     cdef int64_t *out[3]
-    cdef list made = [PyBytes_FromStringAndSize(NULL, n * 8) for _ in range(3)]
+    cdef list made
     conntrack.enter()
     try:
+        n = pool.live_socks
+        made = [PyBytes_FromStringAndSize(NULL, n * 8) for _ in range(3)]
         if sk_index(pool):
             raise MemoryError("no memory for an index of streams")
         for i in range(3):
@@ -51,8 +58,11 @@ cdef class Gather:
     cdef piece *active  # of the window, in the order of the capture
     cdef uint64_t n_active
     cdef list reads  # (first piece, first byte) of each
-    cdef readonly bytes data  # of the window
+    cdef readonly dict parts  # of the window: each stream's bytes by its number
+    cdef part *outs  # where they are, from stream `first` on
+    cdef uint32_t first
     cdef int64_t begin
+    cdef int64_t end
     cdef bint losing
     cdef list found
     cdef int64_t room  # for conflicts, in bytes
@@ -72,7 +82,7 @@ cdef class Gather:
         self.plan.fill = fill
         self.found = []
         self.reads = []
-        self.data = b""
+        self.parts = {}
         self.room = CONFLICT_BYTES
         get_buffer(ids, 0, &view)
         try:
@@ -106,6 +116,7 @@ cdef class Gather:
     def __dealloc__(self):
         plan_free(&self.plan)
         free(self.active)
+        free(self.outs)
 
     def starts(self):
         """Where each stream begins, and where the last one ends: an int64 buffer."""
@@ -140,16 +151,15 @@ cdef class Gather:
         cdef int failed = 0
         if not 0 <= begin <= end <= self.plan.at:
             raise ValueError(f"no bytes {begin} to {end} here")
-        if losers and (self.begin != begin or len(self.data) != end - begin):
+        if losers and (self.begin != begin or self.end != end):
             raise ValueError("a window's bytes come before their other copies")
         free(self.active)
+        self.active = NULL
         self.n_active = 0
+        self.reads = []
         self.losing = losers
-        self.begin = begin
         if not losers:
-            self.data = PyBytes_FromStringAndSize(NULL, end - begin)
-            if self.plan.fill and self.plan.n_gaps:
-                memset(PyBytes_AS_STRING(self.data), 0, end - begin)
+            self.make_parts(begin, end)
             first = self.first_within(begin)
             pieces += first
             n = min(self.first_within(end) + 1, n) - first
@@ -163,7 +173,6 @@ cdef class Gather:
             self.n_active = 0
             raise MemoryError()
         reads = []
-        self.reads = []
         first = 0
         while first < self.n_active:
             i = read_end(self.active, first, self.n_active)
@@ -177,6 +186,50 @@ cdef class Gather:
             )
             first = i
         return reads
+
+    cdef int make_parts(self, int64_t begin, int64_t end) except -1:
+        """Make room for the bytes [begin, end) of all streams."""
+        cdef const stream *streams = self.plan.streams
+        cdef uint32_t low = 0, high = self.plan.n_streams, middle, n
+        cdef int64_t start, size
+        cdef part *outs
+        cdef bytes made
+        self.parts = {}
+        self.begin = self.end = -1
+        while low < high:
+            middle = low + (high - low) // 2
+            if streams[middle].start + streams[middle].length <= begin:
+                low = middle + 1
+            else:
+                high = middle
+        while high < self.plan.n_streams and streams[high].start < end:
+            high += 1
+        outs = <part *>malloc((high - low + 1) * sizeof(part))
+        if outs == NULL:
+            raise MemoryError()
+        free(self.outs)
+        self.outs = outs
+        self.first = low
+        for n in range(low, high):
+            start = max(streams[n].start, begin)
+            size = min(streams[n].start + streams[n].length, end) - start
+            outs[n - low].data = NULL
+            outs[n - low].at = start
+            if size <= 0:
+                continue
+            made = PyBytes_FromStringAndSize(NULL, size)
+            outs[n - low].data = <uint8_t *>PyBytes_AS_STRING(made)
+            if self.plan.fill and streams[n].gaps:
+                memset(outs[n - low].data, 0, size)
+            self.parts[n] = made
+        self.begin = begin
+        self.end = end
+        return 0
+
+    cdef uint8_t *out(self, const piece *one) noexcept nogil:
+        """Where a piece's bytes go."""
+        cdef const part *to = &self.outs[one.stream - self.first]
+        return to.data + (one.at - to.at)
 
     cdef uint64_t first_within(self, int64_t at) noexcept:
         """The first piece that ends behind `at`."""
@@ -195,7 +248,6 @@ cdef class Gather:
         cdef uint64_t first, end, i
         cdef const piece *one
         cdef int64_t place
-        cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(self.data)
         first, end = self.reads[number]
         place = self.active[first].place
         get_buffer(data, max_end(self.active, first, end) - place, &view)
@@ -205,7 +257,7 @@ cdef class Gather:
                     for i in range(first, end):
                         one = &self.active[i]
                         memcpy(
-                            out + (one.at - self.begin),
+                            self.out(one),
                             <const uint8_t *>view.buf + (one.place - place),
                             one.length,
                         )
@@ -213,7 +265,7 @@ cdef class Gather:
             for i in range(first, end):
                 one = &self.active[i]
                 if memcmp(
-                    out + (one.at - self.begin),
+                    self.out(one),
                     <const uint8_t *>view.buf + (one.place - place),
                     one.length,
                 ):
@@ -223,9 +275,7 @@ cdef class Gather:
 
     cdef int differ(self, const piece *one, const uint8_t *other) except -1:
         """Note where a copy differs from what was kept."""
-        cdef const uint8_t *kept = <const uint8_t *>PyBytes_AS_STRING(self.data) + (
-            one.at - self.begin
-        )
+        cdef const uint8_t *kept = self.out(one)
         cdef uint32_t i = 0, first
         while i < one.length:
             if kept[i] == other[i]:

@@ -200,12 +200,12 @@ cdef inline int overlap_resolve(
     recv_plan *plan, span *spans, uint32_t n, int64_t at
 ) noexcept nogil:
     """Add spans that overlap and leave no gap, whose first byte goes to `at`; -1 without memory."""
-    cdef int64_t *bounds = <int64_t *>malloc(2 * n * sizeof(int64_t))
-    cdef int64_t *owners = <int64_t *>malloc(2 * n * sizeof(int64_t))
-    cdef int64_t *orders = <int64_t *>malloc(2 * n * sizeof(int64_t))
+    cdef int64_t *bounds = <int64_t *>malloc(<size_t>n * 2 * sizeof(int64_t))
+    cdef int64_t *owners = <int64_t *>malloc(<size_t>n * 2 * sizeof(int64_t))
+    cdef int64_t *orders = <int64_t *>malloc(<size_t>n * sizeof(int64_t))
     cdef int64_t start
     cdef uint32_t i, k, m = 0, one, end, delivered = 0
-    cdef int failed = bounds == NULL or owners == NULL or orders == NULL
+    cdef int failed = bounds == NULL or owners == NULL or orders == NULL or n >> 30
     if not failed:
         start = spans[0].seq
         for i in range(n):
@@ -377,7 +377,7 @@ cdef inline int plan_stream(
     made.start = plan.at
     made.gap = plan.n_gaps
     if q != NULL and q.begun:
-        spans = <span *>malloc((q.records + 1) * sizeof(span))
+        spans = <span *>malloc((<size_t>q.records + 1) * sizeof(span))
         if spans == NULL:
             return -1
         n = queue_spans(pool, q, una, spans, &end)

@@ -60,8 +60,7 @@ class Stream:
         "_gather",
         "_number",
         "_start",
-        "_block",
-        "_at",
+        "_data",
     )
 
     def __init__(
@@ -74,8 +73,7 @@ class Stream:
         self._gather = gather
         self._number = number
         self._start = start
-        self._block: bytes | None = None  # has `data` from index `_at` on
-        self._at = 0
+        self._data: bytes | None = None
 
     @property
     def data(self) -> bytes:
@@ -89,20 +87,16 @@ class Stream:
             When it has more than `fill_max` bytes with its gaps filled.
         """
         self._bounded()
-        if self._block is None:
-            self._block = b"".join(self.pieces(self.length or 1))
-            self._at = 0
-        if self._at or len(self._block) != self.length:
-            self._block = self._block[self._at : self._at + self.length]
-            self._at = 0
-        return self._block
+        if self._data is None:
+            self._data = b"".join(self.pieces(self.length or 1))
+        return self._data
 
     def pieces(self, size: int = GROUP) -> Iterator[bytes]:
         """`data` in pieces of at most `size` bytes, for large streams. Raises as `data`."""
         self._bounded()
         for begin in range(self._start, self._start + self.length, size):
             end = min(begin + size, self._start + self.length)
-            yield self._streams.sources.read(self._gather, begin, end)
+            yield self._streams.sources.read(self._gather, begin, end)[self._number]
 
     def _bounded(self) -> None:
         """Refuse to make more of gaps than was allowed."""
@@ -248,14 +242,14 @@ class Streams:
             last = first + 1
             while last < len(idents) and starts[last + 1] - starts[first] <= GROUP:
                 last += 1
-            block = None
+            parts = None
             if starts[last] - starts[first] <= GROUP:
-                block = self.sources.read(gather, starts[first], starts[last])
+                parts = self.sources.read(gather, starts[first], starts[last])
             for number in range(first, last):
                 start, end = starts[number], starts[number + 1]
                 one = Stream(self, gather, number, idents[number], start, end)
-                one._block = block
-                one._at = start - starts[first]
+                if parts is not None:
+                    one._data = parts.get(number, b"")
                 if one.length or one.gaps:
                     yield one
             first = last
@@ -367,8 +361,10 @@ class Sources:
             return
         self._kept[self._now] += count
 
-    def read(self, gather: Any, begin: int, end: int, losers: bool = False) -> bytes:
-        """The streams' bytes [begin, end); with `losers` look at their other copies as well."""
+    def read(self, gather: Any, begin: int, end: int, losers: bool = False) -> dict[int, bytes]:
+        """Bytes [begin, end) of all streams, each stream's by its number; with `losers` look at
+        their other copies as well.
+        """
         with self._lock:
             try:
                 self._read(gather, begin, end, False)
@@ -376,8 +372,8 @@ class Sources:
                     self._read(gather, begin, end, True)
             finally:
                 self._close()
-            data: bytes = gather.data
-            return data
+            parts: dict[int, bytes] = gather.parts
+            return parts
 
     def _read(self, gather: Any, begin: int, end: int, losers: bool) -> None:
         for number, (file, low, high) in enumerate(gather.window(begin, end, losers)):

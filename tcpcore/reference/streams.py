@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .tcp_queue import sk_find
@@ -56,7 +57,6 @@ class Gather:
         self._plan = Plan(OVERLAPS.index(overlap), fill)
         for one in memoryview(ids).cast("B").cast("q"):  # type: ignore[arg-type]
             plan_stream(self._plan, sk_find(conntrack.tracker.queues, one >> 1, one & 1))
-        self.data = b""  # of the window
         self.conflicting = 0  # bytes of copies that differ
         self._begin = 0
         self._out = bytearray()
@@ -99,8 +99,18 @@ class Gather:
             self._reads.append((first, last, low))
             reads.append((file, low, high))
             first = last
-        self.data = bytes(self._out)
         return reads
+
+    @property
+    def parts(self) -> dict[int, bytes]:
+        """What the window has of each stream, by its number."""
+        bounds = [*self._plan.starts, self._plan.at]
+        found = {}
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            low, high = max(start - self._begin, 0), max(stop - self._begin, 0)
+            if part := bytes(self._out[low:high]):
+                found[number] = part
+        return found
 
     def take(self, number: int, data: bytes | bytearray | memoryview) -> None:
         """The bytes of a read have come."""
@@ -112,8 +122,6 @@ class Gather:
                 self._out[to] = came
             elif self._out[to] != came:
                 self._differ(stream, at, bytes(self._out[to]), came)
-        if number == len(self._reads) - 1:
-            self.data = bytes(self._out)
 
     def _differ(self, stream: int, at: int, kept: bytes, other: bytes) -> None:
         """Note where a copy differs from what was kept."""
