@@ -85,39 +85,7 @@ cdef extern from "arrow.h":
 ENGINE = "compiled"
 CHUNK = 256 << 10  # fits the second-level cache beside the batch
 
-# By Format and by Damage of pcap.pxd.
-cdef tuple FORMATS = ("", "pcap", "pcap-ns", "pcap-modified", "pcapng")
-cdef tuple PCAP_REASONS = (
-    "",
-    "not a pcap or pcapng capture",
-    "file header is cut",
-    "record header is cut",
-    "record is cut",
-    "record claims {} bytes",
-    "block header is cut",
-    "block is cut",
-    "block claims {} bytes",
-    "block lengths differ",
-    "section has no byte-order magic",
-    "section is of version {}",
-    "section has more than 65536 interfaces",
-    "packet of interface {}, which is not declared",
-    "packet claims {} bytes",
-    "no memory to go on",
-)
-
-# The columns of tcpcore/columns.py, in its order and that of the enums in rows.pxd.
-cdef tuple CONNECTIONS = tuple(
-    "conn ip a_addr a_port b_addr b_port first_ns last_ns first_packet packets_ab packets_ba "
-    "frame_bytes_ab frame_bytes_ba payload_bytes_ab payload_bytes_ba flags_ab flags_ba isn_ab "
-    "isn_ba mss_ab mss_ba wscale_ab wscale_ba sack_permitted_ab sack_permitted_ba timestamps_ab "
-    "timestamps_ba bad_checksum_ab bad_checksum_ba state_a state_b completeness "
-    "initial_rtt_ns".split()
-)
-cdef tuple PACKETS = tuple(
-    "packet file conn dir time_ns offset caplen wirelen seq ack flags window payload_len verdict "
-    "drop_reason".split()
-)
+include "names.pxi"
 
 tcpcore_isa_select(NULL)
 

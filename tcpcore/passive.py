@@ -10,20 +10,11 @@ import time
 from functools import partial
 
 from tcpcore import engine as engines
-from tcpcore import pcap, report
+from tcpcore import pcap, report, summary
 from tcpcore.arguments import INT64_MAX, INT64_MIN, nanoseconds, whole
-from tcpcore.columns import (
-    CONNECTIONS,
-    DROP_NAMES,
-    LINKTYPES,
-    PACKETS,
-    SCHEMA_VERSION,
-    STATE_NAMES,
-    address_text,
-)
+from tcpcore.columns import CONNECTIONS, PACKETS
 from tcpcore.filter import compile_filter
-from tcpcore.mib import COUNTERS
-from tcpcore.pcap import LINKTYPES, PcapError
+from tcpcore.pcap import PcapError
 from tcpcore.stream import RECORDS, SPOOL, HasStreams, Sources, Streams
 from tcpcore.table import Table, locked
 
@@ -38,7 +29,6 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int | None, int], object]
 
 TICK = 0.05  # seconds between two calls of `progress`
-TOP = 10  # busiest connections named in a summary
 
 
 def replay(
@@ -344,7 +334,7 @@ class Run:
         if where is not None:
             from tcpcore.where import Selection
 
-            self._selection = Selection(where, TOP)
+            self._selection = Selection(where, summary.TOP)
         self.inputs = pcap.inputs(source)
         # One path that is missing is the caller's mistake; the command collects them all.
         self._collect = collect or isinstance(source, (list, tuple)) or len(self.inputs) > 1
@@ -424,7 +414,7 @@ class Run:
         if error is not None:
             self.errors.append(error)
             self.status = max(self.status, 1 if capture and capture["format"] else 2)
-        self._files.append(self._entry(one, capture, error))
+        self._files.append(summary.entry(one, capture, error))
 
     def _feed(self, one: Input) -> Iterator[None]:
         """Feed the engine; what it leaves, a record's first part, moves to the front."""
@@ -527,12 +517,12 @@ class Run:
         packets: Table | None,
         streams: Callable[..., Streams] | None = None,
     ) -> Replay:
-        summary, details = self.summary()
-        return Replay(connections, packets, summary, list(self.errors), details, streams)
+        told, details = self.summary()
+        return Replay(connections, packets, told, list(self.errors), details, streams)
 
     def summary(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The object of ``--json``, and what the text report tells beyond it."""
-        found = self.conntrack.summary(TOP)
+        found = self.conntrack.summary(summary.TOP)
         if self._selection is not None:
             rows = Table(CONNECTIONS, lambda names: self.conntrack.connections(names, True))
             found["top"] = self._selection.top(rows)
@@ -545,88 +535,7 @@ class Run:
             "repaired": found["repaired"],
             "interrupted": self.stop,
         }
-        return self._summary(found), details
-
-    def _summary(self, found: dict[str, Any]) -> dict[str, Any]:
         files = list(self._files)
         if self._current is not None:
-            files.append(self._entry(self._current, self.conntrack.capture(), None))
-        seconds = self.cpu_seconds
-        states = sorted(found["states"].items(), key=lambda item: (-item[1], item[0]))
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "files": files,
-            "packets": found["packets"],
-            "bytes": found["bytes"],
-            "tcp_segments": found["tcp_segments"],
-            "connections": found["connections"],
-            "first_ns": found["first_ns"],
-            "last_ns": found["last_ns"],
-            "cpu_seconds": seconds,
-            "packets_per_second": found["packets"] / seconds if seconds else 0.0,
-            "bits_per_second": 8 * found["bytes"] / seconds if seconds else 0.0,
-            "states": {f"{STATE_NAMES[a]}/{STATE_NAMES[b]}": n for (a, b), n in states},
-            "top": [_top(one) for one in found["top"]],
-            "filtered": found["filtered"],
-            "drop_reasons": {DROP_NAMES[d]: n for d, n in sorted(found["drops"].items())},
-            "bad_ip_checksums": found["bad_ip_checksums"],
-            "bad_tcp_checksums": sum(found["bad_tcp_checksums"]),
-            "checksum_offload": _offload(self._checksum, found["offload"]),
-            "evicted": found["evicted"],
-            "streams_given_up": found["streams_given_up"],
-            "counters": dict(zip(COUNTERS, found["counters"], strict=True)),
-            "engine": self.module.ENGINE,
-            "isa": self.module.isa(),
-        }
-
-    def _entry(
-        self, one: Input, capture: dict[str, Any] | None, error: PcapError | None
-    ) -> dict[str, Any]:
-        """One file of the summary; `capture` is None for one that was never begun."""
-        if capture is None:
-            capture = {"format": one.format, "link_types": [], "packets": 0, "bytes": 0}
-        text = None
-        if error is not None:
-            text = f"byte {error.offset}: {error.reason}" if capture["format"] else error.reason
-        return {
-            "path": one.name,
-            "format": capture["format"],
-            "link_types": [LINKTYPES.get(n, f"LINKTYPE_{n}") for n in capture["link_types"]],
-            "packets": capture["packets"],
-            "bytes": capture["bytes"],
-            "first_ns": capture.get("first_ns"),
-            "last_ns": capture.get("last_ns"),
-            "error": text,
-        }
-
-
-def _offload(mode: str, found: dict[str, Any]) -> dict[str, Any]:
-    """What was found of checksum offload; the hosts with the most segments, at most `TOP`."""
-    hosts: list[dict[str, Any]] = []
-    for one in found["hosts"]:
-        host = {"address": address_text(one["addr"], one["ip"])}
-        host |= {name: one[name] for name in ("interface", "partial", "zero", "tso", "other")}
-        hosts.append(host)
-    hosts.sort(key=lambda one: -(one["partial"] + one["zero"] + one["tso"] + one["other"]))
-    decided: dict[str, Any] = {"mode": mode, "hosts": hosts}
-    decided |= {name: found[name] for name in ("explained", "learnt", "damaged")}
-    decided["decision"] = report.offload(decided)
-    return decided | {"hosts": hosts[:TOP]}
-
-
-def _top(one: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "conn": one["conn"],
-        "a": address_text(one["a_addr"], one["ip"]),
-        "a_port": one["a_port"],
-        "b": address_text(one["b_addr"], one["ip"]),
-        "b_port": one["b_port"],
-        "packets": one["packets"],
-        "frame_bytes": one["frame_bytes"],
-        "payload_bytes": one["payload_bytes"],
-        "state_a": STATE_NAMES[one["state_a"]],
-        "state_b": STATE_NAMES[one["state_b"]],
-        "first_ns": one["first_ns"],
-        "last_ns": one["last_ns"],
-        "duration_ns": one["last_ns"] - one["first_ns"],
-    }
+            files.append(summary.entry(self._current, self.conntrack.capture(), None))
+        return summary.summary(found, files, self.cpu_seconds, self._checksum, self.module), details
