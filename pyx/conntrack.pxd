@@ -4,6 +4,7 @@
 from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_hashtables cimport *
+from ip_fragment cimport ip_frags_free
 from net cimport net
 from slab cimport (
     SLAB_MASK,
@@ -363,7 +364,9 @@ cdef inline int64_t conntrack_new(
 
 cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     """Begin with nothing but options and key set; -1 without memory."""
-    ct.net.now_ns = INT64_MIN
+    ct.net.now_ns = ct.net.frags.now_ns = INT64_MIN
+    ct.net.frags.key[0] = ct.key[0]
+    ct.net.frags.key[1] = ct.key[1]
     ct.flows.size = sizeof(flow)
     ct.rests.size = sizeof(flow_rest)
     ct.addrs.size = sizeof(flow_addrs)
@@ -378,6 +381,7 @@ cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
 
 cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     inet_table_free(&ct.table)
+    ip_frags_free(&ct.net.frags)
     slab_free(&ct.flows)
     slab_free(&ct.rests)
     slab_free(&ct.addrs)

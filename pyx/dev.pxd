@@ -4,7 +4,8 @@
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint64_t
 from conntrack cimport *
 from inet_hashtables cimport flow_words4, flow_words6, inet_home, inet_lookup_tag
-from ip_input cimport ip_rcv
+from ip_fragment cimport ip_frags_batch
+from ip_input cimport ip_rcv, ip_rcv_plain
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES, siphash_lanes
 from tcp cimport *
@@ -100,9 +101,15 @@ cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
     cdef segment *th
     cdef int i, n4 = 0, n6 = 0
     cdef uint8_t drop
+    b.wrapped = 0
+    ip_frags_batch(&ct.net.frags)
     for i in range(b.n):
         th = <segment *>held(&b.segs[i])
-        drop = ip_rcv(&ct.net, &b.frames[i], th)
+        drop = 0
+        if not ip_rcv_plain(&ct.net, &b.frames[i], th):
+            drop = ip_rcv(&ct.net, &b.frames[i], th, &b.outers[i])
+            if b.outers[i].encap or b.outers[i].vlan >= 0:
+                b.wrapped |= <uint32_t>1 << i
         if drop:
             ct.drops[drop] += 1
             th.ip = 0

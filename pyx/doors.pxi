@@ -7,7 +7,9 @@ from libc.string cimport memcpy, memset
 from csum cimport csum_fold, csum_partial
 from inet_hashtables cimport flow_hash as c_flow_hash
 from inet_hashtables cimport bucket
-from ip_input cimport ip_rcv
+from ip_fragment cimport ip_frags_free
+from ip_input cimport ip_rcv, ip_rcv_plain
+from ip_tunnel cimport outer, outer_clear
 from net cimport net
 from pcap cimport frame
 from secure_seq cimport siphash as c_siphash
@@ -67,7 +69,8 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
     cdef frame at
     cdef segment seg
     cdef net n
-    cdef int drop
+    cdef outer out
+    cdef int drop = 0
     cdef char addrs[32]
     memset(&at, 0, sizeof(at))
     memset(&seg, 0, sizeof(seg))
@@ -76,7 +79,10 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
     at.caplen = len(data)
     at.wirelen = max(<uint32_t>len(data), wirelen)
     at.linktype = linktype
-    drop = ip_rcv(&n, &at, &seg)
+    outer_clear(&out)
+    if not ip_rcv_plain(&n, &at, &seg):
+        drop = ip_rcv(&n, &at, &seg, &out)
+        ip_frags_free(&n.frags)
     if drop:
         return {"drop": drop}
     if seg.ip == 4:
@@ -102,6 +108,11 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
         "wscale": seg.wscale,
         "tsval": seg.tsval,
         "tsecr": seg.tsecr,
+        "vlan": out.vlan,
+        "vlans": out.vlans,
+        "encap": out.encap,
+        "tunnel": out.tunnel,
+        "outer": ((<char *>out.addrs)[:16], (<char *>out.addrs)[16:32]) if out.ip else (),
         "bad_ip_csum": (seg.bad & BAD_IP_CSUM) != 0,
         "bad_tcp_csum": (seg.bad & BAD_TCP_CSUM) != 0,
         "drop": TCP_BAD_DOFF if seg.bad & BAD_DOFF else 0,

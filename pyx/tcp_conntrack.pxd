@@ -4,6 +4,7 @@
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from conntrack cimport *
 from inet_hashtables cimport *
+from ip_tunnel cimport outer
 from net cimport net
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
@@ -326,6 +327,8 @@ cdef inline uint8_t conntrack_drop(const segment *th, uint32_t verdict) noexcept
 cdef struct batch:
     frame frames[BATCH]
     segment segs[BATCH]  # ip is 0 where a frame has none
+    outer outers[BATCH]  # what is around them, where `wrapped` has a bit
+    uint32_t wrapped
     uint64_t packets[BATCH]  # their numbers
     fate fates[BATCH]
     int n  # frames here

@@ -245,6 +245,22 @@ DROP_NAMES = (
     "TCP_FLAGS",
 )
 
+# Index: bit of the column `encap`.
+ENCAP_NAMES = (
+    "MPLS",
+    "PPPOE",
+    "LLC",
+    "GRE",
+    "ERSPAN",
+    "IPIP",
+    "IP6",
+    "VXLAN",
+    "GENEVE",
+    "GTPU",
+    "TEREDO",
+    "FRAGMENTS",
+)
+
 _MAPPED = bytes(10) + b"\xff\xff"
 _ZERO_RUNS = tuple(":" + "0:" * n for n in range(8, 1, -1))
 

@@ -176,7 +176,10 @@ class Conntrack:
         self._total.add(time_ns, wirelen)
         self._input.add(time_ns, wirelen)
         th = self._seg
-        drop = ip_rcv(self._ct.net, linktype, data, start, caplen, wirelen, th)
+        net = self._ct.net
+        drop, outer = ip_rcv(
+            net, linktype, data, start, caplen, wirelen, th, offset, time_ns, clamped
+        )
         if drop:
             self._ct.drops[drop] += 1
             conn = side = -1

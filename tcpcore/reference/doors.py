@@ -31,13 +31,15 @@ def csum(data: bytes, start: int = 0) -> int:
 def parse_frame(linktype: int, data: bytes, wirelen: int) -> dict[str, int | bytes]:
     """Give every field of the segment in a frame, or only `drop` where it is none."""
     seg = Segment()
-    drop = ip_rcv(Net(), linktype, data, 0, len(data), max(wirelen, len(data)), seg)
+    drop, outer = ip_rcv(Net(), linktype, data, 0, len(data), max(wirelen, len(data)), seg)
     if drop:
         return {"drop": int(drop)}
     fields = {name: getattr(seg, name) for name in Segment.__slots__}
     bad = fields.pop("bad")
     return {
         **fields,
+        **{name: getattr(outer, name) for name in ("vlan", "vlans", "encap", "tunnel")},
+        "outer": (outer.saddr, outer.daddr) if outer.ip else (),
         "bad_ip_csum": int(bad & Bad.BAD_IP_CSUM != 0),
         "bad_tcp_csum": int(bad & Bad.BAD_TCP_CSUM != 0),
         "drop": int(Drop.TCP_BAD_DOFF) if bad & Bad.BAD_DOFF else 0,

@@ -118,8 +118,9 @@ class Drop(IntEnum):
     IP_NOPROTO = 4  # IP, but not TCP
     IP_INHDR = 5  # version, header length or total length is wrong
     IPV6_BAD_EXTHDR = 6
-    IP_FRAGMENT = 7
-    ENCAP_DEPTH = 8  # more VLAN tags or extension headers than the loop takes
+    IP_FRAGMENT = 7  # a part, of a datagram whose segment is in another frame, if it got whole
+    ENCAP_DEPTH = 8  # more headers in each other than the loop takes
+    # A tunnel's header that is wrong, or says that no frame or packet is in it.
     ENCAP_MPLS = 9
     ENCAP_PPPOE = 10
     ENCAP_LLC = 11
@@ -157,24 +158,31 @@ class Mib(IntEnum):
     IP_INUNKNOWNPROTOS = 3
     IP_CSUMERRORS = 4
     IP_REASMREQDS = 5
-    IP6_INRECEIVES = 6
-    IP6_INHDRERRORS = 7
-    IP6_INTRUNCATEDPKTS = 8
-    IP6_INUNKNOWNPROTOS = 9
-    IP6_REASMREQDS = 10
-    TCP_ACTIVEOPENS = 11
-    TCP_PASSIVEOPENS = 12
-    TCP_ATTEMPTFAILS = 13
-    TCP_ESTABRESETS = 14
-    TCP_INSEGS = 15
-    TCP_INERRS = 16
-    TCP_CSUMERRORS = 17
-    TCP_PAWSESTABREJECTED = 18
-    TCP_OFOQUEUE = 19
-    TCP_CHALLENGEACK = 20
-    TCP_SYNCHALLENGE = 21
-    TCP_TW = 22
-    NR_MIBS = 23
+    IP_REASMTIMEOUT = 6
+    IP_REASMOKS = 7
+    IP_REASMFAILS = 8
+    IP_REASMOVERLAPS = 9
+    IP6_INRECEIVES = 10
+    IP6_INHDRERRORS = 11
+    IP6_INTRUNCATEDPKTS = 12
+    IP6_INUNKNOWNPROTOS = 13
+    IP6_REASMREQDS = 14
+    IP6_REASMTIMEOUT = 15
+    IP6_REASMOKS = 16
+    IP6_REASMFAILS = 17
+    TCP_ACTIVEOPENS = 18
+    TCP_PASSIVEOPENS = 19
+    TCP_ATTEMPTFAILS = 20
+    TCP_ESTABRESETS = 21
+    TCP_INSEGS = 22
+    TCP_INERRS = 23
+    TCP_CSUMERRORS = 24
+    TCP_PAWSESTABREJECTED = 25
+    TCP_OFOQUEUE = 26
+    TCP_CHALLENGEACK = 27
+    TCP_SYNCHALLENGE = 28
+    TCP_TW = 29
+    NR_MIBS = 30
 
 
 # Completeness, OR over all segments in any order.
