@@ -65,6 +65,7 @@ from tcp cimport (
     flow,
     flow_addrs,
     flow_link,
+    flow_outer,
     flow_rest,
     flow_row,
 )
@@ -107,11 +108,11 @@ cdef tuple CONNECTIONS = tuple(
     "frame_bytes_ab frame_bytes_ba payload_bytes_ab payload_bytes_ba flags_ab flags_ba isn_ab "
     "isn_ba mss_ab mss_ba wscale_ab wscale_ba sack_permitted_ab sack_permitted_ba timestamps_ab "
     "timestamps_ba bad_checksum_ab bad_checksum_ba state_a state_b completeness "
-    "initial_rtt_ns".split()
+    "initial_rtt_ns interface vlan encap outer_a outer_b".split()
 )
 cdef tuple PACKETS = tuple(
     "packet file conn dir time_ns offset caplen wirelen seq ack flags window payload_len verdict "
-    "drop_reason".split()
+    "drop_reason interface vlan encap".split()
 )
 
 tcpcore_isa_select(NULL)
@@ -242,6 +243,7 @@ cdef class Conntrack:
         int64_t from_ns=INT64_MIN,
         int64_t to_ns=INT64_MAX,
         uint64_t count=0,
+        int keyed=0,
         bytes key=bytes(16),
     ):
         if self.ct.flows.size:
@@ -252,6 +254,7 @@ cdef class Conntrack:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
         memcpy(self.ct.key, PyBytes_AS_STRING(key), 16)
         self.ct.strict = strict
+        self.ct.keyed = keyed
         self.ct.rows = ("keep", "drain", "drop").index(rows)
         self.ct.max_connections = max_connections
         self.ct.expire_idle_ns = expire_idle_ns
@@ -407,6 +410,7 @@ cdef class Conntrack:
         return (
             self.ct.flows.used * each
             + self.ct.addrs.used * sizeof(flow_addrs)
+            + (self.ct.flows.used * sizeof(flow_outer) if self.ct.outers.n_chunks else 0)
             + (sizeof(bucket) << self.ct.table.shift)
         )
 

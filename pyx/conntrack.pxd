@@ -14,6 +14,7 @@ from slab cimport (
     slab_at,
     slab_free,
     slab_full,
+    slab_reach,
     slab_reserve,
 )
 from tcp cimport *
@@ -52,9 +53,12 @@ cdef struct conntrack:
     slab addrs  # flow_addrs, of IPv6
     slab links  # used when `linked`: else a flow's index is its number and none ever leaves
     slab ended  # flow_row, in order of closing
+    slab outers  # flow_outer, by the flow's index, of those that have one
+    slab ended_outers  # and by the ended row's
     bint linked
     bint bounded
     bint strict
+    int keyed  # Key
     int rows  # Rows
     uint64_t max_connections
     uint64_t expire_idle_ns
@@ -93,6 +97,23 @@ cdef inline flow_addrs *addrs_of(
     if fl.ip == 4:
         return NULL
     return <flow_addrs *>slab_at(&ct.addrs, rest_at(ct, index).addrs)
+
+
+cdef inline const flow_outer *outer_of(
+    const conntrack *ct, const flow *fl, uint32_t index
+) noexcept nogil:
+    """What was around a flow's first segment; NULL for nothing."""
+    if not fl.wrapped:
+        return NULL
+    return <const flow_outer *>slab_at(&ct.outers, index)
+
+
+cdef inline uint64_t flow_context(
+    const conntrack *ct, const flow *fl, uint32_t index
+) noexcept nogil:
+    """What is part of a flow's key besides its 4-tuple."""
+    cdef const flow_outer *around = outer_of(ct, fl, index)
+    return 0 if around == NULL else around.context
 
 
 cdef inline void conntrack_row(const conntrack *ct, uint32_t index, flow_row *row) noexcept nogil:
@@ -186,11 +207,19 @@ cdef inline void conntrack_depart(
         conntrack_row(ct, index, &gone.top[at])
 
 
+cdef inline int conntrack_reserve_ended(conntrack *ct, const flow *fl) noexcept nogil:
+    """Give out an ended row for a flow, and one for what was around it; -1 without memory."""
+    if fl.wrapped and slab_reach(&ct.ended_outers, ct.ended.used):
+        return -1
+    return slab_alloc(&ct.ended)
+
+
 cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) noexcept nogil:
     """Follow a flow no more; its row waits among the ended. -1 without memory."""
     cdef flow *fl = flow_at(ct, index)
+    cdef flow_outer *around
     cdef bint kept = ct.linked and ct.rows != ROWS_DROP
-    if kept and slab_alloc(&ct.ended):  # the one step that may fail comes first
+    if kept and conntrack_reserve_ended(ct, fl):  # what may fail comes first
         return -1
     inet_unhash(&ct.table, tag, index)
     ct.live -= 1
@@ -206,6 +235,9 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
         conntrack_depart(ct, ct.departed, index)
     if kept:
         conntrack_row(ct, index, <flow_row *>slab_at(&ct.ended, ct.ended.used - 1))
+        if fl.wrapped:
+            around = <flow_outer *>slab_at(&ct.ended_outers, ct.ended.used - 1)
+            around[0] = outer_of(ct, fl, index)[0]
     link_at(ct, index).next[IDLE] = ct.spare
     ct.spare = index
     return 0
@@ -304,9 +336,17 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
 
 
 cdef inline int64_t conntrack_new(
-    conntrack *ct, const segment *th, uint32_t tag, int64_t time_ns, uint64_t packet
+    conntrack *ct,
+    const segment *th,
+    uint32_t tag,
+    int64_t time_ns,
+    uint64_t packet,
+    const flow_outer *around,
 ) noexcept nogil:
-    """A connection begins; who is `a` is decided here for good. Its index, -1 without memory."""
+    """A connection begins; who is `a` is decided here for good. Its index, -1 without memory.
+
+    `around` has the addresses of the source and the destination; NULL for nothing.
+    """
     cdef uint32_t index
     cdef flow *fl
     cdef flow_rest *rest
@@ -321,6 +361,10 @@ cdef inline int64_t conntrack_new(
     if conntrack_reserve(ct, th.ip):
         return -1
     index = ct.spare
+    if around != NULL and slab_reach(
+        &ct.outers, index if index != <uint32_t>NIL else ct.flows.used
+    ):
+        return -1
     if index != <uint32_t>NIL:
         ct.spare = link_at(ct, index).next[IDLE]
         addrs_at = rest_at(ct, index).addrs
@@ -347,6 +391,9 @@ cdef inline int64_t conntrack_new(
         memcpy(addrs.b, th.addrs if reply else th.addrs + 16, 16)
     memcpy(&fl.a_addr, &acookie, 8)
     memcpy(&fl.a_port, &ports, 4)
+    if around != NULL:
+        conntrack_wrap(<flow_outer *>slab_at(&ct.outers, index), around, reply)
+        fl.wrapped = 1
     fl.ip = th.ip
     fl.last_ns = time_ns
     fl.ends[0].tcb.state = TCP_CLOSE
@@ -362,6 +409,16 @@ cdef inline int64_t conntrack_new(
     return index
 
 
+cdef inline void conntrack_wrap(
+    flow_outer *out, const flow_outer *around, bint reply
+) noexcept nogil:
+    """Keep what was around a first segment, which b sent if it is a reply."""
+    out[0] = around[0]
+    if reply:
+        memcpy(out.addrs, around.addrs + 16, 16)
+        memcpy(out.addrs + 16, around.addrs, 16)
+
+
 cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     """Begin with nothing but options and key set; -1 without memory."""
     ct.net.now_ns = ct.net.frags.now_ns = INT64_MIN
@@ -372,6 +429,7 @@ cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     ct.addrs.size = sizeof(flow_addrs)
     ct.links.size = sizeof(flow_link)
     ct.ended.size = sizeof(flow_row)
+    ct.outers.size = ct.ended_outers.size = sizeof(flow_outer)
     ct.idle.head = ct.idle.tail = NIL
     ct.half_open.head = ct.half_open.tail = NIL
     ct.closed.head = ct.closed.tail = NIL
@@ -387,3 +445,5 @@ cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     slab_free(&ct.addrs)
     slab_free(&ct.links)
     slab_free(&ct.ended)
+    slab_free(&ct.outers)
+    slab_free(&ct.ended_outers)

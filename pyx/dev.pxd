@@ -7,7 +7,8 @@ from inet_hashtables cimport flow_words4, flow_words6, inet_home, inet_lookup_ta
 from ip_fragment cimport ip_frags_batch
 from ip_input cimport ip_rcv, ip_rcv_plain
 from pcap cimport frame
-from secure_seq cimport SIPHASH_LANES, siphash_lanes
+from ip_tunnel cimport TUNNEL_MIX
+from secure_seq cimport SIPHASH_LANES, siphash, siphash_lanes
 from tcp cimport *
 from tcp_conntrack cimport BATCH, batch, fate, tcp_conntrack
 from unaligned cimport held, prefetch, prefetchw
@@ -132,6 +133,29 @@ cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
         for i in range(b.n):
             if b.segs[i].ip == 6:
                 b.hashes[i] = hashes[i]
+    if ct.keyed:
+        batch_key(ct, b)
+
+
+cdef inline void batch_key(const conntrack *ct, batch *b) noexcept nogil:
+    """Let what is part of the key besides the 4-tuple be part of the hash."""
+    cdef uint64_t pair[2]
+    cdef uint64_t context
+    cdef int i
+    for i in range(b.n):
+        context = 0
+        if b.wrapped >> i & 1:
+            if ct.keyed & KEY_VLAN:
+                context = b.outers[i].vlans
+            if ct.keyed & KEY_TUNNEL:
+                context = context * TUNNEL_MIX + b.outers[i].tunnel
+        if ct.keyed & KEY_INTERFACE:
+            context = context * TUNNEL_MIX + b.frames[i].interface
+        b.contexts[i] = context
+        if context:
+            pair[0] = b.hashes[i]
+            pair[1] = context
+            b.hashes[i] = siphash(ct.key, pair, 16)
 
 
 cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:

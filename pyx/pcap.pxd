@@ -86,6 +86,7 @@ cdef struct frame:
     uint32_t wirelen
     uint16_t linktype
     uint8_t clamped  # its time did not fit
+    uint16_t interface  # number in its section of pcapng
 
 # What an interface says of its frames.
 cdef struct interface:
@@ -290,6 +291,7 @@ cdef inline uint32_t index_records(
         at.caplen = caplen
         at.wirelen = max(caplen, wirelen)
         at.linktype = linktype
+        at.interface = 0
         at.clamped = 0
         n += 1
         pos += caplen
@@ -427,6 +429,7 @@ cdef inline int read_block(
     at.caplen = caplen
     at.wirelen = max(caplen, wirelen)
     at.linktype = port.linktype
+    at.interface = number
     found[0] += 1
     return 0
 

@@ -1,7 +1,7 @@
 # The vocabulary: states, flags, options, verdicts, drop reasons, structs, sequence arithmetic.
 # Linux: include/net/tcp.h, tcp_states.h, dropreason-core.h.  RFC 9293 3.1 to 3.4.
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # Linux's numbers, which the columns state_a and state_b carry.
 cdef enum:
@@ -264,7 +264,7 @@ cdef struct flow:
     uint8_t ip
     uint8_t completeness  # of its SYNs and ACKs; the counts tell of the rest
     uint8_t bits  # FlowBit
-    uint8_t pad
+    uint8_t wrapped  # it has a flow_outer
     int64_t last_ns
     end ends[2]
 
@@ -288,6 +288,20 @@ cdef struct flow_rest:
 cdef struct flow_addrs:
     uint8_t a[16]
     uint8_t b[16]
+
+# What was around the first segment of a connection, where there was anything.
+cdef struct flow_outer:
+    uint8_t addrs[32]  # a's end of the outermost packet, then b's; zeros if there is none
+    uint64_t context  # what of it is part of the key
+    uint16_t encap
+    int16_t vlan
+    uint16_t interface
+
+# What else than addresses and ports tells connections apart.
+cdef enum:  # Key
+    KEY_VLAN = 1
+    KEY_INTERFACE = 2
+    KEY_TUNNEL = 4
 
 # A row whose connection is no longer followed.
 cdef struct flow_row:

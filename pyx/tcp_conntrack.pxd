@@ -2,9 +2,10 @@
 # Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 from conntrack cimport *
 from inet_hashtables cimport *
-from ip_tunnel cimport outer
+from ip_tunnel cimport TUNNEL_MIX, outer
 from net cimport net
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
@@ -329,6 +330,7 @@ cdef struct batch:
     segment segs[BATCH]  # ip is 0 where a frame has none
     outer outers[BATCH]  # what is around them, where `wrapped` has a bit
     uint32_t wrapped
+    uint64_t contexts[BATCH]  # what of it is part of the key, if anything is
     uint64_t packets[BATCH]  # their numbers
     fate fates[BATCH]
     int n  # frames here
@@ -339,9 +341,12 @@ cdef struct batch:
 
 
 cdef inline int64_t conntrack_lookup(
-    const conntrack *ct, const segment *th, uint32_t tag, int *side
+    const conntrack *ct, const segment *th, uint32_t tag, uint64_t context, int *side
 ) noexcept nogil:
-    """The flow of a segment and the side that sent it; -1 if there is none."""
+    """The flow of a segment and the side that sent it; -1 if there is none.
+
+    `context` is what is part of its key besides the 4-tuple.
+    """
     cdef uint32_t at = inet_home(&ct.table, tag), index
     cdef const bucket *b
     cdef const flow *fl
@@ -354,9 +359,10 @@ cdef inline int64_t conntrack_lookup(
             found &= found - 1
             fl = flow_at(ct, index)
             side[0] = flow_side(fl, addrs_of(ct, fl, index), th)
-            if side[0] >= 0:
+            if side[0] >= 0 and not (ct.keyed and flow_context(ct, fl, index) != context):
                 return index
         if lanes_equal(b.flows, 0):
+            side[0] = -1
             return -1
         at = inet_next(&ct.table, at)
 
@@ -434,6 +440,8 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         index = b.guesses[i]
         fl = b.flows[i]
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
+        if ct.keyed and flow_context(ct, fl, <uint32_t>index) != b.contexts[i]:
+            side = -1
     if side < 0 or not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
         return conntrack_follow(ct, b, i, index, side)
     if ct.linked:
@@ -441,6 +449,26 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
     return 0
+
+
+cdef inline bint conntrack_around(
+    const conntrack *ct, const batch *b, int i, flow_outer *out
+) noexcept nogil:
+    """What is around the i-th segment of a batch; False for nothing."""
+    cdef bint wrapped = b.wrapped >> i & 1
+    cdef const outer *around = &b.outers[i]
+    if not wrapped and not b.frames[i].interface:
+        return False
+    memset(out, 0, sizeof(flow_outer))
+    out.vlan = around.vlan if wrapped else -1
+    out.interface = b.frames[i].interface
+    if wrapped:
+        out.encap = around.encap
+        if around.ip:
+            memcpy(out.addrs, around.addrs, 32)
+    if ct.keyed:
+        out.context = b.contexts[i]
+    return True
 
 
 cdef inline int conntrack_follow(
@@ -452,9 +480,11 @@ cdef inline int conntrack_follow(
     cdef int64_t time_ns = at.time_ns
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
+    cdef flow_outer around
+    cdef bint wrapped
     cdef uint8_t drop = 0
     if side < 0:
-        index = conntrack_lookup(ct, th, tag, &side)
+        index = conntrack_lookup(ct, th, tag, b.contexts[i] if ct.keyed else 0, &side)
     fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
     if (
         fl != NULL
@@ -466,7 +496,10 @@ cdef inline int conntrack_follow(
         fl = NULL
         verdict = CT_REUSED
     if fl == NULL:
-        index = conntrack_new(ct, th, tag, time_ns, b.packets[i])
+        wrapped = conntrack_around(ct, b, i, &around)
+        index = conntrack_new(
+            ct, th, tag, time_ns, b.packets[i], &around if wrapped else NULL
+        )
         if index < 0:
             return -1
         fl = flow_at(ct, <uint32_t>index)

@@ -26,6 +26,7 @@ class Conntrack:
         from_ns: int = ...,
         to_ns: int = ...,
         count: int = 0,
+        keyed: int = 0,
         key: bytes = ...,
     ) -> None: ...
     @property

@@ -127,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
         help="strict: state does not take a segment with a bad checksum (default: ignore)",
     )
     how.add_argument(
+        "--key",
+        default="5tuple",
+        metavar="KEY",
+        help="what tells connections apart: 5tuple (default), or with it vlan, interface, tunnel, "
+        "of these several separated by commas",
+    )
+    how.add_argument(
         "--max-connections",
         type=_whole,
         metavar="N",
@@ -208,6 +215,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             packets=args.packets is not None,
             rows="keep" if not bounded else "drain" if args.connections else "drop",
             checksum=args.checksum,
+            key=args.key,
             max_connections=args.max_connections,
             expire_idle_s=args.expire_idle,
             expire_closed_s=args.expire_closed,

@@ -36,40 +36,8 @@ INT64_MAX = (1 << 63) - 1
 TICK = 0.05  # seconds between two calls of `progress`
 TOP = 10  # busiest connections named in a summary
 
-# Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
-LINKTYPES = {
-    0: "NULL",
-    1: "ETHERNET",
-    6: "IEEE802_5",
-    7: "ARCNET_BSD",
-    8: "SLIP",
-    9: "PPP",
-    10: "FDDI",
-    12: "RAW",
-    14: "RAW",
-    50: "PPP_HDLC",
-    51: "PPP_ETHER",
-    100: "ATM_RFC1483",
-    101: "RAW",
-    104: "C_HDLC",
-    105: "IEEE802_11",
-    107: "FRELAY",
-    108: "LOOP",
-    113: "LINUX_SLL",
-    117: "PFLOG",
-    127: "IEEE802_11_RADIOTAP",
-    189: "USB_LINUX",
-    192: "PPI",
-    195: "IEEE802_15_4_WITHFCS",
-    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
-    220: "USB_LINUX_MMAPPED",
-    227: "CAN_SOCKETCAN",
-    228: "IPV4",
-    229: "IPV6",
-    239: "NFLOG",
-    253: "NETLINK",
-    276: "LINUX_SLL2",
-}
+# Index: log2 of the bit that the engine takes (Key).
+KEYS = ("vlan", "interface", "tunnel")
 
 
 def replay(
@@ -77,6 +45,7 @@ def replay(
     *,
     packets: bool = False,
     checksum: str = "ignore",
+    key: str = "5tuple",
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
     expire_closed_s: float | None = None,
@@ -100,6 +69,10 @@ def replay(
     checksum
         'ignore': state takes segments with bad checksums. 'strict': it does not. They are
         counted either way.
+    key
+        What tells connections apart besides addresses and ports: '5tuple' for nothing, or 'vlan'
+        (all tags), 'interface', 'tunnel' (outer addresses; network ids, GRE keys and sessions), of
+        these several separated by commas.
     max_connections
         At most so many connections are followed at a time. The oldest half-open one is given up
         first, then the one idle longest; their rows stay.
@@ -136,6 +109,7 @@ def replay(
         packets=packets,
         rows="keep",
         checksum=checksum,
+        key=key,
         max_connections=max_connections,
         expire_idle_s=expire_idle_s,
         expire_closed_s=expire_closed_s,
@@ -160,6 +134,7 @@ def replay_batches(
     batch_packets: int = 1_000_000,
     packets: bool = False,
     checksum: str = "ignore",
+    key: str = "5tuple",
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
     expire_closed_s: float | None = None,
@@ -179,8 +154,8 @@ def replay_batches(
     ----------
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
-    packets, checksum, max_connections, expire_idle_s, expire_closed_s, engine, strict, count, \
-from_ns, to_ns, progress
+    packets, checksum, key, max_connections, expire_idle_s, expire_closed_s, engine, strict, \
+count, from_ns, to_ns, progress
         See `replay`.
 
     Yields
@@ -198,6 +173,7 @@ from_ns, to_ns, progress
         packets=packets,
         rows="drain",
         checksum=checksum,
+        key=key,
         max_connections=max_connections,
         expire_idle_s=expire_idle_s,
         expire_closed_s=expire_closed_s,
@@ -298,6 +274,7 @@ class Run:
         packets: bool,
         rows: str,
         checksum: str,
+        key: str,
         max_connections: int | None,
         expire_idle_s: float | None,
         expire_closed_s: float | None,
@@ -319,6 +296,7 @@ class Run:
         options = {
             "packets": bool(packets),
             "strict": checksum == "strict",
+            "keyed": _key(key),
             "rows": rows,
             "max_connections": _whole("max_connections", max_connections, 1) or 0,
             "expire_idle_ns": _nanoseconds("expire_idle_s", expire_idle_s),
@@ -547,7 +525,7 @@ class Run:
         return {
             "path": one.name,
             "format": capture["format"],
-            "link_types": [LINKTYPES.get(n, f"LINKTYPE_{n}") for n in capture["link_types"]],
+            "link_types": [pcap.LINKTYPES.get(n, f"LINKTYPE_{n}") for n in capture["link_types"]],
             "packets": capture["packets"],
             "bytes": capture["bytes"],
             "first_ns": capture.get("first_ns"),
@@ -572,6 +550,17 @@ def _top(one: dict[str, Any]) -> dict[str, Any]:
         "last_ns": one["last_ns"],
         "duration_ns": one["last_ns"] - one["first_ns"],
     }
+
+
+def _key(text: str) -> int:
+    """The bits of a key's parts."""
+    if not isinstance(text, str):
+        raise TypeError(f"key must be a str, not {type(text).__name__}")
+    parts = set(text.split(",")) - {"5tuple"}
+    if wrong := parts - set(KEYS):
+        known = ", ".join(("5tuple", *KEYS))
+        raise ValueError(f"key must be of {known}, not {min(wrong)!r}")
+    return sum(1 << bit for bit, name in enumerate(KEYS) if name in parts)
 
 
 def _whole(name: str, value: int | None, least: int) -> int | None:

@@ -30,6 +30,41 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _SKIPPED = b"\x2a\x4d\x18"  # after 50 to 5f: a frame that zstd skips
 _LZ4 = b"\x04\x22\x4d\x18"
 
+# Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
+LINKTYPES = {
+    0: "NULL",
+    1: "ETHERNET",
+    6: "IEEE802_5",
+    7: "ARCNET_BSD",
+    8: "SLIP",
+    9: "PPP",
+    10: "FDDI",
+    12: "RAW",
+    14: "RAW",
+    50: "PPP_HDLC",
+    51: "PPP_ETHER",
+    100: "ATM_RFC1483",
+    101: "RAW",
+    104: "C_HDLC",
+    105: "IEEE802_11",
+    107: "FRELAY",
+    108: "LOOP",
+    113: "LINUX_SLL",
+    117: "PFLOG",
+    127: "IEEE802_11_RADIOTAP",
+    189: "USB_LINUX",
+    192: "PPI",
+    195: "IEEE802_15_4_WITHFCS",
+    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
+    220: "USB_LINUX_MMAPPED",
+    227: "CAN_SOCKETCAN",
+    228: "IPV4",
+    229: "IPV6",
+    239: "NFLOG",
+    253: "NETLINK",
+    276: "LINUX_SLL2",
+}
+
 
 class PcapError(ValueError):
     """A capture that cannot be read, or not to its end.

@@ -164,6 +164,19 @@ def test_conversations(replayed: tcpcore.Replay, truth: Facts) -> None:
     assert replayed.summary["bad_ip_checksums"] == truth["bad_ip_checksum_frames"]
 
 
+# Connections by VLAN too, where that makes a difference.
+BY_VLAN = {
+    "suricata-verify__syn_retransmit_with_ts.pcap": 2,  # a tag in one direction only
+    "zeek__vlan-collisions.pcap": 3,  # the same exchange on three VLANs at once
+}
+
+
+def test_vlans_as_part_of_the_key(capture: Path, truth: Facts, engine: ModuleType) -> None:
+    """By default one connection, as to tshark; whoever wants can have the VLANs apart."""
+    found = tcpcore.replay(capture, key="vlan", engine=engine.ENGINE).connections
+    assert len(found) == BY_VLAN.get(capture.name, truth["tcp_conversations"])
+
+
 def test_initial_rtt(replayed: tcpcore.Replay, truth: Facts) -> None:
     """Row 10: the handshake's time, where a connection opens with its three segments."""
     packets = replayed.packets

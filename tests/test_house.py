@@ -81,6 +81,9 @@ ONLY_COMPILED = {
     "conntrack": {
         "addrs_of",
         "conntrack_depart",
+        "conntrack_reserve_ended",
+        "flow_context",
+        "outer_of",
         "conntrack_free",
         "conntrack_init",
         "conntrack_reserve",
@@ -118,7 +121,14 @@ ONLY_COMPILED = {
     "ip_input": {"af_inet6", "ip_rcv_plain", "is_exthdr"},
     "ip_tunnel": {"is_udp_tunnel", "is_vlan", "known_ethertype", "outer_clear"},
     "pcap": {"declare", "min_block", "pcap_close", "pcap_damage", "pcap_open"},
-    "rows": {"column_size", "packet_column_size", "packet_rows_free", "packet_rows_grow", "wide"},
+    "rows": {
+        "column_size",
+        "packet_column_size",
+        "packet_rows_free",
+        "packet_rows_grow",
+        "packet_rows_outer",
+        "wide",
+    },
     "secure_seq": {"siphash_lanes"},
     "tcb": {"tcb_xmit_established", "tcp_predicted"},
     "tcp_conntrack": {
@@ -136,6 +146,7 @@ ONLY_COMPILED = {
 # What a field of the reference is in the compiled engine: as it lies in the frame.
 AS_ON_THE_WIRE = {"saddr": "addrs", "daddr": "acookie", "sport": "ports", "dport": None}
 ONLY_REFERENCE = {
+    "tcp_conntrack": {"conntrack_context"},
     "inet_hashtables": {"flow_key"},
     "pcap": {"pcap_peek", "read_packet", "read_section"},
 }

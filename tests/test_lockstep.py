@@ -25,6 +25,9 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"rows": "drain"},
     {"rows": "drop"},
     {"count": 50},
+    {"keyed": 1},
+    {"keyed": 4, "max_connections": 5, "rows": "drain"},
+    {"keyed": 7, "expire_idle_ns": 2 * SEC},
     {"from_ns": 3 * SEC, "to_ns": 1_700_000_010 * SEC},
 )
 

@@ -5,13 +5,17 @@ T-13; RFC 1042, 2516, 2637, 2784, 2890, 3032, 4380, 4448, 7348, 8926; TS 29.281;
 
 from __future__ import annotations
 
+import io
 import random
 import struct
 from itertools import pairwise
 
 import capgen
+import lockstep
 import pytest
+from capgen import SEC
 
+import tcpcore
 from tcpcore.columns import ENCAP_NAMES
 from tcpcore.reference.tcp import Drop
 
@@ -190,6 +194,97 @@ def test_udp_length(engine, length):
     seg = parse(engine, over4(capgen.udp(capgen.vxlan(frame), 1, 4789, length), 17))
     expected = {0: 0, 0xFFFF: 0, 1: Drop.IP_NOPROTO, 7: Drop.IP_NOPROTO}
     assert seg["drop"] == expected.get(length, Drop.PKT_TOO_SMALL)
+
+
+def followed(engine, frames, **options):
+    """Columns of connections and frames, of a pcapng with as many interfaces as frames name."""
+    data = capgen.section() + capgen.interface() * 4
+    for i, (number, frame) in enumerate(frames):
+        data += capgen.enhanced(SEC + i, frame, number=number)
+    track = engine.Conntrack(packets=True, **options)
+    track.begin(0)
+    lockstep.feed(track, data)
+    return track
+
+
+def column(told, name: str, kind: str) -> list:
+    return memoryview(bytes(told[1][name])).cast(kind).tolist()
+
+
+def on_vlan(ip: bytes, *vids: int) -> bytes:
+    tags = b"".join(struct.pack(">HH", 0x8100, vid) for vid in vids)
+    return capgen.MAC + tags + b"\x08\0" + ip
+
+
+def via(ip: bytes, source: str, target: str, vni: int) -> bytes:
+    data = capgen.udp(capgen.vxlan(capgen.frame_of(ip), vni), 50000, 4789)
+    return capgen.frame_of(capgen.ipv4(data, source, target, proto=17))
+
+
+THERE = capgen.packet(*V4, flags=capgen.SYN, seq=1)
+BACK = capgen.packet(V4[1], V4[0], V4[3], V4[2], flags=capgen.SYN | capgen.ACK, seq=5, ack=2)
+NAMES = ["interface", "vlan", "encap", "outer_a", "outer_b"]
+
+
+@pytest.mark.parametrize("rows", ["keep", "drain"])
+def test_columns(engine, rows):
+    """What was around the first segment of each connection, and around each frame."""
+    plain = capgen.packet(V4[0], V4[1], 1, 2)
+    frames = [
+        (2, via(BACK, "192.0.2.2", "192.0.2.1", 5)),  # b sends first: the ends are turned
+        (0, on_vlan(THERE, 7, 8)),
+        (0, capgen.frame_of(plain)),
+    ]
+    track = followed(engine, frames, rows=rows, max_connections=1 if rows == "drain" else 0)
+    told = track.connections(NAMES, True)
+    assert told[0] == 2
+    assert column(told, "interface", "H") == [2, 0]
+    assert column(told, "vlan", "h") == [-1, -1]
+    assert column(told, "encap", "H") == [1 << ENCAP_NAMES.index("VXLAN"), 0]
+    ends = [capgen.address16("192.0.2.1"), capgen.address16("192.0.2.2")]
+    assert bytes(told[1]["outer_a"]) == ends[0] + bytes(16)
+    assert bytes(told[1]["outer_b"]) == ends[1] + bytes(16)
+    told = track.packets(["interface", "vlan", "encap"])
+    assert column(told, "interface", "H") == [2, 0, 0]
+    assert column(told, "vlan", "h") == [-1, 7, -1]
+    assert column(told, "encap", "H") == [1 << ENCAP_NAMES.index("VXLAN"), 0, 0]
+
+
+WAYS = {
+    "vlan": (on_vlan(THERE, 7), on_vlan(BACK, 7), on_vlan(THERE, 8), on_vlan(THERE, 7, 8)),
+    "tunnel": (
+        via(THERE, "192.0.2.1", "192.0.2.2", 5),
+        via(BACK, "192.0.2.2", "192.0.2.1", 5),
+        via(THERE, "192.0.2.1", "192.0.2.2", 6),
+        via(THERE, "192.0.2.1", "192.0.2.3", 5),
+    ),
+    "interface": (capgen.frame_of(THERE), capgen.frame_of(BACK)) + (capgen.frame_of(THERE),) * 2,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_key(engine, way):
+    """Both directions of one way are one connection; another way is another if it shall be."""
+    numbers = (0, 0, 1, 2) if way == "interface" else (0, 0, 0, 0)
+    frames = list(zip(numbers, WAYS[way], strict=True)) * 2
+    for name, bit in (("vlan", 1), ("interface", 2), ("tunnel", 4)):
+        told = followed(engine, frames, keyed=bit).packets(["conn"])
+        expected = [0, 0, 1, 2] if name == way else [0, 0, 0, 0]
+        assert column(told, "conn", "q") == expected * 2, name
+    assert column(followed(engine, frames).packets(["conn"]), "conn", "q") == [0] * 8
+
+
+def test_key_by_name(engine):
+    frames = [(SEC, frame) for frame in (*WAYS["vlan"], *WAYS["tunnel"])]
+    data = capgen.pcap(frames)
+    for key, count in (("5tuple", 1), ("vlan", 4), ("tunnel", 4), ("tunnel,vlan", 6)):
+        found = tcpcore.replay(io.BytesIO(data), key=key, engine=engine.ENGINE)
+        assert len(found.connections) == count, key
+    for wrong in ("", "vlans", "vlan,", "5tuple;vlan"):
+        with pytest.raises(ValueError, match="key must be of 5tuple, vlan"):
+            tcpcore.replay(io.BytesIO(data), key=wrong)
+    with pytest.raises(TypeError, match="key must be a str"):
+        tcpcore.replay(io.BytesIO(data), key=4)
 
 
 def test_counters(engine):

@@ -17,6 +17,7 @@ from .tcp import (
     TCP_TIME_WAIT,
     Drop,
     Flow,
+    FlowOuter,
     Segment,
     tcp_is_synack,
 )
@@ -59,10 +60,12 @@ class Tracker:
         max_connections: int,
         expire_idle_ns: int,
         expire_closed_ns: int,
+        keyed: int,
     ) -> None:
         self.net = Net()
         self.table = FlowTable()
         self.strict = strict
+        self.keyed = keyed
         self.rows = rows
         self.max_connections = max_connections
         self.expire_idle_ns = expire_idle_ns
@@ -99,7 +102,8 @@ def depart(gone: Departed, flow: Flow) -> None:
 
 def conntrack_release(ct: Tracker, flow: Flow) -> None:
     """Follow a flow no more; its row waits among the ended."""
-    ct.table.inet_unhash(flow_key(flow.a_addr, flow.b_addr, flow.a_port, flow.b_port, flow.ip))
+    four = flow_key(flow.a_addr, flow.b_addr, flow.a_port, flow.b_port, flow.ip)
+    ct.table.inet_unhash(four, flow.around.context)
     ct.idle.pop(flow.conn, None)
     ct.half_open.pop(flow.conn, None)
     ct.closed.pop(flow.conn, None)
@@ -153,19 +157,30 @@ def conntrack_requeue(ct: Tracker, flow: Flow) -> None:
         ct.closed[conn] = flow
 
 
-def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
-    """A connection begins; who is `a` is decided here for good."""
+def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int, around: FlowOuter) -> Flow:
+    """A connection begins; who is `a` is decided here for good.
+
+    `around` has the addresses of the source and the destination.
+    """
     if ct.max_connections and ct.live >= ct.max_connections:
         conntrack_evict(ct)
     flow = Flow()
     flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.saddr, th.daddr, th.sport, th.dport
     if tcp_is_synack(th):
         flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.daddr, th.saddr, th.dport, th.sport
+        conntrack_wrap(around)
+    flow.around = around
     flow.ip = th.ip
     flow.first_ns = flow.last_ns = time_ns
     flow.first_packet = packet
     flow.conn = ct.connections
     ct.connections += 1
     ct.live += 1
-    ct.table.inet_hash(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip), flow)
+    four = flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip)
+    ct.table.inet_hash(four, around.context, flow)
     return flow
+
+
+def conntrack_wrap(around: FlowOuter) -> None:
+    """Turn what was around a first segment that b sent."""
+    around.a_addr, around.b_addr = around.b_addr, around.a_addr

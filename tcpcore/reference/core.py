@@ -81,6 +81,8 @@ class Conntrack:
         Frames before the one, or not before the other, are numbered and that is all.
     count : int
         Frames to take, 0 for all.
+    keyed : int
+        What else than addresses and ports tells connections apart: VLANs 1, interface 2, tunnel 4.
     key : bytes, 16
         Of the table's hash; of no use here, where the table is a dict.
     """
@@ -97,13 +99,16 @@ class Conntrack:
         from_ns: int = INT64_MIN,
         to_ns: int = INT64_MAX,
         count: int = 0,
+        keyed: int = 0,
         key: bytes = bytes(16),
     ) -> None:
         if rows not in ROWS:
             raise ValueError(f"rows must be one of {(*ROWS,)}, not {rows!r}")
         if len(key) != 16:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
-        self._ct = Tracker(strict, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns)
+        self._ct = Tracker(
+            strict, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns, keyed
+        )
         self._rows = PacketRows() if packets else None
         self._from_ns = from_ns
         self._to_ns = to_ns
@@ -171,6 +176,7 @@ class Conntrack:
         time_ns: int,
         linktype: int,
         clamped: bool,
+        interface: int,
     ) -> None:
         """Take one frame: parse it, follow it, write down what became of it."""
         self._total.add(time_ns, wirelen)
@@ -187,7 +193,7 @@ class Conntrack:
             fields = (0, 0, 0, 0, 0)
         else:
             conn, side, verdict, window, drop = tcp_conntrack(
-                self._ct, th, time_ns, clamped, wirelen, self._number
+                self._ct, th, time_ns, clamped, wirelen, self._number, outer, interface
             )
             fields = (th.seq, th.ack, th.flags, window, th.payload_len)
         if clamped:
@@ -195,7 +201,8 @@ class Conntrack:
             self._time_clamped += 1
         if self._rows is not None:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
-            packet_rows_write(self._rows, (*name, *fields, verdict, drop))
+            around = (interface, outer.vlan, outer.encap)
+            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *around))
 
     def end(self, left: int) -> None:
         """Take note that the input is at its end, `left` bytes not consumed."""

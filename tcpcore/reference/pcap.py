@@ -12,7 +12,7 @@ Buffer = bytes | bytearray | memoryview
 
 # A frame: index of its data in the piece, offset of its data in the capture, captured length,
 # length on the wire, time in ns, link type, True if the time did not fit 64-bit nanoseconds.
-Frame = tuple[int, int, int, int, int, int, bool]
+Frame = tuple[int, int, int, int, int, int, bool, int]
 
 MAX_RECORD = 16 << 20  # bytes captured of one frame
 MAX_BLOCK = MAX_RECORD + 64  # a pcapng block that has to be there whole
@@ -215,7 +215,7 @@ def index_records(cap: Capture, data: Buffer, length: int, limit: int, frames: l
         if caplen > wirelen:
             wirelen = caplen
         time_ns = sec * NSEC_PER_SEC + fraction * scale
-        frames.append((start, offset + start, caplen, wirelen, time_ns, linktype, False))
+        frames.append((start, offset + start, caplen, wirelen, time_ns, linktype, False, 0))
         pos = start + caplen
     return pos
 
@@ -351,7 +351,8 @@ def read_packet(
         return f"packet claims {caplen} bytes"
     wirelen = max(wirelen, caplen)
     offset = cap.offset + start
-    frames.append((start, offset, caplen, wirelen, time_ns, interface.linktype, clamped))
+    linktype = interface.linktype
+    frames.append((start, offset, caplen, wirelen, time_ns, linktype, clamped, number))
     return ""
 
 

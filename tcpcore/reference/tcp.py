@@ -318,6 +318,29 @@ class End:
         self.opts = 0  # Opt
 
 
+class FlowOuter:
+    """What was around the first segment of a connection."""
+
+    __slots__ = ("a_addr", "b_addr", "context", "encap", "vlan", "interface")
+
+    def __init__(self) -> None:
+        self.a_addr = bytes(16)  # of the outermost packet, zeros if there is none
+        self.b_addr = bytes(16)
+        self.context: tuple[int, ...] = ()  # what of it is part of the key
+        self.encap = 0
+        self.vlan = -1
+        self.interface = 0
+
+
+NOTHING_AROUND = FlowOuter()
+
+
+# What else than addresses and ports tells connections apart.
+KEY_VLAN = 1
+KEY_INTERFACE = 2
+KEY_TUNNEL = 4
+
+
 class Flow:
     """One followed connection; `ends[0]` is a, `ends[1]` is b."""
 
@@ -337,6 +360,7 @@ class Flow:
         "first_packet",
         "conn",
         "stamp_ns",
+        "around",
     )
 
     def __init__(self) -> None:
@@ -355,6 +379,7 @@ class Flow:
         self.first_packet = 0
         self.conn = 0
         self.stamp_ns = 0  # the tracker's clock when its last segment came
+        self.around = NOTHING_AROUND  # its first segment
 
 
 class FlowBit(IntFlag):

@@ -13,6 +13,7 @@ from .conntrack import (
     conntrack_requeue,
 )
 from .inet_hashtables import flow_key, flow_side
+from .ip_tunnel import Outer
 from .net import INT64_MAX, Net
 from .tcb import tcb_pull, tcb_rcv, tcb_xmit
 from .tcp import (
@@ -22,6 +23,9 @@ from .tcp import (
     COMPLETE_RST,
     COMPLETE_SYN,
     COMPLETE_SYNACK,
+    KEY_INTERFACE,
+    KEY_TUNNEL,
+    KEY_VLAN,
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_ESTABLISHED,
@@ -39,6 +43,7 @@ from .tcp import (
     End,
     Flow,
     FlowBit,
+    FlowOuter,
     Mib,
     Opt,
     Segment,
@@ -259,8 +264,37 @@ def _window(th: Segment, end: End, peer: End) -> int:
     return th.window << min(end.wscale, TCP_MAX_WSCALE)
 
 
+def conntrack_context(keyed: int, outer: Outer, interface: int) -> tuple[int, ...]:
+    """What of that which is around a segment is part of its connection's key."""
+    if not keyed:
+        return ()
+    return (
+        outer.vlans if keyed & KEY_VLAN else 0,
+        outer.tunnel if keyed & KEY_TUNNEL else 0,
+        interface if keyed & KEY_INTERFACE else 0,
+    )
+
+
+def conntrack_around(outer: Outer, interface: int, context: tuple[int, ...]) -> FlowOuter:
+    """What is around a segment, for its connection's row."""
+    around = FlowOuter()
+    around.a_addr, around.b_addr = outer.saddr, outer.daddr
+    around.encap = outer.encap
+    around.vlan = outer.vlan
+    around.interface = interface
+    around.context = context
+    return around
+
+
 def tcp_conntrack(
-    ct: Tracker, th: Segment, time_ns: int, clamped: bool, wirelen: int, packet: int
+    ct: Tracker,
+    th: Segment,
+    time_ns: int,
+    clamped: bool,
+    wirelen: int,
+    packet: int,
+    outer: Outer,
+    interface: int,
 ) -> tuple[int, int, int, int, int]:
     """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason)."""
     net = ct.net
@@ -269,13 +303,15 @@ def tcp_conntrack(
     if ct.bounded:
         conntrack_expire(ct)
     verdict = 0
-    flow = ct.table.inet_lookup_established(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip))
+    context = conntrack_context(ct.keyed, outer, interface)
+    four = flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip)
+    flow = ct.table.inet_lookup_established(four, context)
     if flow is not None and conntrack_splits(flow, flow_side(flow, th), th):
         conntrack_release(ct, flow)
         flow = None
         verdict = CT_REUSED
     if flow is None:
-        flow = conntrack_new(ct, th, time_ns, packet)
+        flow = conntrack_new(ct, th, time_ns, packet, conntrack_around(outer, interface, context))
         verdict |= CT_NEW
     elif time_ns - flow.last_ns > TS_RECENT_STALE_NS:
         for end in flow.ends:
