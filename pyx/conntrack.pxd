@@ -341,12 +341,9 @@ cdef inline int64_t conntrack_new(
     uint32_t tag,
     int64_t time_ns,
     uint64_t packet,
-    const flow_outer *around,
+    bint wrapped,
 ) noexcept nogil:
-    """A connection begins; who is `a` is decided here for good. Its index, -1 without memory.
-
-    `around` has the addresses of the source and the destination; NULL for nothing.
-    """
+    """A connection begins; who is `a` is decided here for good. Its index, -1 without memory."""
     cdef uint32_t index
     cdef flow *fl
     cdef flow_rest *rest
@@ -361,7 +358,7 @@ cdef inline int64_t conntrack_new(
     if conntrack_reserve(ct, th.ip):
         return -1
     index = ct.spare
-    if around != NULL and slab_reach(
+    if wrapped and slab_reach(
         &ct.outers, index if index != <uint32_t>NIL else ct.flows.used
     ):
         return -1
@@ -391,9 +388,7 @@ cdef inline int64_t conntrack_new(
         memcpy(addrs.b, th.addrs if reply else th.addrs + 16, 16)
     memcpy(&fl.a_addr, &acookie, 8)
     memcpy(&fl.a_port, &ports, 4)
-    if around != NULL:
-        conntrack_wrap(<flow_outer *>slab_at(&ct.outers, index), around, reply)
-        fl.wrapped = 1
+    fl.wrapped = wrapped
     fl.ip = th.ip
     fl.last_ns = time_ns
     fl.ends[0].tcb.state = TCP_CLOSE
@@ -407,16 +402,6 @@ cdef inline int64_t conntrack_new(
     ct.connections += 1
     ct.live += 1
     return index
-
-
-cdef inline void conntrack_wrap(
-    flow_outer *out, const flow_outer *around, bint reply
-) noexcept nogil:
-    """Keep what was around a first segment, which b sent if it is a reply."""
-    out[0] = around[0]
-    if reply:
-        memcpy(out.addrs, around.addrs + 16, 16)
-        memcpy(out.addrs + 16, around.addrs, 16)
 
 
 cdef inline int conntrack_init(conntrack *ct) noexcept nogil:

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
+from libc.string cimport memset
 
 cdef extern from "vmalloc.h" nogil:
     void *vmalloc(size_t size)
@@ -35,32 +36,40 @@ cdef inline bint slab_full(const slab *pool) noexcept nogil:
 
 cdef inline int slab_reserve(slab *pool) noexcept nogil:
     """See to it that there is an item `used`, of arbitrary contents; -1 without memory."""
-    return slab_reach(pool, pool.used) if slab_full(pool) else 0
+    cdef uint8_t **chunks
+    cdef uint32_t more
+    if slab_full(pool):
+        if pool.n_chunks == SLAB_MAX_CHUNKS:
+            return -1
+        if pool.n_chunks == pool.max_chunks:
+            more = pool.max_chunks * 2 + 16
+            chunks = <uint8_t **>realloc(pool.chunks, more * sizeof(uint8_t *))
+            if chunks == NULL:
+                return -1
+            pool.chunks = chunks
+            pool.max_chunks = more
+        pool.chunks[pool.n_chunks] = <uint8_t *>vmalloc(pool.size << SLAB_SHIFT)
+        if pool.chunks[pool.n_chunks] == NULL:
+            return -1
+        pool.n_chunks += 1
+    return 0
 
 
 cdef inline int slab_reach(slab *pool, uint32_t index) noexcept nogil:
-    """See to it that there is this item, whichever others there are; -1 without memory."""
+    """See to it that there is this item, whichever others there are, in a pool from which none is
+    given out; -1 without memory."""
     cdef uint8_t **chunks
-    cdef uint32_t more, chunk = index >> SLAB_SHIFT
-    if chunk >= SLAB_MAX_CHUNKS:
-        return -1
-    if chunk >= pool.max_chunks:
-        more = chunk * 2 + 16
-        chunks = <uint8_t **>realloc(pool.chunks, more * sizeof(uint8_t *))
+    cdef uint32_t chunk = index >> SLAB_SHIFT
+    if chunk >= pool.n_chunks:
+        chunks = <uint8_t **>realloc(pool.chunks, (chunk + 1) * sizeof(uint8_t *))
         if chunks == NULL:
             return -1
+        memset(chunks + pool.n_chunks, 0, (chunk + 1 - pool.n_chunks) * sizeof(uint8_t *))
         pool.chunks = chunks
-        pool.max_chunks = more
-    while pool.n_chunks <= chunk:
-        pool.chunks[pool.n_chunks] = NULL
-        pool.n_chunks += 1
+        pool.n_chunks = chunk + 1
     if pool.chunks[chunk] == NULL:
         pool.chunks[chunk] = <uint8_t *>vmalloc(pool.size << SLAB_SHIFT)
-        if pool.chunks[chunk] == NULL:
-            if chunk == pool.n_chunks - 1:
-                pool.n_chunks -= 1
-            return -1
-    return 0
+    return 0 if pool.chunks[chunk] != NULL else -1
 
 
 cdef inline int slab_alloc(slab *pool) noexcept nogil:

@@ -9,6 +9,7 @@ from ip_tunnel cimport TUNNEL_MIX, outer
 from net cimport net
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
+from slab cimport slab_at
 from tcb cimport (
     TCB_KNOWN,
     tcb_pull,
@@ -451,24 +452,22 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     return 0
 
 
-cdef inline bint conntrack_around(
-    const conntrack *ct, const batch *b, int i, flow_outer *out
+cdef inline void conntrack_around(
+    const conntrack *ct, const batch *b, int i, flow_outer *out, bint reply
 ) noexcept nogil:
-    """What is around the i-th segment of a batch; False for nothing."""
-    cdef bint wrapped = b.wrapped >> i & 1
+    """Keep what is around a first segment, the i-th of a batch; b sent it if it is a reply."""
     cdef const outer *around = &b.outers[i]
-    if not wrapped and not b.frames[i].interface:
-        return False
+    cdef bint wrapped = b.wrapped >> i & 1
     memset(out, 0, sizeof(flow_outer))
     out.vlan = around.vlan if wrapped else -1
     out.interface = b.frames[i].interface
     if wrapped:
         out.encap = around.encap
         if around.ip:
-            memcpy(out.addrs, around.addrs, 32)
+            memcpy(out.addrs, around.addrs + (16 if reply else 0), 16)
+            memcpy(out.addrs + 16, around.addrs + (0 if reply else 16), 16)
     if ct.keyed:
         out.context = b.contexts[i]
-    return True
 
 
 cdef inline int conntrack_follow(
@@ -480,7 +479,6 @@ cdef inline int conntrack_follow(
     cdef int64_t time_ns = at.time_ns
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
-    cdef flow_outer around
     cdef bint wrapped
     cdef uint8_t drop = 0
     if side < 0:
@@ -496,15 +494,17 @@ cdef inline int conntrack_follow(
         fl = NULL
         verdict = CT_REUSED
     if fl == NULL:
-        wrapped = conntrack_around(ct, b, i, &around)
-        index = conntrack_new(
-            ct, th, tag, time_ns, b.packets[i], &around if wrapped else NULL
-        )
+        wrapped = b.wrapped >> i & 1 or at.interface
+        index = conntrack_new(ct, th, tag, time_ns, b.packets[i], wrapped)
         if index < 0:
             return -1
         fl = flow_at(ct, <uint32_t>index)
         side = tcp_is_synack(th)
         verdict |= CT_NEW
+        if wrapped:
+            conntrack_around(
+                ct, b, i, <flow_outer *>slab_at(&ct.outers, <uint32_t>index), side
+            )
     if (
         verdict & CT_NEW
         and (th.flags & (TCPHDR_FIN | TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK)) == TCPHDR_SYN

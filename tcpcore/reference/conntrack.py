@@ -160,7 +160,7 @@ def conntrack_requeue(ct: Tracker, flow: Flow) -> None:
 def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int, around: FlowOuter) -> Flow:
     """A connection begins; who is `a` is decided here for good.
 
-    `around` has the addresses of the source and the destination.
+    `around` tells of its first segment, the ends as they are a's and b's.
     """
     if ct.max_connections and ct.live >= ct.max_connections:
         conntrack_evict(ct)
@@ -168,7 +168,6 @@ def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int, around: F
     flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.saddr, th.daddr, th.sport, th.dport
     if tcp_is_synack(th):
         flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.daddr, th.saddr, th.dport, th.sport
-        conntrack_wrap(around)
     flow.around = around
     flow.ip = th.ip
     flow.first_ns = flow.last_ns = time_ns
@@ -179,8 +178,3 @@ def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int, around: F
     four = flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip)
     ct.table.inet_hash(four, around.context, flow)
     return flow
-
-
-def conntrack_wrap(around: FlowOuter) -> None:
-    """Turn what was around a first segment that b sent."""
-    around.a_addr, around.b_addr = around.b_addr, around.a_addr

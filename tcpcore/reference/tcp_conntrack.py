@@ -50,6 +50,7 @@ from .tcp import (
     Tcb,
     TcbFlag,
     Verdict,
+    tcp_is_synack,
 )
 
 # Plain ints: an enum member's `|` costs more than the step itself.
@@ -275,10 +276,14 @@ def conntrack_context(keyed: int, outer: Outer, interface: int) -> tuple[int, ..
     )
 
 
-def conntrack_around(outer: Outer, interface: int, context: tuple[int, ...]) -> FlowOuter:
-    """What is around a segment, for its connection's row."""
+def conntrack_around(
+    outer: Outer, interface: int, context: tuple[int, ...], reply: bool
+) -> FlowOuter:
+    """Keep what is around a first segment; b sent it if it is a reply."""
     around = FlowOuter()
     around.a_addr, around.b_addr = outer.saddr, outer.daddr
+    if reply:
+        around.a_addr, around.b_addr = outer.daddr, outer.saddr
     around.encap = outer.encap
     around.vlan = outer.vlan
     around.interface = interface
@@ -311,7 +316,8 @@ def tcp_conntrack(
         flow = None
         verdict = CT_REUSED
     if flow is None:
-        flow = conntrack_new(ct, th, time_ns, packet, conntrack_around(outer, interface, context))
+        around = conntrack_around(outer, interface, context, tcp_is_synack(th))
+        flow = conntrack_new(ct, th, time_ns, packet, around)
         verdict |= CT_NEW
     elif time_ns - flow.last_ns > TS_RECENT_STALE_NS:
         for end in flow.ends:
