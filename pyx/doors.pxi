@@ -119,6 +119,33 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
     }
 
 
+def fragment_pieces(int linktype, list frames):
+    """Where the datagram lies that the last of these frames makes whole, if their bytes follow one
+    another in a capture: (offset in the datagram, length, offset in the capture) of each piece."""
+    cdef frame at
+    cdef segment seg
+    cdef net n
+    cdef outer out
+    cdef bytes data
+    cdef int drop = 0
+    cdef list found = []
+    memset(&at, 0, sizeof(at))
+    memset(&n, 0, sizeof(n))
+    outer_clear(&out)
+    for data in frames:
+        at.data = <const uint8_t *>PyBytes_AS_STRING(data)
+        at.caplen = at.wirelen = len(data)
+        at.linktype = linktype
+        drop = ip_rcv(&n, &at, &seg, &out)
+        at.offset += len(data)
+    if drop == 0 and out.whole != NULL:
+        for i in range(out.whole.n_pieces):
+            one = out.whole.pieces[i]
+            found.append((one.offset, one.length, one.source))
+    ip_frags_free(&n.frags)
+    return found
+
+
 def parse_options(bytes options):
     """The options that a header's option bytes hold."""
     cdef segment seg

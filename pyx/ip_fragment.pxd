@@ -1,5 +1,6 @@
 # Fragments of IPv4 and IPv6 to datagrams: copied, bounded in every respect, in capture time.
-# Linux: net/ipv4/ip_fragment.c, inet_fragment.c, net/ipv6/reassembly.c.  RFC 791 3.2, RFC 5722, RFC 8200 4.5.
+# Linux: net/ipv4/ip_fragment.c, inet_fragment.c, net/ipv6/reassembly.c.
+# RFC 791 3.2, RFC 5722, RFC 8200 4.5.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -334,7 +335,7 @@ cdef inline int frag_queue(
 
 
 cdef inline int frag_reasm(ip_frags *frags, datagram *one) noexcept nogil:
-    """A datagram is whole: its bytes in order, kept until no batch needs them. -1 without memory."""
+    """A datagram is whole: its bytes in order, kept while a batch needs them. -1 without memory."""
     cdef uint8_t *data
     cdef piece *p
     cdef uint32_t i

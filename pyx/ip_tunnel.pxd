@@ -1,6 +1,6 @@
 # What a packet can be wrapped in between link and IP, and between IP and IP: header by header.
-# Linux: net/8021q, net/mpls, pppoe.c, ip_gre.c, vxlan, geneve.c, gtp.c.  RFC 1042, 2516, 2637, 2784,
-# 2890, 3032, 4380, 4448, 7348, 8926; TS 29.281; draft-foschiano-erspan.  Lengths: T-13.
+# Linux: net/8021q, net/mpls, pppoe.c, ip_gre.c, vxlan, geneve.c, gtp.c.  RFC 1042, 2516, 2637,
+# 2784, 2890, 3032, 4380, 4448, 7348, 8926; TS 29.281; draft-foschiano-erspan.  Lengths: T-13.
 
 from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t
 from ip_fragment cimport datagram
@@ -114,8 +114,8 @@ cdef inline bint is_vlan(uint16_t protocol) noexcept nogil:
 cdef inline int vlan_get_protocol(
     cursor *at, uint32_t field, uint32_t header, int depth
 ) noexcept nogil:
-    """Read an EtherType and pass VLAN tags; `header` is where the link header ends, `depth` how many
-    tags were passed, the last one just before the field."""
+    """Read an EtherType and pass VLAN tags; `header` is where the link header ends, `depth` how
+    many tags were passed, the last one just before the field."""
     cdef uint16_t protocol, vid
     while depth <= VLAN_MAX_DEPTH:
         if at.room < header:

@@ -181,7 +181,9 @@ cdef inline void fill_addrs(int column, const row_source *rows, int n, uint8_t *
             memcpy(out + 16 * i, rows[i].addrs.b, 16)
 
 
-cdef inline void fill_outer(int column, const row_source *rows, int n, uint8_t *out) noexcept nogil:
+cdef inline void fill_outer(
+    int column, const row_source *rows, int n, uint8_t *out
+) noexcept nogil:
     """One column of what was around the first segment."""
     cdef int i
     cdef int16_t *halves = <int16_t *>out

@@ -221,7 +221,7 @@ cdef struct tcb:
 
 # One segment's fields in host order, as `ip_rcv` and `tcp_parse` leave them.
 cdef struct segment:
-    const uint8_t *addrs  # of IPv6: where they lie in the frame, the source's and the destination's
+    const uint8_t *addrs  # of IPv6: where they lie in the frame or its datagram, both side by side
     uint64_t acookie  # both side by side as on the wire, of IPv6 the last four bytes of each
     uint32_t ports  # both, as on the wire
     uint32_t seq

@@ -320,6 +320,34 @@ def test_fragments_in_tunnels(engine, ip):
         assert got.summary["bad_tcp_checksums"] == (0, 0)
 
 
+def bytes_at(frames: list[bytes], pieces: list[tuple[int, int, int]]) -> bytes:
+    """What lies in a capture where the pieces say."""
+    capture = b"".join(frames)
+    return b"".join(capture[source : source + length] for _, length, source in pieces)
+
+
+@pytest.mark.parametrize("ip", [4, 6])
+@pytest.mark.parametrize("seed", range(5))
+def test_where_the_bytes_lie(engine, ip, seed):
+    """Each piece's offset in the capture is kept, through fragments of fragments too."""
+    rng = random.Random(seed)
+    inner = capgen.fragments(packet(ip), 24, 80, 160)
+    rng.shuffle(inner)
+    frames = [capgen.frame_of(piece) for piece in inner]
+    assert bytes_at(frames, engine.fragment_pieces(capgen.ETHERNET, frames)) == body_of(ip)
+    proto = 41 if ip == 6 else 4
+    frames = []
+    for number, piece in enumerate(inner):
+        parts = capgen.fragments(capgen.ipv4(piece, proto=proto), 24, 32, number=number)
+        rng.shuffle(parts)
+        frames += [capgen.frame_of(part) for part in parts]
+    pieces = engine.fragment_pieces(capgen.ETHERNET, frames)
+    assert bytes_at(frames, pieces) == body_of(ip)
+    ends = [(offset, offset + length) for offset, length, _ in pieces]
+    assert all(one[1] == other[0] for one, other in pairwise(ends))
+    assert engine.fragment_pieces(capgen.ETHERNET, frames[:-1]) == []
+
+
 def test_fragment_of_a_fragment(engine):
     """T-13: a fragment header in a datagram made of fragments is an error, not a way on."""
     chain = capgen.ipv6(

@@ -12,6 +12,7 @@ from .conntrack import ROWS_DRAIN, ROWS_DROP, ROWS_KEEP, Tracker, flow_frame_byt
 from .doors import (
     csum,
     flow_hash,
+    fragment_pieces,
     parse_frame,
     parse_options,
     siphash,
@@ -33,6 +34,7 @@ __all__ = [
     "arrow_release",
     "csum",
     "flow_hash",
+    "fragment_pieces",
     "isa",
     "parse_frame",
     "parse_options",

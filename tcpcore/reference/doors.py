@@ -14,6 +14,7 @@ from .wire import tcp_parse_options
 __all__ = [
     "csum",
     "flow_hash",
+    "fragment_pieces",
     "parse_frame",
     "parse_options",
     "siphash",
@@ -44,6 +45,22 @@ def parse_frame(linktype: int, data: bytes, wirelen: int) -> dict[str, int | byt
         "bad_tcp_csum": int(bad & Bad.BAD_TCP_CSUM != 0),
         "drop": int(Drop.TCP_BAD_DOFF) if bad & Bad.BAD_DOFF else 0,
     }
+
+
+def fragment_pieces(linktype: int, frames: list[bytes]) -> list[tuple[int, int, int]]:
+    """Where the datagram lies that the last of these frames makes whole.
+
+    Their bytes follow one another in a capture: (offset in the datagram, length, offset in the
+    capture) of each piece.
+    """
+    net = Net()
+    offset = 0
+    whole = None
+    for data in frames:
+        drop, outer = ip_rcv(net, linktype, data, 0, len(data), len(data), Segment(), offset)
+        offset += len(data)
+        whole = None if drop else outer.whole
+    return [(one.offset, one.length, one.source) for one in whole.pieces] if whole else []
 
 
 def parse_options(options: bytes) -> dict[str, int]:
