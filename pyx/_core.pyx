@@ -69,6 +69,7 @@ from tcp cimport (
     flow,
     flow_addrs,
     flow_link,
+    flow_outer,
     flow_rest,
     flow_row,
 )
@@ -224,6 +225,7 @@ cdef class Conntrack:
         uint64_t count=0,
         uint64_t streams=0,
         filter=(),
+        int keyed=0,
         bytes key=bytes(16),
     ):
         if self.ct.flows.size:
@@ -235,6 +237,7 @@ cdef class Conntrack:
         memcpy(self.ct.key, PyBytes_AS_STRING(key), 16)
         self.ct.strict = strict
         self.ct.auto = auto
+        self.ct.keyed = keyed
         self.ct.rows = ("keep", "drain", "drop").index(rows)
         self.ct.max_connections = max_connections
         self.ct.expire_idle_ns = expire_idle_ns
@@ -270,7 +273,7 @@ cdef class Conntrack:
         self.enter()
         try:
             self.file = file
-            self.ct.queues.file = file
+            self.ct.queues.file = self.ct.net.frags.file = file
             self.size = 0
             totals_clear(&self.input)
             self.repaired += self.cap.repaired
@@ -415,6 +418,7 @@ cdef class Conntrack:
         return (
             self.ct.flows.used * each
             + self.ct.addrs.used * sizeof(flow_addrs)
+            + (self.ct.flows.used * sizeof(flow_outer) if self.ct.outers.n_chunks else 0)
             + (sizeof(bucket) << self.ct.table.shift)
             + self.ct.queues.live_skbs * SKB_SIZE
             + self.ct.queues.live_socks * SOCK_SIZE

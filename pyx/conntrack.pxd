@@ -4,6 +4,7 @@
 from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_hashtables cimport *
+from ip_fragment cimport ip_frags_free
 from net cimport net
 from offload cimport offload
 from pcap cimport frame
@@ -15,6 +16,7 @@ from slab cimport (
     slab_at,
     slab_free,
     slab_full,
+    slab_reach,
     slab_reserve,
 )
 from synack cimport synacks
@@ -55,10 +57,13 @@ cdef struct conntrack:
     slab addrs  # flow_addrs, of IPv6
     slab links  # used when `linked`: else a flow's index is its number and none ever leaves
     slab ended  # flow_row, in order of closing
+    slab outers  # flow_outer, by the flow's index, of those that have one
+    slab ended_outers  # and by the ended row's
     bint linked
     bint bounded
     bint strict
     bint auto  # strict, but for what offload explains
+    int keyed  # Key
     int rows  # Rows
     uint64_t max_connections
     uint64_t expire_idle_ns
@@ -101,6 +106,23 @@ cdef inline flow_addrs *addrs_of(
     if fl.ip == 4:
         return NULL
     return <flow_addrs *>slab_at(&ct.addrs, rest_at(ct, index).addrs)
+
+
+cdef inline const flow_outer *outer_of(
+    const conntrack *ct, const flow *fl, uint32_t index
+) noexcept nogil:
+    """What was around a flow's first segment; NULL for nothing."""
+    if not fl.wrapped:
+        return NULL
+    return <const flow_outer *>slab_at(&ct.outers, index)
+
+
+cdef inline uint64_t flow_context(
+    const conntrack *ct, const flow *fl, uint32_t index
+) noexcept nogil:
+    """What is part of a flow's key besides its 4-tuple."""
+    cdef const flow_outer *around = outer_of(ct, fl, index)
+    return 0 if around == NULL else around.context
 
 
 cdef inline void conntrack_row(const conntrack *ct, uint32_t index, flow_row *row) noexcept nogil:
@@ -235,75 +257,19 @@ cdef inline uint32_t conntrack_una(
     return flow_at(ct, sk.flow).ends[side].tcb.snd_una if sk.live else sk.sides[side].una
 
 
-cdef inline bint queue_takes(uint8_t drop) noexcept nogil:
-    """True for what a receiver took or had, or may have taken all the same: not what is damaged,
-    and not what nobody was there for."""
-    return not (
-        drop == IP_CSUM or drop == TCP_CSUM or drop == TCP_BAD_DOFF or drop == TCP_CLOSED
-    )
-
-
-cdef inline int conntrack_queue(
-    conntrack *ct,
-    flow *fl,
-    uint32_t index,
-    int side,
-    const segment *th,
-    const frame *at,
-    uint32_t verdict,
-    uint8_t drop,
-) noexcept nogil:
-    """Record where a segment's payload lies, if it may be of the stream; -1 without memory."""
-    cdef queue_pool *pool = &ct.queues
-    cdef const uint8_t *payload
-    cdef uint32_t caplen = 0
-    cdef int64_t made
-    cdef uint64_t skip
-    cdef sock_queue *sk
-    cdef const tcb *snd = &fl.ends[side].tcb
-    if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN):
-        while sk_rmem_full(pool) and pool.live_socks:
-            sk_prune(pool)
-        if sock_of(ct, index)[0] == <uint32_t>QUEUE_NONE and (
-            th.payload_len or th.flags & TCPHDR_FIN
-        ):
-            made = sk_alloc(pool, link_at(ct, index).conn if ct.linked else index, index)
-            if made < 0:
-                return -1
-            sock_of(ct, index)[0] = <uint32_t>made
-        sk = conntrack_sock(ct, index)
-        if sk != NULL and not th.flags & TCPHDR_RST and queue_takes(drop):
-            if not sk.sides[side].begun:
-                queue_begin(
-                    &sk.sides[side],
-                    rest_at(ct, index).isn[side],
-                    (fl.ends[side].opts & OPT_ISN) != 0,
-                )
-            payload = th.transport_header + 4 * th.doff
-            skip = <uint64_t>(payload - at.data)
-            if skip < at.caplen:  # what is not in the frame was not captured
-                caplen = min(th.payload_len, <uint32_t>(at.caplen - skip))
-            if tcp_data_queue(
-                pool,
-                &sk.sides[side],
-                th,
-                verdict,
-                drop != 0 and drop != TCP_OLD_DATA,
-                snd.snd_una if snd.flags & TCB_SND else <uint32_t>sk.sides[side].last,
-                at.offset + <int64_t>skip,
-                caplen,
-            ):
-                return -1
-    if is_closed(fl.ends[0].tcb.state) and is_closed(fl.ends[1].tcb.state):
-        conntrack_close(ct, index)
-    return 0
+cdef inline int conntrack_reserve_ended(conntrack *ct, const flow *fl) noexcept nogil:
+    """Give out an ended row for a flow, and one for what was around it; -1 without memory."""
+    if fl.wrapped and slab_reach(&ct.ended_outers, ct.ended.used):
+        return -1
+    return slab_alloc(&ct.ended)
 
 
 cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) noexcept nogil:
     """Follow a flow no more; its row waits among the ended. -1 without memory."""
     cdef flow *fl = flow_at(ct, index)
+    cdef flow_outer *around
     cdef bint kept = ct.linked and ct.rows != ROWS_DROP
-    if kept and slab_alloc(&ct.ended):  # the one step that may fail comes first
+    if kept and conntrack_reserve_ended(ct, fl):  # what may fail comes first
         return -1
     inet_unhash(&ct.table, tag, index)
     ct.live -= 1
@@ -321,6 +287,9 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
         conntrack_depart(ct, ct.departed, index)
     if kept:
         conntrack_row(ct, index, <flow_row *>slab_at(&ct.ended, ct.ended.used - 1))
+        if fl.wrapped:
+            around = <flow_outer *>slab_at(&ct.ended_outers, ct.ended.used - 1)
+            around[0] = outer_of(ct, fl, index)[0]
     link_at(ct, index).next[IDLE] = ct.spare
     ct.spare = index
     return 0
@@ -421,7 +390,12 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
 
 
 cdef inline int64_t conntrack_new(
-    conntrack *ct, const segment *th, uint32_t tag, int64_t time_ns, uint64_t packet
+    conntrack *ct,
+    const segment *th,
+    uint32_t tag,
+    int64_t time_ns,
+    uint64_t packet,
+    bint wrapped,
 ) noexcept nogil:
     """A connection begins; who is `a` is decided here for good. Its index, -1 without memory."""
     cdef uint32_t index
@@ -438,6 +412,10 @@ cdef inline int64_t conntrack_new(
     if conntrack_reserve(ct, th.ip):
         return -1
     index = ct.spare
+    if wrapped and slab_reach(
+        &ct.outers, index if index != <uint32_t>NIL else ct.flows.used
+    ):
+        return -1
     if index != <uint32_t>NIL:
         ct.spare = link_at(ct, index).next[IDLE]
         addrs_at = rest_at(ct, index).addrs
@@ -465,6 +443,7 @@ cdef inline int64_t conntrack_new(
         memcpy(addrs.b, th.addrs if reply else th.addrs + 16, 16)
     memcpy(&fl.a_addr, &acookie, 8)
     memcpy(&fl.a_port, &ports, 4)
+    fl.wrapped = wrapped
     fl.ip = th.ip
     fl.last_ns = time_ns
     fl.ends[0].tcb.state = TCP_CLOSE
@@ -484,13 +463,16 @@ cdef inline int64_t conntrack_new(
 
 cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     """Begin with nothing but options and key set; -1 without memory."""
-    ct.net.now_ns = INT64_MIN
+    ct.net.now_ns = ct.net.frags.now_ns = INT64_MIN
+    ct.net.frags.key[0] = ct.key[0]
+    ct.net.frags.key[1] = ct.key[1]
     ct.flows.size = sizeof(flow)
     ct.rests.size = sizeof(flow_rest)
     ct.addrs.size = sizeof(flow_addrs)
     ct.links.size = sizeof(flow_link)
     ct.ended.size = sizeof(flow_row)
     ct.socks.size = sizeof(uint32_t)
+    ct.outers.size = ct.ended_outers.size = sizeof(flow_outer)
     ct.idle.head = ct.idle.tail = NIL
     ct.half_open.head = ct.half_open.tail = NIL
     ct.closed.head = ct.closed.tail = NIL
@@ -500,6 +482,7 @@ cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
 
 cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     inet_table_free(&ct.table)
+    ip_frags_free(&ct.net.frags)
     slab_free(&ct.flows)
     slab_free(&ct.rests)
     slab_free(&ct.addrs)
@@ -507,3 +490,5 @@ cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     slab_free(&ct.ended)
     slab_free(&ct.socks)
     queue_exit(&ct.queues)
+    slab_free(&ct.outers)
+    slab_free(&ct.ended_outers)

@@ -3,18 +3,8 @@
 # instructions at most (T-25); a load is held against the captured bytes.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from ip_input cimport (
-    DLT_EN10MB,
-    DLT_LINUX_SLL,
-    DLT_LINUX_SLL2,
-    ETH_P_IP,
-    VLAN_HLEN,
-    cursor,
-    eth_type_trans,
-    ipv6_skip_exthdr,
-    is_vlan,
-    pass_header,
-)
+from ip_input cimport DLT_EN10MB, DLT_LINUX_SLL, DLT_LINUX_SLL2
+from ip_tunnel cimport ETH_HLEN, VLAN_HLEN, is_vlan, outer
 from pcap cimport frame
 from tcp cimport segment
 from unaligned cimport cpu_to_be16, get_be16, get_be32, get_u64
@@ -75,7 +65,7 @@ cdef struct filter:
     filter_insn *insns
     uint32_t length
     # `filter_run`, by its address: in line it would cost those who have no filter.
-    bint (*run)(const filter *, const frame *, const segment *) noexcept nogil
+    bint (*run)(const filter *, const frame *, const segment *, const outer *) noexcept nogil
 
 
 cdef inline bint filter_check(const filter *program) noexcept nogil:
@@ -121,9 +111,10 @@ cdef inline bint filter_check(const filter *program) noexcept nogil:
 
 
 cdef inline bint filter_run(
-    const filter *program, const frame *frame, const segment *th
+    const filter *program, const frame *frame, const segment *th, const outer *around
 ) noexcept nogil:
-    """Tell whether a program takes a frame; `th` is the segment in it, NULL if there is none."""
+    """Tell whether a program takes a frame; `th` is the segment in it, NULL if there is none,
+    `around` what is around that, NULL for a plain one."""
     cdef uint32_t stack[FILTER_STACK]
     cdef uint32_t i = 0, left, right
     cdef int depth = 0
@@ -159,7 +150,7 @@ cdef inline bint filter_run(
             value = frame.wirelen
         elif insn.code == FILTER_LOAD:
             depth -= 1
-            value = filter_load(insn.arg, insn.k, stack[depth], frame, th)
+            value = filter_load(insn.arg, insn.k, stack[depth], frame, th, around)
         else:
             depth -= 2
             value = filter_alu(insn.code, stack[depth], stack[depth + 1])
@@ -230,40 +221,34 @@ cdef inline int filter_vlan(const frame *frame, uint32_t depth) noexcept nogil:
 
 
 cdef inline int64_t filter_load(
-    uint8_t base, uint32_t size, uint32_t index, const frame *frame, const segment *th
+    uint8_t base,
+    uint32_t size,
+    uint32_t index,
+    const frame *frame,
+    const segment *th,
+    const outer *around,
 ) noexcept nogil:
     """Load bytes of a header, -1 if they were not captured; then the frame is not taken."""
-    cdef uint64_t pos = 0
-    cdef const uint8_t *data
+    cdef const uint8_t *data = frame.data
+    cdef uint64_t room = frame.caplen
     if base != BASE_LINK:
         if th == NULL:
             return -1
-        pos = filter_header(base, frame)
-    pos += index
-    if pos + size > frame.caplen:
+        if around == NULL:  # as `ip_rcv_plain` found it
+            data = frame.data + ETH_HLEN if base == BASE_IP else th.transport_header
+            room -= <uint64_t>(data - frame.data)
+        elif base == BASE_IP:
+            data = around.network_header
+            room = around.network_room
+        else:
+            data = th.transport_header
+            room = around.transport_room
+    if <uint64_t>index + size > room:
         return -1
-    data = frame.data + pos
+    data += index
     if size == 4:
         return get_be32(data)
     return get_be16(data) if size == 2 else data[0]
-
-
-cdef inline uint32_t filter_header(uint8_t base, const frame *frame) noexcept nogil:
-    """Find where the IP or TCP header of a frame begins that has a segment."""
-    cdef cursor at
-    cdef uint32_t length = 0xFFFFFFFF
-    at.data = frame.data
-    at.room = frame.caplen
-    at.wire = frame.wirelen
-    at.protocol = 0
-    eth_type_trans(frame.linktype, &at)
-    if base == BASE_TCP:
-        if at.protocol == ETH_P_IP:
-            return frame.caplen - at.room + (at.data[0] & 0xF) * 4
-        at.protocol = at.data[6]
-        pass_header(&at, 40)
-        ipv6_skip_exthdr(&at, &length)
-    return frame.caplen - at.room
 
 
 cdef inline int64_t filter_alu(uint8_t code, uint32_t left, uint32_t right) noexcept nogil:

@@ -27,9 +27,9 @@ cdef tuple CONNECTIONS = tuple(
     "frame_bytes_ab frame_bytes_ba payload_bytes_ab payload_bytes_ba flags_ab flags_ba isn_ab "
     "isn_ba mss_ab mss_ba wscale_ab wscale_ba sack_permitted_ab sack_permitted_ba timestamps_ab "
     "timestamps_ba bad_checksum_ab bad_checksum_ba state_a state_b completeness "
-    "initial_rtt_ns".split()
+    "initial_rtt_ns interface vlan encap outer_a outer_b".split()
 )
 cdef tuple PACKETS = tuple(
     "packet file conn dir time_ns offset caplen wirelen seq ack flags window payload_len verdict "
-    "drop_reason".split()
+    "drop_reason interface vlan encap".split()
 )

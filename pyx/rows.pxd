@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from conntrack cimport (
     IDLE,
     NIL,
@@ -15,6 +15,7 @@ from conntrack cimport (
     departed,
     flow_at,
     link_at,
+    outer_of,
     rest_at,
 )
 from pcap cimport frame
@@ -30,6 +31,7 @@ from tcp cimport (
     end,
     flow,
     flow_addrs,
+    flow_outer,
     flow_rest,
     flow_row,
     segment,
@@ -46,11 +48,13 @@ cdef enum:  # Column
     C_MSS_AB, C_MSS_BA, C_WSCALE_AB, C_WSCALE_BA, C_SACK_PERMITTED_AB, C_SACK_PERMITTED_BA
     C_TIMESTAMPS_AB, C_TIMESTAMPS_BA, C_BAD_CHECKSUM_AB, C_BAD_CHECKSUM_BA
     C_STATE_A, C_STATE_B, C_COMPLETENESS, C_INITIAL_RTT_NS
+    C_INTERFACE, C_VLAN, C_ENCAP, C_OUTER_A, C_OUTER_B
     N_COLUMNS
 
 cdef enum:  # PacketColumn
     P_PACKET, P_FILE, P_CONN, P_DIR, P_TIME_NS, P_OFFSET, P_CAPLEN, P_WIRELEN
     P_SEQ, P_ACK, P_FLAGS, P_WINDOW, P_PAYLOAD_LEN, P_VERDICT, P_DROP_REASON
+    P_INTERFACE, P_VLAN, P_ENCAP
     N_PACKET_COLUMNS
 
 cdef enum:
@@ -68,6 +72,7 @@ cdef struct row_source:
     const flow *fl
     const flow_rest *rest
     const flow_addrs *addrs  # NULL for IPv4
+    const flow_outer *outer  # NULL for nothing
     uint64_t conn
 
 # Frames' rows grow at the end, so they are kept as columns.
@@ -81,8 +86,10 @@ cdef struct packet_rows:
 
 cdef inline uint8_t column_size(int column) noexcept nogil:
     """Bytes of one value."""
-    if column == C_A_ADDR or column == C_B_ADDR:
+    if column == C_A_ADDR or column == C_B_ADDR or column >= C_OUTER_A:
         return 16
+    if column >= C_INTERFACE:
+        return 2
     if column == C_A_PORT or column == C_B_PORT:
         return 2
     if C_FLAGS_AB <= column <= C_FLAGS_BA or C_WSCALE_AB <= column <= C_WSCALE_BA:
@@ -100,7 +107,7 @@ cdef inline uint8_t packet_column_size(int column) noexcept nogil:
     """Bytes of one value."""
     if column == P_DIR or column == P_DROP_REASON:
         return 1
-    if column == P_FLAGS:
+    if column == P_FLAGS or column >= P_INTERFACE:
         return 2
     if column == P_PACKET or column == P_CONN or column == P_TIME_NS or column == P_OFFSET:
         return 8
@@ -174,6 +181,28 @@ cdef inline void fill_addrs(int column, const row_source *rows, int n, uint8_t *
             memcpy(out + 16 * i, rows[i].addrs.b, 16)
 
 
+cdef inline void fill_outer(
+    int column, const row_source *rows, int n, uint8_t *out
+) noexcept nogil:
+    """One column of what was around the first segment."""
+    cdef int i
+    cdef int16_t *halves = <int16_t *>out
+    cdef const flow_outer *around
+    memset(out, 0xFF if column == C_VLAN else 0, n * column_size(column))
+    for i in range(n):
+        around = rows[i].outer
+        if around == NULL:
+            continue
+        if column == C_INTERFACE:
+            halves[i] = <int16_t>around.interface
+        elif column == C_VLAN:
+            halves[i] = around.vlan
+        elif column == C_ENCAP:
+            halves[i] = <int16_t>around.encap
+        else:
+            memcpy(out + 16 * i, around.addrs + (0 if column == C_OUTER_A else 16), 16)
+
+
 cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) noexcept nogil:
     """One column of `n` rows."""
     cdef int i
@@ -213,9 +242,11 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
     elif column == C_COMPLETENESS:
         for i in range(n):
             out[i] = flow_completeness(rows[i].fl, rows[i].rest)
-    else:
+    elif column == C_INITIAL_RTT_NS:
         for i in range(n):
             wides[i] = rows[i].rest.rtt_ns if rows[i].fl.bits & FLOW_RTT else -1
+    else:
+        fill_outer(column, rows, n, out)
 
 
 cdef inline void fill_rows(
@@ -251,10 +282,14 @@ cdef inline void fill_rows(
                     rows[i].fl = &row.flow
                     rows[i].rest = &row.rest
                     rows[i].addrs = &row.addrs
+                    rows[i].outer = NULL
+                    if row.flow.wrapped:
+                        rows[i].outer = <flow_outer *>slab_at(&ct.ended_outers, index)
                     continue
             rows[i].fl = flow_at(ct, index)
             rows[i].rest = rest_at(ct, index)
             rows[i].addrs = addrs_of(ct, rows[i].fl, index)
+            rows[i].outer = outer_of(ct, rows[i].fl, index)
         for k in range(wanted):
             size = column_size(columns[k])
             fill(columns[k], rows, m, values)
@@ -351,6 +386,24 @@ cdef inline void packet_rows_free(packet_rows *rows) noexcept nogil:
     rows.used = rows.room = 0
 
 
+cdef inline void packet_rows_outer(packet_rows *rows, const batch *b) noexcept nogil:
+    """What was around the frames of a batch, which follow the rows that are used."""
+    cdef uint16_t *interfaces = <uint16_t *>rows.columns[P_INTERFACE] + rows.used
+    cdef int16_t *vlans = <int16_t *>rows.columns[P_VLAN] + rows.used
+    cdef uint16_t *encaps = <uint16_t *>rows.columns[P_ENCAP] + rows.used
+    cdef int i
+    for i in range(b.n):
+        interfaces[i] = b.frames[i].interface
+    for i in range(b.n):
+        vlans[i] = -1
+        encaps[i] = 0
+    if b.wrapped:
+        for i in range(b.n):
+            if b.wrapped >> i & 1:
+                vlans[i] = b.outers[i].vlan
+                encaps[i] = b.outers[i].encap
+
+
 cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) noexcept nogil:
     """Add the frames of a batch; -1 without memory. A column after the other, each in one go."""
     cdef const frame *frames = &b.frames[0]
@@ -416,5 +469,6 @@ cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) n
     octets = rows.columns[P_DROP_REASON] + row
     for i in range(n):
         octets[i] = fates[i].drop
+    packet_rows_outer(rows, b)
     rows.used += n
     return 0

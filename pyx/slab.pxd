@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
+from libc.string cimport memset
 
 cdef extern from "vmalloc.h" nogil:
     void *vmalloc(size_t size)
@@ -52,6 +53,23 @@ cdef inline int slab_reserve(slab *pool) noexcept nogil:
             return -1
         pool.n_chunks += 1
     return 0
+
+
+cdef inline int slab_reach(slab *pool, uint32_t index) noexcept nogil:
+    """See to it that there is this item, whichever others there are, in a pool from which none is
+    given out; -1 without memory."""
+    cdef uint8_t **chunks
+    cdef uint32_t chunk = index >> SLAB_SHIFT
+    if chunk >= pool.n_chunks:
+        chunks = <uint8_t **>realloc(pool.chunks, (chunk + 1) * sizeof(uint8_t *))
+        if chunks == NULL:
+            return -1
+        memset(chunks + pool.n_chunks, 0, (chunk + 1 - pool.n_chunks) * sizeof(uint8_t *))
+        pool.chunks = chunks
+        pool.n_chunks = chunk + 1
+    if pool.chunks[chunk] == NULL:
+        pool.chunks[chunk] = <uint8_t *>vmalloc(pool.size << SLAB_SHIFT)
+    return 0 if pool.chunks[chunk] != NULL else -1
 
 
 cdef inline int slab_alloc(slab *pool) noexcept nogil:

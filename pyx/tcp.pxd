@@ -1,7 +1,7 @@
 # The vocabulary: states, flags, options, verdicts, drop reasons, structs, sequence arithmetic.
 # Linux: include/net/tcp.h, tcp_states.h, dropreason-core.h.  RFC 9293 3.1 to 3.4.
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # Linux's numbers, which the columns state_a and state_b carry.
 cdef enum:
@@ -112,8 +112,9 @@ cdef enum:  # Drop
     IP_NOPROTO = 4  # IP, but not TCP
     IP_INHDR = 5  # version, header length or total length is wrong
     IPV6_BAD_EXTHDR = 6
-    IP_FRAGMENT = 7
-    ENCAP_DEPTH = 8  # more VLAN tags or extension headers than the loop takes
+    IP_FRAGMENT = 7  # a part, of a datagram whose segment is in another frame, if it got whole
+    ENCAP_DEPTH = 8  # more headers in each other than the loop takes
+    # A tunnel's header that is wrong, or says that no frame or packet is in it.
     ENCAP_MPLS = 9
     ENCAP_PPPOE = 10
     ENCAP_LLC = 11
@@ -151,24 +152,31 @@ cdef enum:  # Mib
     IP_INUNKNOWNPROTOS = 3
     IP_CSUMERRORS = 4
     IP_REASMREQDS = 5
-    IP6_INRECEIVES = 6
-    IP6_INHDRERRORS = 7
-    IP6_INTRUNCATEDPKTS = 8
-    IP6_INUNKNOWNPROTOS = 9
-    IP6_REASMREQDS = 10
-    TCP_ACTIVEOPENS = 11
-    TCP_PASSIVEOPENS = 12
-    TCP_ATTEMPTFAILS = 13
-    TCP_ESTABRESETS = 14
-    TCP_INSEGS = 15
-    TCP_INERRS = 16
-    TCP_CSUMERRORS = 17
-    TCP_PAWSESTABREJECTED = 18
-    TCP_OFOQUEUE = 19
-    TCP_CHALLENGEACK = 20
-    TCP_SYNCHALLENGE = 21
-    TCP_TW = 22
-    NR_MIBS = 23
+    IP_REASMTIMEOUT = 6
+    IP_REASMOKS = 7
+    IP_REASMFAILS = 8
+    IP_REASMOVERLAPS = 9
+    IP6_INRECEIVES = 10
+    IP6_INHDRERRORS = 11
+    IP6_INTRUNCATEDPKTS = 12
+    IP6_INUNKNOWNPROTOS = 13
+    IP6_REASMREQDS = 14
+    IP6_REASMTIMEOUT = 15
+    IP6_REASMOKS = 16
+    IP6_REASMFAILS = 17
+    TCP_ACTIVEOPENS = 18
+    TCP_PASSIVEOPENS = 19
+    TCP_ATTEMPTFAILS = 20
+    TCP_ESTABRESETS = 21
+    TCP_INSEGS = 22
+    TCP_INERRS = 23
+    TCP_CSUMERRORS = 24
+    TCP_PAWSESTABREJECTED = 25
+    TCP_OFOQUEUE = 26
+    TCP_CHALLENGEACK = 27
+    TCP_SYNCHALLENGE = 28
+    TCP_TW = 29
+    NR_MIBS = 30
 
 # Completeness, OR over all segments in any order.
 cdef enum:
@@ -221,7 +229,7 @@ cdef struct tcb:
 # One segment's fields in host order, as `ip_rcv` and `tcp_parse` leave them.
 cdef struct segment:
     const uint8_t *transport_header  # where TCP's header lies
-    const uint8_t *addrs  # of IPv6: where they lie in the frame, the source's and the destination's
+    const uint8_t *addrs  # of IPv6: where they lie in the frame or its datagram, both side by side
     uint64_t acookie  # both side by side as on the wire, of IPv6 the last four bytes of each
     uint32_t ports  # both, as on the wire
     uint32_t seq
@@ -264,7 +272,7 @@ cdef struct flow:
     uint8_t ip
     uint8_t completeness  # of its SYNs and ACKs; the counts tell of the rest
     uint8_t bits  # FlowBit
-    uint8_t pad
+    uint8_t wrapped  # it has a flow_outer
     int64_t last_ns
     end ends[2]
 
@@ -288,6 +296,20 @@ cdef struct flow_rest:
 cdef struct flow_addrs:
     uint8_t a[16]
     uint8_t b[16]
+
+# What was around the first segment of a connection, where there was anything.
+cdef struct flow_outer:
+    uint8_t addrs[32]  # a's end of the outermost packet, then b's; zeros if there is none
+    uint64_t context  # what of it is part of the key
+    uint16_t encap
+    int16_t vlan
+    uint16_t interface
+
+# What else than addresses and ports tells connections apart.
+cdef enum:  # Key
+    KEY_VLAN = 1
+    KEY_INTERFACE = 2
+    KEY_TUNNEL = 4
 
 # A row whose connection is no longer followed.
 cdef struct flow_row:

@@ -2,13 +2,18 @@
 # Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 from conntrack cimport *
+from conntrack_queue cimport conntrack_queue
 from inet_hashtables cimport *
+from ip_fragment cimport datagram
+from ip_tunnel cimport TUNNEL_MIX, outer
 from net cimport net
 from offload cimport offload_learn
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
 from synack cimport SYNACK_EACH, synack_keep, synack_pick, synack_rival
+from slab cimport slab_at
 from tcb cimport (
     TCB_KNOWN,
     tcb_pull,
@@ -349,6 +354,9 @@ cdef inline uint8_t conntrack_drop(const segment *th, uint32_t verdict) noexcept
 cdef struct batch:
     frame frames[BATCH]
     segment segs[BATCH]  # ip is 0 where a frame has none
+    outer outers[BATCH]  # what is around them, where `wrapped` has a bit
+    uint32_t wrapped
+    uint64_t contexts[BATCH]  # what of it is part of the key, if anything is
     uint64_t packets[BATCH]  # their numbers
     fate fates[BATCH]
     int n  # frames here
@@ -358,10 +366,18 @@ cdef struct batch:
     uint64_t releases  # the tracker's before the first guess: while it stands, all guesses are live
 
 
+cdef inline const datagram *batch_whole(const batch *b, int i) noexcept nogil:
+    """The datagram that a segment lies in, if it came in fragments, else NULL."""
+    return b.outers[i].whole if b.wrapped >> i & 1 else NULL
+
+
 cdef inline int64_t conntrack_lookup(
-    const conntrack *ct, const segment *th, uint32_t tag, int *side
+    const conntrack *ct, const segment *th, uint32_t tag, uint64_t context, int *side
 ) noexcept nogil:
-    """The flow of a segment and the side that sent it; -1 if there is none."""
+    """The flow of a segment and the side that sent it; -1 if there is none.
+
+    `context` is what is part of its key besides the 4-tuple.
+    """
     cdef uint32_t at = inet_home(&ct.table, tag), index
     cdef const bucket *b
     cdef const flow *fl
@@ -374,9 +390,10 @@ cdef inline int64_t conntrack_lookup(
             found &= found - 1
             fl = flow_at(ct, index)
             side[0] = flow_side(fl, addrs_of(ct, fl, index), th)
-            if side[0] >= 0:
+            if side[0] >= 0 and not (ct.keyed and flow_context(ct, fl, index) != context):
                 return index
         if lanes_equal(b.flows, 0):
+            side[0] = -1
             return -1
         at = inet_next(&ct.table, at)
 
@@ -455,16 +472,36 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         index = b.guesses[i]
         fl = b.flows[i]
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
+        if ct.keyed and flow_context(ct, fl, <uint32_t>index) != b.contexts[i]:
+            side = -1
     if side < 0 or not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
         return conntrack_follow(ct, b, i, index, side)
     if ct.queues.on and th.payload_len:
-        if conntrack_queue(ct, fl, <uint32_t>index, side, th, at, verdict, 0):
+        if conntrack_queue(ct, fl, <uint32_t>index, side, th, at, batch_whole(b, i), verdict, 0):
             return -1
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
     return 0
+
+
+cdef inline void conntrack_around(
+    const conntrack *ct, const batch *b, int i, flow_outer *out, bint reply
+) noexcept nogil:
+    """Keep what is around a first segment, the i-th of a batch; b sent it if it is a reply."""
+    cdef const outer *around = &b.outers[i]
+    cdef bint wrapped = b.wrapped >> i & 1
+    memset(out, 0, sizeof(flow_outer))
+    out.vlan = around.vlan if wrapped else -1
+    out.interface = b.frames[i].interface
+    if wrapped:
+        out.encap = around.encap
+        if around.ip:
+            memcpy(out.addrs, around.addrs + (16 if reply else 0), 16)
+            memcpy(out.addrs + 16, around.addrs + (0 if reply else 16), 16)
+    if ct.keyed:
+        out.context = b.contexts[i]
 
 
 cdef inline int conntrack_follow(
@@ -478,10 +515,11 @@ cdef inline int conntrack_follow(
     cdef flow *fl
     cdef flow_rest *rest
     cdef tcb was
+    cdef bint wrapped
     cdef uint8_t drop = 0
     cdef bint rival
     if side < 0:
-        index = conntrack_lookup(ct, th, tag, &side)
+        index = conntrack_lookup(ct, th, tag, b.contexts[i] if ct.keyed else 0, &side)
     fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
     if (
         fl != NULL
@@ -493,7 +531,8 @@ cdef inline int conntrack_follow(
         fl = NULL
         verdict = CT_REUSED
     if fl == NULL:
-        index = conntrack_new(ct, th, tag, time_ns, b.packets[i])
+        wrapped = b.wrapped >> i & 1 or at.interface
+        index = conntrack_new(ct, th, tag, time_ns, b.packets[i], wrapped)
         if index < 0:
             return -1
         fl = flow_at(ct, <uint32_t>index)
@@ -501,6 +540,10 @@ cdef inline int conntrack_follow(
         if tcp_is_synack(th):  # from b, unless its ends are one and the same
             side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
         verdict |= CT_NEW
+        if wrapped:
+            conntrack_around(
+                ct, b, i, <flow_outer *>slab_at(&ct.outers, <uint32_t>index), side
+            )
     if (
         verdict & CT_NEW
         and (th.flags & (TCPHDR_FIN | TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK)) == TCPHDR_SYN
@@ -535,7 +578,7 @@ cdef inline int conntrack_follow(
             ct.drops[drop] += 1
         fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN
     if ct.queues.on and conntrack_queue(
-        ct, fl, <uint32_t>index, side, th, at, verdict, drop
+        ct, fl, <uint32_t>index, side, th, at, batch_whole(b, i), verdict, drop
     ):
         return -1
     if ct.linked:

@@ -133,9 +133,9 @@ cdef inline void sk_close(queue_pool *pool, uint32_t index) noexcept nogil:
     sock_push(pool, index, QUEUE_CLOSED)
 
 
-cdef inline bint sk_rmem_full(const queue_pool *pool) noexcept nogil:
-    """True if one record and one connection more would be above the budget."""
-    return (pool.live_skbs + 1) * SKB_SIZE + (pool.live_socks + 1) * SOCK_SIZE > pool.budget
+cdef inline bint sk_rmem_full(const queue_pool *pool, uint32_t records) noexcept nogil:
+    """True if so many records and one connection more would be above the budget."""
+    return (pool.live_skbs + records) * SKB_SIZE + (pool.live_socks + 1) * SOCK_SIZE > pool.budget
 
 
 cdef inline void sk_prune(queue_pool *pool) noexcept nogil:
@@ -207,22 +207,13 @@ cdef inline void queue_begin(skb_queue *q, uint32_t isn, bint syn) noexcept nogi
     q.base = q.last = q.top = (<int64_t>QUEUE_EPOCH << 32) + <uint32_t>(isn + 1)
 
 
-cdef inline int tcp_data_queue(
-    queue_pool *pool,
-    skb_queue *q,
-    const segment *th,
-    uint32_t verdict,
-    bint doubtful,
-    uint32_t una,
-    int64_t place,
-    uint32_t caplen,
+cdef inline int64_t tcp_data_queue(
+    skb_queue *q, const segment *th, uint32_t verdict, bint doubtful, uint32_t una
 ) noexcept nogil:
-    """Record a segment, `caplen` bytes of whose payload lie at `place`; `doubtful` if state refused
-    it, `una` what its peer has acknowledged. -1 without memory."""
+    """Take note of a segment, `doubtful` if state refused it, `una` what its peer has acknowledged:
+    the number of its payload's first byte, -1 if nothing of it has to be recorded."""
     cdef int64_t seq
     cdef bint old = doubtful or verdict & TCB_OLD
-    cdef uint32_t index
-    cdef skb *made
     q.last = max(q.last, seq_unwrap(q.last, una))
     seq = seq_unwrap(q.last, th.seq + ((th.flags & TCPHDR_SYN) != 0))
     if th.flags & TCPHDR_SYN and not q.syn and not old:
@@ -230,14 +221,30 @@ cdef inline int tcp_data_queue(
         q.syn = 1
     if seq < q.base and not doubtful and not (q.syn and verdict & (TCB_OLD | TCB_PARTIAL)):
         if q.base - seq > QUEUE_LOWEST:
-            return 0
+            return -1
         q.base = seq  # captured late, or not what the SYN had promised
         q.syn = 0
     if th.flags & TCPHDR_FIN and not old and (q.fin < 0 or seq + th.payload_len < q.fin):
         q.fin = seq + th.payload_len
     if th.payload_len == 0:
-        return 0
-    index = pool.spare_skb
+        return -1
+    if not old:
+        q.last = seq + th.payload_len
+    return seq
+
+
+cdef inline int skb_queue_tail(
+    queue_pool *pool,
+    skb_queue *q,
+    int64_t seq,
+    uint32_t length,
+    int64_t place,
+    uint32_t caplen,
+    uint32_t file,
+) noexcept nogil:
+    """Append a record; -1 without memory."""
+    cdef uint32_t index = pool.spare_skb
+    cdef skb *made
     if index != <uint32_t>QUEUE_NONE:
         pool.spare_skb = skb_at(pool, index).prev
     else:
@@ -248,22 +255,16 @@ cdef inline int tcp_data_queue(
     made.seq = seq
     made.place = place
     made.caplen = caplen
-    made.length = th.payload_len
+    made.length = length
     made.prev = q.tail  # backwards, since the record before is no longer in the cache
-    made.file = pool.file
-    if doubtful:
-        made.file |= <uint32_t>SKB_DOUBTFUL
-        if verdict & TCB_OVERWINDOW:
-            made.file |= SKB_OVERWINDOW
+    made.file = file
     if q.tail == <uint32_t>QUEUE_NONE:
         q.head = index
     q.tail = index
     q.records += 1
     pool.live_skbs += 1
     q.tangled |= seq < q.top
-    q.top = max(q.top, seq + th.payload_len)
-    if not old:
-        q.last = seq + th.payload_len
+    q.top = max(q.top, seq + length)
     return 0
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 INT64_MIN = -(1 << 63)
 INT64_MAX = (1 << 63) - 1
 
+# Index: log2 of the bit that the engine takes (Key).
+KEYS = ("vlan", "interface", "tunnel")
+
 
 def whole(name: str, value: int | None, least: int) -> int | None:
     """Return an integer that is `least` or more and fits 64 bits, or None for None."""
@@ -31,3 +34,14 @@ def nanoseconds(name: str, seconds: float | None) -> int:
     if not 0 < value <= INT64_MAX:
         raise ValueError(f"{name} must be above 0, and fit 64 bits of nanoseconds: {seconds}")
     return value
+
+
+def key_bits(text: str) -> int:
+    """Return the bits of a key's parts."""
+    if not isinstance(text, str):
+        raise TypeError(f"key must be a str, not {type(text).__name__}")
+    parts = set(text.split(",")) - {"5tuple"}
+    if wrong := parts - set(KEYS):
+        known = ", ".join(("5tuple", *KEYS))
+        raise ValueError(f"key must be of {known}, not {min(wrong)!r}")
+    return sum(1 << bit for bit, name in enumerate(KEYS) if name in parts)

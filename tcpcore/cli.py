@@ -141,6 +141,13 @@ def _parser() -> argparse.ArgumentParser:
         "explains, none, all (default: auto)",
     )
     how.add_argument(
+        "--key",
+        default="5tuple",
+        metavar="KEY",
+        help="what tells connections apart: 5tuple (default), or with it vlan, interface, tunnel, "
+        "of these several separated by commas",
+    )
+    how.add_argument(
         "--max-connections",
         type=_whole,
         metavar="N",
@@ -227,6 +234,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             checksum=args.checksum,
             filter=args.filter,
             where=args.where,
+            key=args.key,
             max_connections=args.max_connections,
             expire_idle_s=args.expire_idle,
             expire_closed_s=args.expire_closed,

@@ -136,6 +136,19 @@ CONNECTIONS = (
         absent=True,
         group="life",
     ),
+    Column("interface", "uint16", "", "pcapng interface of the first segment", group="outer"),
+    Column("vlan", "int16", "", "first VLAN id of the first segment", absent=True, group="outer"),
+    Column("encap", "uint16", "bits", "what the first segment was wrapped in", group="outer"),
+    Column(
+        "outer_a",
+        "uint8[16]",
+        "outer address",
+        "address of a's end of the tunnel that the first segment came by, :: for none",
+        group="outer",
+    ),
+    Column(
+        "outer_b", "uint8[16]", "outer address", "address of b's end of the tunnel", group="outer"
+    ),
 )
 
 PACKETS = (
@@ -159,6 +172,9 @@ PACKETS = (
     Column("payload_len", "uint32", "bytes", "TCP payload"),
     Column("verdict", "uint32", "bits", "what the judge and the tracker say of the segment"),
     Column("drop_reason", "uint8", "reason", "why it is no segment or state did not take it"),
+    Column("interface", "uint16", "", "pcapng interface, by its number in the section"),
+    Column("vlan", "int16", "", "first VLAN id", absent=True),
+    Column("encap", "uint16", "bits", "what it was wrapped in, as far as that was taken off"),
 )
 
 # Index: Linux's number.
@@ -281,8 +297,29 @@ DROP_NAMES = (
     "SOCKET_FILTER",
 )
 
+# Index: bit of the column `encap`.
+ENCAP_NAMES = (
+    "MPLS",
+    "PPPOE",
+    "LLC",
+    "GRE",
+    "ERSPAN",
+    "IPIP",
+    "IP6",
+    "VXLAN",
+    "GENEVE",
+    "GTPU",
+    "TEREDO",
+    "FRAGMENTS",
+)
+
 _MAPPED = bytes(10) + b"\xff\xff"
 _ZERO_RUNS = tuple(":" + "0:" * n for n in range(8, 1, -1))
+
+
+def outer_text(address: bytes) -> str:
+    """Write an outer address, which is IPv4's if it is mapped."""
+    return address_text(address, 4 if address.startswith(_MAPPED) else 6)
 
 
 def address_text(address: bytes, ip: int) -> str:

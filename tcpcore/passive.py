@@ -11,7 +11,7 @@ from functools import partial
 
 from tcpcore import engine as engines
 from tcpcore import pcap, report, summary
-from tcpcore.arguments import INT64_MAX, INT64_MIN, nanoseconds, whole
+from tcpcore.arguments import INT64_MAX, INT64_MIN, key_bits, nanoseconds, whole
 from tcpcore.columns import CONNECTIONS, PACKETS
 from tcpcore.filter import compile_filter
 from tcpcore.pcap import PcapError
@@ -38,6 +38,7 @@ def replay(
     checksum: str = "auto",
     filter: str | None = None,
     where: str | None = None,
+    key: str = "5tuple",
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
     expire_closed_s: float | None = None,
@@ -72,6 +73,10 @@ def replay(
         A condition on columns of connections, ``'initial_rtt_ns > 50e6 and b_port == 443'``, that
         selects rows of the tables and of the summary's `top`; of packets, those of the connections
         selected.
+    key
+        What tells connections apart besides addresses and ports: '5tuple' for nothing, or 'vlan'
+        (all tags), 'interface', 'tunnel' (outer addresses; network ids, GRE keys and sessions), of
+        these several separated by commas.
     max_connections
         At most so many connections are followed at a time. The oldest half-open one is given up
         first, then the one idle longest; their rows stay.
@@ -118,6 +123,7 @@ def replay(
         checksum=checksum,
         filter=filter,
         where=where,
+        key=key,
         max_connections=max_connections,
         expire_idle_s=expire_idle_s,
         expire_closed_s=expire_closed_s,
@@ -147,6 +153,7 @@ def replay_batches(
     checksum: str = "auto",
     filter: str | None = None,
     where: str | None = None,
+    key: str = "5tuple",
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
     expire_closed_s: float | None = None,
@@ -166,8 +173,8 @@ def replay_batches(
     ----------
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
-    packets, checksum, filter, where, max_connections, expire_idle_s, expire_closed_s, engine, \
-strict, count, from_ns, to_ns, progress
+    packets, checksum, filter, where, key, max_connections, expire_idle_s, expire_closed_s, \
+engine, strict, count, from_ns, to_ns, progress
         See `replay`. `where` does not go with `packets`, whose connections have yet to end.
 
     Yields
@@ -189,6 +196,7 @@ strict, count, from_ns, to_ns, progress
         checksum=checksum,
         filter=filter,
         where=where,
+        key=key,
         max_connections=max_connections,
         expire_idle_s=expire_idle_s,
         expire_closed_s=expire_closed_s,
@@ -293,6 +301,7 @@ class Run:
         checksum: str,
         filter: str | None,
         where: str | None,
+        key: str,
         max_connections: int | None,
         expire_idle_s: float | None,
         expire_closed_s: float | None,
@@ -318,6 +327,7 @@ class Run:
             "packets": bool(packets),
             "strict": checksum == "strict",
             "auto": checksum == "auto",
+            "keyed": key_bits(key),
             "rows": rows,
             "max_connections": whole("max_connections", max_connections, 1) or 0,
             "expire_idle_ns": nanoseconds("expire_idle_s", expire_idle_s),

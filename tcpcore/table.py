@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tcpcore.columns import DROP_NAMES, FLAG_NAMES, STATE_NAMES, VERDICT_NAMES, address_text
+from tcpcore.columns import (
+    DROP_NAMES,
+    FLAG_NAMES,
+    STATE_NAMES,
+    VERDICT_NAMES,
+    address_text,
+    outer_text,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,6 +213,8 @@ class Table:
         value = self[column.name][i]
         if column.unit == "address":
             return address_text(value.tobytes(), int(self["ip"][i]))
+        if column.unit == "outer address":
+            return outer_text(value.tobytes())
         number = int(value)
         if column.absent and number == -1:
             return ""

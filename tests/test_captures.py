@@ -1,7 +1,7 @@
 """Every shared capture against its ground truth: rows 1 to 10 of their README.
 
 The truth is tshark's, made without this package. The tables below say which captures and which
-comparisons its definitions leave out, and why.
+comparisons its definitions leave out, which differences stay, and why.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ from capgen import ACK, RST, SYN
 
 import tcpcore
 
-# Fragments and tunnels are counted by reason, not followed.
+# What the truth leaves out: rows 2 to 6 are not compared.
 NOT_FOLLOWED = {
-    "ndpi__6in4tunnel.pcap": "IPv6 in IPv4",
-    "ndpi__ip_fragmented_garbage.pcap": "IP fragments",
-    "ndpi__vxlan.pcap": "VXLAN",
-    "pcapplusplus__GrePackets.cap": "GRE",
     "tcpdump__bigtcp-ipv6.pcap": "BIG TCP, which tshark does not read",
-    "tcpflow__jpegs.cap": "IP fragments",
-    "zeek__fragmented-4.pcap": "IP fragments",
-    "zeek__mixed-vlan-mpls.pcap": "MPLS",
-    "zeek__pppoe-over-qinq.pcap": "PPPoE",
+}
+
+# Explained: (theirs, ours). Of the datagram in four fragments that overlap RFC 5722 and Linux make
+# nothing; tshark takes what came last, and its checksum is wrong.
+END = ("128.32.46.142", 7790)
+EXPLAINED: dict[str, Facts] = {
+    "zeek__fragmented-4.pcap": {
+        "tcp_segments": (3, 2),
+        (*END, "packets"): (2, 1),
+        (*END, "frame_bytes"): (136, 54),
+        (*END, "payload_bytes"): (69, 0),
+        (*END, "bad_checksum"): (1, 0),
+    }
 }
 
 # Row 3: "leaves out the times of the pcapng example file", which do not fit 64-bit nanoseconds.
@@ -51,6 +56,8 @@ NOT_AS_TSHARK = {
     ("ndpi__heuristic_tcp_ack_payload.pcap", 3, "ab"): BEHIND_A_FIN,
     ("ndpi__heuristic_tcp_ack_payload.pcap", 4, "ab"): BEHIND_A_FIN,
     ("ndpi__reasm_crash_anon.pcapng", 0, "ab"): "fuzzed: tshark gives up a direction at a hole",
+    ("ndpi__ip_fragmented_garbage.pcap", 1, "ab"): "neither SYN, RST nor ACK",
+    ("zeek__fragmented-4.pcap", 1, "ab"): "overlapping fragments, of which nothing is made",
     ("zeek__rst-inject-rae.pcap", 0, "ab"): "data after a reset that is believed",
 }
 
@@ -65,6 +72,10 @@ def truth_of(capture: Path) -> Facts:
     fields = truth["conversation_fields"]
     truth["conversations"] = [dict(zip(fields, row, strict=True)) for row in truth["conversations"]]
     return truth
+
+
+def explained(truth: Facts) -> Facts:
+    return EXPLAINED.get(truth["file"], {})
 
 
 def nanoseconds(text: str) -> int:
@@ -148,7 +159,8 @@ def test_frames(replayed: tcpcore.Replay, capture: Path) -> None:
 
 def test_segments(replayed: tcpcore.Replay, truth: Facts) -> None:
     """Rows 2 and 6: segments; conversations, split by a SYN with another number alone."""
-    assert replayed.summary["tcp_segments"] == truth["tcp_segments"]
+    segments = truth["tcp_segments"], replayed.summary["tcp_segments"]
+    assert segments[0] == segments[1] or segments == explained(truth)["tcp_segments"]
     assert len(replayed.connections) == truth["tcp_conversations"]
 
 
@@ -163,8 +175,23 @@ def test_conversations(replayed: tcpcore.Replay, truth: Facts) -> None:
             if one["snap"]:
                 ignored = ignored | {key for key in one if key[-1] in NOT_OF_CUT_SEGMENTS}
             differ = one.keys() - {"snap", "rtt"} - same - ignored
+            known = explained(truth).items()
+            differ -= {key for key, pair in known if pair == (one.get(key), other.get(key))}
             assert not differ, {key: (one[key], other[key]) for key in differ}
     assert replayed.summary["bad_ip_checksums"] == truth["bad_ip_checksum_frames"]
+
+
+# Connections by VLAN too, where that makes a difference.
+BY_VLAN = {
+    "suricata-verify__syn_retransmit_with_ts.pcap": 2,  # a tag in one direction only
+    "zeek__vlan-collisions.pcap": 3,  # the same exchange on three VLANs at once
+}
+
+
+def test_vlans_as_part_of_the_key(capture: Path, truth: Facts, engine: ModuleType) -> None:
+    """By default one connection, as to tshark; whoever wants can have the VLANs apart."""
+    found = tcpcore.replay(capture, key="vlan", engine=engine.ENGINE).connections
+    assert len(found) == BY_VLAN.get(capture.name, truth["tcp_conversations"])
 
 
 def test_initial_rtt(replayed: tcpcore.Replay, truth: Facts) -> None:

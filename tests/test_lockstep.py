@@ -29,6 +29,9 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"rows": "drain"},
     {"rows": "drop"},
     {"count": 50},
+    {"keyed": 1},
+    {"keyed": 4, "max_connections": 5, "rows": "drain"},
+    {"keyed": 7, "expire_idle_ns": 2 * SEC},
     {"from_ns": 3 * SEC, "to_ns": 1_700_000_010 * SEC},
 )
 STREAM_OPTIONS: tuple[dict[str, Any], ...] = (

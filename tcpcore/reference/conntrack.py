@@ -17,24 +17,15 @@ from .tcp import (
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
-    TCPHDR_FIN,
-    TCPHDR_RST,
-    TCPHDR_SYN,
     Drop,
     Flow,
-    Opt,
+    FlowOuter,
     Segment,
     tcp_is_synack,
 )
 from .tcp_queue import (
     QueuePool,
-    queue_begin,
-    sk_alloc,
     sk_close,
-    sk_find,
-    sk_prune,
-    sk_rmem_full,
-    tcp_data_queue,
 )
 
 # What becomes of connections' rows: every one stays; those that ended wait to be handed out; none
@@ -78,12 +69,14 @@ class Tracker:
         expire_idle_ns: int,
         expire_closed_ns: int,
         streams: int,
+        keyed: int,
     ) -> None:
         self.queues = QueuePool(streams)  # where payload lies, if streams are wanted
         self.net = Net()
         self.table = FlowTable()
         self.strict = strict
         self.auto = auto  # strict, but for what offload explains
+        self.keyed = keyed
         self.rows = rows
         self.max_connections = max_connections
         self.expire_idle_ns = expire_idle_ns
@@ -125,42 +118,11 @@ def conntrack_close(ct: Tracker, flow: Flow) -> None:
     sk_close(ct.queues, flow.conn)
 
 
-def queue_takes(drop: int) -> bool:
-    """True for what a receiver took or had, or may have taken all the same: not what is damaged,
-    and not what nobody was there for."""
-    return drop not in (Drop.IP_CSUM, Drop.TCP_CSUM, Drop.TCP_BAD_DOFF, Drop.TCP_CLOSED)
-
-
-def conntrack_queue(
-    ct: Tracker, flow: Flow, side: int, th: Segment, frame: Frame, verdict: int, drop: int
-) -> None:
-    """Record where a segment's payload lies, if it may be of the stream."""
-    pool, conn = ct.queues, flow.conn
-    if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN):
-        while sk_rmem_full(pool) and (pool.open or pool.closed):
-            sk_prune(pool)
-        queue = sk_find(pool, conn, side)
-        if queue is None and conn not in pool.gone and (th.payload_len or th.flags & TCPHDR_FIN):
-            sk_alloc(pool, flow)
-            queue = sk_find(pool, conn, side)
-        if queue is not None and not th.flags & TCPHDR_RST and queue_takes(drop):
-            if not queue.begun:
-                end = flow.ends[side]
-                queue_begin(queue, end.isn, end.opts & Opt.OPT_ISN != 0)
-            start, offset, caplen = frame
-            skip = th.transport_header + 4 * th.doff - start
-            caplen = max(min(th.payload_len, caplen - skip), 0)  # what is cut was not captured
-            doubtful = drop not in (0, Drop.TCP_OLD_DATA)
-            tcp_data_queue(pool, queue, th, verdict, doubtful, offset + skip, caplen)
-    states = (end.tcb.state for end in flow.ends)
-    if all(state in CLOSED_STATES for state in states):
-        conntrack_close(ct, flow)
-
-
 def conntrack_release(ct: Tracker, flow: Flow) -> None:
     """Follow a flow no more; its row waits among the ended."""
-    ct.table.inet_unhash(flow_key(flow.a_addr, flow.b_addr, flow.a_port, flow.b_port, flow.ip))
     ct.queues.gone.discard(flow.conn)
+    four = flow_key(flow.a_addr, flow.b_addr, flow.a_port, flow.b_port, flow.ip)
+    ct.table.inet_unhash(four, flow.around.context)
     ct.idle.pop(flow.conn, None)
     ct.half_open.pop(flow.conn, None)
     ct.closed.pop(flow.conn, None)
@@ -215,19 +177,24 @@ def conntrack_requeue(ct: Tracker, flow: Flow) -> None:
         ct.closed[conn] = flow
 
 
-def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
-    """A connection begins; who is `a` is decided here for good."""
+def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int, around: FlowOuter) -> Flow:
+    """A connection begins; who is `a` is decided here for good.
+
+    `around` tells of its first segment, the ends as they are a's and b's.
+    """
     if ct.max_connections and ct.live >= ct.max_connections:
         conntrack_evict(ct)
     flow = Flow()
     flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.saddr, th.daddr, th.sport, th.dport
     if tcp_is_synack(th):
         flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.daddr, th.saddr, th.dport, th.sport
+    flow.around = around
     flow.ip = th.ip
     flow.first_ns = flow.last_ns = time_ns
     flow.first_packet = packet
     flow.conn = ct.connections
     ct.connections += 1
     ct.live += 1
-    ct.table.inet_hash(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip), flow)
+    four = flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip)
+    ct.table.inet_hash(four, around.context, flow)
     return flow

@@ -12,6 +12,7 @@ from .conntrack import ROWS_DRAIN, ROWS_DROP, ROWS_KEEP, Tracker, flow_frame_byt
 from .doors import (
     csum,
     flow_hash,
+    fragment_pieces,
     parse_frame,
     parse_options,
     siphash,
@@ -37,6 +38,7 @@ __all__ = [
     "arrow_release",
     "csum",
     "flow_hash",
+    "fragment_pieces",
     "isa",
     "parse_frame",
     "parse_options",
@@ -93,6 +95,8 @@ class Conntrack:
     filter : sequence of (code, arg, jt, jf, k, m)
         A program that tells which frames are wanted, as `tcpcore.filter` makes them; an empty one
         wants all.
+    keyed : int
+        What else than addresses and ports tells connections apart: VLANs 1, interface 2, tunnel 4.
     key : bytes, 16
         Of the table's hash; of no use here, where the table is a dict.
     """
@@ -112,6 +116,7 @@ class Conntrack:
         count: int = 0,
         streams: int = 0,
         filter: Sequence[Instruction] = (),
+        keyed: int = 0,
         key: bytes = bytes(16),
     ) -> None:
         if rows not in ROWS:
@@ -126,6 +131,7 @@ class Conntrack:
             expire_idle_ns,
             expire_closed_ns,
             streams,
+            keyed,
         )
         self._rows = PacketRows() if packets else None
         self._from_ns = from_ns
@@ -146,7 +152,7 @@ class Conntrack:
     def begin(self, file: int) -> None:
         """Start on a new input, which is number `file` in the column of that name."""
         self.size = 0  # in bytes, where it is known: for an engine that makes room ahead
-        self._file = self._ct.queues.file = file
+        self._file = self._ct.queues.file = self._ct.net.frags.file = file
         self._repaired += self._cap.repaired
         self._cap = Capture()
         self._input = Totals()
@@ -206,12 +212,15 @@ class Conntrack:
         self._total.add(time_ns, wirelen)
         self._input.add(time_ns, wirelen)
         th = self._seg
-        counters = self._ct.net.mib[:] if self._filter else []
-        drop = ip_rcv(self._ct.net, linktype, data, start, caplen, wirelen, th)
+        net = self._ct.net
+        counters = net.mib[:] if self._filter else []
+        drop, outer = ip_rcv(
+            net, linktype, data, start, caplen, wirelen, th, offset, time_ns, clamped
+        )
         if self._filter:
             at = (linktype, data, start, caplen, wirelen)
-            if not filter_run(self._filter, *at, None if drop else th):
-                self._ct.net.mib[:] = counters
+            if not filter_run(self._filter, *at, None if drop else th, outer):
+                net.mib[:] = counters
                 self._ct.drops[Drop.SOCKET_FILTER] += 1
                 self._time_clamped += clamped
                 return
@@ -229,6 +238,7 @@ class Conntrack:
                 wirelen,
                 self._number,
                 (start, offset, caplen),
+                outer,
                 interface,
             )
             fields = (th.seq, th.ack, th.flags, window, th.payload_len)
@@ -237,7 +247,8 @@ class Conntrack:
             self._time_clamped += 1
         if self._rows is not None:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
-            packet_rows_write(self._rows, (*name, *fields, verdict, drop))
+            around = (interface, outer.vlan, outer.encap)
+            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *around))
 
     def _taken(self) -> int:
         """Frames that the filter wants."""

@@ -9,16 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .csum import Buffer
-from .ip_input import (
-    DLT_EN10MB,
-    DLT_LINUX_SLL,
-    DLT_LINUX_SLL2,
-    ETH_P_IP,
-    ETH_P_VLAN,
-    VLAN_HLEN,
-    eth_type_trans,
-    ipv6_skip_exthdr,
-)
+from .ip_input import DLT_EN10MB, DLT_LINUX_SLL, DLT_LINUX_SLL2
+from .ip_tunnel import ETH_P_VLAN, VLAN_HLEN, Outer
 from .tcp import Segment
 
 # Tests of what was parsed, which go on at jt or jf.
@@ -108,6 +100,7 @@ def filter_run(
     caplen: int,
     wirelen: int,
     th: Segment | None,
+    outer: Outer,
 ) -> bool:
     """Tell whether a program takes a frame.
 
@@ -116,6 +109,7 @@ def filter_run(
     program : sequence of instructions that `filter_check` accepts
     linktype, data, start, caplen, wirelen : the frame, as in `ip_rcv`
     th : Segment in it, None if there is none
+    outer : Outer, what is around the segment
     """
     stack: list[int] = []
     i = 0
@@ -146,7 +140,7 @@ def filter_run(
             stack.append(wirelen)
         else:
             if code == FILTER_LOAD:
-                value = filter_load(arg, k, stack.pop(), linktype, data, start, caplen, th)
+                value = filter_load(arg, k, stack.pop(), data, start, caplen, th, outer)
             else:
                 right, left = stack.pop(), stack.pop()
                 value = filter_alu(code, left, right)
@@ -202,34 +196,23 @@ def filter_load(
     base: int,
     size: int,
     index: int,
-    linktype: int,
     data: Buffer,
     start: int,
     caplen: int,
     th: Segment | None,
+    outer: Outer,
 ) -> int:
     """Load bytes of a header, -1 if they were not captured; then the frame is not taken."""
-    end = start + caplen
-    pos = start
-    if base != BASE_LINK:
-        if th is None:
-            return -1
-        pos = filter_header(base, linktype, data, start, end)
-    if pos + index + size > end:
+    if base == BASE_LINK:
+        header, pos, room = data, start, caplen
+    elif th is None:
+        return -1
+    else:
+        header, pos, room = outer.network if base == BASE_IP else outer.transport
+    if index + size > room:
         return -1
     pos += index
-    return int.from_bytes(bytes(data[pos : pos + size]), "big")
-
-
-def filter_header(base: int, linktype: int, data: Buffer, start: int, end: int) -> int:
-    """Find where the IP or TCP header of a frame begins that has a segment."""
-    _, protocol, pos = eth_type_trans(linktype, data, start, end)
-    if base == BASE_IP:
-        return pos
-    if protocol == ETH_P_IP:
-        return pos + (data[pos] & 0xF) * 4
-    pos += 40
-    return pos + ipv6_skip_exthdr(data[pos - 34], data, pos, end - pos, 0xFFFFFFFF)[2]
+    return int.from_bytes(bytes(header[pos : pos + size]), "big")
 
 
 def filter_alu(code: int, left: int, right: int) -> int:

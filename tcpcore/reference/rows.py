@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from .conntrack import ROWS_KEEP, Departed, Tracker, depart
-from .tcp import End, Flow, FlowBit, Opt
+from .tcp import End, Flow, FlowBit, FlowOuter, Opt
 
 # Type codes are those of `array`; -1 stands for what is absent.
 FLOW_COLUMNS: dict[str, tuple[str, Callable[[Flow], int]]] = {
@@ -26,6 +26,11 @@ FLOW_COLUMNS: dict[str, tuple[str, Callable[[Flow], int]]] = {
     "state_b": ("B", lambda flow: flow.ends[1].tcb.state),
     "completeness": ("B", lambda flow: flow.completeness),
     "initial_rtt_ns": ("q", lambda flow: flow.rtt_ns if flow.bits & FlowBit.FLOW_RTT else -1),
+}
+OUTER_COLUMNS: dict[str, tuple[str, Callable[[FlowOuter], int]]] = {
+    "interface": ("H", lambda around: around.interface),
+    "vlan": ("h", lambda around: around.vlan),
+    "encap": ("H", lambda around: around.encap),
 }
 END_COLUMNS: dict[str, tuple[str, Callable[[End], int]]] = {
     "packets": ("q", lambda end: end.packets),
@@ -55,6 +60,9 @@ PACKET_COLUMNS = {
     "payload_len": "I",
     "verdict": "I",
     "drop_reason": "B",
+    "interface": "H",
+    "vlan": "h",
+    "encap": "H",
 }
 
 
@@ -78,6 +86,16 @@ def fill_addrs(column: str, flows: Sequence[Flow]) -> bytes:
     return b"".join(flow.b_addr for flow in flows)
 
 
+def fill_outer(column: str, flows: Sequence[Flow]) -> bytes:
+    """Make one column of what was around the first segment."""
+    if column == "outer_a":
+        return b"".join(flow.around.a_addr for flow in flows)
+    if column == "outer_b":
+        return b"".join(flow.around.b_addr for flow in flows)
+    code, value = OUTER_COLUMNS[column]
+    return array(code, (value(flow.around) for flow in flows)).tobytes()
+
+
 def fill(column: str, flows: Sequence[Flow]) -> bytes:
     """Make one column."""
     if column in ("a_addr", "b_addr"):
@@ -85,6 +103,8 @@ def fill(column: str, flows: Sequence[Flow]) -> bytes:
     if column in FLOW_COLUMNS:
         code, value = FLOW_COLUMNS[column]
         return array(code, map(value, flows)).tobytes()
+    if column in OUTER_COLUMNS or column in ("outer_a", "outer_b"):
+        return fill_outer(column, flows)
     name, _, direction = column.rpartition("_")
     return fill_end(name, SIDES[direction], flows)
 

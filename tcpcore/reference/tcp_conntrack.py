@@ -12,11 +12,12 @@ from .conntrack import (
     Tracker,
     conntrack_expire,
     conntrack_new,
-    conntrack_queue,
     conntrack_release,
     conntrack_requeue,
 )
+from .conntrack_queue import conntrack_queue
 from .inet_hashtables import flow_key, flow_side
+from .ip_tunnel import Outer
 from .net import INT64_MAX, Net
 from .offload import offload_learn
 from .synack import SYNACK_EACH, synack_keep, synack_pick, synack_rival
@@ -28,6 +29,9 @@ from .tcp import (
     COMPLETE_RST,
     COMPLETE_SYN,
     COMPLETE_SYNACK,
+    KEY_INTERFACE,
+    KEY_TUNNEL,
+    KEY_VLAN,
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_ESTABLISHED,
@@ -45,12 +49,14 @@ from .tcp import (
     End,
     Flow,
     FlowBit,
+    FlowOuter,
     Mib,
     Opt,
     Segment,
     Tcb,
     TcbFlag,
     Verdict,
+    tcp_is_synack,
 )
 
 # Plain ints: an enum member's `|` costs more than the step itself.
@@ -289,6 +295,32 @@ def _window(th: Segment, end: End, peer: End) -> int:
     return th.window << min(end.wscale, TCP_MAX_WSCALE)
 
 
+def conntrack_context(keyed: int, outer: Outer, interface: int) -> tuple[int, ...]:
+    """What of that which is around a segment is part of its connection's key."""
+    if not keyed:
+        return ()
+    return (
+        outer.vlans if keyed & KEY_VLAN else 0,
+        outer.tunnel if keyed & KEY_TUNNEL else 0,
+        interface if keyed & KEY_INTERFACE else 0,
+    )
+
+
+def conntrack_around(
+    outer: Outer, interface: int, context: tuple[int, ...], reply: bool
+) -> FlowOuter:
+    """Keep what is around a first segment; b sent it if it is a reply."""
+    around = FlowOuter()
+    around.a_addr, around.b_addr = outer.saddr, outer.daddr
+    if reply:
+        around.a_addr, around.b_addr = outer.daddr, outer.saddr
+    around.encap = outer.encap
+    around.vlan = outer.vlan
+    around.interface = interface
+    around.context = context
+    return around
+
+
 def tcp_conntrack(
     ct: Tracker,
     th: Segment,
@@ -297,6 +329,7 @@ def tcp_conntrack(
     wirelen: int,
     packet: int,
     frame: Frame,
+    outer: Outer,
     interface: int,
 ) -> tuple[int, int, int, int, int]:
     """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason)."""
@@ -306,13 +339,16 @@ def tcp_conntrack(
     if ct.bounded:
         conntrack_expire(ct)
     verdict = 0
-    flow = ct.table.inet_lookup_established(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip))
+    context = conntrack_context(ct.keyed, outer, interface)
+    four = flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip)
+    flow = ct.table.inet_lookup_established(four, context)
     if flow is not None and conntrack_splits(flow, flow_side(flow, th), th):
         conntrack_release(ct, flow)
         flow = None
         verdict = CT_REUSED
     if flow is None:
-        flow = conntrack_new(ct, th, time_ns, packet)
+        around = conntrack_around(outer, interface, context, tcp_is_synack(th))
+        flow = conntrack_new(ct, th, time_ns, packet, around)
         verdict |= CT_NEW
     elif time_ns - flow.last_ns > TS_RECENT_STALE_NS:
         for end in flow.ends:
@@ -335,7 +371,7 @@ def tcp_conntrack(
     if drop:
         ct.drops[drop] += 1
     if ct.queues.on:
-        conntrack_queue(ct, flow, side, th, frame, verdict, drop)
+        conntrack_queue(ct, flow, side, th, frame, outer.whole, verdict, drop)
     if ct.bounded:
         conntrack_requeue(ct, flow)
     window = _window(th, flow.ends[side], flow.ends[1 - side])

@@ -78,10 +78,10 @@ def sk_close(pool: QueuePool, conn: int) -> None:
         pool.closed[conn] = pool.open.pop(conn)
 
 
-def sk_rmem_full(pool: QueuePool) -> bool:
-    """True if one record and one connection more would be above the budget."""
+def sk_rmem_full(pool: QueuePool, records: int) -> bool:
+    """True if so many records and one connection more would be above the budget."""
     socks = len(pool.open) + len(pool.closed)
-    return (pool.live_skbs + 1) * SKB_SIZE + (socks + 1) * SOCK_SIZE > pool.budget
+    return (pool.live_skbs + records) * SKB_SIZE + (socks + 1) * SOCK_SIZE > pool.budget
 
 
 def sk_prune(pool: QueuePool) -> None:
@@ -122,16 +122,9 @@ def queue_begin(queue: SkbQueue, isn: int, syn: bool) -> None:
     queue.base = queue.last = (QUEUE_EPOCH << 32) + ((isn + 1) & MASK32)
 
 
-def tcp_data_queue(
-    pool: QueuePool,
-    queue: SkbQueue,
-    th: Segment,
-    verdict: int,
-    doubtful: bool,
-    place: int,
-    caplen: int,
-) -> None:
-    """Record a segment, `caplen` bytes of whose payload lie at `place`; `doubtful` if refused."""
+def tcp_data_queue(queue: SkbQueue, th: Segment, verdict: int, doubtful: bool) -> int:
+    """Take note of a segment, `doubtful` if state refused it: the number of its payload's first
+    byte, -1 if nothing of it has to be recorded."""
     old = doubtful or verdict & TCB_OLD != 0
     partial = verdict & (TCB_OLD | TCB_PARTIAL)
     if queue.tcb.flags & TCB_SND:  # then the peer's acknowledgments tell, too
@@ -142,17 +135,20 @@ def tcp_data_queue(
         queue.syn = True
     if seq < queue.base and not doubtful and not (queue.syn and partial):
         if queue.base - seq > QUEUE_LOWEST:
-            return
+            return -1
         queue.base = seq  # captured late, or not what the SYN had promised
         queue.syn = False
     end = seq + th.payload_len
     if th.flags & TCPHDR_FIN and not old and (queue.fin < 0 or end < queue.fin):
         queue.fin = end
     if th.payload_len == 0:
-        return
-    overwindow = verdict & TCB_OVERWINDOW != 0
-    made = Skb(seq, place, caplen, th.payload_len, pool.file, doubtful, overwindow)
-    queue.skbs.append(made)
-    pool.live_skbs += 1
+        return -1
     if not old:
         queue.last = end
+    return seq
+
+
+def skb_queue_tail(pool: QueuePool, queue: SkbQueue, made: Skb) -> None:
+    """Append a record."""
+    queue.skbs.append(made)
+    pool.live_skbs += 1
