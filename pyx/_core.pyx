@@ -15,6 +15,7 @@ from conntrack cimport (
     ROWS_DRAIN,
     ROWS_KEEP,
     conntrack,
+    conntrack_drain,
     conntrack_free,
     conntrack_init,
     departed,
@@ -61,6 +62,8 @@ from tcp cimport (
     NR_DROPS,
     NR_MIBS,
     TCP_MAX_STATES,
+    analysis,
+    analysis_rare,
     end,
     flow,
     flow_addrs,
@@ -108,10 +111,20 @@ cdef tuple CONNECTIONS = tuple(
     "isn_ba mss_ab mss_ba wscale_ab wscale_ba sack_permitted_ab sack_permitted_ba timestamps_ab "
     "timestamps_ba bad_checksum_ab bad_checksum_ba state_a state_b completeness "
     "initial_rtt_ns".split()
-)
+) + tuple(
+    f"{name}_{way}"
+    for name in (
+        "retransmission fast_retransmission spurious_retransmission out_of_order lost_segment "
+        "ack_lost_segment duplicate_ack keep_alive keep_alive_ack zero_window zero_window_probe "
+        "zero_window_probe_ack window_full window_update reused_ports retrans_bytes rtt_min_ns "
+        "rtt_mean_ns rtt_max_ns rtt_samples in_flight_max window_min window_max gaps gap_bytes "
+        "duplicate_bytes".split()
+    )
+    for way in ("ab", "ba")
+) + ("history", "conn_state")
 cdef tuple PACKETS = tuple(
     "packet file conn dir time_ns offset caplen wirelen seq ack flags window payload_len verdict "
-    "drop_reason".split()
+    "drop_reason analysis dup_ack_num reason".split()
 )
 
 tcpcore_isa_select(NULL)
@@ -234,6 +247,7 @@ cdef class Conntrack:
         self,
         *,
         bint packets=False,
+        bint analysis=True,
         bint strict=False,
         str rows="keep",
         uint64_t max_connections=0,
@@ -252,6 +266,7 @@ cdef class Conntrack:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
         memcpy(self.ct.key, PyBytes_AS_STRING(key), 16)
         self.ct.strict = strict
+        self.ct.analysis = analysis
         self.ct.rows = ("keep", "drain", "drop").index(rows)
         self.ct.max_connections = max_connections
         self.ct.expire_idle_ns = expire_idle_ns
@@ -406,6 +421,8 @@ cdef class Conntrack:
             each += sizeof(flow_link)
         return (
             self.ct.flows.used * each
+            + self.ct.analyses.used * sizeof(analysis)
+            + self.ct.rares.used * sizeof(analysis_rare)
             + self.ct.addrs.used * sizeof(flow_addrs)
             + (sizeof(bucket) << self.ct.table.shift)
         )
@@ -533,7 +550,7 @@ cdef class Conntrack:
             packet_rows_free(&self.rows)
             self.disown()
             if self.ct.rows == ROWS_DRAIN:
-                self.ct.ended.used = 0
+                conntrack_drain(self.ct)
         finally:
             self.leave()
 

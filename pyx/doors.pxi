@@ -197,5 +197,7 @@ def sizes():
         "flow": sizeof(flow),
         "flow_rest": sizeof(flow_rest),
         "flow_link": sizeof(flow_link),
+        "analysis": sizeof(analysis),
+        "analysis_rare": sizeof(analysis_rare),
         "bucket": sizeof(bucket),
     }

@@ -3,12 +3,13 @@
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from conntrack cimport (
     IDLE,
     NIL,
     ROWS_KEEP,
     addrs_of,
+    analysis_at,
     conntrack,
     conntrack_depart,
     depart,
@@ -27,6 +28,11 @@ from tcp cimport (
     OPT_SACK_PERM,
     OPT_TIMESTAMP,
     OPT_WSCALE,
+    analysis,
+    analysis_counts,
+    analysis_gauge,
+    analysis_rare,
+    analysis_rtt,
     end,
     flow,
     flow_addrs,
@@ -34,6 +40,7 @@ from tcp cimport (
     flow_row,
     segment,
 )
+from tcp_analysis cimport NR_CLASSES, conn_state
 from tcp_conntrack cimport batch, fate, flow_completeness
 from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped
 
@@ -46,11 +53,19 @@ cdef enum:  # Column
     C_MSS_AB, C_MSS_BA, C_WSCALE_AB, C_WSCALE_BA, C_SACK_PERMITTED_AB, C_SACK_PERMITTED_BA
     C_TIMESTAMPS_AB, C_TIMESTAMPS_BA, C_BAD_CHECKSUM_AB, C_BAD_CHECKSUM_BA
     C_STATE_A, C_STATE_B, C_COMPLETENESS, C_INITIAL_RTT_NS
+    C_CLASSES  # of the analysis, each of a to b and of b to a
+    C_RETRANS_BYTES_AB = C_CLASSES + 2 * NR_CLASSES
+    C_RETRANS_BYTES_BA, C_RTT_MIN_NS_AB, C_RTT_MIN_NS_BA, C_RTT_MEAN_NS_AB, C_RTT_MEAN_NS_BA
+    C_RTT_MAX_NS_AB, C_RTT_MAX_NS_BA, C_RTT_SAMPLES_AB, C_RTT_SAMPLES_BA
+    C_IN_FLIGHT_MAX_AB, C_IN_FLIGHT_MAX_BA, C_WINDOW_MIN_AB, C_WINDOW_MIN_BA
+    C_WINDOW_MAX_AB, C_WINDOW_MAX_BA, C_GAPS_AB, C_GAPS_BA, C_GAP_BYTES_AB, C_GAP_BYTES_BA
+    C_DUPLICATE_BYTES_AB, C_DUPLICATE_BYTES_BA, C_HISTORY, C_CONN_STATE
     N_COLUMNS
 
 cdef enum:  # PacketColumn
     P_PACKET, P_FILE, P_CONN, P_DIR, P_TIME_NS, P_OFFSET, P_CAPLEN, P_WIRELEN
     P_SEQ, P_ACK, P_FLAGS, P_WINDOW, P_PAYLOAD_LEN, P_VERDICT, P_DROP_REASON
+    P_ANALYSIS, P_DUP_ACK_NUM, P_REASON
     N_PACKET_COLUMNS
 
 cdef enum:
@@ -68,6 +83,8 @@ cdef struct row_source:
     const flow *fl
     const flow_rest *rest
     const flow_addrs *addrs  # NULL for IPv4
+    const analysis *an  # NULL if it is not wanted
+    const analysis_rare *rare  # NULL where nothing happened
     uint64_t conn
 
 # Frames' rows grow at the end, so they are kept as columns.
@@ -89,6 +106,10 @@ cdef inline uint8_t column_size(int column) noexcept nogil:
         return 2
     if C_MSS_AB <= column <= C_MSS_BA:
         return 4
+    if column == C_HISTORY:
+        return 48
+    if column == C_CONN_STATE:
+        return 1
     if column == C_IP or C_STATE_A <= column <= C_COMPLETENESS:
         return 1
     if C_SACK_PERMITTED_AB <= column <= C_TIMESTAMPS_BA:
@@ -98,7 +119,7 @@ cdef inline uint8_t column_size(int column) noexcept nogil:
 
 cdef inline uint8_t packet_column_size(int column) noexcept nogil:
     """Bytes of one value."""
-    if column == P_DIR or column == P_DROP_REASON:
+    if column == P_DIR or column == P_DROP_REASON or column == P_REASON:
         return 1
     if column == P_FLAGS:
         return 2
@@ -174,6 +195,67 @@ cdef inline void fill_addrs(int column, const row_source *rows, int n, uint8_t *
             memcpy(out + 16 * i, rows[i].addrs.b, 16)
 
 
+cdef inline void fill_analysis(
+    int column, const row_source *rows, int n, int64_t *out
+) noexcept nogil:
+    """One column of the analysis."""
+    cdef int i, side = (column - C_CLASSES) & 1
+    for i in range(n):
+        if column < C_RETRANS_BYTES_AB:
+            out[i] = 0
+            if rows[i].rare != NULL:
+                out[i] = rows[i].rare.ends[side].counts[(column - C_CLASSES) >> 1]
+        elif C_RTT_MIN_NS_AB <= column <= C_WINDOW_MAX_BA:
+            out[i] = gauge_value(column - side, side, rows[i].an)
+        else:
+            out[i] = counts_value(column - side, side, rows[i].rare)
+
+
+cdef inline int64_t gauge_value(int column, int side, const analysis *an) noexcept nogil:
+    """What was measured of one end; `column` is the one of a."""
+    cdef const analysis_rtt *rtt
+    cdef const analysis_gauge *g
+    if an == NULL:
+        return 0 if column == C_RTT_SAMPLES_AB or column == C_IN_FLIGHT_MAX_AB else -1
+    rtt = &an.rtts[side]
+    g = &an.gauges[side]
+    if column == C_RTT_SAMPLES_AB:
+        return rtt.samples
+    if column == C_IN_FLIGHT_MAX_AB:
+        return g.in_flight_max
+    if column == C_WINDOW_MIN_AB or column == C_WINDOW_MAX_AB:
+        if g.window_min > g.window_max:
+            return -1
+        return g.window_min if column == C_WINDOW_MIN_AB else g.window_max
+    if not rtt.samples:
+        return -1
+    if column == C_RTT_MIN_NS_AB:
+        return wide(rtt.min_ns, rtt.min_ns_hi)
+    if column == C_RTT_MAX_NS_AB:
+        return wide(rtt.max_ns, rtt.max_ns_hi)
+    return rtt.sum_ns // rtt.samples
+
+
+cdef inline int64_t counts_value(int column, int side, const analysis_rare *rare) noexcept nogil:
+    """Bytes and holes of one end; `column` is the one of a."""
+    cdef const analysis_counts *c
+    cdef int64_t total
+    cdef uint32_t i
+    if rare == NULL:
+        return 0
+    c = &rare.ends[side]
+    if column == C_RETRANS_BYTES_AB:
+        return c.retrans_bytes
+    if column == C_DUPLICATE_BYTES_AB:
+        return c.duplicate_bytes
+    if column == C_GAPS_AB:
+        return <int64_t>c.gaps + c.n_holes
+    total = c.gap_bytes
+    for i in range(c.n_holes):
+        total += <uint32_t>(c.holes[i].end - c.holes[i].begin)
+    return total
+
+
 cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) noexcept nogil:
     """One column of `n` rows."""
     cdef int i
@@ -181,6 +263,16 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
     if C_PACKETS_AB <= column <= C_BAD_CHECKSUM_BA:
         i = (column - C_PACKETS_AB) & 1
         fill_end(column - i, i, rows, n, out)
+    elif column == C_HISTORY:
+        for i in range(n):
+            memset(out + 48 * i, 0, 48)
+            if rows[i].an != NULL:
+                memcpy(out + 48 * i, rows[i].an.history, rows[i].an.history_len)
+    elif column == C_CONN_STATE:
+        for i in range(n):
+            out[i] = conn_state(rows[i].fl, flow_completeness(rows[i].fl, rows[i].rest))
+    elif C_CLASSES <= column < C_HISTORY:
+        fill_analysis(column, rows, n, wides)
     elif column == C_CONN:
         for i in range(n):
             wides[i] = rows[i].conn
@@ -218,6 +310,13 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
             wides[i] = rows[i].rest.rtt_ns if rows[i].fl.bits & FLOW_RTT else -1
 
 
+cdef inline const analysis_rare *rare_of(const conntrack *ct, const analysis *an) noexcept nogil:
+    """The counts of a connection where something happened; NULL if nothing did."""
+    if an == NULL or not an.rare:
+        return NULL
+    return <const analysis_rare *>slab_at(&ct.rares, an.rare - 1)
+
+
 cdef inline void fill_rows(
     const conntrack *ct,
     const row_place *places,
@@ -249,10 +348,16 @@ cdef inline void fill_rows(
                     rows[i].fl = &row.flow
                     rows[i].rest = &row.rest
                     rows[i].addrs = &row.addrs
+                    rows[i].an = NULL
+                    if ct.analysis:
+                        rows[i].an = <analysis *>slab_at(&ct.ended_analyses, index)
+                    rows[i].rare = rare_of(ct, rows[i].an)
                     continue
             rows[i].fl = flow_at(ct, index)
             rows[i].rest = rest_at(ct, index)
             rows[i].addrs = addrs_of(ct, rows[i].fl, index)
+            rows[i].an = analysis_at(ct, index) if ct.analysis else NULL
+            rows[i].rare = rare_of(ct, rows[i].an)
         for k in range(wanted):
             fill(columns[k], rows, m, out[k] + begin * column_size(columns[k]))
         begin += m
@@ -409,5 +514,14 @@ cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) n
     octets = rows.columns[P_DROP_REASON] + row
     for i in range(n):
         octets[i] = fates[i].drop
+    words = <uint32_t *>rows.columns[P_ANALYSIS] + row
+    for i in range(n):
+        words[i] = fates[i].analysed.classes
+    words = <uint32_t *>rows.columns[P_DUP_ACK_NUM] + row
+    for i in range(n):
+        words[i] = fates[i].analysed.dup_ack_num
+    octets = rows.columns[P_REASON] + row
+    for i in range(n):
+        octets[i] = fates[i].analysed.reason
     rows.used += n
     return 0

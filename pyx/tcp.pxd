@@ -288,6 +288,72 @@ cdef struct flow_row:
     flow_addrs addrs
     uint64_t conn
 
+# What the analysis of one end needs of each segment; numbers that are 0 are not known.
+cdef struct analysis_end:
+    uint32_t nextseq  # number after the highest one sent
+    uint32_t maxack  # up to where all was seen: the most that can be acknowledged
+    uint32_t lastack  # of its last segment
+    uint16_t window  # of its last segment, as sent
+    uint8_t bits  # AnalysisBit
+    uint8_t noted  # which letters of the history it has
+    int64_t nextseq_ns  # when nextseq moved
+    int64_t last_ns  # when its last segment came
+
+# What is measured of one end all the time.
+cdef struct analysis_gauge:
+    int64_t rtt_sent_ns
+    uint32_t rtt_seq
+    uint32_t rtt_tsval
+    uint32_t window_min
+    uint32_t window_max
+    uint32_t in_flight_max
+    uint32_t dupacks
+
+cdef struct analysis_rtt:
+    uint64_t sum_ns
+    uint32_t samples
+    uint32_t min_ns  # 48 bits each: these are the low words
+    uint32_t max_ns
+    uint16_t min_ns_hi
+    uint16_t max_ns_hi
+
+# The analysis of a connection, four lines by use: what each segment needs, what most move, round
+# trips, and text that is written a few times.
+cdef struct analysis:
+    analysis_end ends[2]
+    analysis_gauge gauges[2]
+    analysis_rtt rtts[2]
+    uint32_t base[2]  # number of the end's SYN, the last one that differs
+    uint32_t rare  # index of its analysis_rare, and one; 0 for none
+    uint32_t pad
+    uint8_t history[48]
+    uint8_t history_len
+    uint8_t pad2[15]
+
+cdef struct hole:
+    uint32_t begin
+    uint32_t end
+
+cdef struct analysis_counts:
+    uint32_t counts[15]  # of each class
+    uint32_t gaps  # holes that were given up
+    uint64_t retrans_bytes
+    uint64_t duplicate_bytes
+    uint64_t gap_bytes
+    hole holes[5]  # ascending, one more than stay
+    uint32_t n_holes
+    uint32_t next  # of one that is spare, and one
+
+# What only a connection has where something happened.
+cdef struct analysis_rare:
+    analysis_counts ends[2]
+
+# What the analysis says of a segment.
+cdef struct analysed:
+    uint32_t classes
+    uint32_t dup_ack_num
+    uint8_t reason
+
 # Where flows come and go: a flow's place in the queues, its number and its clock.
 cdef struct flow_link:
     uint32_t prev[2]

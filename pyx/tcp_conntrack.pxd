@@ -18,6 +18,7 @@ from tcb cimport (
     tcp_shift,
 )
 from tcp cimport *
+from tcp_analysis cimport analysis_init, analysis_predict, tcp_analyze
 from unaligned cimport held
 
 cdef enum:
@@ -45,6 +46,7 @@ cdef struct fate:
     uint32_t window
     int8_t dir
     uint8_t drop
+    analysed analysed
 
 
 cdef inline bint conntrack_splits(
@@ -437,6 +439,10 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
+    if ct.analysis:
+        return conntrack_analyze(
+            ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns, False
+        )
     return 0
 
 
@@ -494,7 +500,61 @@ cdef inline int conntrack_follow(
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, drop)
+    if ct.analysis:
+        if verdict & CT_NEW:
+            analysis_init(analysis_at(ct, <uint32_t>index))
+        return conntrack_analyze(
+            ct,
+            &b.fates[i].analysed,
+            fl,
+            <uint32_t>index,
+            side,
+            th,
+            time_ns,
+            verdict & CT_REUSED,
+        )
     return 0
+
+
+cdef inline uint32_t conntrack_window(const flow *fl, int side, const segment *th) noexcept nogil:
+    """The window that a segment offers, scaled where both SYNs were seen and offered it."""
+    cdef uint32_t window = th.window
+    if not th.flags & TCPHDR_SYN and (
+        fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
+    ) == (OPT_ISN | OPT_WSCALE):
+        window <<= fl.ends[side].shift
+    return window
+
+
+cdef inline int conntrack_analyze(
+    conntrack *ct,
+    analysed *out,
+    const flow *fl,
+    uint32_t index,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+    bint reused,
+) noexcept nogil:
+    """Have a segment analysed; -1 without memory."""
+    cdef analysis *an = <analysis *>held(analysis_at(ct, index))
+    cdef uint32_t window = conntrack_window(fl, side, th)
+    if analysis_predict(an, fl, side, th, time_ns, window, &out.reason):
+        out.classes = out.dup_ack_num = 0
+        return 0
+    return tcp_analyze(
+        an,
+        fl,
+        rest_at(ct, index),
+        &ct.rares,
+        &ct.spare_rare,
+        side,
+        th,
+        time_ns,
+        window,
+        reused,
+        out,
+    )
 
 
 cdef inline uint8_t conntrack_bad(conntrack *ct, const segment *th) noexcept nogil:
@@ -525,8 +585,4 @@ cdef inline void conntrack_fate(
     out.dir = side
     out.verdict = verdict
     out.drop = drop
-    out.window = th.window
-    if not th.flags & TCPHDR_SYN and (
-        fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
-    ) == (OPT_ISN | OPT_WSCALE):
-        out.window <<= fl.ends[side].shift
+    out.window = conntrack_window(fl, side, th)

@@ -15,6 +15,7 @@ from .tcp import (
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
+    Analysis,
     Drop,
     Flow,
     Segment,
@@ -59,12 +60,14 @@ class Tracker:
         max_connections: int,
         expire_idle_ns: int,
         expire_closed_ns: int,
+        analysis: bool,
     ) -> None:
         self.net = Net()
         self.table = FlowTable()
         self.strict = strict
         self.rows = rows
         self.max_connections = max_connections
+        self.analysis = analysis
         self.expire_idle_ns = expire_idle_ns
         self.expire_closed_ns = expire_closed_ns
         self.bounded = bool(max_connections or expire_idle_ns or expire_closed_ns)
@@ -165,6 +168,8 @@ def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
     flow.first_ns = flow.last_ns = time_ns
     flow.first_packet = packet
     flow.conn = ct.connections
+    if ct.analysis:
+        flow.analysis = Analysis()
     ct.connections += 1
     ct.live += 1
     ct.table.inet_hash(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip), flow)

@@ -67,6 +67,8 @@ class Conntrack:
     ----------
     packets : bool
         Keep a row for every frame.
+    analysis : bool
+        Classify segments and sum up what happened on the wire (docs/analysis.md).
     strict : bool
         State does not take segments whose checksum, or whose IP header's, is bad.
     rows : str
@@ -89,6 +91,7 @@ class Conntrack:
         self,
         *,
         packets: bool = False,
+        analysis: bool = True,
         strict: bool = False,
         rows: str = "keep",
         max_connections: int = 0,
@@ -103,7 +106,9 @@ class Conntrack:
             raise ValueError(f"rows must be one of {(*ROWS,)}, not {rows!r}")
         if len(key) != 16:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
-        self._ct = Tracker(strict, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns)
+        self._ct = Tracker(
+            strict, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns, analysis
+        )
         self._rows = PacketRows() if packets else None
         self._from_ns = from_ns
         self._to_ns = to_ns
@@ -182,8 +187,9 @@ class Conntrack:
             conn = side = -1
             verdict = 0
             fields = (0, 0, 0, 0, 0)
+            told = (0, 0, 0)
         else:
-            conn, side, verdict, window, drop = tcp_conntrack(
+            conn, side, verdict, window, drop, told = tcp_conntrack(
                 self._ct, th, time_ns, clamped, wirelen, self._number
             )
             fields = (th.seq, th.ack, th.flags, window, th.payload_len)
@@ -192,7 +198,7 @@ class Conntrack:
             self._time_clamped += 1
         if self._rows is not None:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
-            packet_rows_write(self._rows, (*name, *fields, verdict, drop))
+            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *told))
 
     def end(self, left: int) -> None:
         """Take note that the input is at its end, `left` bytes not consumed."""

@@ -329,6 +329,7 @@ class Flow:
         "first_packet",
         "conn",
         "stamp_ns",
+        "analysis",
     )
 
     def __init__(self) -> None:
@@ -347,6 +348,83 @@ class Flow:
         self.first_packet = 0
         self.conn = 0
         self.stamp_ns = 0  # the tracker's clock when its last segment came
+        self.analysis: Analysis | None = None  # where it is wanted
+
+
+class AnalysisEnd:
+    """What the analysis knows of one end: numbers that are 0 are not known, as in Wireshark."""
+
+    __slots__ = (
+        "nextseq",
+        "maxack",
+        "lastack",
+        "window",
+        "last",
+        "syn_last",
+        "nextseq_ns",
+        "last_ns",
+        "dupacks",
+        "base",
+        "timing",
+        "resent",
+        "rtt_seq",
+        "rtt_tsval",
+        "rtt_sent_ns",
+        "rtt_samples",
+        "rtt_sum_ns",
+        "rtt_min_ns",
+        "rtt_max_ns",
+        "window_min",
+        "window_max",
+        "in_flight_max",
+        "counts",
+        "retrans_bytes",
+        "duplicate_bytes",
+        "gaps",
+        "gap_bytes",
+        "holes",
+    )
+
+    def __init__(self) -> None:
+        self.nextseq = 0  # number after the highest one sent
+        self.maxack = 0  # up to where all was seen: the most that can be acknowledged
+        self.lastack = 0  # of its last segment
+        self.window = 0  # of its last segment, as sent
+        self.last = 0  # whether that was a keep-alive or a probe
+        self.syn_last = False  # or a SYN, whose window is not scaled
+        self.nextseq_ns = 0  # when nextseq moved
+        self.last_ns: int | None = None  # when its last segment came
+        self.dupacks = 0
+        self.base = 0  # number of its SYN, the last one that differs
+        self.timing = False  # rtt_sent_ns is when what ends at rtt_seq was sent
+        self.resent = False  # and it was sent again since
+        self.rtt_seq = 0
+        self.rtt_tsval = 0
+        self.rtt_sent_ns = 0
+        self.rtt_samples = 0
+        self.rtt_sum_ns = 0
+        self.rtt_min_ns = 0
+        self.rtt_max_ns = 0
+        self.window_min = MASK32
+        self.window_max = 0
+        self.in_flight_max = 0
+        self.counts = [0] * 15  # of each class
+        self.retrans_bytes = 0
+        self.duplicate_bytes = 0
+        self.gaps = 0  # holes that were given up
+        self.gap_bytes = 0
+        self.holes: list[tuple[int, int]] = []  # ascending
+
+
+class Analysis:
+    """What the analysis knows of a connection."""
+
+    __slots__ = ("ends", "history", "noted")
+
+    def __init__(self) -> None:
+        self.ends = (AnalysisEnd(), AnalysisEnd())
+        self.history = bytearray()
+        self.noted = [0, 0]  # which letters of the history each side has
 
 
 class FlowBit(IntFlag):

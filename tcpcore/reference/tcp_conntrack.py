@@ -46,6 +46,7 @@ from .tcp import (
     TcbFlag,
     Verdict,
 )
+from .tcp_analysis import tcp_analyze
 
 # Plain ints: an enum member's `|` costs more than the step itself.
 OPT_MSS, OPT_WSCALE = int(Opt.OPT_MSS), int(Opt.OPT_WSCALE)
@@ -261,8 +262,9 @@ def _window(th: Segment, end: End, peer: End) -> int:
 
 def tcp_conntrack(
     ct: Tracker, th: Segment, time_ns: int, clamped: bool, wirelen: int, packet: int
-) -> tuple[int, int, int, int, int]:
-    """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason)."""
+) -> tuple[int, int, int, int, int, tuple[int, int, int]]:
+    """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason, what
+    the analysis says of it)."""
     net = ct.net
     if time_ns > net.now_ns and not clamped:
         net.now_ns = time_ns
@@ -293,4 +295,7 @@ def tcp_conntrack(
     if ct.bounded:
         conntrack_requeue(ct, flow)
     window = _window(th, flow.ends[side], flow.ends[1 - side])
-    return flow.conn, side, verdict, window, int(drop)
+    told = 0, 0, 0
+    if flow.analysis is not None:
+        told = tcp_analyze(flow, side, th, time_ns, window, bool(verdict & CT_REUSED))
+    return flow.conn, side, verdict, window, int(drop), told

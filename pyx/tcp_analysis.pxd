@@ -1,0 +1,629 @@
+# What happened on the wire: the classes of Wireshark's TCP analysis, RTT, holes, Zeek's history.
+# Wireshark User's Guide, "TCP Analysis"; RFC 9293 3.4, 3.8.1; RFC 7323 4; Zeek's conn.log.
+# docs/analysis.md has the rules.
+
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memmove, memset
+from slab cimport slab, slab_alloc, slab_at
+from tcp cimport *
+from unaligned cimport held
+
+cdef enum:
+    TCPHDR_CONTROL = TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST
+    HOLES_MAX = 4
+    HISTORY_MAX = 48
+    OOO_NS = 3000000  # a segment that is so little late was reordered, unless the RTT is known
+    FAST_RETRANS_NS = 20000000  # a fast retransmission follows its last duplicate ACK within
+    NR_CLASSES = 15
+
+cdef enum:  # Class
+    TCP_A_RETRANSMISSION = 1 << 0
+    TCP_A_FAST_RETRANSMISSION = 1 << 1
+    TCP_A_SPURIOUS_RETRANSMISSION = 1 << 2
+    TCP_A_OUT_OF_ORDER = 1 << 3
+    TCP_A_LOST_PACKET = 1 << 4
+    TCP_A_ACK_LOST_PACKET = 1 << 5
+    TCP_A_DUPLICATE_ACK = 1 << 6
+    TCP_A_KEEP_ALIVE = 1 << 7
+    TCP_A_KEEP_ALIVE_ACK = 1 << 8
+    TCP_A_ZERO_WINDOW = 1 << 9
+    TCP_A_ZERO_WINDOW_PROBE = 1 << 10
+    TCP_A_ZERO_WINDOW_PROBE_ACK = 1 << 11
+    TCP_A_WINDOW_FULL = 1 << 12
+    TCP_A_WINDOW_UPDATE = 1 << 13
+    TCP_A_REUSED_PORTS = 1 << 14
+
+cdef enum:  # Reason
+    REASON_NONE = 0
+    REASON_CONTROL = 1
+    REASON_ACK = 2
+    REASON_NEW_DATA = 3
+    REASON_AFTER_HOLE = 4
+    REASON_REORDERED = 5
+    REASON_HOLE_FILLED = 6
+    REASON_FULL_RETRANS = 7
+    REASON_PARTIAL_RETRANS = 8
+    REASON_DUPLICATED = 9
+    REASON_PROBE = 10
+
+cdef enum:  # ConnState
+    CONN_OTH = 0
+    CONN_S0 = 1
+    CONN_S1 = 2
+    CONN_SF = 3
+    CONN_REJ = 4
+    CONN_S2 = 5
+    CONN_S3 = 6
+    CONN_RSTO = 7
+    CONN_RSTR = 8
+    CONN_RSTOS0 = 9
+    CONN_RSTRH = 10
+    CONN_SH = 11
+    CONN_SHR = 12
+
+cdef enum:  # AnalysisBit
+    AN_KEEP_ALIVE = 1  # its last segment was one
+    AN_PROBE = 2  # or a zero window probe
+    AN_SYN = 4  # or a SYN, whose window is not scaled
+    AN_SEEN = 8  # there was a segment of this end
+    AN_TIMING = 16  # rtt_sent_ns is when what ends at rtt_seq was sent
+    AN_RESENT = 32  # and it was sent again since
+    AN_DUPACKS = 64  # dupacks is not 0
+    AN_LAST = AN_KEEP_ALIVE | AN_PROBE | AN_SYN
+
+cdef enum:  # places of the letters SHADFRIQ
+    HISTORY_S = 0
+    HISTORY_H = 1
+    HISTORY_A = 2
+    HISTORY_D = 3
+    HISTORY_F = 4
+    HISTORY_R = 5
+    HISTORY_I = 6
+    HISTORY_Q = 7
+
+cdef extern from *:
+    """
+    static const unsigned char HISTORY_LETTERS[] = "SHADFRIQ";
+    """
+    const uint8_t HISTORY_LETTERS[8]
+
+
+cdef inline void analysis_init(analysis *an) noexcept nogil:
+    memset(an, 0, sizeof(analysis))
+    an.gauges[0].window_min = an.gauges[1].window_min = 0xFFFFFFFF
+
+
+cdef inline void analysis_note(analysis *an, uint8_t letter, int side) noexcept nogil:
+    """Write a letter of the history, small for b."""
+    if an.history_len < HISTORY_MAX:
+        an.history[an.history_len] = letter + 32 if side and letter != 94 else letter
+        an.history_len += 1
+
+
+cdef inline void analysis_note_once(analysis *an, int which, int side) noexcept nogil:
+    """Write the letter of an event that is told once of each side."""
+    if not an.ends[side].noted >> which & 1:
+        an.ends[side].noted |= 1 << which
+        analysis_note(an, HISTORY_LETTERS[which], side)
+
+
+cdef inline void analysis_note_count(
+    analysis *an, uint8_t letter, int side, uint32_t count
+) noexcept nogil:
+    """Write the letter of an event that is told at the first, tenth, hundredth time."""
+    while count and count % 10 == 0:
+        count //= 10
+    if count == 1:
+        analysis_note(an, letter, side)
+
+
+cdef inline void analysis_history(
+    analysis *an,
+    const analysis_counts *counts,
+    int side,
+    const segment *th,
+    uint32_t bad_checksum,
+    uint32_t classes,
+) noexcept nogil:
+    """Keep Zeek's history: what was seen of either side, in order of its first time."""
+    cdef uint16_t control = th.flags & TCPHDR_CONTROL
+    if th.bad & BAD_TCP_CSUM:
+        analysis_note_count(an, 67, side, bad_checksum)  # C
+    if classes & TCP_A_LOST_PACKET:
+        analysis_note_count(an, 71, side, counts.counts[4])  # G
+    if control & TCPHDR_SYN and control != TCPHDR_SYN:
+        analysis_note_once(an, HISTORY_Q, side)
+    elif control == (TCPHDR_FIN | TCPHDR_RST):
+        analysis_note_once(an, HISTORY_I, side)
+    elif control == TCPHDR_SYN:
+        if th.flags & TCPHDR_ACK and not an.history_len:
+            analysis_note(an, 94, side)  # ^
+        analysis_note_once(an, HISTORY_H if th.flags & TCPHDR_ACK else HISTORY_S, side)
+    if classes & TCP_A_RETRANSMISSION and th.payload_len:
+        analysis_note_count(an, 84, side, counts.counts[0])  # T
+    if classes & TCP_A_ZERO_WINDOW:
+        analysis_note_count(an, 87, side, counts.counts[9])  # W
+    if th.payload_len:
+        analysis_note_once(an, HISTORY_D, side)
+    elif not control and th.flags & TCPHDR_ACK:
+        analysis_note_once(an, HISTORY_A, side)
+    if control == TCPHDR_FIN:
+        analysis_note_once(an, HISTORY_F, side)
+    elif control == TCPHDR_RST:
+        analysis_note_once(an, HISTORY_R, side)
+
+
+cdef inline void analysis_rtt_sent(
+    analysis_end *e, analysis_gauge *g, const segment *th, uint32_t end_seq, int64_t time_ns
+) noexcept nogil:
+    """Time a segment that carries something new, one at a time."""
+    if not e.bits & AN_TIMING:
+        e.bits = (e.bits & ~AN_RESENT) | AN_TIMING
+        g.rtt_seq = end_seq
+        g.rtt_tsval = th.tsval if th.opts & OPT_TIMESTAMP else 0
+        g.rtt_sent_ns = time_ns
+
+
+cdef inline void analysis_rtt_acked(
+    analysis *an, int side, const segment *th, int64_t time_ns
+) noexcept nogil:
+    """`th` acknowledges what is timed: a sample, unless it may be of another copy (Karn's rule).
+
+    Of a segment that was sent again the time stamp tells which copy is acknowledged.
+    """
+    cdef analysis_end *e = &an.ends[side]
+    cdef analysis_gauge *g = &an.gauges[side]
+    cdef analysis_rtt *rtt = &an.rtts[side]
+    cdef uint64_t rtt_ns = <uint64_t>time_ns - <uint64_t>g.rtt_sent_ns
+    e.bits &= ~AN_TIMING
+    if e.bits & AN_RESENT and not (
+        th.opts & OPT_TIMESTAMP and g.rtt_tsval and not after(th.tsecr, g.rtt_tsval)
+    ):
+        return
+    if time_ns < g.rtt_sent_ns or rtt_ns >> 47:
+        return
+    if not rtt.samples or rtt_ns < (<uint64_t>rtt.min_ns_hi << 32 | rtt.min_ns):
+        rtt.min_ns = <uint32_t>rtt_ns
+        rtt.min_ns_hi = <uint16_t>(rtt_ns >> 32)
+    if rtt_ns > (<uint64_t>rtt.max_ns_hi << 32 | rtt.max_ns):
+        rtt.max_ns = <uint32_t>rtt_ns
+        rtt.max_ns_hi = <uint16_t>(rtt_ns >> 32)
+    rtt.sum_ns = min(rtt.sum_ns + rtt_ns, <uint64_t>INT64_MAX)
+    rtt.samples += 1
+
+
+cdef inline void analysis_retire(analysis_counts *c) noexcept nogil:
+    """Count the lowest hole for good, to make room for another."""
+    c.gaps += 1
+    c.gap_bytes += c.holes[0].end - c.holes[0].begin
+    c.n_holes -= 1
+    memmove(&c.holes[0], &c.holes[1], c.n_holes * sizeof(hole))
+
+
+cdef inline void analysis_hole(analysis_counts *c, uint32_t begin, uint32_t end) noexcept nogil:
+    """A hole opens above all others; those half the circle below can no longer be filled."""
+    while c.n_holes and (begin - c.holes[0].begin) >> 31:
+        analysis_retire(c)
+    if c.n_holes == HOLES_MAX:
+        analysis_retire(c)
+    c.holes[c.n_holes].begin = begin
+    c.holes[c.n_holes].end = end
+    c.n_holes += 1
+
+
+cdef inline uint32_t analysis_fill(
+    analysis_counts *c, uint32_t edge, uint32_t begin, uint32_t end
+) noexcept nogil:
+    """Take a range of numbers below `edge` out of the holes; how many lay in them.
+
+    All are compared by how far they lie below it.
+    """
+    cdef uint32_t above = edge - begin, below = edge - end, filled = 0
+    cdef uint32_t first, last, left, right, i = 0
+    while i < c.n_holes:
+        left = c.holes[i].begin
+        right = c.holes[i].end
+        first = min(above, edge - left)
+        last = max(below, edge - right)
+        if first <= last:
+            i += 1
+            continue
+        filled += first - last
+        first = edge - first
+        last = edge - last
+        if first == left and last == right:
+            c.n_holes -= 1
+            memmove(&c.holes[i], &c.holes[i + 1], (c.n_holes - i) * sizeof(hole))
+        elif first == left:
+            c.holes[i].begin = last
+            i += 1
+        elif last == right:
+            c.holes[i].end = first
+            i += 1
+        else:  # in the middle of it, and so of none other
+            memmove(&c.holes[i + 2], &c.holes[i + 1], (c.n_holes - i - 1) * sizeof(hole))
+            c.holes[i].end = first
+            c.holes[i + 1].begin = last
+            c.holes[i + 1].end = right
+            c.n_holes += 1
+            if c.n_holes > HOLES_MAX:
+                analysis_retire(c)
+            break
+    return min(filled, above - below)
+
+
+cdef inline bint analysis_soon(int64_t time_ns, int64_t since_ns, uint64_t limit_ns) noexcept nogil:
+    return time_ns >= since_ns and <uint64_t>time_ns - <uint64_t>since_ns < limit_ns
+
+
+cdef inline uint32_t analysis_late(
+    const analysis *an, int side, const segment *th, int64_t time_ns, uint64_t late_ns
+) noexcept nogil:
+    """Which class repeated or late data are: retransmissions, or out of order."""
+    cdef const analysis_end *e = &an.ends[side]
+    cdef const analysis_end *peer = &an.ends[1 - side]
+    cdef uint32_t seq = th.seq, length = th.payload_len
+    if length and peer.lastack and not after(seq + length, peer.lastack):
+        return TCP_A_RETRANSMISSION | TCP_A_SPURIOUS_RETRANSMISSION
+    if not e.nextseq or not before(seq, e.nextseq):
+        return 0
+    if length > 1 and e.nextseq - 1 == seq:
+        return 0  # a keep-alive's number, and more than one: new data
+    if (
+        an.gauges[1 - side].dupacks >= 2
+        and peer.lastack == seq
+        and analysis_soon(time_ns, peer.last_ns, FAST_RETRANS_NS)
+    ):
+        return TCP_A_RETRANSMISSION | TCP_A_FAST_RETRANSMISSION
+    if (
+        analysis_soon(time_ns, e.nextseq_ns, late_ns)
+        and e.nextseq != seq + length + ((th.flags & (TCPHDR_SYN | TCPHDR_FIN)) != 0)
+    ):
+        return TCP_A_OUT_OF_ORDER
+    return TCP_A_RETRANSMISSION
+
+
+cdef inline uint32_t analysis_acks(analysis *an, int side, const segment *th) noexcept nogil:
+    """Which classes an empty segment has by its window and acknowledgment alone."""
+    cdef analysis_end *e = &an.ends[side]
+    cdef analysis_end *peer = &an.ends[1 - side]
+    if th.payload_len or th.flags & TCPHDR_CONTROL or th.seq != e.nextseq:
+        return 0
+    if th.window == 0:
+        if e.window == 0 and peer.bits & AN_PROBE:
+            if th.ack == e.lastack:
+                return TCP_A_ZERO_WINDOW_PROBE_ACK
+            if th.ack == e.lastack + 1:  # it took the byte of the probe
+                peer.nextseq = peer.maxack = th.ack
+                return TCP_A_ZERO_WINDOW_PROBE_ACK
+        return 0
+    if th.ack != e.lastack:
+        return 0
+    if th.window != e.window:
+        return TCP_A_WINDOW_UPDATE
+    if peer.bits & AN_KEEP_ALIVE:
+        return TCP_A_KEEP_ALIVE_ACK
+    an.gauges[side].dupacks += 1
+    e.bits |= AN_DUPACKS
+    return TCP_A_DUPLICATE_ACK
+
+
+cdef inline int analysis_shift(const flow *fl, int side) noexcept nogil:
+    """By how much windows of `side` are shifted; -1 where a SYN was not seen."""
+    cdef uint8_t both = fl.ends[0].opts & fl.ends[1].opts
+    if not both & OPT_ISN:
+        return -1
+    return fl.ends[side].shift if both & OPT_WSCALE else 0
+
+
+cdef inline bint analysis_window_full(
+    const analysis_end *peer, const flow *fl, int side, const segment *th
+) noexcept nogil:
+    """True if the data end where the window that the other side offered does."""
+    cdef int shift = analysis_shift(fl, 1 - side)
+    cdef uint32_t window = peer.window
+    if shift > 0 and not peer.bits & AN_SYN:
+        window <<= shift
+    return shift >= 0 and th.seq + th.payload_len == peer.lastack + window
+
+
+cdef inline uint32_t analysis_classes(
+    analysis *an,
+    const flow *fl,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+    uint64_t late_ns,
+    bint reused,
+) noexcept nogil:
+    """Wireshark's classes of a segment; a number that is 0 is not known, as there."""
+    cdef analysis_end *e = &an.ends[side]
+    cdef analysis_end *peer = &an.ends[1 - side]
+    cdef uint32_t seq = th.seq, length = th.payload_len
+    cdef uint16_t control = th.flags & TCPHDR_CONTROL
+    cdef uint32_t classes = TCP_A_REUSED_PORTS if reused else 0
+    if not e.bits & AN_SEEN:
+        an.base[side] = seq if control & TCPHDR_SYN else seq - 1
+    elif tcp_is_synack(th) and an.base[side] != seq:
+        an.base[side] = seq
+        classes |= TCP_A_REUSED_PORTS
+    if length == 1 and seq == e.nextseq and peer.bits & AN_SEEN and peer.window == 0:
+        classes |= TCP_A_ZERO_WINDOW_PROBE
+    else:
+        if th.window == 0 and not control:
+            classes |= TCP_A_ZERO_WINDOW
+        if e.nextseq:
+            if after(seq, e.nextseq) and not control & TCPHDR_RST:
+                classes |= TCP_A_LOST_PACKET
+            elif length <= 1 and seq == e.nextseq - 1 and not control:
+                classes |= TCP_A_KEEP_ALIVE
+        if length and not control and peer.bits & AN_SEEN:
+            if analysis_window_full(peer, fl, side, th):
+                classes |= TCP_A_WINDOW_FULL
+        classes |= analysis_acks(an, side, th)
+    if th.ack != e.lastack:
+        an.gauges[side].dupacks = 0
+        e.bits &= ~AN_DUPACKS
+    if peer.maxack and th.flags & TCPHDR_ACK and after(th.ack, peer.maxack):
+        if peer.bits & AN_PROBE and th.ack == peer.maxack + 1:
+            classes |= TCP_A_WINDOW_UPDATE  # the probe's byte was taken, and there is room again
+            peer.nextseq = th.ack
+        else:
+            classes |= TCP_A_ACK_LOST_PACKET
+        peer.maxack = peer.nextseq
+    if (length or control & (TCPHDR_SYN | TCPHDR_FIN)) and not classes & TCP_A_KEEP_ALIVE:
+        classes |= analysis_late(an, side, th, time_ns, late_ns)
+    return classes
+
+
+cdef inline uint8_t analysis_reason(
+    const analysis *an, int side, const segment *th, uint32_t classes, uint32_t filled, bint quick
+) noexcept nogil:
+    """Our own verdict: what of a segment is new, told by what was seen, not by time alone."""
+    cdef const analysis_end *e = &an.ends[side]
+    cdef uint32_t length = th.payload_len
+    cdef bint old = e.nextseq and before(th.seq, e.nextseq)
+    if classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE):
+        return REASON_PROBE
+    if classes & TCP_A_LOST_PACKET:
+        return REASON_AFTER_HOLE
+    if not length:
+        if not th.flags & TCPHDR_CONTROL:
+            return REASON_ACK
+        if not old or th.flags & TCPHDR_RST:
+            return REASON_CONTROL
+    elif not old:
+        return REASON_NEW_DATA
+    elif filled == length:
+        return REASON_REORDERED if quick else REASON_HOLE_FILLED
+    elif filled or after(th.seq + length, e.nextseq):
+        return REASON_PARTIAL_RETRANS
+    if (
+        quick
+        and th.ack == e.lastack
+        and th.window == e.window
+        and an.gauges[1 - side].dupacks == 0
+    ):
+        return REASON_DUPLICATED
+    return REASON_FULL_RETRANS
+
+
+cdef inline analysis_rare *analysis_rare_of(
+    analysis *an, slab *rares, uint32_t *spare
+) noexcept nogil:
+    """The counts of a connection where something happened, made now if need be; NULL without
+    memory."""
+    cdef analysis_rare *rare
+    if an.rare:
+        return <analysis_rare *>slab_at(rares, an.rare - 1)
+    if spare[0]:
+        an.rare = spare[0]
+        rare = <analysis_rare *>slab_at(rares, an.rare - 1)
+        spare[0] = rare.ends[0].next
+    else:
+        if slab_alloc(rares):
+            return NULL
+        an.rare = rares.used
+        rare = <analysis_rare *>slab_at(rares, an.rare - 1)
+    memset(rare, 0, sizeof(analysis_rare))
+    return rare
+
+
+cdef inline bint analysis_predict(
+    analysis *an,
+    const flow *fl,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+    uint32_t window,
+    uint8_t *reason,
+) noexcept nogil:
+    """The next segment in order, or an ACK that moves on, with nothing to say of it: what
+    `tcp_analyze` would do, in few steps. False, and nothing done, for anything else."""
+    cdef analysis_end *e = <analysis_end *>held(&an.ends[side])
+    cdef analysis_end *peer = <analysis_end *>held(&an.ends[1 - side])
+    cdef analysis_gauge *g = <analysis_gauge *>held(&an.gauges[side])
+    cdef uint32_t length = th.payload_len, seq = th.seq, ack = th.ack, end_seq = seq + length
+    cdef uint32_t in_flight
+    cdef uint8_t bits = e.bits, told = 1 << HISTORY_A
+    if (
+        (th.flags & (TCPHDR_CONTROL | TCPHDR_ACK)) != TCPHDR_ACK
+        or not e.nextseq
+        or seq != e.nextseq
+        or th.window == 0
+        or th.bad
+        or not peer.maxack
+        or after(ack, peer.maxack)
+    ):
+        return False
+    if length:
+        told = 1 << HISTORY_D
+        if (
+            peer.window == 0
+            or (peer.lastack and not after(end_seq, peer.lastack))
+            or analysis_window_full(peer, fl, side, th)
+        ):
+            return False
+    elif ack == e.lastack:
+        return False
+    if not e.noted & told:
+        return False
+    if bits & AN_DUPACKS and ack != e.lastack:
+        bits &= ~AN_DUPACKS
+        g.dupacks = 0
+    bits &= ~AN_LAST
+    if peer.bits & AN_TIMING and not before(ack, an.gauges[1 - side].rtt_seq):
+        analysis_rtt_acked(an, 1 - side, th, time_ns)
+    reason[0] = REASON_ACK
+    if length:
+        reason[0] = REASON_NEW_DATA
+        if not bits & AN_TIMING:
+            bits = (bits & ~AN_RESENT) | AN_TIMING
+            g.rtt_seq = end_seq
+            g.rtt_tsval = th.tsval if th.opts & OPT_TIMESTAMP else 0
+            g.rtt_sent_ns = time_ns
+        if e.maxack == seq or not e.maxack:
+            e.maxack = end_seq
+        e.nextseq = end_seq
+        e.nextseq_ns = time_ns
+        in_flight = end_seq - peer.lastack
+        if peer.lastack and in_flight > g.in_flight_max and not in_flight >> 31:
+            g.in_flight_max = in_flight
+    e.bits = bits
+    e.window = th.window
+    e.lastack = ack
+    e.last_ns = time_ns
+    if window < g.window_min:
+        g.window_min = window
+    if window > g.window_max:
+        g.window_max = window
+    return True
+
+
+cdef inline int tcp_analyze(
+    analysis *an,
+    const flow *fl,
+    const flow_rest *rest,
+    slab *rares,
+    uint32_t *spare,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+    uint32_t window,
+    bint reused,
+    analysed *out,
+) noexcept nogil:
+    """Analyse one segment; -1 without memory.
+
+    `window` is the one it offers, scaled; `reused` if it begins a connection on a known 4-tuple.
+    """
+    cdef analysis_end *e = &an.ends[side]
+    cdef analysis_end *peer = &an.ends[1 - side]
+    cdef analysis_gauge *g = &an.gauges[side]
+    cdef analysis_counts *c = NULL
+    cdef analysis_rare *rare
+    cdef uint32_t seq = th.seq, length = th.payload_len, filled = 0, classes, last, end_seq
+    cdef uint64_t late_ns = OOO_NS
+    cdef bint quick
+    cdef int i
+    out.classes = out.dup_ack_num = 0
+    out.reason = REASON_NONE
+    if th.bad & BAD_DOFF:
+        return 0
+    if fl.bits & FLOW_RTT and rest.rtt_ns > 0:
+        late_ns = rest.rtt_ns
+    quick = analysis_soon(time_ns, e.nextseq_ns, late_ns)
+    classes = analysis_classes(an, fl, side, th, time_ns, late_ns, reused)
+    out.classes = classes
+    if classes & TCP_A_DUPLICATE_ACK:
+        out.dup_ack_num = g.dupacks
+    end_seq = seq + length + ((th.flags & (TCPHDR_SYN | TCPHDR_FIN)) != 0)
+
+    # What is missing, what came twice.
+    if classes or (length and e.nextseq and before(seq, e.nextseq)):
+        rare = analysis_rare_of(an, rares, spare)
+        if rare == NULL:
+            return -1
+        c = &rare.ends[side]
+        for i in range(NR_CLASSES):
+            c.counts[i] += classes >> i & 1
+        if classes & TCP_A_RETRANSMISSION:
+            c.retrans_bytes += length
+        if classes & TCP_A_LOST_PACKET:
+            analysis_hole(c, e.nextseq, seq)
+        elif (
+            length
+            and e.nextseq
+            and before(seq, e.nextseq)
+            and not classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE)
+        ):
+            last = e.nextseq if after(seq + length, e.nextseq) else seq + length
+            filled = analysis_fill(c, e.nextseq, seq, last)
+            c.duplicate_bytes += last - seq - filled
+    out.reason = analysis_reason(an, side, th, classes, filled, quick)
+
+    # Round trips.
+    if (
+        th.flags & TCPHDR_ACK
+        and peer.bits & AN_TIMING
+        and not before(th.ack, an.gauges[1 - side].rtt_seq)
+    ):
+        analysis_rtt_acked(an, 1 - side, th, time_ns)
+    if end_seq != seq and not classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE):
+        if not e.nextseq or after(end_seq, e.nextseq):
+            analysis_rtt_sent(e, g, th, end_seq, time_ns)
+        if (
+            e.bits & AN_TIMING
+            and e.nextseq
+            and before(seq, e.nextseq)
+            and before(seq, g.rtt_seq)
+        ):
+            e.bits |= AN_RESENT
+
+    # What is known after it.
+    if not classes & TCP_A_ZERO_WINDOW_PROBE:
+        if not e.nextseq or after(end_seq, e.nextseq):
+            e.nextseq = end_seq
+            e.nextseq_ns = time_ns
+        if not e.maxack or seq == e.maxack:
+            e.maxack = e.nextseq
+    e.window = th.window
+    e.lastack = th.ack
+    e.last_ns = time_ns
+    e.bits = (e.bits & ~AN_LAST) | AN_SEEN
+    if classes & TCP_A_KEEP_ALIVE:
+        e.bits |= AN_KEEP_ALIVE
+    if classes & TCP_A_ZERO_WINDOW_PROBE:
+        e.bits |= AN_PROBE
+    if th.flags & TCPHDR_SYN:
+        e.bits |= AN_SYN
+    if length and peer.lastack and not (e.nextseq - peer.lastack) >> 31:
+        g.in_flight_max = max(g.in_flight_max, e.nextseq - peer.lastack)
+    if (th.flags & (TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK)) == TCPHDR_ACK:
+        g.window_min = min(g.window_min, window)
+        g.window_max = max(g.window_max, window)
+    analysis_history(an, c, side, th, rest.bad_checksum[side], classes)
+    return 0
+
+
+cdef inline uint8_t conn_state(const flow *fl, uint8_t completeness) noexcept nogil:
+    """Zeek's state: who opened, who closed, who reset."""
+    cdef uint16_t a = fl.ends[0].flags, b = fl.ends[1].flags
+    cdef bint syn = completeness & COMPLETE_SYN, synack = completeness & COMPLETE_SYNACK
+    if b & TCPHDR_RST:
+        if not syn:
+            return CONN_RSTRH
+        return CONN_RSTR if synack else CONN_REJ
+    if a & TCPHDR_RST:
+        return CONN_RSTO if synack else CONN_RSTOS0
+    if a & b & TCPHDR_FIN:
+        return CONN_SF
+    if a & TCPHDR_FIN:
+        return CONN_S2 if synack else CONN_SH
+    if b & TCPHDR_FIN:
+        return CONN_S3 if syn else CONN_SHR
+    if not syn:
+        return CONN_OTH
+    if synack:
+        return CONN_S1
+    return CONN_OTH if fl.ends[1].packets else CONN_S0
