@@ -23,6 +23,7 @@ from slab cimport slab_at, vfree, vgrow, vkeep, vmalloc
 from tcp cimport (
     CT_TIME_CLAMPED,
     FLOW_RTT,
+    NR_CLASSES,
     OPT_ISN,
     OPT_MSS,
     OPT_SACK_PERM,
@@ -40,8 +41,8 @@ from tcp cimport (
     flow_row,
     segment,
 )
-from tcp_analysis cimport NR_CLASSES, conn_state
 from tcp_conntrack cimport batch, fate, flow_completeness
+from tcp_history cimport conn_state
 from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped
 
 # In the order of tcpcore/columns.py; core has the names.

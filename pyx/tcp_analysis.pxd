@@ -6,32 +6,13 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64
 from libc.string cimport memmove, memset
 from slab cimport slab, slab_alloc, slab_at
 from tcp cimport *
+from tcp_history cimport HISTORY_A, HISTORY_D, analysis_history
 from unaligned cimport held
 
 cdef enum:
-    TCPHDR_CONTROL = TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST
     HOLES_MAX = 4
-    HISTORY_MAX = 48
     OOO_NS = 3000000  # a segment that is so little late was reordered, unless the RTT is known
     FAST_RETRANS_NS = 20000000  # a fast retransmission follows its last duplicate ACK within
-    NR_CLASSES = 15
-
-cdef enum:  # Class
-    TCP_A_RETRANSMISSION = 1 << 0
-    TCP_A_FAST_RETRANSMISSION = 1 << 1
-    TCP_A_SPURIOUS_RETRANSMISSION = 1 << 2
-    TCP_A_OUT_OF_ORDER = 1 << 3
-    TCP_A_LOST_PACKET = 1 << 4
-    TCP_A_ACK_LOST_PACKET = 1 << 5
-    TCP_A_DUPLICATE_ACK = 1 << 6
-    TCP_A_KEEP_ALIVE = 1 << 7
-    TCP_A_KEEP_ALIVE_ACK = 1 << 8
-    TCP_A_ZERO_WINDOW = 1 << 9
-    TCP_A_ZERO_WINDOW_PROBE = 1 << 10
-    TCP_A_ZERO_WINDOW_PROBE_ACK = 1 << 11
-    TCP_A_WINDOW_FULL = 1 << 12
-    TCP_A_WINDOW_UPDATE = 1 << 13
-    TCP_A_REUSED_PORTS = 1 << 14
 
 cdef enum:  # Reason
     REASON_NONE = 0
@@ -46,21 +27,6 @@ cdef enum:  # Reason
     REASON_DUPLICATED = 9
     REASON_PROBE = 10
 
-cdef enum:  # ConnState
-    CONN_OTH = 0
-    CONN_S0 = 1
-    CONN_S1 = 2
-    CONN_SF = 3
-    CONN_REJ = 4
-    CONN_S2 = 5
-    CONN_S3 = 6
-    CONN_RSTO = 7
-    CONN_RSTR = 8
-    CONN_RSTOS0 = 9
-    CONN_RSTRH = 10
-    CONN_SH = 11
-    CONN_SHR = 12
-
 cdef enum:  # AnalysisBit
     AN_KEEP_ALIVE = 1  # its last segment was one
     AN_PROBE = 2  # or a zero window probe
@@ -71,86 +37,9 @@ cdef enum:  # AnalysisBit
     AN_DUPACKS = 64  # dupacks is not 0
     AN_LAST = AN_KEEP_ALIVE | AN_PROBE | AN_SYN
 
-cdef enum:  # places of the letters SHADFRIQ
-    HISTORY_S = 0
-    HISTORY_H = 1
-    HISTORY_A = 2
-    HISTORY_D = 3
-    HISTORY_F = 4
-    HISTORY_R = 5
-    HISTORY_I = 6
-    HISTORY_Q = 7
-
-cdef extern from *:
-    """
-    static const unsigned char HISTORY_LETTERS[] = "SHADFRIQ";
-    """
-    const uint8_t HISTORY_LETTERS[8]
-
-
 cdef inline void analysis_init(analysis *an) noexcept nogil:
     memset(an, 0, sizeof(analysis))
     an.gauges[0].window_min = an.gauges[1].window_min = 0xFFFFFFFF
-
-
-cdef inline void analysis_note(analysis *an, uint8_t letter, int side) noexcept nogil:
-    """Write a letter of the history, small for b."""
-    if an.history_len < HISTORY_MAX:
-        an.history[an.history_len] = letter + 32 if side and letter != 94 else letter
-        an.history_len += 1
-
-
-cdef inline void analysis_note_once(analysis *an, int which, int side) noexcept nogil:
-    """Write the letter of an event that is told once of each side."""
-    if not an.ends[side].noted >> which & 1:
-        an.ends[side].noted |= 1 << which
-        analysis_note(an, HISTORY_LETTERS[which], side)
-
-
-cdef inline void analysis_note_count(
-    analysis *an, uint8_t letter, int side, uint32_t count
-) noexcept nogil:
-    """Write the letter of an event that is told at the first, tenth, hundredth time."""
-    while count and count % 10 == 0:
-        count //= 10
-    if count == 1:
-        analysis_note(an, letter, side)
-
-
-cdef inline void analysis_history(
-    analysis *an,
-    const analysis_counts *counts,
-    int side,
-    const segment *th,
-    uint32_t bad_checksum,
-    uint32_t classes,
-) noexcept nogil:
-    """Keep Zeek's history: what was seen of either side, in order of its first time."""
-    cdef uint16_t control = th.flags & TCPHDR_CONTROL
-    if th.bad & BAD_TCP_CSUM:
-        analysis_note_count(an, 67, side, bad_checksum)  # C
-    if classes & TCP_A_LOST_PACKET:
-        analysis_note_count(an, 71, side, counts.counts[4])  # G
-    if control & TCPHDR_SYN and control != TCPHDR_SYN:
-        analysis_note_once(an, HISTORY_Q, side)
-    elif control == (TCPHDR_FIN | TCPHDR_RST):
-        analysis_note_once(an, HISTORY_I, side)
-    elif control == TCPHDR_SYN:
-        if th.flags & TCPHDR_ACK and not an.history_len:
-            analysis_note(an, 94, side)  # ^
-        analysis_note_once(an, HISTORY_H if th.flags & TCPHDR_ACK else HISTORY_S, side)
-    if classes & TCP_A_RETRANSMISSION and th.payload_len:
-        analysis_note_count(an, 84, side, counts.counts[0])  # T
-    if classes & TCP_A_ZERO_WINDOW:
-        analysis_note_count(an, 87, side, counts.counts[9])  # W
-    if th.payload_len:
-        analysis_note_once(an, HISTORY_D, side)
-    elif not control and th.flags & TCPHDR_ACK:
-        analysis_note_once(an, HISTORY_A, side)
-    if control == TCPHDR_FIN:
-        analysis_note_once(an, HISTORY_F, side)
-    elif control == TCPHDR_RST:
-        analysis_note_once(an, HISTORY_R, side)
 
 
 cdef inline void analysis_rtt_sent(
@@ -604,26 +493,3 @@ cdef inline int tcp_analyze(
         g.window_max = max(g.window_max, window)
     analysis_history(an, c, side, th, rest.bad_checksum[side], classes)
     return 0
-
-
-cdef inline uint8_t conn_state(const flow *fl, uint8_t completeness) noexcept nogil:
-    """Zeek's state: who opened, who closed, who reset."""
-    cdef uint16_t a = fl.ends[0].flags, b = fl.ends[1].flags
-    cdef bint syn = completeness & COMPLETE_SYN, synack = completeness & COMPLETE_SYNACK
-    if b & TCPHDR_RST:
-        if not syn:
-            return CONN_RSTRH
-        return CONN_RSTR if synack else CONN_REJ
-    if a & TCPHDR_RST:
-        return CONN_RSTO if synack else CONN_RSTOS0
-    if a & b & TCPHDR_FIN:
-        return CONN_SF
-    if a & TCPHDR_FIN:
-        return CONN_S2 if synack else CONN_SH
-    if b & TCPHDR_FIN:
-        return CONN_S3 if syn else CONN_SHR
-    if not syn:
-        return CONN_OTH
-    if synack:
-        return CONN_S1
-    return CONN_OTH if fl.ends[1].packets else CONN_S0

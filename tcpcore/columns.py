@@ -15,7 +15,7 @@ class Column:
     ----------
     name : str
     dtype : str
-        A numpy dtype, or ``'uint8[16]'`` for an address.
+        A numpy dtype, or ``'uint8[16]'`` for an address; ``'S48'`` is ASCII text.
     unit : str
         Empty where the number has none.
     meaning : str
@@ -195,9 +195,9 @@ CONNECTIONS = (
     *_analysis(),
     Column(
         "history",
-        "uint8[48]",
+        "S48",
         "text",
-        "Zeek's history: a letter for what was seen of a, of b a small one; ASCII, then zeros",
+        "Zeek's history: a letter for what was first seen of a, a small one of b; ASCII",
     ),
     Column("conn_state", "uint8", "conn_state", "Zeek's state of the connection", group="life"),
 )
@@ -225,7 +225,7 @@ PACKETS = (
     Column("drop_reason", "uint8", "reason", "why it is no segment or state did not take it"),
     Column("analysis", "uint32", "bits", "Wireshark's classes of the segment, a bit each"),
     Column("dup_ack_num", "uint32", "", "which repetition a duplicate ACK is, from 1"),
-    Column("reason", "uint8", "what", "our own verdict: what the segment is"),
+    Column("reason", "uint8", "kind", "our own verdict: what the segment is"),
 )
 
 # Index: Linux's number.
@@ -327,7 +327,7 @@ REASON_NAMES = (
     "probe",
 )
 
-# Index: number in the column `conn_state`.
+# Index: number in the column `conn_state`; Zeek's names.
 CONN_STATE_NAMES = (
     "OTH",
     "S0",
@@ -343,6 +343,41 @@ CONN_STATE_NAMES = (
     "SH",
     "SHR",
 )
+
+# Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
+LINKTYPES = {
+    0: "NULL",
+    1: "ETHERNET",
+    6: "IEEE802_5",
+    7: "ARCNET_BSD",
+    8: "SLIP",
+    9: "PPP",
+    10: "FDDI",
+    12: "RAW",
+    14: "RAW",
+    50: "PPP_HDLC",
+    51: "PPP_ETHER",
+    100: "ATM_RFC1483",
+    101: "RAW",
+    104: "C_HDLC",
+    105: "IEEE802_11",
+    107: "FRELAY",
+    108: "LOOP",
+    113: "LINUX_SLL",
+    117: "PFLOG",
+    127: "IEEE802_11_RADIOTAP",
+    189: "USB_LINUX",
+    192: "PPI",
+    195: "IEEE802_15_4_WITHFCS",
+    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
+    220: "USB_LINUX_MMAPPED",
+    227: "CAN_SOCKETCAN",
+    228: "IPV4",
+    229: "IPV6",
+    239: "NFLOG",
+    253: "NETLINK",
+    276: "LINUX_SLL2",
+}
 
 _MAPPED = bytes(10) + b"\xff\xff"
 _ZERO_RUNS = tuple(":" + "0:" * n for n in range(8, 1, -1))

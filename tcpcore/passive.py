@@ -13,6 +13,7 @@ from tcpcore import pcap, report
 from tcpcore.columns import (
     CONNECTIONS,
     DROP_NAMES,
+    LINKTYPES,
     PACKETS,
     SCHEMA_VERSION,
     STATE_NAMES,
@@ -36,46 +37,12 @@ INT64_MAX = (1 << 63) - 1
 TICK = 0.05  # seconds between two calls of `progress`
 TOP = 10  # busiest connections named in a summary
 
-# Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
-LINKTYPES = {
-    0: "NULL",
-    1: "ETHERNET",
-    6: "IEEE802_5",
-    7: "ARCNET_BSD",
-    8: "SLIP",
-    9: "PPP",
-    10: "FDDI",
-    12: "RAW",
-    14: "RAW",
-    50: "PPP_HDLC",
-    51: "PPP_ETHER",
-    100: "ATM_RFC1483",
-    101: "RAW",
-    104: "C_HDLC",
-    105: "IEEE802_11",
-    107: "FRELAY",
-    108: "LOOP",
-    113: "LINUX_SLL",
-    117: "PFLOG",
-    127: "IEEE802_11_RADIOTAP",
-    189: "USB_LINUX",
-    192: "PPI",
-    195: "IEEE802_15_4_WITHFCS",
-    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
-    220: "USB_LINUX_MMAPPED",
-    227: "CAN_SOCKETCAN",
-    228: "IPV4",
-    229: "IPV6",
-    239: "NFLOG",
-    253: "NETLINK",
-    276: "LINUX_SLL2",
-}
-
 
 def replay(
     source: Source,
     *,
     packets: bool = False,
+    analysis: bool = True,
     checksum: str = "ignore",
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
@@ -97,6 +64,9 @@ def replay(
         the extras zstd and lz4.
     packets
         Keep a row for every frame too (`Replay.packets`).
+    analysis
+        Classify segments as Wireshark does, time round trips, keep Zeek's history. Without it
+        these columns are 0, absent or empty.
     checksum
         'ignore': state takes segments with bad checksums. 'strict': it does not. They are
         counted either way.
@@ -134,6 +104,7 @@ def replay(
     run = Run(
         source,
         packets=packets,
+        analysis=analysis,
         rows="keep",
         checksum=checksum,
         max_connections=max_connections,
@@ -159,6 +130,7 @@ def replay_batches(
     *,
     batch_packets: int = 1_000_000,
     packets: bool = False,
+    analysis: bool = True,
     checksum: str = "ignore",
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
@@ -179,8 +151,8 @@ def replay_batches(
     ----------
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
-    packets, checksum, max_connections, expire_idle_s, expire_closed_s, engine, strict, count, \
-from_ns, to_ns, progress
+    packets, analysis, checksum, max_connections, expire_idle_s, expire_closed_s, engine, strict, \
+count, from_ns, to_ns, progress
         See `replay`.
 
     Yields
@@ -196,6 +168,7 @@ from_ns, to_ns, progress
     run = Run(
         source,
         packets=packets,
+        analysis=analysis,
         rows="drain",
         checksum=checksum,
         max_connections=max_connections,
@@ -296,6 +269,7 @@ class Run:
         source: Source,
         *,
         packets: bool,
+        analysis: bool = True,
         rows: str,
         checksum: str,
         max_connections: int | None,
@@ -318,6 +292,7 @@ class Run:
             raise ValueError("from_ns is after to_ns")
         options = {
             "packets": bool(packets),
+            "analysis": bool(analysis),
             "strict": checksum == "strict",
             "rows": rows,
             "max_connections": _whole("max_connections", max_connections, 1) or 0,

@@ -37,7 +37,7 @@ FLOORS = {
         5: "tcp_output tcp_analysis conntrack",
         4: "inet_connection_sock inet_timewait_sock syncookies ip_input",
         3: "net ip_route",
-        2: "tcb tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire inet_hashtables",
+        2: "tcb tcp_history tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire inet_hashtables",
         1: "tcp",
         0: "timer csum secure_seq pcap slab",
         -1: "unaligned",  # what C has and Cython has not
@@ -62,7 +62,7 @@ LAYERS = {
 NEVER_IN_AN_ENGINE = {"time", "random", "os", "socket", "threading", "numpy"}
 CANNOT_SEND = (
     {"tcp_output", "tcp_ack", "tcp_input", "tcp_timer", "tcp_recovery", "tcp_user", "tcp_ipv4"},
-    ("conntrack", "tcp_conntrack", "tcp_analysis", "rows"),
+    ("conntrack", "tcp_conntrack", "tcp_analysis", "tcp_history", "rows"),
 )
 # Tests of a floor's twins, which may reach below the seam.
 REACH_BELOW = {
@@ -80,7 +80,10 @@ REACH_BELOW = {
 ONLY_COMPILED = {
     "conntrack": {
         "addrs_of",
+        "analysis_at",
+        "analysis_free",
         "conntrack_depart",
+        "conntrack_drain",
         "conntrack_free",
         "conntrack_init",
         "conntrack_reserve",
@@ -116,10 +119,27 @@ ONLY_COMPILED = {
     },
     "ip_input": {"af_inet6", "ip_rcv_plain", "is_exthdr", "pass_header", "udp_tunnel"},
     "pcap": {"declare", "min_block", "pcap_close", "pcap_damage", "pcap_open"},
-    "rows": {"column_size", "packet_column_size", "packet_rows_free", "packet_rows_grow", "wide"},
+    "rows": {
+        "column_size",
+        "counts_value",
+        "gauge_value",
+        "packet_column_size",
+        "packet_rows_free",
+        "packet_rows_grow",
+        "rare_of",
+        "wide",
+    },
     "secure_seq": {"siphash_lanes"},
     "tcb": {"tcb_xmit_established", "tcp_predicted"},
+    "tcp_analysis": {
+        "analysis_init",
+        "analysis_predict",
+        "analysis_rare_of",
+        "analysis_soon",
+        "analysis_window_full",
+    },
     "tcp_conntrack": {
+        "conntrack_analyze",
         "conntrack_count_rare",
         "conntrack_fate",
         "conntrack_follow",
@@ -127,6 +147,7 @@ ONLY_COMPILED = {
         "conntrack_open",
         "conntrack_predict",
         "conntrack_syn",
+        "conntrack_window",
         "flow_completeness",
     },
     "wire": {"tcp_header"},
@@ -135,6 +156,7 @@ ONLY_COMPILED = {
 AS_ON_THE_WIRE = {"saddr": "addrs", "daddr": "acookie", "sport": "ports", "dport": None}
 ONLY_REFERENCE = {
     "inet_hashtables": {"flow_key"},
+    "rows": {"fill_history"},
     "pcap": {"pcap_peek", "read_packet", "read_section"},
 }
 

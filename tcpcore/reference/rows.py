@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from .conntrack import ROWS_KEEP, Departed, Tracker, depart
 from .tcp import MASK32, AnalysisEnd, End, Flow, FlowBit, Opt
-from .tcp_analysis import conn_state
+from .tcp_history import conn_state
 
 # Type codes are those of `array`; -1 stands for what is absent.
 FLOW_COLUMNS: dict[str, tuple[str, Callable[[Flow], int]]] = {

@@ -29,6 +29,7 @@ TCPHDR_RST = 0x004
 TCPHDR_PSH = 0x008
 TCPHDR_ACK = 0x010
 TCPHDR_URG = 0x020
+TCPHDR_CONTROL = TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST
 
 TCPOPT_EOL = 0
 TCPOPT_NOP = 1
@@ -105,6 +106,29 @@ class Verdict(IntFlag):
     CT_REUSED = 1 << 21  # first segment of a new connection on a known 4-tuple
     CT_HOLE = 1 << 22  # acknowledges what the tap did not see
     CT_TIME_CLAMPED = 1 << 23  # its time does not fit 64-bit nanoseconds
+
+
+class Class(IntFlag):
+    """Wireshark's classes (the column `analysis`)."""
+
+    TCP_A_RETRANSMISSION = 1 << 0
+    TCP_A_FAST_RETRANSMISSION = 1 << 1
+    TCP_A_SPURIOUS_RETRANSMISSION = 1 << 2
+    TCP_A_OUT_OF_ORDER = 1 << 3
+    TCP_A_LOST_PACKET = 1 << 4
+    TCP_A_ACK_LOST_PACKET = 1 << 5
+    TCP_A_DUPLICATE_ACK = 1 << 6
+    TCP_A_KEEP_ALIVE = 1 << 7
+    TCP_A_KEEP_ALIVE_ACK = 1 << 8
+    TCP_A_ZERO_WINDOW = 1 << 9
+    TCP_A_ZERO_WINDOW_PROBE = 1 << 10
+    TCP_A_ZERO_WINDOW_PROBE_ACK = 1 << 11
+    TCP_A_WINDOW_FULL = 1 << 12
+    TCP_A_WINDOW_UPDATE = 1 << 13
+    TCP_A_REUSED_PORTS = 1 << 14
+
+
+NR_CLASSES = 15
 
 
 class Drop(IntEnum):
