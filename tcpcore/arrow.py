@@ -210,7 +210,7 @@ def _data(column: Column, values: NDArray[Any]) -> Data:
     if column.dtype == "bool":
         return 0, [None, np.packbits(values, bitorder="little")]
     if column.unit == "text":  # where each begins, then all of them
-        letters = values.view("uint8").reshape(len(values), -1)
+        letters = values.view("uint8").reshape(len(values), values.itemsize)
         offsets = np.zeros(len(values) + 1, "int64")
         np.cumsum(np.count_nonzero(letters, axis=1), out=offsets[1:])
         return 0, [None, offsets, letters[letters != 0]]

@@ -433,7 +433,7 @@ class _Text:
         if column.unit in self._names:
             return self._names[column.unit][values]
         if column.unit == "text":  # letters, which no format has to escape
-            cells = values.view("uint8").reshape(len(values), -1)
+            cells = values.view("uint8").reshape(len(values), values.itemsize)
             if len(self._quote):
                 cells = np.pad(cells, ((0, 0), (1, 1)), constant_values=self._quote[0])
             return cells

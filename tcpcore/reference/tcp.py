@@ -386,6 +386,7 @@ class AnalysisEnd:
         "last",
         "syn_last",
         "nextseq_ns",
+        "seen",
         "last_ns",
         "dupacks",
         "base",
@@ -417,7 +418,8 @@ class AnalysisEnd:
         self.last = 0  # whether that was a keep-alive or a probe
         self.syn_last = False  # or a SYN, whose window is not scaled
         self.nextseq_ns = 0  # when nextseq moved
-        self.last_ns: int | None = None  # when its last segment came
+        self.seen = False  # there was a segment of this end
+        self.last_ns = 0  # when its last one came
         self.dupacks = 0
         self.base = 0  # number of its SYN, the last one that differs
         self.timing = False  # rtt_sent_ns is when what ends at rtt_seq was sent

@@ -194,12 +194,12 @@ def analysis_classes(
     seq, ack, length, flags, window = th.seq, th.ack, th.payload_len, th.flags, th.window
     control = flags & TCPHDR_CONTROL
     classes = REUSED_PORTS if reused else 0
-    if e.last_ns is None:
+    if not e.seen:
         e.base = seq if flags & TCPHDR_SYN else (seq - 1) & MASK32
     elif tcp_is_synack(th) and e.base != seq:
         e.base = seq
         classes |= REUSED_PORTS
-    if length == 1 and seq == e.nextseq and peer.last_ns is not None and peer.window == 0:
+    if length == 1 and seq == e.nextseq and peer.seen and peer.window == 0:
         classes |= PROBE
     else:
         if window == 0 and not control:
@@ -209,7 +209,7 @@ def analysis_classes(
                 classes |= LOST_PACKET
             elif length <= 1 and seq == (e.nextseq - 1) & MASK32 and not control:
                 classes |= KEEP_ALIVE
-        if length and not control and peer.last_ns is not None:
+        if length and not control and peer.seen:
             shift = analysis_shift(flow, 1 - side)
             edge = peer.lastack + (peer.window << (0 if peer.syn_last else max(shift, 0)))
             if shift >= 0 and (seq + length - edge) & MASK32 == 0:
@@ -318,6 +318,7 @@ def tcp_analyze(
             e.maxack = e.nextseq
     e.window = th.window
     e.lastack = th.ack
+    e.seen = True
     e.last_ns = time_ns
     e.last = classes & (KEEP_ALIVE | PROBE)
     e.syn_last = flags & TCPHDR_SYN != 0
