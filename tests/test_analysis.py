@@ -1,4 +1,4 @@
-"""What happened on the wire: Wireshark's classes, our own verdict, round trips, holes, Zeek's words.
+"""What happened on the wire: classes, our own verdict, round trips, holes, Zeek's words.
 
 Each test sends a few segments of one connection and says what is told of each.
 """
@@ -228,7 +228,7 @@ def test_zeek(engine: ModuleType, steps: list[tuple[int, int]], state: str, hist
 
 
 def test_history_is_bounded(engine: ModuleType) -> None:
-    """T-15: whatever is sent, no more than 48 letters; what is repeated is told by powers of ten."""
+    """T-15: no more than 48 letters; what is repeated is told by powers of ten."""
     steps: list[Step] = [(i * 500, 0, ACK | PSH, 101, 501, 10) for i in range(101)]
     assert after_open(engine, *steps)["history"] == b"ShADTTT"
 
