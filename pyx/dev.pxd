@@ -142,8 +142,9 @@ cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
     prefetchw(&b.flows[i].ends[1])
     if ct.analysis:
         prefetchw(&analysis_at(ct, guess).ends[0])
-        prefetchw(&analysis_at(ct, guess).gauges[0])
-        prefetchw(&analysis_at(ct, guess).rtts[0])
+        prefetchw(&analysis_at(ct, guess).ends[1])
+        if b.segs[i].flags & (TCPHDR_SYN | TCPHDR_FIN):
+            prefetchw(&analysis_at(ct, guess).history)
     if b.segs[i].flags & TCPHDR_SYN:
         prefetchw(rest_at(ct, guess))
 

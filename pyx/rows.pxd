@@ -31,9 +31,8 @@ from tcp cimport (
     OPT_WSCALE,
     analysis,
     analysis_counts,
-    analysis_gauge,
+    analysis_end,
     analysis_rare,
-    analysis_rtt,
     end,
     flow,
     flow_addrs,
@@ -41,6 +40,7 @@ from tcp cimport (
     flow_row,
     segment,
 )
+from tcp_analysis cimport RTT_LONG, analysis_shift
 from tcp_conntrack cimport batch, fate, flow_completeness
 from tcp_history cimport conn_state
 from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped
@@ -207,34 +207,36 @@ cdef inline void fill_analysis(
             if rows[i].rare != NULL:
                 out[i] = rows[i].rare.ends[side].counts[(column - C_CLASSES) >> 1]
         elif C_RTT_MIN_NS_AB <= column <= C_WINDOW_MAX_BA:
-            out[i] = gauge_value(column - side, side, rows[i].an)
+            out[i] = gauge_value(column - side, side, rows[i].an, rows[i].fl)
         else:
             out[i] = counts_value(column - side, side, rows[i].rare)
 
 
-cdef inline int64_t gauge_value(int column, int side, const analysis *an) noexcept nogil:
+cdef inline int64_t gauge_value(
+    int column, int side, const analysis *an, const flow *fl
+) noexcept nogil:
     """What was measured of one end; `column` is the one of a."""
-    cdef const analysis_rtt *rtt
-    cdef const analysis_gauge *g
+    cdef const analysis_end *e
     if an == NULL:
         return 0 if column == C_RTT_SAMPLES_AB or column == C_IN_FLIGHT_MAX_AB else -1
-    rtt = &an.rtts[side]
-    g = &an.gauges[side]
+    e = &an.ends[side]
     if column == C_RTT_SAMPLES_AB:
-        return rtt.samples
+        return e.rtt_samples
     if column == C_IN_FLIGHT_MAX_AB:
-        return g.in_flight_max
+        return e.in_flight_max
     if column == C_WINDOW_MIN_AB or column == C_WINDOW_MAX_AB:
-        if g.window_min > g.window_max:
+        if e.window_min > e.window_max:
             return -1
-        return g.window_min if column == C_WINDOW_MIN_AB else g.window_max
-    if not rtt.samples:
+        return <int64_t>(e.window_min if column == C_WINDOW_MIN_AB else e.window_max) << max(
+            analysis_shift(fl, side), 0
+        )
+    if not e.rtt_samples:
         return -1
     if column == C_RTT_MIN_NS_AB:
-        return wide(rtt.min_ns, rtt.min_ns_hi)
+        return an.more[side].rtt_min_ns if e.rtt_min_ns == RTT_LONG else e.rtt_min_ns
     if column == C_RTT_MAX_NS_AB:
-        return wide(rtt.max_ns, rtt.max_ns_hi)
-    return rtt.sum_ns // rtt.samples
+        return an.more[side].rtt_max_ns if e.rtt_max_ns == RTT_LONG else e.rtt_max_ns
+    return e.rtt_sum_ns // e.rtt_samples
 
 
 cdef inline int64_t counts_value(int column, int side, const analysis_rare *rare) noexcept nogil:

@@ -310,7 +310,7 @@ cdef struct flow_row:
     flow_addrs addrs
     uint64_t conn
 
-# What the analysis of one end needs of each segment; numbers that are 0 are not known.
+# What the analysis of one end needs of most segments, one line; numbers that are 0 are not known.
 cdef struct analysis_end:
     uint32_t nextseq  # number after the highest one sent
     uint32_t maxack  # up to where all was seen: the most that can be acknowledged
@@ -319,38 +319,33 @@ cdef struct analysis_end:
     uint8_t bits  # AnalysisBit
     uint8_t noted  # which letters of the history it has
     int64_t nextseq_ns  # when nextseq moved
-    int64_t last_ns  # when its last segment came
-
-# What is measured of one end all the time.
-cdef struct analysis_gauge:
-    int64_t rtt_sent_ns
+    int64_t rtt_sent_ns  # when what ends at rtt_seq was sent
+    uint64_t rtt_sum_ns
     uint32_t rtt_seq
-    uint32_t rtt_tsval
-    uint32_t window_min
-    uint32_t window_max
+    uint32_t rtt_samples
+    uint32_t rtt_min_ns  # the largest number stands for what analysis_more has
+    uint32_t rtt_max_ns
     uint32_t in_flight_max
-    uint32_t dupacks
+    uint16_t window_min  # as sent
+    uint16_t window_max
 
-cdef struct analysis_rtt:
-    uint64_t sum_ns
-    uint32_t samples
-    uint32_t min_ns  # 48 bits each: these are the low words
-    uint32_t max_ns
-    uint16_t min_ns_hi
-    uint16_t max_ns_hi
+# The rest of it, which few segments touch.
+cdef struct analysis_more:
+    int64_t last_ns  # when its last segment came; stands still while dupacks is 0
+    uint64_t rtt_min_ns
+    uint64_t rtt_max_ns
+    uint32_t rtt_tsval
+    uint32_t base  # number of its SYN, the last one that differs
 
-# The analysis of a connection, four lines by use: what each segment needs, what most move, round
-# trips, and text that is written a few times.
+# The analysis of a connection, four lines by use.
 cdef struct analysis:
     analysis_end ends[2]
-    analysis_gauge gauges[2]
-    analysis_rtt rtts[2]
-    uint32_t base[2]  # number of the end's SYN, the last one that differs
+    analysis_more more[2]
+    uint32_t dupacks[2]
     uint32_t rare  # index of its analysis_rare, and one; 0 for none
-    uint32_t pad
     uint8_t history[48]
     uint8_t history_len
-    uint8_t pad2[15]
+    uint8_t pad[3]
 
 cdef struct hole:
     uint32_t begin

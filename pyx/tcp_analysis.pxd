@@ -12,6 +12,7 @@ from unaligned cimport held
 cdef enum:
     HOLES_MAX = 4
     OOO_NS = 3000000  # a segment that is so little late was reordered, unless the RTT is known
+    RTT_LONG = 0xFFFFFFFF  # of four seconds and more: analysis_more has it
     FAST_RETRANS_NS = 20000000  # a fast retransmission follows its last duplicate ACK within
 
 cdef enum:  # Reason
@@ -35,22 +36,27 @@ cdef enum:  # AnalysisBit
     AN_TIMING = 16  # rtt_sent_ns is when what ends at rtt_seq was sent
     AN_RESENT = 32  # and it was sent again since
     AN_DUPACKS = 64  # dupacks is not 0
+    AN_STAMP = 128  # rtt_tsval is the time stamp of what is timed
     AN_LAST = AN_KEEP_ALIVE | AN_PROBE | AN_SYN
 
 cdef inline void analysis_init(analysis *an) noexcept nogil:
     memset(an, 0, sizeof(analysis))
-    an.gauges[0].window_min = an.gauges[1].window_min = 0xFFFFFFFF
+    an.ends[0].window_min = an.ends[1].window_min = 0xFFFF
+    an.ends[0].rtt_min_ns = an.ends[1].rtt_min_ns = RTT_LONG
 
 
 cdef inline void analysis_rtt_sent(
-    analysis_end *e, analysis_gauge *g, const segment *th, uint32_t end_seq, int64_t time_ns
+    analysis *an, int side, const segment *th, uint32_t end_seq, int64_t time_ns
 ) noexcept nogil:
     """Time a segment that carries something new, one at a time."""
+    cdef analysis_end *e = &an.ends[side]
     if not e.bits & AN_TIMING:
-        e.bits = (e.bits & ~AN_RESENT) | AN_TIMING
-        g.rtt_seq = end_seq
-        g.rtt_tsval = th.tsval if th.opts & OPT_TIMESTAMP else 0
-        g.rtt_sent_ns = time_ns
+        e.bits = (e.bits & ~(AN_RESENT | AN_STAMP)) | AN_TIMING
+        e.rtt_seq = end_seq
+        e.rtt_sent_ns = time_ns
+        if th.opts & OPT_TIMESTAMP:
+            e.bits |= AN_STAMP
+            an.more[side].rtt_tsval = th.tsval
 
 
 cdef inline void analysis_rtt_acked(
@@ -60,25 +66,28 @@ cdef inline void analysis_rtt_acked(
 
     Of a segment that was sent again the time stamp tells which copy is acknowledged.
     """
-    cdef analysis_end *e = &an.ends[side]
-    cdef analysis_gauge *g = &an.gauges[side]
-    cdef analysis_rtt *rtt = &an.rtts[side]
-    cdef uint64_t rtt_ns = <uint64_t>time_ns - <uint64_t>g.rtt_sent_ns
+    cdef analysis_end *e = <analysis_end *>held(&an.ends[side])
+    cdef uint64_t rtt_ns = <uint64_t>time_ns - <uint64_t>e.rtt_sent_ns
+    cdef uint32_t short_ns
     e.bits &= ~AN_TIMING
     if e.bits & AN_RESENT and not (
-        th.opts & OPT_TIMESTAMP and g.rtt_tsval and not after(th.tsecr, g.rtt_tsval)
+        th.opts & OPT_TIMESTAMP
+        and e.bits & AN_STAMP
+        and not after(th.tsecr, an.more[side].rtt_tsval)
     ):
         return
-    if time_ns < g.rtt_sent_ns or rtt_ns >> 47:
+    if time_ns < e.rtt_sent_ns or rtt_ns >> 47:
         return
-    if not rtt.samples or rtt_ns < (<uint64_t>rtt.min_ns_hi << 32 | rtt.min_ns):
-        rtt.min_ns = <uint32_t>rtt_ns
-        rtt.min_ns_hi = <uint16_t>(rtt_ns >> 32)
-    if rtt_ns > (<uint64_t>rtt.max_ns_hi << 32 | rtt.max_ns):
-        rtt.max_ns = <uint32_t>rtt_ns
-        rtt.max_ns_hi = <uint16_t>(rtt_ns >> 32)
-    rtt.sum_ns = min(rtt.sum_ns + rtt_ns, <uint64_t>INT64_MAX)
-    rtt.samples += 1
+    short_ns = <uint32_t>rtt_ns
+    if rtt_ns >= <uint64_t>RTT_LONG:
+        short_ns = RTT_LONG
+        if not an.more[side].rtt_max_ns or rtt_ns < an.more[side].rtt_min_ns:
+            an.more[side].rtt_min_ns = rtt_ns
+        an.more[side].rtt_max_ns = max(an.more[side].rtt_max_ns, rtt_ns)
+    e.rtt_min_ns = min(e.rtt_min_ns, short_ns)
+    e.rtt_max_ns = max(e.rtt_max_ns, short_ns)
+    e.rtt_sum_ns = min(e.rtt_sum_ns + rtt_ns, <uint64_t>INT64_MAX)
+    e.rtt_samples += 1
 
 
 cdef inline void analysis_retire(analysis_counts *c) noexcept nogil:
@@ -159,9 +168,9 @@ cdef inline uint32_t analysis_late(
     if length > 1 and e.nextseq - 1 == seq:
         return 0  # a keep-alive's number, and more than one: new data
     if (
-        an.gauges[1 - side].dupacks >= 2
+        an.dupacks[1 - side] >= 2
         and peer.lastack == seq
-        and analysis_soon(time_ns, peer.last_ns, FAST_RETRANS_NS)
+        and analysis_soon(time_ns, an.more[1 - side].last_ns, FAST_RETRANS_NS)
     ):
         return TCP_A_RETRANSMISSION | TCP_A_FAST_RETRANSMISSION
     if (
@@ -192,7 +201,7 @@ cdef inline uint32_t analysis_acks(analysis *an, int side, const segment *th) no
         return TCP_A_WINDOW_UPDATE
     if peer.bits & AN_KEEP_ALIVE:
         return TCP_A_KEEP_ALIVE_ACK
-    an.gauges[side].dupacks += 1
+    an.dupacks[side] += 1
     e.bits |= AN_DUPACKS
     return TCP_A_DUPLICATE_ACK
 
@@ -232,9 +241,9 @@ cdef inline uint32_t analysis_classes(
     cdef uint16_t control = th.flags & TCPHDR_CONTROL
     cdef uint32_t classes = TCP_A_REUSED_PORTS if reused else 0
     if not e.bits & AN_SEEN:
-        an.base[side] = seq if control & TCPHDR_SYN else seq - 1
-    elif tcp_is_synack(th) and an.base[side] != seq:
-        an.base[side] = seq
+        an.more[side].base = seq if control & TCPHDR_SYN else seq - 1
+    elif tcp_is_synack(th) and an.more[side].base != seq:
+        an.more[side].base = seq
         classes |= TCP_A_REUSED_PORTS
     if length == 1 and seq == e.nextseq and peer.bits & AN_SEEN and peer.window == 0:
         classes |= TCP_A_ZERO_WINDOW_PROBE
@@ -251,7 +260,7 @@ cdef inline uint32_t analysis_classes(
                 classes |= TCP_A_WINDOW_FULL
         classes |= analysis_acks(an, side, th)
     if th.ack != e.lastack:
-        an.gauges[side].dupacks = 0
+        an.dupacks[side] = 0
         e.bits &= ~AN_DUPACKS
     if peer.maxack and th.flags & TCPHDR_ACK and after(th.ack, peer.maxack):
         if peer.bits & AN_PROBE and th.ack == peer.maxack + 1:
@@ -291,7 +300,7 @@ cdef inline uint8_t analysis_reason(
         quick
         and th.ack == e.lastack
         and th.window == e.window
-        and an.gauges[1 - side].dupacks == 0
+        and an.dupacks[1 - side] == 0
     ):
         return REASON_DUPLICATED
     return REASON_FULL_RETRANS
@@ -324,14 +333,12 @@ cdef inline bint analysis_predict(
     int side,
     const segment *th,
     int64_t time_ns,
-    uint32_t window,
     uint8_t *reason,
 ) noexcept nogil:
     """The next segment in order, or an ACK that moves on, with nothing to say of it: what
     `tcp_analyze` would do, in few steps. False, and nothing done, for anything else."""
     cdef analysis_end *e = <analysis_end *>held(&an.ends[side])
     cdef analysis_end *peer = <analysis_end *>held(&an.ends[1 - side])
-    cdef analysis_gauge *g = <analysis_gauge *>held(&an.gauges[side])
     cdef uint32_t length = th.payload_len, seq = th.seq, ack = th.ack, end_seq = seq + length
     cdef uint32_t in_flight
     cdef uint8_t bits = e.bits, told = 1 << HISTORY_A
@@ -339,6 +346,7 @@ cdef inline bint analysis_predict(
         (th.flags & (TCPHDR_CONTROL | TCPHDR_ACK)) != TCPHDR_ACK
         or not e.nextseq
         or seq != e.nextseq
+        or bits & AN_DUPACKS
         or th.window == 0
         or th.bad
         or not peer.maxack
@@ -357,35 +365,24 @@ cdef inline bint analysis_predict(
         return False
     if not e.noted & told:
         return False
-    if bits & AN_DUPACKS and ack != e.lastack:
-        bits &= ~AN_DUPACKS
-        g.dupacks = 0
-    bits &= ~AN_LAST
-    if peer.bits & AN_TIMING and not before(ack, an.gauges[1 - side].rtt_seq):
+    e.bits = bits & ~AN_LAST
+    if peer.bits & AN_TIMING and not before(ack, peer.rtt_seq):
         analysis_rtt_acked(an, 1 - side, th, time_ns)
     reason[0] = REASON_ACK
     if length:
         reason[0] = REASON_NEW_DATA
-        if not bits & AN_TIMING:
-            bits = (bits & ~AN_RESENT) | AN_TIMING
-            g.rtt_seq = end_seq
-            g.rtt_tsval = th.tsval if th.opts & OPT_TIMESTAMP else 0
-            g.rtt_sent_ns = time_ns
+        analysis_rtt_sent(an, side, th, end_seq, time_ns)
         if e.maxack == seq or not e.maxack:
             e.maxack = end_seq
         e.nextseq = end_seq
         e.nextseq_ns = time_ns
         in_flight = end_seq - peer.lastack
-        if peer.lastack and in_flight > g.in_flight_max and not in_flight >> 31:
-            g.in_flight_max = in_flight
-    e.bits = bits
+        if peer.lastack and in_flight > e.in_flight_max and not in_flight >> 31:
+            e.in_flight_max = in_flight
     e.window = th.window
     e.lastack = ack
-    e.last_ns = time_ns
-    if window < g.window_min:
-        g.window_min = window
-    if window > g.window_max:
-        g.window_max = window
+    e.window_min = min(e.window_min, th.window)
+    e.window_max = max(e.window_max, th.window)
     return True
 
 
@@ -398,17 +395,13 @@ cdef inline int tcp_analyze(
     int side,
     const segment *th,
     int64_t time_ns,
-    uint32_t window,
     bint reused,
     analysed *out,
 ) noexcept nogil:
-    """Analyse one segment; -1 without memory.
-
-    `window` is the one it offers, scaled; `reused` if it begins a connection on a known 4-tuple.
-    """
+    """Analyse one segment, `reused` if it begins a connection on a known 4-tuple; -1 without
+    memory."""
     cdef analysis_end *e = &an.ends[side]
     cdef analysis_end *peer = &an.ends[1 - side]
-    cdef analysis_gauge *g = &an.gauges[side]
     cdef analysis_counts *c = NULL
     cdef analysis_rare *rare
     cdef uint32_t seq = th.seq, length = th.payload_len, filled = 0, classes, last, end_seq
@@ -419,13 +412,13 @@ cdef inline int tcp_analyze(
     out.reason = REASON_NONE
     if th.bad & BAD_DOFF:
         return 0
-    if fl.bits & FLOW_RTT and rest.rtt_ns > 0:
-        late_ns = rest.rtt_ns
+    if e.nextseq and before(seq, e.nextseq) and fl.bits & FLOW_RTT and rest.rtt_ns > 0:
+        late_ns = rest.rtt_ns  # where nothing is late its line is left alone
     quick = analysis_soon(time_ns, e.nextseq_ns, late_ns)
     classes = analysis_classes(an, fl, side, th, time_ns, late_ns, reused)
     out.classes = classes
     if classes & TCP_A_DUPLICATE_ACK:
-        out.dup_ack_num = g.dupacks
+        out.dup_ack_num = an.dupacks[side]
     end_seq = seq + length + ((th.flags & (TCPHDR_SYN | TCPHDR_FIN)) != 0)
 
     # What is missing, what came twice.
@@ -455,17 +448,17 @@ cdef inline int tcp_analyze(
     if (
         th.flags & TCPHDR_ACK
         and peer.bits & AN_TIMING
-        and not before(th.ack, an.gauges[1 - side].rtt_seq)
+        and not before(th.ack, peer.rtt_seq)
     ):
         analysis_rtt_acked(an, 1 - side, th, time_ns)
     if end_seq != seq and not classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE):
         if not e.nextseq or after(end_seq, e.nextseq):
-            analysis_rtt_sent(e, g, th, end_seq, time_ns)
+            analysis_rtt_sent(an, side, th, end_seq, time_ns)
         if (
             e.bits & AN_TIMING
             and e.nextseq
             and before(seq, e.nextseq)
-            and before(seq, g.rtt_seq)
+            and before(seq, e.rtt_seq)
         ):
             e.bits |= AN_RESENT
 
@@ -478,7 +471,7 @@ cdef inline int tcp_analyze(
             e.maxack = e.nextseq
     e.window = th.window
     e.lastack = th.ack
-    e.last_ns = time_ns
+    an.more[side].last_ns = time_ns
     e.bits = (e.bits & ~AN_LAST) | AN_SEEN
     if classes & TCP_A_KEEP_ALIVE:
         e.bits |= AN_KEEP_ALIVE
@@ -487,9 +480,9 @@ cdef inline int tcp_analyze(
     if th.flags & TCPHDR_SYN:
         e.bits |= AN_SYN
     if length and peer.lastack and not (e.nextseq - peer.lastack) >> 31:
-        g.in_flight_max = max(g.in_flight_max, e.nextseq - peer.lastack)
+        e.in_flight_max = max(e.in_flight_max, e.nextseq - peer.lastack)
     if (th.flags & (TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK)) == TCPHDR_ACK:
-        g.window_min = min(g.window_min, window)
-        g.window_max = max(g.window_max, window)
-    analysis_history(an, c, side, th, rest.bad_checksum[side], classes)
+        e.window_min = min(e.window_min, th.window)
+        e.window_max = max(e.window_max, th.window)
+    analysis_history(an, c, rest, side, th, classes)
     return 0

@@ -516,16 +516,6 @@ cdef inline int conntrack_follow(
     return 0
 
 
-cdef inline uint32_t conntrack_window(const flow *fl, int side, const segment *th) noexcept nogil:
-    """The window that a segment offers, scaled where both SYNs were seen and offered it."""
-    cdef uint32_t window = th.window
-    if not th.flags & TCPHDR_SYN and (
-        fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
-    ) == (OPT_ISN | OPT_WSCALE):
-        window <<= fl.ends[side].shift
-    return window
-
-
 cdef inline int conntrack_analyze(
     conntrack *ct,
     analysed *out,
@@ -538,8 +528,7 @@ cdef inline int conntrack_analyze(
 ) noexcept nogil:
     """Have a segment analysed; -1 without memory."""
     cdef analysis *an = <analysis *>held(analysis_at(ct, index))
-    cdef uint32_t window = conntrack_window(fl, side, th)
-    if analysis_predict(an, fl, side, th, time_ns, window, &out.reason):
+    if analysis_predict(an, fl, side, th, time_ns, &out.reason):
         out.classes = out.dup_ack_num = 0
         return 0
     return tcp_analyze(
@@ -551,7 +540,6 @@ cdef inline int conntrack_analyze(
         side,
         th,
         time_ns,
-        window,
         reused,
         out,
     )
@@ -585,4 +573,8 @@ cdef inline void conntrack_fate(
     out.dir = side
     out.verdict = verdict
     out.drop = drop
-    out.window = conntrack_window(fl, side, th)
+    out.window = th.window
+    if not th.flags & TCPHDR_SYN and (
+        fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
+    ) == (OPT_ISN | OPT_WSCALE):
+        out.window <<= fl.ends[side].shift

@@ -66,15 +66,15 @@ cdef inline void analysis_note_count(
 cdef inline void analysis_history(
     analysis *an,
     const analysis_counts *counts,
+    const flow_rest *rest,
     int side,
     const segment *th,
-    uint32_t bad_checksum,
     uint32_t classes,
 ) noexcept nogil:
     """Keep Zeek's history: what was seen of either side, in order of its first time."""
     cdef uint16_t control = th.flags & TCPHDR_CONTROL
     if th.bad & BAD_TCP_CSUM:
-        analysis_note_count(an, 67, side, bad_checksum)  # C
+        analysis_note_count(an, 67, side, rest.bad_checksum[side])  # C
     if classes & TCP_A_LOST_PACKET:
         analysis_note_count(an, 71, side, counts.counts[4])  # G
     if control & TCPHDR_SYN and control != TCPHDR_SYN:

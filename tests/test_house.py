@@ -147,7 +147,6 @@ ONLY_COMPILED = {
         "conntrack_open",
         "conntrack_predict",
         "conntrack_syn",
-        "conntrack_window",
         "flow_completeness",
     },
     "wire": {"tcp_header"},

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from .conntrack import ROWS_KEEP, Departed, Tracker, depart
 from .tcp import MASK32, AnalysisEnd, End, Flow, FlowBit, Opt
+from .tcp_analysis import analysis_shift
 from .tcp_history import conn_state
 
 # Type codes are those of `array`; -1 stands for what is absent.
@@ -65,8 +66,6 @@ ANALYSIS_COLUMNS: dict[str, Callable[[AnalysisEnd], int]] = {
     "rtt_max_ns": lambda e: e.rtt_max_ns if e.rtt_samples else -1,
     "rtt_samples": lambda e: e.rtt_samples,
     "in_flight_max": lambda e: e.in_flight_max,
-    "window_min": lambda e: e.window_min if e.window_min <= e.window_max else -1,
-    "window_max": lambda e: e.window_max if e.window_min <= e.window_max else -1,
     "gaps": lambda e: e.gaps + len(e.holes),
     "gap_bytes": lambda e: e.gap_bytes + sum((end - begin) & MASK32 for begin, end in e.holes),
     "duplicate_bytes": lambda e: e.duplicate_bytes,
@@ -115,6 +114,13 @@ def fill_analysis(column: str, side: int, flows: Sequence[Flow]) -> bytes:
     if column in CLASS_COLUMNS:
         at = CLASS_COLUMNS.index(column)
         return array("q", (e.counts[at] for e in ends)).tobytes()
+    if column.startswith("window_m"):
+        shifts = [max(analysis_shift(flow, side), 0) for flow in flows]
+        values = (
+            getattr(e, column) << shift if e.window_min <= e.window_max else -1
+            for e, shift in zip(ends, shifts, strict=True)
+        )
+        return array("q", values).tobytes()
     return array("q", map(ANALYSIS_COLUMNS[column], ends)).tobytes()
 
 

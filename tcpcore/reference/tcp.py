@@ -425,13 +425,13 @@ class AnalysisEnd:
         self.timing = False  # rtt_sent_ns is when what ends at rtt_seq was sent
         self.resent = False  # and it was sent again since
         self.rtt_seq = 0
-        self.rtt_tsval = 0
+        self.rtt_tsval: int | None = None
         self.rtt_sent_ns = 0
         self.rtt_samples = 0
         self.rtt_sum_ns = 0
         self.rtt_min_ns = 0
         self.rtt_max_ns = 0
-        self.window_min = MASK32
+        self.window_min = 0xFFFF  # as sent
         self.window_max = 0
         self.in_flight_max = 0
         self.counts = [0] * 15  # of each class

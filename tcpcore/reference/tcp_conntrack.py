@@ -297,5 +297,5 @@ def tcp_conntrack(
     window = _window(th, flow.ends[side], flow.ends[1 - side])
     told = 0, 0, 0
     if flow.analysis is not None:
-        told = tcp_analyze(flow, side, th, time_ns, window, bool(verdict & CT_REUSED))
+        told = tcp_analyze(flow, side, th, time_ns, bool(verdict & CT_REUSED))
     return flow.conn, side, verdict, window, int(drop), told
