@@ -93,18 +93,20 @@ cdef inline analysis *analysis_at(const conntrack *ct, uint32_t index) noexcept 
     return <analysis *>ct.analyses.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
 
 
-cdef inline void analysis_free(conntrack *ct, uint32_t number) noexcept nogil:
-    """Let another connection have the counts of one that is gone; 0 is none."""
-    if number:
-        (<analysis_rare *>slab_at(&ct.rares, number - 1)).ends[0].next = ct.spare_rare
-        ct.spare_rare = number
+cdef inline void analysis_free(conntrack *ct, const analysis *an) noexcept nogil:
+    """Let another connection have the counts of one that is gone."""
+    cdef int side
+    for side in range(2):
+        if an.rare[side]:
+            (<analysis_rare *>slab_at(&ct.rares, an.rare[side] - 1)).counts[0] = ct.spare_rare
+            ct.spare_rare = an.rare[side]
 
 
 cdef inline void conntrack_drain(conntrack *ct) noexcept nogil:
     """Forget the rows of ended connections, which were handed out."""
     cdef uint32_t i
     for i in range(ct.ended_analyses.used):
-        analysis_free(ct, (<analysis *>slab_at(&ct.ended_analyses, i)).rare)
+        analysis_free(ct, <analysis *>slab_at(&ct.ended_analyses, i))
     ct.ended.used = ct.ended_analyses.used = 0
 
 
@@ -238,7 +240,7 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
             )
             ct.ended_analyses.used += 1
     elif ct.analysis:
-        analysis_free(ct, analysis_at(ct, index).rare)
+        analysis_free(ct, analysis_at(ct, index))
     link_at(ct, index).next[IDLE] = ct.spare
     ct.spare = index
     return 0

@@ -30,7 +30,7 @@ from tcp cimport (
     OPT_TIMESTAMP,
     OPT_WSCALE,
     analysis,
-    analysis_counts,
+    analysis_rare,
     analysis_end,
     analysis_rare,
     end,
@@ -85,7 +85,7 @@ cdef struct row_source:
     const flow_rest *rest
     const flow_addrs *addrs  # NULL for IPv4
     const analysis *an  # NULL if it is not wanted
-    const analysis_rare *rare  # NULL where nothing happened
+    const analysis_rare *rare[2]  # NULL where nothing happened
     uint64_t conn
 
 # Frames' rows grow at the end, so they are kept as columns.
@@ -204,12 +204,12 @@ cdef inline void fill_analysis(
     for i in range(n):
         if column < C_RETRANS_BYTES_AB:
             out[i] = 0
-            if rows[i].rare != NULL:
-                out[i] = rows[i].rare.ends[side].counts[(column - C_CLASSES) >> 1]
+            if rows[i].rare[side] != NULL:
+                out[i] = rows[i].rare[side].counts[(column - C_CLASSES) >> 1]
         elif C_RTT_MIN_NS_AB <= column <= C_WINDOW_MAX_BA:
             out[i] = gauge_value(column - side, side, rows[i].an, rows[i].fl)
         else:
-            out[i] = counts_value(column - side, side, rows[i].rare)
+            out[i] = counts_value(column - side, rows[i].rare[side])
 
 
 cdef inline int64_t gauge_value(
@@ -239,14 +239,12 @@ cdef inline int64_t gauge_value(
     return e.rtt_sum_ns // e.rtt_samples
 
 
-cdef inline int64_t counts_value(int column, int side, const analysis_rare *rare) noexcept nogil:
+cdef inline int64_t counts_value(int column, const analysis_rare *c) noexcept nogil:
     """Bytes and holes of one end; `column` is the one of a."""
-    cdef const analysis_counts *c
     cdef int64_t total
     cdef uint32_t i
-    if rare == NULL:
+    if c == NULL:
         return 0
-    c = &rare.ends[side]
     if column == C_RETRANS_BYTES_AB:
         return c.retrans_bytes
     if column == C_DUPLICATE_BYTES_AB:
@@ -313,11 +311,13 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
             wides[i] = rows[i].rest.rtt_ns if rows[i].fl.bits & FLOW_RTT else -1
 
 
-cdef inline const analysis_rare *rare_of(const conntrack *ct, const analysis *an) noexcept nogil:
-    """The counts of a connection where something happened; NULL if nothing did."""
-    if an == NULL or not an.rare:
-        return NULL
-    return <const analysis_rare *>slab_at(&ct.rares, an.rare - 1)
+cdef inline void find_rares(const conntrack *ct, row_source *row) noexcept nogil:
+    """Where the counts of both ends are; NULL where nothing happened."""
+    cdef int side
+    for side in range(2):
+        row.rare[side] = NULL
+        if row.an != NULL and row.an.rare[side]:
+            row.rare[side] = <const analysis_rare *>slab_at(&ct.rares, row.an.rare[side] - 1)
 
 
 cdef inline void fill_rows(
@@ -354,13 +354,13 @@ cdef inline void fill_rows(
                     rows[i].an = NULL
                     if ct.analysis:
                         rows[i].an = <analysis *>slab_at(&ct.ended_analyses, index)
-                    rows[i].rare = rare_of(ct, rows[i].an)
+                    find_rares(ct, &rows[i])
                     continue
             rows[i].fl = flow_at(ct, index)
             rows[i].rest = rest_at(ct, index)
             rows[i].addrs = addrs_of(ct, rows[i].fl, index)
             rows[i].an = analysis_at(ct, index) if ct.analysis else NULL
-            rows[i].rare = rare_of(ct, rows[i].an)
+            find_rares(ct, &rows[i])
         for k in range(wanted):
             fill(columns[k], rows, m, out[k] + begin * column_size(columns[k]))
         begin += m

@@ -342,28 +342,23 @@ cdef struct analysis:
     analysis_end ends[2]
     analysis_more more[2]
     uint32_t dupacks[2]
-    uint32_t rare  # index of its analysis_rare, and one; 0 for none
-    uint8_t history[48]
+    uint32_t rare[2]  # index of the end's analysis_rare, and one; 0 for none
+    uint8_t history[47]
     uint8_t history_len
-    uint8_t pad[3]
 
 cdef struct hole:
     uint32_t begin
     uint32_t end
 
-cdef struct analysis_counts:
-    uint32_t counts[15]  # of each class
+# What only an end has where something happened.
+cdef struct analysis_rare:
+    uint32_t counts[15]  # of each class; of one that is spare the first names the next, and one
     uint32_t gaps  # holes that were given up
     uint64_t retrans_bytes
     uint64_t duplicate_bytes
     uint64_t gap_bytes
-    hole holes[5]  # ascending, one more than stay
+    hole holes[4]  # ascending, one more than stay
     uint32_t n_holes
-    uint32_t next  # of one that is spare, and one
-
-# What only a connection has where something happened.
-cdef struct analysis_rare:
-    analysis_counts ends[2]
 
 # What the analysis says of a segment.
 cdef struct analysed:

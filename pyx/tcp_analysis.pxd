@@ -10,7 +10,7 @@ from tcp_history cimport HISTORY_A, HISTORY_D, analysis_history
 from unaligned cimport held
 
 cdef enum:
-    HOLES_MAX = 4
+    HOLES_MAX = 3
     OOO_NS = 3000000  # a segment that is so little late was reordered, unless the RTT is known
     RTT_LONG = 0xFFFFFFFF  # of four seconds and more: analysis_more has it
     FAST_RETRANS_NS = 20000000  # a fast retransmission follows its last duplicate ACK within
@@ -90,7 +90,7 @@ cdef inline void analysis_rtt_acked(
     e.rtt_samples += 1
 
 
-cdef inline void analysis_retire(analysis_counts *c) noexcept nogil:
+cdef inline void analysis_retire(analysis_rare *c) noexcept nogil:
     """Count the lowest hole for good, to make room for another."""
     c.gaps += 1
     c.gap_bytes += c.holes[0].end - c.holes[0].begin
@@ -98,7 +98,7 @@ cdef inline void analysis_retire(analysis_counts *c) noexcept nogil:
     memmove(&c.holes[0], &c.holes[1], c.n_holes * sizeof(hole))
 
 
-cdef inline void analysis_hole(analysis_counts *c, uint32_t begin, uint32_t end) noexcept nogil:
+cdef inline void analysis_hole(analysis_rare *c, uint32_t begin, uint32_t end) noexcept nogil:
     """A hole opens above all others; those half the circle below can no longer be filled."""
     while c.n_holes and (begin - c.holes[0].begin) >> 31:
         analysis_retire(c)
@@ -110,7 +110,7 @@ cdef inline void analysis_hole(analysis_counts *c, uint32_t begin, uint32_t end)
 
 
 cdef inline uint32_t analysis_fill(
-    analysis_counts *c, uint32_t edge, uint32_t begin, uint32_t end
+    analysis_rare *c, uint32_t edge, uint32_t begin, uint32_t end
 ) noexcept nogil:
     """Take a range of numbers below `edge` out of the holes; how many lay in them.
 
@@ -307,22 +307,21 @@ cdef inline uint8_t analysis_reason(
 
 
 cdef inline analysis_rare *analysis_rare_of(
-    analysis *an, slab *rares, uint32_t *spare
+    analysis *an, int side, slab *rares, uint32_t *spare
 ) noexcept nogil:
-    """The counts of a connection where something happened, made now if need be; NULL without
-    memory."""
+    """The counts of an end where something happened, made now if need be; NULL without memory."""
     cdef analysis_rare *rare
-    if an.rare:
-        return <analysis_rare *>slab_at(rares, an.rare - 1)
+    if an.rare[side]:
+        return <analysis_rare *>slab_at(rares, an.rare[side] - 1)
     if spare[0]:
-        an.rare = spare[0]
-        rare = <analysis_rare *>slab_at(rares, an.rare - 1)
-        spare[0] = rare.ends[0].next
+        an.rare[side] = spare[0]
+        rare = <analysis_rare *>slab_at(rares, an.rare[side] - 1)
+        spare[0] = rare.counts[0]
     else:
         if slab_alloc(rares):
             return NULL
-        an.rare = rares.used
-        rare = <analysis_rare *>slab_at(rares, an.rare - 1)
+        an.rare[side] = rares.used
+        rare = <analysis_rare *>slab_at(rares, an.rare[side] - 1)
     memset(rare, 0, sizeof(analysis_rare))
     return rare
 
@@ -402,8 +401,7 @@ cdef inline int tcp_analyze(
     memory."""
     cdef analysis_end *e = &an.ends[side]
     cdef analysis_end *peer = &an.ends[1 - side]
-    cdef analysis_counts *c = NULL
-    cdef analysis_rare *rare
+    cdef analysis_rare *c = NULL
     cdef uint32_t seq = th.seq, length = th.payload_len, filled = 0, classes, last, end_seq
     cdef uint64_t late_ns = OOO_NS
     cdef bint quick
@@ -423,10 +421,9 @@ cdef inline int tcp_analyze(
 
     # What is missing, what came twice.
     if classes or (length and e.nextseq and before(seq, e.nextseq)):
-        rare = analysis_rare_of(an, rares, spare)
-        if rare == NULL:
+        c = analysis_rare_of(an, side, rares, spare)
+        if c == NULL:
             return -1
-        c = &rare.ends[side]
         for i in range(NR_CLASSES):
             c.counts[i] += classes >> i & 1
         if classes & TCP_A_RETRANSMISSION:

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from tcp cimport *
 
 cdef enum:
-    HISTORY_MAX = 48
+    HISTORY_MAX = 47
 
 cdef enum:  # ConnState
     CONN_OTH = 0
@@ -65,7 +65,7 @@ cdef inline void analysis_note_count(
 
 cdef inline void analysis_history(
     analysis *an,
-    const analysis_counts *counts,
+    const analysis_rare *counts,
     const flow_rest *rest,
     int side,
     const segment *th,

@@ -122,11 +122,11 @@ ONLY_COMPILED = {
     "rows": {
         "column_size",
         "counts_value",
+        "find_rares",
         "gauge_value",
         "packet_column_size",
         "packet_rows_free",
         "packet_rows_grow",
-        "rare_of",
         "wide",
     },
     "secure_seq": {"siphash_lanes"},

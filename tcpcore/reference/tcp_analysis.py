@@ -30,7 +30,7 @@ from .tcp import (
 )
 from .tcp_history import analysis_history
 
-HOLES_MAX = 4
+HOLES_MAX = 3
 OOO_NS = 3_000_000  # a segment that is so little late was reordered, unless the RTT is known
 FAST_RETRANS_NS = 20_000_000  # a fast retransmission follows its last duplicate ACK within
 
