@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--no-analysis",
         action="store_true",
-        help="do not classify segments: a fifth faster; the columns of the analysis say nothing",
+        help="do not classify segments: faster, and the columns of the analysis say nothing",
     )
     how.add_argument(
         "--max-connections",

@@ -228,13 +228,13 @@ def test_zeek(engine: ModuleType, steps: list[tuple[int, int]], state: str, hist
 
 
 def test_history_is_bounded(engine: ModuleType) -> None:
-    """T-15: no more than 47 letters; what is repeated is told by powers of ten."""
+    """No more than 47 letters; what is repeated is told by powers of ten."""
     steps: list[Step] = [(i * 500, 0, ACK | PSH, 101, 501, 10) for i in range(101)]
     assert after_open(engine, *steps)["history"] == b"ShADTTT"
 
 
 def test_holes_are_bounded(engine: ModuleType) -> None:
-    """T-20: of many holes the lowest are given up; those still open can be filled."""
+    """Of many holes the lowest are given up; those still open can be filled."""
     steps: list[Step] = [(30 + i, 0, ACK, 201 + 200 * i, 501, 100) for i in range(10)]
     open_still: list[Step] = [(900 + i, 0, ACK, 101 + 200 * i, 501, 100) for i in range(7, 10)]
     seen = after_open(engine, *steps, *open_still)
