@@ -15,6 +15,7 @@ from conntrack cimport (
     ROWS_DRAIN,
     ROWS_KEEP,
     conntrack,
+    conntrack_drain,
     conntrack_free,
     conntrack_init,
     departed,
@@ -65,6 +66,8 @@ from tcp cimport (
     NR_MIBS,
     SOCKET_FILTER,
     TCP_MAX_STATES,
+    analysis,
+    analysis_rare,
     end,
     flow,
     flow_addrs,
@@ -213,6 +216,7 @@ cdef class Conntrack:
         self,
         *,
         bint packets=False,
+        bint analysis=True,
         bint strict=False,
         bint auto=False,
         str rows="keep",
@@ -235,6 +239,7 @@ cdef class Conntrack:
         memcpy(self.ct.key, PyBytes_AS_STRING(key), 16)
         self.ct.strict = strict
         self.ct.auto = auto
+        self.ct.analysis = analysis
         self.ct.rows = ("keep", "drain", "drop").index(rows)
         self.ct.max_connections = max_connections
         self.ct.expire_idle_ns = expire_idle_ns
@@ -414,6 +419,8 @@ cdef class Conntrack:
             each += sizeof(flow_link)
         return (
             self.ct.flows.used * each
+            + self.ct.analyses.used * sizeof(analysis)
+            + self.ct.rares.used * sizeof(analysis_rare)
             + self.ct.addrs.used * sizeof(flow_addrs)
             + (sizeof(bucket) << self.ct.table.shift)
             + self.ct.queues.live_skbs * SKB_SIZE
@@ -550,7 +557,7 @@ cdef class Conntrack:
             packet_rows_free(&self.rows)
             self.disown()
             if self.ct.rows == ROWS_DRAIN:
-                self.ct.ended.used = 0
+                conntrack_drain(self.ct)
         finally:
             self.leave()
 

@@ -11,7 +11,6 @@ from slab cimport (
     SLAB_MASK,
     SLAB_SHIFT,
     slab,
-    slab_alloc,
     slab_at,
     slab_free,
     slab_full,
@@ -55,6 +54,11 @@ cdef struct conntrack:
     slab addrs  # flow_addrs, of IPv6
     slab links  # used when `linked`: else a flow's index is its number and none ever leaves
     slab ended  # flow_row, in order of closing
+    slab analyses  # analysis, by the same index as flows, if it is wanted
+    slab ended_analyses  # those of `ended`
+    slab rares  # analysis_rare; a spare one names the next
+    uint32_t spare_rare
+    bint analysis
     bint linked
     bint bounded
     bint strict
@@ -92,6 +96,27 @@ cdef inline flow_rest *rest_at(const conntrack *ct, uint32_t index) noexcept nog
 
 cdef inline flow_link *link_at(const conntrack *ct, uint32_t index) noexcept nogil:
     return <flow_link *>ct.links.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline analysis *analysis_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <analysis *>ct.analyses.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline void analysis_free(conntrack *ct, const analysis *an) noexcept nogil:
+    """Let another connection have the counts of one that is gone."""
+    cdef int side
+    for side in range(2):
+        if an.rare[side]:
+            (<analysis_rare *>slab_at(&ct.rares, an.rare[side] - 1)).counts[0] = ct.spare_rare
+            ct.spare_rare = an.rare[side]
+
+
+cdef inline void conntrack_drain(conntrack *ct) noexcept nogil:
+    """Forget the rows of ended connections, which were handed out."""
+    cdef uint32_t i
+    for i in range(ct.ended_analyses.used):
+        analysis_free(ct, <analysis *>slab_at(&ct.ended_analyses, i))
+    ct.ended.used = ct.ended_analyses.used = 0
 
 
 cdef inline flow_addrs *addrs_of(
@@ -303,8 +328,10 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
     """Follow a flow no more; its row waits among the ended. -1 without memory."""
     cdef flow *fl = flow_at(ct, index)
     cdef bint kept = ct.linked and ct.rows != ROWS_DROP
-    if kept and slab_alloc(&ct.ended):  # the one step that may fail comes first
-        return -1
+    if kept:  # the steps that may fail come first
+        if slab_reserve(&ct.ended) or (ct.analysis and slab_reserve(&ct.ended_analyses)):
+            return -1
+        ct.ended.used += 1
     inet_unhash(&ct.table, tag, index)
     ct.live -= 1
     ct.releases += 1
@@ -321,6 +348,15 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
         conntrack_depart(ct, ct.departed, index)
     if kept:
         conntrack_row(ct, index, <flow_row *>slab_at(&ct.ended, ct.ended.used - 1))
+        if ct.analysis:
+            memcpy(
+                slab_at(&ct.ended_analyses, ct.ended_analyses.used),
+                analysis_at(ct, index),
+                sizeof(analysis),
+            )
+            ct.ended_analyses.used += 1
+    elif ct.analysis:
+        analysis_free(ct, analysis_at(ct, index))
     link_at(ct, index).next[IDLE] = ct.spare
     ct.spare = index
     return 0
@@ -413,6 +449,8 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
             return -1
         if ct.queues.on and slab_reserve(&ct.socks):
             return -1
+        if ct.analysis and slab_reserve(&ct.analyses):
+            return -1
         if slab_reserve(&ct.rests) or slab_reserve(&ct.flows):
             return -1
     if ip == 6 and (fresh or not rest_at(ct, ct.spare).has_addrs) and slab_reserve(&ct.addrs):
@@ -448,6 +486,7 @@ cdef inline int64_t conntrack_new(
         ct.rests.used += 1
         ct.links.used += ct.linked
         ct.socks.used += ct.queues.on
+        ct.analyses.used += ct.analysis
     inet_hash(&ct.table, tag, index)
     fl = flow_at(ct, index)
     rest = rest_at(ct, index)
@@ -491,6 +530,8 @@ cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     ct.links.size = sizeof(flow_link)
     ct.ended.size = sizeof(flow_row)
     ct.socks.size = sizeof(uint32_t)
+    ct.analyses.size = ct.ended_analyses.size = sizeof(analysis)
+    ct.rares.size = sizeof(analysis_rare)
     ct.idle.head = ct.idle.tail = NIL
     ct.half_open.head = ct.half_open.tail = NIL
     ct.closed.head = ct.closed.tail = NIL
@@ -507,3 +548,6 @@ cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     slab_free(&ct.ended)
     slab_free(&ct.socks)
     queue_exit(&ct.queues)
+    slab_free(&ct.analyses)
+    slab_free(&ct.ended_analyses)
+    slab_free(&ct.rares)

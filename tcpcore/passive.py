@@ -35,6 +35,7 @@ def replay(
     source: Source,
     *,
     packets: bool = False,
+    analysis: bool = True,
     checksum: str = "auto",
     filter: str | None = None,
     where: str | None = None,
@@ -61,6 +62,9 @@ def replay(
         the extras zstd and lz4.
     packets
         Keep a row for every frame too (`Replay.packets`).
+    analysis
+        Classify segments as Wireshark does, time round trips, keep Zeek's history. Without it
+        these columns are 0, absent or empty.
     checksum
         'auto': state does not take a segment with a bad checksum, unless its sender leaves
         checksums to the network card (`summary['checksum_offload']` tells what was found).
@@ -114,6 +118,7 @@ def replay(
     run = Run(
         source,
         packets=packets,
+        analysis=analysis,
         rows="keep",
         checksum=checksum,
         filter=filter,
@@ -144,6 +149,7 @@ def replay_batches(
     *,
     batch_packets: int = 1_000_000,
     packets: bool = False,
+    analysis: bool = True,
     checksum: str = "auto",
     filter: str | None = None,
     where: str | None = None,
@@ -166,8 +172,8 @@ def replay_batches(
     ----------
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
-    packets, checksum, filter, where, max_connections, expire_idle_s, expire_closed_s, engine, \
-strict, count, from_ns, to_ns, progress
+    packets, analysis, checksum, filter, where, max_connections, expire_idle_s, expire_closed_s, \
+engine, strict, count, from_ns, to_ns, progress
         See `replay`. `where` does not go with `packets`, whose connections have yet to end.
 
     Yields
@@ -185,6 +191,7 @@ strict, count, from_ns, to_ns, progress
     run = Run(
         source,
         packets=packets,
+        analysis=analysis,
         rows="drain",
         checksum=checksum,
         filter=filter,
@@ -289,6 +296,7 @@ class Run:
         source: Source,
         *,
         packets: bool,
+        analysis: bool = True,
         rows: str,
         checksum: str,
         filter: str | None,
@@ -316,6 +324,7 @@ class Run:
             raise ValueError("from_ns is after to_ns")
         options = {
             "packets": bool(packets),
+            "analysis": bool(analysis),
             "strict": checksum == "strict",
             "auto": checksum == "auto",
             "rows": rows,

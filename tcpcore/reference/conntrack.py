@@ -20,6 +20,7 @@ from .tcp import (
     TCPHDR_FIN,
     TCPHDR_RST,
     TCPHDR_SYN,
+    Analysis,
     Drop,
     Flow,
     Opt,
@@ -78,6 +79,7 @@ class Tracker:
         expire_idle_ns: int,
         expire_closed_ns: int,
         streams: int,
+        analysis: bool,
     ) -> None:
         self.queues = QueuePool(streams)  # where payload lies, if streams are wanted
         self.net = Net()
@@ -86,6 +88,7 @@ class Tracker:
         self.auto = auto  # strict, but for what offload explains
         self.rows = rows
         self.max_connections = max_connections
+        self.analysis = analysis
         self.expire_idle_ns = expire_idle_ns
         self.expire_closed_ns = expire_closed_ns
         self.bounded = bool(max_connections or expire_idle_ns or expire_closed_ns)
@@ -227,6 +230,8 @@ def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
     flow.first_ns = flow.last_ns = time_ns
     flow.first_packet = packet
     flow.conn = ct.connections
+    if ct.analysis:
+        flow.analysis = Analysis()
     ct.connections += 1
     ct.live += 1
     ct.table.inet_hash(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip), flow)
