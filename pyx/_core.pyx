@@ -15,6 +15,7 @@ from conntrack cimport (
     ROWS_DRAIN,
     ROWS_KEEP,
     conntrack,
+    conntrack_drain,
     conntrack_free,
     conntrack_init,
     departed,
@@ -65,6 +66,8 @@ from tcp cimport (
     NR_MIBS,
     SOCKET_FILTER,
     TCP_MAX_STATES,
+    analysis,
+    analysis_rare,
     end,
     flow,
     flow_addrs,
@@ -214,6 +217,7 @@ cdef class Conntrack:
         self,
         *,
         bint packets=False,
+        bint analysis=True,
         bint strict=False,
         bint auto=False,
         str rows="keep",
@@ -238,6 +242,7 @@ cdef class Conntrack:
         self.ct.strict = strict
         self.ct.auto = auto
         self.ct.keyed = keyed
+        self.ct.analysis = analysis
         self.ct.rows = ("keep", "drain", "drop").index(rows)
         self.ct.max_connections = max_connections
         self.ct.expire_idle_ns = expire_idle_ns
@@ -417,6 +422,8 @@ cdef class Conntrack:
             each += sizeof(flow_link)
         return (
             self.ct.flows.used * each
+            + self.ct.analyses.used * sizeof(analysis)
+            + self.ct.rares.used * sizeof(analysis_rare)
             + self.ct.addrs.used * sizeof(flow_addrs)
             + (self.ct.flows.used * sizeof(flow_outer) if self.ct.outers.n_chunks else 0)
             + (sizeof(bucket) << self.ct.table.shift)
@@ -554,7 +561,7 @@ cdef class Conntrack:
             packet_rows_free(&self.rows)
             self.disown()
             if self.ct.rows == ROWS_DRAIN:
-                self.ct.ended.used = 0
+                conntrack_drain(self.ct)
         finally:
             self.leave()
 

@@ -57,6 +57,11 @@ cdef struct conntrack:
     slab addrs  # flow_addrs, of IPv6
     slab links  # used when `linked`: else a flow's index is its number and none ever leaves
     slab ended  # flow_row, in order of closing
+    slab analyses  # analysis, by the same index as flows, if it is wanted
+    slab ended_analyses  # those of `ended`
+    slab rares  # analysis_rare; a spare one names the next
+    uint32_t spare_rare
+    bint analysis
     slab outers  # flow_outer, by the flow's index, of those that have one
     slab ended_outers  # and by the ended row's
     bint linked
@@ -97,6 +102,27 @@ cdef inline flow_rest *rest_at(const conntrack *ct, uint32_t index) noexcept nog
 
 cdef inline flow_link *link_at(const conntrack *ct, uint32_t index) noexcept nogil:
     return <flow_link *>ct.links.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline analysis *analysis_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <analysis *>ct.analyses.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline void analysis_free(conntrack *ct, const analysis *an) noexcept nogil:
+    """Let another connection have the counts of one that is gone."""
+    cdef int side
+    for side in range(2):
+        if an.rare[side]:
+            (<analysis_rare *>slab_at(&ct.rares, an.rare[side] - 1)).counts[0] = ct.spare_rare
+            ct.spare_rare = an.rare[side]
+
+
+cdef inline void conntrack_drain(conntrack *ct) noexcept nogil:
+    """Forget the rows of ended connections, which were handed out."""
+    cdef uint32_t i
+    for i in range(ct.ended_analyses.used):
+        analysis_free(ct, <analysis *>slab_at(&ct.ended_analyses, i))
+    ct.ended.used = ct.ended_analyses.used = 0
 
 
 cdef inline flow_addrs *addrs_of(
@@ -258,8 +284,10 @@ cdef inline uint32_t conntrack_una(
 
 
 cdef inline int conntrack_reserve_ended(conntrack *ct, const flow *fl) noexcept nogil:
-    """Give out an ended row for a flow, and one for what was around it; -1 without memory."""
+    """Give out an ended row for a flow, and room for what goes with it; -1 without memory."""
     if fl.wrapped and slab_reach(&ct.ended_outers, ct.ended.used):
+        return -1
+    if ct.analysis and slab_reserve(&ct.ended_analyses):
         return -1
     return slab_alloc(&ct.ended)
 
@@ -290,6 +318,15 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
         if fl.wrapped:
             around = <flow_outer *>slab_at(&ct.ended_outers, ct.ended.used - 1)
             around[0] = outer_of(ct, fl, index)[0]
+        if ct.analysis:
+            memcpy(
+                slab_at(&ct.ended_analyses, ct.ended_analyses.used),
+                analysis_at(ct, index),
+                sizeof(analysis),
+            )
+            ct.ended_analyses.used += 1
+    elif ct.analysis:
+        analysis_free(ct, analysis_at(ct, index))
     link_at(ct, index).next[IDLE] = ct.spare
     ct.spare = index
     return 0
@@ -382,6 +419,8 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
             return -1
         if ct.queues.on and slab_reserve(&ct.socks):
             return -1
+        if ct.analysis and slab_reserve(&ct.analyses):
+            return -1
         if slab_reserve(&ct.rests) or slab_reserve(&ct.flows):
             return -1
     if ip == 6 and (fresh or not rest_at(ct, ct.spare).has_addrs) and slab_reserve(&ct.addrs):
@@ -426,6 +465,7 @@ cdef inline int64_t conntrack_new(
         ct.rests.used += 1
         ct.links.used += ct.linked
         ct.socks.used += ct.queues.on
+        ct.analyses.used += ct.analysis
     inet_hash(&ct.table, tag, index)
     fl = flow_at(ct, index)
     rest = rest_at(ct, index)
@@ -472,6 +512,8 @@ cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     ct.links.size = sizeof(flow_link)
     ct.ended.size = sizeof(flow_row)
     ct.socks.size = sizeof(uint32_t)
+    ct.analyses.size = ct.ended_analyses.size = sizeof(analysis)
+    ct.rares.size = sizeof(analysis_rare)
     ct.outers.size = ct.ended_outers.size = sizeof(flow_outer)
     ct.idle.head = ct.idle.tail = NIL
     ct.half_open.head = ct.half_open.tail = NIL
@@ -490,5 +532,8 @@ cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     slab_free(&ct.ended)
     slab_free(&ct.socks)
     queue_exit(&ct.queues)
+    slab_free(&ct.analyses)
+    slab_free(&ct.ended_analyses)
+    slab_free(&ct.rares)
     slab_free(&ct.outers)
     slab_free(&ct.ended_outers)

@@ -84,6 +84,8 @@ cdef inline void no_segment(fate *out, segment *th) noexcept nogil:
     out.dir = -1
     out.verdict = 0
     out.window = 0
+    out.analysed.classes = out.analysed.dup_ack_num = 0
+    out.analysed.reason = 0
     th.seq = th.ack = 0
     th.flags = 0
     th.payload_len = 0
@@ -201,6 +203,11 @@ cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
     b.flows[i] = flow_at(ct, guess)
     prefetchw(b.flows[i])
     prefetchw(&b.flows[i].ends[1])
+    if ct.analysis:
+        prefetchw(&analysis_at(ct, guess).ends[0])
+        prefetchw(&analysis_at(ct, guess).ends[1])
+        if b.segs[i].flags & (TCPHDR_SYN | TCPHDR_FIN):
+            prefetchw(&analysis_at(ct, guess).history)
     if b.segs[i].flags & TCPHDR_SYN:
         prefetchw(rest_at(ct, guess))
 

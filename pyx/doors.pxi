@@ -237,6 +237,8 @@ def sizes():
         "flow": sizeof(flow),
         "flow_rest": sizeof(flow_rest),
         "flow_link": sizeof(flow_link),
+        "analysis": sizeof(analysis),
+        "analysis_rare": sizeof(analysis_rare),
         "bucket": sizeof(bucket),
         "skb": sizeof(skb),
         "sock_queue": sizeof(sock_queue),

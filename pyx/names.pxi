@@ -27,9 +27,19 @@ cdef tuple CONNECTIONS = tuple(
     "frame_bytes_ab frame_bytes_ba payload_bytes_ab payload_bytes_ba flags_ab flags_ba isn_ab "
     "isn_ba mss_ab mss_ba wscale_ab wscale_ba sack_permitted_ab sack_permitted_ba timestamps_ab "
     "timestamps_ba bad_checksum_ab bad_checksum_ba state_a state_b completeness "
-    "initial_rtt_ns interface vlan encap outer_a outer_b".split()
-)
+    "initial_rtt_ns".split()
+) + tuple(
+    f"{name}_{way}"
+    for name in (
+        "retransmission fast_retransmission spurious_retransmission out_of_order lost_segment "
+        "ack_lost_segment duplicate_ack keep_alive keep_alive_ack zero_window zero_window_probe "
+        "zero_window_probe_ack window_full window_update reused_ports retrans_bytes rtt_min_ns "
+        "rtt_mean_ns rtt_max_ns rtt_samples in_flight_max window_min window_max gaps gap_bytes "
+        "duplicate_bytes".split()
+    )
+    for way in ("ab", "ba")
+) + ("history", "conn_state", "interface", "vlan", "encap", "outer_a", "outer_b")
 cdef tuple PACKETS = tuple(
     "packet file conn dir time_ns offset caplen wirelen seq ack flags window payload_len verdict "
-    "drop_reason interface vlan encap".split()
+    "drop_reason analysis dup_ack_num reason interface vlan encap".split()
 )

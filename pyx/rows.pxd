@@ -9,6 +9,7 @@ from conntrack cimport (
     NIL,
     ROWS_KEEP,
     addrs_of,
+    analysis_at,
     conntrack,
     conntrack_depart,
     depart,
@@ -23,11 +24,16 @@ from slab cimport slab_at, vfree, vgrow, vkeep, vmalloc
 from tcp cimport (
     CT_TIME_CLAMPED,
     FLOW_RTT,
+    NR_CLASSES,
     OPT_ISN,
     OPT_MSS,
     OPT_SACK_PERM,
     OPT_TIMESTAMP,
     OPT_WSCALE,
+    analysis,
+    analysis_rare,
+    analysis_end,
+    analysis_rare,
     end,
     flow,
     flow_addrs,
@@ -36,7 +42,10 @@ from tcp cimport (
     flow_row,
     segment,
 )
-from tcp_conntrack cimport batch, fate, flow_completeness
+from tcp_analysis cimport RTT_LONG, analysis_shift
+from conntrack_acct cimport flow_completeness
+from tcp_conntrack cimport batch, fate
+from tcp_history cimport conn_state
 from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped, stream_copy, stream_end
 
 # In the order of tcpcore/columns.py; core has the names.
@@ -48,12 +57,20 @@ cdef enum:  # Column
     C_MSS_AB, C_MSS_BA, C_WSCALE_AB, C_WSCALE_BA, C_SACK_PERMITTED_AB, C_SACK_PERMITTED_BA
     C_TIMESTAMPS_AB, C_TIMESTAMPS_BA, C_BAD_CHECKSUM_AB, C_BAD_CHECKSUM_BA
     C_STATE_A, C_STATE_B, C_COMPLETENESS, C_INITIAL_RTT_NS
+    C_CLASSES  # of the analysis, each of a to b and of b to a
+    C_RETRANS_BYTES_AB = C_CLASSES + 2 * NR_CLASSES
+    C_RETRANS_BYTES_BA, C_RTT_MIN_NS_AB, C_RTT_MIN_NS_BA, C_RTT_MEAN_NS_AB, C_RTT_MEAN_NS_BA
+    C_RTT_MAX_NS_AB, C_RTT_MAX_NS_BA, C_RTT_SAMPLES_AB, C_RTT_SAMPLES_BA
+    C_IN_FLIGHT_MAX_AB, C_IN_FLIGHT_MAX_BA, C_WINDOW_MIN_AB, C_WINDOW_MIN_BA
+    C_WINDOW_MAX_AB, C_WINDOW_MAX_BA, C_GAPS_AB, C_GAPS_BA, C_GAP_BYTES_AB, C_GAP_BYTES_BA
+    C_DUPLICATE_BYTES_AB, C_DUPLICATE_BYTES_BA, C_HISTORY, C_CONN_STATE
     C_INTERFACE, C_VLAN, C_ENCAP, C_OUTER_A, C_OUTER_B
     N_COLUMNS
 
 cdef enum:  # PacketColumn
     P_PACKET, P_FILE, P_CONN, P_DIR, P_TIME_NS, P_OFFSET, P_CAPLEN, P_WIRELEN
     P_SEQ, P_ACK, P_FLAGS, P_WINDOW, P_PAYLOAD_LEN, P_VERDICT, P_DROP_REASON
+    P_ANALYSIS, P_DUP_ACK_NUM, P_REASON
     P_INTERFACE, P_VLAN, P_ENCAP
     N_PACKET_COLUMNS
 
@@ -72,6 +89,8 @@ cdef struct row_source:
     const flow *fl
     const flow_rest *rest
     const flow_addrs *addrs  # NULL for IPv4
+    const analysis *an  # NULL if it is not wanted
+    const analysis_rare *rare[2]  # NULL where nothing happened
     const flow_outer *outer  # NULL for nothing
     uint64_t conn
 
@@ -96,6 +115,10 @@ cdef inline uint8_t column_size(int column) noexcept nogil:
         return 2
     if C_MSS_AB <= column <= C_MSS_BA:
         return 4
+    if column == C_HISTORY:
+        return 48
+    if column == C_CONN_STATE:
+        return 1
     if column == C_IP or C_STATE_A <= column <= C_COMPLETENESS:
         return 1
     if C_SACK_PERMITTED_AB <= column <= C_TIMESTAMPS_BA:
@@ -105,7 +128,7 @@ cdef inline uint8_t column_size(int column) noexcept nogil:
 
 cdef inline uint8_t packet_column_size(int column) noexcept nogil:
     """Bytes of one value."""
-    if column == P_DIR or column == P_DROP_REASON:
+    if column == P_DIR or column == P_DROP_REASON or column == P_REASON:
         return 1
     if column == P_FLAGS or column >= P_INTERFACE:
         return 2
@@ -181,6 +204,65 @@ cdef inline void fill_addrs(int column, const row_source *rows, int n, uint8_t *
             memcpy(out + 16 * i, rows[i].addrs.b, 16)
 
 
+cdef inline void fill_analysis(
+    int column, const row_source *rows, int n, int64_t *out
+) noexcept nogil:
+    """One column of the analysis."""
+    cdef int i, side = (column - C_CLASSES) & 1
+    for i in range(n):
+        if column < C_RETRANS_BYTES_AB:
+            out[i] = 0
+            if rows[i].rare[side] != NULL:
+                out[i] = rows[i].rare[side].counts[(column - C_CLASSES) >> 1]
+        elif C_RTT_MIN_NS_AB <= column <= C_WINDOW_MAX_BA:
+            out[i] = gauge_value(column - side, side, rows[i].an, rows[i].fl)
+        else:
+            out[i] = counts_value(column - side, rows[i].rare[side])
+
+
+cdef inline int64_t gauge_value(
+    int column, int side, const analysis *an, const flow *fl
+) noexcept nogil:
+    """What was measured of one end; `column` is the one of a."""
+    cdef const analysis_end *e
+    if an == NULL:
+        return 0 if column == C_RTT_SAMPLES_AB or column == C_IN_FLIGHT_MAX_AB else -1
+    e = &an.ends[side]
+    if column == C_RTT_SAMPLES_AB:
+        return e.rtt_samples
+    if column == C_IN_FLIGHT_MAX_AB:
+        return e.in_flight_max
+    if column == C_WINDOW_MIN_AB or column == C_WINDOW_MAX_AB:
+        if e.window_min > e.window_max:
+            return -1
+        return <int64_t>(e.window_min if column == C_WINDOW_MIN_AB else e.window_max) << max(
+            analysis_shift(fl, side), 0
+        )
+    if not e.rtt_samples:
+        return -1
+    if column == C_RTT_MIN_NS_AB:
+        return an.more[side].rtt_min_ns if e.rtt_min_ns == RTT_LONG else e.rtt_min_ns
+    if column == C_RTT_MAX_NS_AB:
+        return an.more[side].rtt_max_ns if e.rtt_max_ns == RTT_LONG else e.rtt_max_ns
+    return e.rtt_sum_ns // e.rtt_samples
+
+
+cdef inline int64_t counts_value(int column, const analysis_rare *c) noexcept nogil:
+    """Bytes and holes of one end; `column` is the one of a."""
+    cdef int64_t total
+    cdef uint32_t i
+    if c == NULL:
+        return 0
+    if column == C_RETRANS_BYTES_AB:
+        return c.retrans_bytes
+    if column == C_DUPLICATE_BYTES_AB:
+        return c.duplicate_bytes
+    if column == C_GAPS_AB:
+        return <int64_t>c.gaps + c.n_holes
+    total = c.gap_bytes
+    for i in range(c.n_holes):
+        total += <uint32_t>(c.holes[i].end - c.holes[i].begin)
+    return total
 cdef inline void fill_outer(
     int column, const row_source *rows, int n, uint8_t *out
 ) noexcept nogil:
@@ -210,6 +292,16 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
     if C_PACKETS_AB <= column <= C_BAD_CHECKSUM_BA:
         i = (column - C_PACKETS_AB) & 1
         fill_end(column - i, i, rows, n, out)
+    elif column == C_HISTORY:
+        for i in range(n):
+            memset(out + 48 * i, 0, 48)
+            if rows[i].an != NULL:
+                memcpy(out + 48 * i, rows[i].an.history, rows[i].an.history_len)
+    elif column == C_CONN_STATE:
+        for i in range(n):
+            out[i] = conn_state(rows[i].fl, flow_completeness(rows[i].fl, rows[i].rest))
+    elif C_CLASSES <= column < C_HISTORY:
+        fill_analysis(column, rows, n, wides)
     elif column == C_CONN:
         for i in range(n):
             wides[i] = rows[i].conn
@@ -249,6 +341,15 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
         fill_outer(column, rows, n, out)
 
 
+cdef inline void find_rares(const conntrack *ct, row_source *row) noexcept nogil:
+    """Where the counts of both ends are; NULL where nothing happened."""
+    cdef int side
+    for side in range(2):
+        row.rare[side] = NULL
+        if row.an != NULL and row.an.rare[side]:
+            row.rare[side] = <const analysis_rare *>slab_at(&ct.rares, row.an.rare[side] - 1)
+
+
 cdef inline void fill_rows(
     const conntrack *ct,
     const row_place *places,
@@ -262,7 +363,7 @@ cdef inline void fill_rows(
     Without `places` a flow's index is its number.
     """
     cdef row_source rows[ROWS_BLOCK]
-    cdef uint8_t values[ROWS_BLOCK * 16]
+    cdef uint8_t values[ROWS_BLOCK * 48]
     cdef flow_row *row
     cdef size_t size
     cdef uint64_t begin = 0
@@ -282,6 +383,10 @@ cdef inline void fill_rows(
                     rows[i].fl = &row.flow
                     rows[i].rest = &row.rest
                     rows[i].addrs = &row.addrs
+                    rows[i].an = NULL
+                    if ct.analysis:
+                        rows[i].an = <analysis *>slab_at(&ct.ended_analyses, index)
+                    find_rares(ct, &rows[i])
                     rows[i].outer = NULL
                     if row.flow.wrapped:
                         rows[i].outer = <flow_outer *>slab_at(&ct.ended_outers, index)
@@ -289,6 +394,8 @@ cdef inline void fill_rows(
             rows[i].fl = flow_at(ct, index)
             rows[i].rest = rest_at(ct, index)
             rows[i].addrs = addrs_of(ct, rows[i].fl, index)
+            rows[i].an = analysis_at(ct, index) if ct.analysis else NULL
+            find_rares(ct, &rows[i])
             rows[i].outer = outer_of(ct, rows[i].fl, index)
         for k in range(wanted):
             size = column_size(columns[k])
@@ -469,6 +576,15 @@ cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) n
     octets = rows.columns[P_DROP_REASON] + row
     for i in range(n):
         octets[i] = fates[i].drop
+    words = <uint32_t *>rows.columns[P_ANALYSIS] + row
+    for i in range(n):
+        words[i] = fates[i].analysed.classes
+    words = <uint32_t *>rows.columns[P_DUP_ACK_NUM] + row
+    for i in range(n):
+        words[i] = fates[i].analysed.dup_ack_num
+    octets = rows.columns[P_REASON] + row
+    for i in range(n):
+        octets[i] = fates[i].analysed.reason
     packet_rows_outer(rows, b)
     rows.used += n
     return 0

@@ -25,6 +25,7 @@ cdef enum:
     TCPHDR_PSH = 0x008
     TCPHDR_ACK = 0x010
     TCPHDR_URG = 0x020
+    TCPHDR_CONTROL = TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST
 
 cdef enum:
     TCPOPT_EOL = 0
@@ -101,6 +102,27 @@ cdef enum:  # Verdict
     CT_REUSED = 1 << 21  # first segment of a new connection on a known 4-tuple
     CT_HOLE = 1 << 22  # acknowledges what the tap did not see
     CT_TIME_CLAMPED = 1 << 23  # its time does not fit 64-bit nanoseconds
+
+# Wireshark's classes (the column `analysis`).
+cdef enum:  # Class
+    TCP_A_RETRANSMISSION = 1 << 0
+    TCP_A_FAST_RETRANSMISSION = 1 << 1
+    TCP_A_SPURIOUS_RETRANSMISSION = 1 << 2
+    TCP_A_OUT_OF_ORDER = 1 << 3
+    TCP_A_LOST_PACKET = 1 << 4
+    TCP_A_ACK_LOST_PACKET = 1 << 5
+    TCP_A_DUPLICATE_ACK = 1 << 6
+    TCP_A_KEEP_ALIVE = 1 << 7
+    TCP_A_KEEP_ALIVE_ACK = 1 << 8
+    TCP_A_ZERO_WINDOW = 1 << 9
+    TCP_A_ZERO_WINDOW_PROBE = 1 << 10
+    TCP_A_ZERO_WINDOW_PROBE_ACK = 1 << 11
+    TCP_A_WINDOW_FULL = 1 << 12
+    TCP_A_WINDOW_UPDATE = 1 << 13
+    TCP_A_REUSED_PORTS = 1 << 14
+
+cdef enum:
+    NR_CLASSES = 15
 
 # Why a frame is no segment, or why state did not take a segment.
 cdef enum:  # Drop
@@ -317,6 +339,62 @@ cdef struct flow_row:
     flow_rest rest
     flow_addrs addrs
     uint64_t conn
+
+# What the analysis of one end needs of most segments, one line; numbers that are 0 are not known.
+cdef struct analysis_end:
+    uint32_t nextseq  # number after the highest one sent
+    uint32_t maxack  # up to where all was seen: the most that can be acknowledged
+    uint32_t lastack  # of its last segment
+    uint16_t window  # of its last segment, as sent
+    uint8_t bits  # AnalysisBit
+    uint8_t noted  # which letters of the history it has
+    int64_t nextseq_ns  # when nextseq moved
+    int64_t rtt_sent_ns  # when what ends at rtt_seq was sent
+    uint64_t rtt_sum_ns
+    uint32_t rtt_seq
+    uint32_t rtt_samples
+    uint32_t rtt_min_ns  # the largest number stands for what analysis_more has
+    uint32_t rtt_max_ns
+    uint32_t in_flight_max
+    uint16_t window_min  # as sent
+    uint16_t window_max
+
+# The rest of it, which few segments touch.
+cdef struct analysis_more:
+    int64_t last_ns  # when its last segment came; stands still while dupacks is 0
+    uint64_t rtt_min_ns
+    uint64_t rtt_max_ns
+    uint32_t rtt_tsval
+    uint32_t base  # number of its SYN, the last one that differs
+
+# The analysis of a connection, four lines by use.
+cdef struct analysis:
+    analysis_end ends[2]
+    analysis_more more[2]
+    uint32_t dupacks[2]
+    uint32_t rare[2]  # index of the end's analysis_rare, and one; 0 for none
+    uint8_t history[47]
+    uint8_t history_len
+
+cdef struct hole:
+    uint32_t begin
+    uint32_t end
+
+# What only an end has where something happened.
+cdef struct analysis_rare:
+    uint32_t counts[15]  # of each class; of one that is spare the first names the next, and one
+    uint32_t gaps  # holes that were given up
+    uint64_t retrans_bytes
+    uint64_t duplicate_bytes
+    uint64_t gap_bytes
+    hole holes[4]  # ascending, one more than stay
+    uint32_t n_holes
+
+# What the analysis says of a segment.
+cdef struct analysed:
+    uint32_t classes
+    uint32_t dup_ack_num
+    uint8_t reason
 
 # Where flows come and go: a flow's place in the queues, its number and its clock.
 cdef struct flow_link:

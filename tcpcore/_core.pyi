@@ -18,6 +18,7 @@ class Conntrack:
         self,
         *,
         packets: bool = False,
+        analysis: bool = True,
         strict: bool = False,
         auto: bool = False,
         rows: str = "keep",

@@ -42,6 +42,7 @@ FORMATS = {
     "uint32": b"I",
     "int64": b"l",
     "uint8[16]": b"w:16",
+    "S48": b"U",
 }
 STRUCT = b"+s"
 
@@ -208,6 +209,11 @@ def _capsule(struct: ctypes.Structure, name: bytes) -> object:
 def _data(column: Column, values: NDArray[Any]) -> Data:
     if column.dtype == "bool":
         return 0, [None, np.packbits(values, bitorder="little")]
+    if column.unit == "text":  # where each begins, then all of them
+        letters = values.view("uint8").reshape(len(values), values.itemsize)
+        offsets = np.zeros(len(values) + 1, "int64")
+        np.cumsum(np.count_nonzero(letters, axis=1), out=offsets[1:])
+        return 0, [None, offsets, letters[letters != 0]]
     if column.absent:
         valid = values != -1
         nulls = len(values) - int(np.count_nonzero(valid))

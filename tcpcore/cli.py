@@ -141,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
         "explains, none, all (default: auto)",
     )
     how.add_argument(
+        "--no-analysis",
+        action="store_true",
+        help="do not classify segments: faster, and the columns of the analysis say nothing",
+    )
+    how.add_argument(
         "--key",
         default="5tuple",
         metavar="KEY",
@@ -230,6 +235,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         run = passive.Run(
             args.files,
             packets=args.packets is not None,
+            analysis=not args.no_analysis,
             rows="keep" if not bounded else "drain" if keeps_rows else "drop",
             checksum=args.checksum,
             filter=args.filter,

@@ -15,7 +15,7 @@ class Column:
     ----------
     name : str
     dtype : str
-        A numpy dtype, or ``'uint8[16]'`` for an address.
+        A numpy dtype, or ``'uint8[16]'`` for an address; ``'S48'`` is ASCII text.
     unit : str
         Empty where the number has none.
     meaning : str
@@ -101,6 +101,62 @@ def _direction(d: str, side: str, words: str) -> tuple[Column, ...]:
     )
 
 
+# Wireshark's classes: index is the bit of the column `analysis`.
+ANALYSIS_NAMES = (
+    "retransmission",
+    "fast_retransmission",
+    "spurious_retransmission",
+    "out_of_order",
+    "lost_segment",
+    "ack_lost_segment",
+    "duplicate_ack",
+    "keep_alive",
+    "keep_alive_ack",
+    "zero_window",
+    "zero_window_probe",
+    "zero_window_probe_ack",
+    "window_full",
+    "window_update",
+    "reused_ports",
+)
+
+# What else the analysis tells of a direction: name, unit, meaning, whether it may be absent.
+_ANALYSIS = (
+    ("retrans_bytes", "bytes", "payload of the segments counted as retransmission", False),
+    ("rtt_min_ns", "ns", "shortest time from a segment to its acknowledgment", True),
+    ("rtt_mean_ns", "ns", "mean of the times from a segment to its acknowledgment", True),
+    ("rtt_max_ns", "ns", "longest time from a segment to its acknowledgment", True),
+    ("rtt_samples", "samples", "segments whose round trip was timed, one at a time", False),
+    ("in_flight_max", "bytes", "most that was sent and not yet acknowledged", False),
+    ("window_min", "bytes", "smallest window offered, SYN and RST left out", True),
+    ("window_max", "bytes", "largest window offered, SYN and RST left out", True),
+    ("gaps", "holes", "ranges of sequence numbers that were never seen", False),
+    ("gap_bytes", "bytes", "sequence numbers in them", False),
+    ("duplicate_bytes", "bytes", "payload whose sequence numbers had been seen before", False),
+)
+
+
+def _analysis() -> tuple[Column, ...]:
+    sides = (("ab", "from a to b"), ("ba", "from b to a"))
+    classes = tuple(
+        Column(
+            f"{name}_{d}",
+            "int64",
+            "packets",
+            f"segments {words} that Wireshark's rules call {name}",
+            group=f"analysis_{d}",
+        )
+        for name in ANALYSIS_NAMES
+        for d, words in sides
+    )
+    rest = tuple(
+        Column(f"{name}_{d}", "int64", unit, f"{meaning}, {words}", absent, f"analysis_{d}")
+        for name, unit, meaning, absent in _ANALYSIS
+        for d, words in sides
+    )
+    return classes + rest
+
+
 CONNECTIONS = (
     Column("conn", "int64", "", "number of the connection, from 0, by first segment", group="who"),
     Column("ip", "uint8", "", "IP version: 4 or 6", group="who"),
@@ -136,6 +192,14 @@ CONNECTIONS = (
         absent=True,
         group="life",
     ),
+    *_analysis(),
+    Column(
+        "history",
+        "S48",
+        "text",
+        "Zeek's history: a letter for what was first seen of a, a small one of b; ASCII",
+    ),
+    Column("conn_state", "uint8", "conn_state", "Zeek's state of the connection", group="life"),
     Column("interface", "uint16", "", "pcapng interface of the first segment", group="outer"),
     Column("vlan", "int16", "", "first VLAN id of the first segment", absent=True, group="outer"),
     Column("encap", "uint16", "bits", "what the first segment was wrapped in", group="outer"),
@@ -172,6 +236,9 @@ PACKETS = (
     Column("payload_len", "uint32", "bytes", "TCP payload"),
     Column("verdict", "uint32", "bits", "what the judge and the tracker say of the segment"),
     Column("drop_reason", "uint8", "reason", "why it is no segment or state did not take it"),
+    Column("analysis", "uint32", "bits", "Wireshark's classes of the segment, a bit each"),
+    Column("dup_ack_num", "uint32", "", "which repetition a duplicate ACK is, from 1"),
+    Column("reason", "uint8", "kind", "our own verdict: what the segment is"),
     Column("interface", "uint16", "", "pcapng interface, by its number in the section"),
     Column("vlan", "int16", "", "first VLAN id", absent=True),
     Column("encap", "uint16", "bits", "what it was wrapped in, as far as that was taken off"),
@@ -295,6 +362,38 @@ DROP_NAMES = (
     "TCP_CLOSED",
     "TCP_FLAGS",
     "SOCKET_FILTER",
+)
+
+# Index: number in the column `reason`.
+REASON_NAMES = (
+    "",
+    "control",
+    "ack",
+    "new_data",
+    "after_hole",
+    "reordered",
+    "hole_filled",
+    "full_retransmission",
+    "partial_retransmission",
+    "duplicated",
+    "probe",
+)
+
+# Index: number in the column `conn_state`; Zeek's names.
+CONN_STATE_NAMES = (
+    "OTH",
+    "S0",
+    "S1",
+    "SF",
+    "REJ",
+    "S2",
+    "S3",
+    "RSTO",
+    "RSTR",
+    "RSTOS0",
+    "RSTRH",
+    "SH",
+    "SHR",
 )
 
 # Index: bit of the column `encap`.

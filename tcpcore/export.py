@@ -9,7 +9,14 @@ from __future__ import annotations
 import io
 import os
 
-from tcpcore.columns import CONNECTIONS, DROP_NAMES, STATE_NAMES, address_text
+from tcpcore.columns import (
+    CONN_STATE_NAMES,
+    CONNECTIONS,
+    DROP_NAMES,
+    REASON_NAMES,
+    STATE_NAMES,
+    address_text,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -392,8 +399,15 @@ class _Text:
             unit: self._words(
                 [dialect.null, *[dialect.quote + n.encode() + dialect.quote for n in names[1:]]]
             )
-            for unit, names in (("state", STATE_NAMES), ("reason", DROP_NAMES))
+            for unit, names in (
+                ("state", STATE_NAMES),
+                ("reason", DROP_NAMES),
+                ("kind", REASON_NAMES),
+            )
         }
+        self._names["conn_state"] = self._words(
+            [dialect.quote + name.encode() + dialect.quote for name in CONN_STATE_NAMES]
+        )
         # Four digits at a time: those of 0 to 9999, then again without leading zeros.
         digits = np.arange(10000)[:, None] // [1000, 100, 10, 1] % 10 + ord("0")
         bare = np.where(np.arange(10000)[:, None] >= [1000, 100, 10, 1], digits, 0)
@@ -421,6 +435,11 @@ class _Text:
             return self._addresses(values, np.where(mapped, 4, 6))
         if column.unit in self._names:
             return self._names[column.unit][values]
+        if column.unit == "text":  # letters, which no format has to escape
+            cells = values.view("uint8").reshape(len(values), values.itemsize)
+            if len(self._quote):
+                cells = np.pad(cells, ((0, 0), (1, 1)), constant_values=self._quote[0])
+            return cells
         if column.dtype == "bool":
             return self._booleans[values.view("uint8")]
         if not column.absent:

@@ -35,6 +35,7 @@ def replay(
     source: Source,
     *,
     packets: bool = False,
+    analysis: bool = True,
     checksum: str = "auto",
     filter: str | None = None,
     where: str | None = None,
@@ -62,6 +63,9 @@ def replay(
         the extras zstd and lz4.
     packets
         Keep a row for every frame too (`Replay.packets`).
+    analysis
+        Classify segments as Wireshark does, time round trips, keep Zeek's history. Without it
+        these columns are 0, absent or empty.
     checksum
         'auto': state does not take a segment with a bad checksum, unless its sender leaves
         checksums to the network card (`summary['checksum_offload']` tells what was found).
@@ -119,6 +123,7 @@ def replay(
     run = Run(
         source,
         packets=packets,
+        analysis=analysis,
         rows="keep",
         checksum=checksum,
         filter=filter,
@@ -150,6 +155,7 @@ def replay_batches(
     *,
     batch_packets: int = 1_000_000,
     packets: bool = False,
+    analysis: bool = True,
     checksum: str = "auto",
     filter: str | None = None,
     where: str | None = None,
@@ -173,8 +179,8 @@ def replay_batches(
     ----------
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
-    packets, checksum, filter, where, key, max_connections, expire_idle_s, expire_closed_s, \
-engine, strict, count, from_ns, to_ns, progress
+    packets, analysis, checksum, filter, where, key, max_connections, expire_idle_s, \
+expire_closed_s, engine, strict, count, from_ns, to_ns, progress
         See `replay`. `where` does not go with `packets`, whose connections have yet to end.
 
     Yields
@@ -192,6 +198,7 @@ engine, strict, count, from_ns, to_ns, progress
     run = Run(
         source,
         packets=packets,
+        analysis=analysis,
         rows="drain",
         checksum=checksum,
         filter=filter,
@@ -297,6 +304,7 @@ class Run:
         source: Source,
         *,
         packets: bool,
+        analysis: bool = True,
         rows: str,
         checksum: str,
         filter: str | None,
@@ -325,6 +333,7 @@ class Run:
             raise ValueError("from_ns is after to_ns")
         options = {
             "packets": bool(packets),
+            "analysis": bool(analysis),
             "strict": checksum == "strict",
             "auto": checksum == "auto",
             "keyed": key_bits(key),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from tcpcore.columns import (
+    ANALYSIS_NAMES,
+    CONN_STATE_NAMES,
     DROP_NAMES,
     FLAG_NAMES,
+    REASON_NAMES,
     STATE_NAMES,
     VERDICT_NAMES,
     address_text,
@@ -142,6 +145,8 @@ class Table:
             if values.ndim == 2:
                 raw = values.tobytes()
                 columns[column.name] = [raw[i : i + 16] for i in range(0, len(raw), 16)]
+            elif column.unit == "text":
+                columns[column.name] = values.astype("U").astype(object)
             elif column.absent:
                 columns[column.name] = pandas.arrays.IntegerArray(values, values == -1)
             else:
@@ -213,6 +218,8 @@ class Table:
         value = self[column.name][i]
         if column.unit == "address":
             return address_text(value.tobytes(), int(self["ip"][i]))
+        if column.unit == "text":
+            return str(value, "ascii")
         if column.unit == "outer address":
             return outer_text(value.tobytes())
         number = int(value)
@@ -222,6 +229,12 @@ class Table:
             return STATE_NAMES[number]
         if column.unit == "reason":
             return DROP_NAMES[number] if number else ""
+        if column.unit == "kind":
+            return REASON_NAMES[number]
+        if column.unit == "conn_state":
+            return CONN_STATE_NAMES[number]
+        if column.name == "analysis":
+            return _bits(number, ANALYSIS_NAMES)
         if column.name == "flags":
             return _bits(number, FLAG_NAMES)
         if column.name == "verdict":
@@ -254,7 +267,8 @@ def _array(buffer: Any, dtype: str, count: int) -> NDArray[Any]:
 
 
 def _is_text(column: Column) -> bool:
-    return column.unit in ("address", "state", "reason") or column.name in ("flags", "verdict")
+    words = ("address", "state", "reason", "kind", "conn_state", "text")
+    return column.unit in words or column.name in ("flags", "verdict", "analysis")
 
 
 def _bits(number: int, names: Sequence[str]) -> str:

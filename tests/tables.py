@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from tcpcore.columns import CONNECTIONS, DROP_NAMES, STATE_NAMES, Column
+from tcpcore.columns import (
+    CONN_STATE_NAMES,
+    CONNECTIONS,
+    DROP_NAMES,
+    REASON_NAMES,
+    STATE_NAMES,
+    Column,
+)
 from tcpcore.table import Table
 
+NAMES = {
+    "state": STATE_NAMES,
+    "reason": DROP_NAMES,
+    "kind": REASON_NAMES,
+    "conn_state": CONN_STATE_NAMES,
+}
 ADDRESSES = (
     bytes(16),
     bytes(15) + b"\1",
@@ -33,9 +46,11 @@ def buffers(schema: tuple[Column, ...], rows: int, seed: int = 1) -> dict[str, b
             values[ip == 4, :12] = np.frombuffer(bytes(10) + b"\xff\xff", "uint8")
         elif column.dtype == "bool":
             values = rng.integers(0, 2, rows, "uint8")
-        elif column.unit in ("state", "reason"):
-            names = STATE_NAMES if column.unit == "state" else DROP_NAMES
-            values = rng.integers(0, len(names), rows, "uint8")
+        elif column.unit in NAMES:
+            values = rng.integers(0, len(NAMES[column.unit]), rows, "uint8")
+        elif column.unit == "text":
+            texts = [b"Sh"[: i % 3] * (i % 25) for i in range(rows)]
+            values = np.array(texts, column.dtype)
         else:
             limits = np.iinfo(column.dtype)
             values = rng.integers(0, limits.max, rows, column.dtype, endpoint=True)

@@ -288,6 +288,29 @@ def test_what_is_not_wanted_leaves_no_trace(
         assert kept["connections"][name] == alone["connections"][name], name
 
 
+@pytest.mark.parametrize("ip", [4, 6])
+def test_in_tunnels(engine: ModuleType, ip: int) -> None:
+    """Hosts, ports and headers are the innermost packet's, in tunnels and in fragments."""
+    ends = ("10.0.0.1", "10.0.0.2") if ip == 4 else ("2001:db8::1", "2001:db8::2")
+    packet = capgen.packet(*ends, 1000, 80, flags=capgen.ACK, payload=bytes(99))
+    other = capgen.packet(*ends, 1000, 81, flags=capgen.ACK, payload=bytes(99))
+    frames = [*capgen.tunnels(packet).values(), *capgen.tunnels(other).values()]
+    frames += map(capgen.frame_of, capgen.fragments(packet, 8, 40))
+    wanted = [*range(1, len(capgen.tunnels(packet)) + 1), len(frames)]
+    data = capgen.pcap([(capgen.SEC, frame) for frame in frames])
+    headers = {
+        4: "ip[12:4] == 0x0a000001 and ip[9] == 6 and tcp[2:2] == 80",
+        6: "ip6[8:4] == 0x20010db8 and ip6[24:4] == 0x20010db8",
+    }
+    for text in (
+        f"src host {ends[0]} and dst host {ends[1]} and port 80",
+        f"port 80 and {headers[ip]}",
+    ):
+        found = tcpcore.replay(io.BytesIO(data), filter=text, packets=True, engine=engine.ENGINE)
+        assert found.packets["packet"].tolist() == wanted
+        assert found.packets["encap"].all()
+
+
 def test_replay(engine: ModuleType) -> None:
     capture = capgen.pcap([*capgen.conversation(), *capgen.conversation(dport=443)])
 

@@ -5,6 +5,7 @@ T-07, T-13, T-14, T-20, T-22; RFC 791 3.2, RFC 5722, RFC 6946, RFC 8200 4.5.
 
 from __future__ import annotations
 
+import io
 import random
 import time
 from itertools import pairwise, permutations
@@ -15,6 +16,7 @@ import lockstep
 import pytest
 from capgen import ACK, SEC
 
+import tcpcore
 from tcpcore.columns import DROP_NAMES
 from tcpcore.mib import COUNTERS
 
@@ -346,6 +348,50 @@ def test_where_the_bytes_lie(engine, ip, seed):
     ends = [(offset, offset + length) for offset, length, _ in pieces]
     assert all(one[1] == other[0] for one, other in pairwise(ends))
     assert engine.fragment_pieces(capgen.ETHERNET, frames[:-1]) == []
+
+
+@pytest.mark.parametrize("ip", [4, 6])
+@pytest.mark.parametrize("seed", range(4))
+def test_streams(engine, ip, seed):
+    """Payload is read where each fragment has it: in any order, in tunnels, in two inputs."""
+    rng = random.Random(seed)
+    ends = ("10.0.0.1", "10.0.0.2") if ip == 4 else ("2001:db8::1", "2001:db8::2")
+    sent = rng.randbytes(5000)
+    frames = []
+    for number, begin in enumerate(range(0, 5000, 1000)):
+        one = capgen.packet(*ends, seq=begin, flags=ACK, payload=sent[begin : begin + 1000])
+        cuts = sorted(rng.sample(range(8, 1016, 8), rng.randrange(6)))
+        pieces = capgen.fragments(one, *cuts, number=number) if cuts else [one]
+        rng.shuffle(pieces)
+        tunnel = rng.random() < 0.5
+        for piece in pieces:
+            outer = capgen.ipv4(piece, "192.0.2.1", "192.0.2.2", proto=4 if ip == 4 else 41)
+            parts = [piece]
+            if tunnel:
+                parts = capgen.fragments(outer, 8, 24, number=rng.randrange(1 << 16))
+            frames += [capgen.frame_of(part) for part in parts]
+    half = len(frames) // 2
+    inputs = [
+        io.BytesIO(capgen.pcap([(SEC + i, frame) for i, frame in enumerate(part, first)]))
+        for first, part in ((0, frames[:half]), (half, frames[half:]))
+    ]
+    made = tcpcore.replay(inputs, streams=True, engine=engine.ENGINE)
+    stream = made.stream(0, "ab")
+    assert stream.data == sent
+    assert stream.gaps == []
+
+
+def test_stream_memory(engine):
+    """T-22: each piece of a datagram is a note, and counts as one."""
+    frames = []
+    for port in range(4):
+        whole = capgen.packet(sport=1000 + port, flags=ACK, payload=bytes(8 * 100 - 20))
+        frames += map(capgen.frame_of, capgen.fragments(whole, *range(8, 800, 8), number=port))
+    data = capgen.pcap([(SEC + i, frame) for i, frame in enumerate(frames)])
+    bound = 2 * (100 * 32 + 136)
+    made = tcpcore.replay(io.BytesIO(data), streams=True, stream_memory=bound, engine=engine.ENGINE)
+    assert made.summary["streams_given_up"] == 2
+    assert [stream.length for stream in made.streams()] == [780, 780]
 
 
 def test_fragment_of_a_fragment(engine):

@@ -33,11 +33,11 @@ FLOORS = {
         9: "tcp_minisocks tcp_fastopen",
         8: "tcp_input dev rows",
         7: "tcp_ack tcp_timer tcp_conntrack",
-        6: "tcp_recovery conntrack_queue",
+        6: "tcp_recovery conntrack_acct conntrack_queue",
         5: "tcp_output tcp_analysis conntrack filter",
         4: "inet_connection_sock inet_timewait_sock syncookies ip_input offload synack",
         3: "net ip_route ip_tunnel tcp_recvmsg",
-        2: "tcb tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire inet_hashtables",
+        2: "tcb tcp_history tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire inet_hashtables",
         1: "tcp",
         0: "timer csum secure_seq pcap slab",
         -1: "unaligned",  # what C has and Cython has not
@@ -63,7 +63,7 @@ LAYERS = {
 NEVER_IN_AN_ENGINE = {"time", "random", "os", "socket", "threading", "numpy"}
 CANNOT_SEND = (
     {"tcp_output", "tcp_ack", "tcp_input", "tcp_timer", "tcp_recovery", "tcp_user", "tcp_ipv4"},
-    ("conntrack", "tcp_conntrack", "tcp_analysis", "rows"),
+    ("conntrack", "tcp_conntrack", "tcp_analysis", "tcp_history", "rows"),
 )
 # Tests of a floor's twins, which may reach below the seam.
 REACH_BELOW = {
@@ -81,7 +81,10 @@ REACH_BELOW = {
 ONLY_COMPILED = {
     "conntrack": {
         "addrs_of",
+        "analysis_at",
+        "analysis_free",
         "conntrack_depart",
+        "conntrack_drain",
         "conntrack_reserve_ended",
         "flow_context",
         "outer_of",
@@ -136,6 +139,9 @@ ONLY_COMPILED = {
     "pcap": {"declare", "min_block", "pcap_close", "pcap_damage", "pcap_open"},
     "rows": {
         "column_size",
+        "counts_value",
+        "find_rares",
+        "gauge_value",
         "packet_column_size",
         "packet_rows_free",
         "packet_rows_grow",
@@ -144,17 +150,24 @@ ONLY_COMPILED = {
     },
     "secure_seq": {"siphash_lanes"},
     "tcb": {"tcb_xmit_established", "tcp_predicted"},
+    "tcp_analysis": {
+        "analysis_init",
+        "analysis_predict",
+        "analysis_rare_of",
+        "analysis_soon",
+        "analysis_window_full",
+    },
+    "conntrack_acct": {"conntrack_count_rare", "flow_completeness"},
     "tcp_conntrack": {
         "batch_whole",
         "conn_at",
-        "conntrack_count_rare",
+        "conntrack_analyze",
         "conntrack_fate",
         "conntrack_follow",
         "conntrack_lookup",
         "conntrack_open",
         "conntrack_predict",
         "conntrack_syn",
-        "flow_completeness",
     },
     "tcp_queue": {
         "by_place",
@@ -182,6 +195,7 @@ AS_ON_THE_WIRE = {"saddr": "addrs", "daddr": "acookie", "sport": "ports", "dport
 ONLY_REFERENCE = {
     "tcp_conntrack": {"conntrack_context"},
     "inet_hashtables": {"flow_key"},
+    "rows": {"fill_history"},
     "pcap": {"pcap_peek", "read_packet", "read_section"},
 }
 

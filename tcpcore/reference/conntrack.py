@@ -17,6 +17,7 @@ from .tcp import (
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
+    Analysis,
     Drop,
     Flow,
     FlowOuter,
@@ -69,6 +70,7 @@ class Tracker:
         expire_idle_ns: int,
         expire_closed_ns: int,
         streams: int,
+        analysis: bool,
         keyed: int,
     ) -> None:
         self.queues = QueuePool(streams)  # where payload lies, if streams are wanted
@@ -79,6 +81,7 @@ class Tracker:
         self.keyed = keyed
         self.rows = rows
         self.max_connections = max_connections
+        self.analysis = analysis
         self.expire_idle_ns = expire_idle_ns
         self.expire_closed_ns = expire_closed_ns
         self.bounded = bool(max_connections or expire_idle_ns or expire_closed_ns)
@@ -193,6 +196,8 @@ def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int, around: F
     flow.first_ns = flow.last_ns = time_ns
     flow.first_packet = packet
     flow.conn = ct.connections
+    if ct.analysis:
+        flow.analysis = Analysis()
     ct.connections += 1
     ct.live += 1
     four = flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip)

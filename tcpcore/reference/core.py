@@ -74,6 +74,8 @@ class Conntrack:
     ----------
     packets : bool
         Keep a row for every frame.
+    analysis : bool
+        Classify segments and sum up what happened on the wire (docs/analysis.md).
     strict : bool
         State does not take segments whose checksum, or whose IP header's, is bad.
     auto : bool
@@ -105,6 +107,7 @@ class Conntrack:
         self,
         *,
         packets: bool = False,
+        analysis: bool = True,
         strict: bool = False,
         auto: bool = False,
         rows: str = "keep",
@@ -131,6 +134,7 @@ class Conntrack:
             expire_idle_ns,
             expire_closed_ns,
             streams,
+            analysis,
             keyed,
         )
         self._rows = PacketRows() if packets else None
@@ -229,8 +233,9 @@ class Conntrack:
             conn = side = -1
             verdict = 0
             fields = (0, 0, 0, 0, 0)
+            told = (0, 0, 0)
         else:
-            conn, side, verdict, window, drop = tcp_conntrack(
+            conn, side, verdict, window, drop, told = tcp_conntrack(
                 self._ct,
                 th,
                 time_ns,
@@ -248,7 +253,7 @@ class Conntrack:
         if self._rows is not None:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
             around = (interface, outer.vlan, outer.encap)
-            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *around))
+            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *told, *around))
 
     def _taken(self) -> int:
         """Frames that the filter wants."""

@@ -9,7 +9,9 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from .conntrack import ROWS_KEEP, Departed, Tracker, depart
-from .tcp import End, Flow, FlowBit, FlowOuter, Opt
+from .tcp import MASK32, AnalysisEnd, End, Flow, FlowBit, FlowOuter, Opt
+from .tcp_analysis import analysis_shift
+from .tcp_history import conn_state
 
 # Type codes are those of `array`; -1 stands for what is absent.
 FLOW_COLUMNS: dict[str, tuple[str, Callable[[Flow], int]]] = {
@@ -26,6 +28,7 @@ FLOW_COLUMNS: dict[str, tuple[str, Callable[[Flow], int]]] = {
     "state_b": ("B", lambda flow: flow.ends[1].tcb.state),
     "completeness": ("B", lambda flow: flow.completeness),
     "initial_rtt_ns": ("q", lambda flow: flow.rtt_ns if flow.bits & FlowBit.FLOW_RTT else -1),
+    "conn_state": ("B", conn_state),
 }
 OUTER_COLUMNS: dict[str, tuple[str, Callable[[FlowOuter], int]]] = {
     "interface": ("H", lambda around: around.interface),
@@ -43,6 +46,37 @@ END_COLUMNS: dict[str, tuple[str, Callable[[End], int]]] = {
     "sack_permitted": ("B", lambda end: int(end.opts & Opt.OPT_SACK_PERM != 0)),
     "timestamps": ("B", lambda end: int(end.opts & Opt.OPT_TIMESTAMP != 0)),
 }
+# By place in the counts of the analysis.
+CLASS_COLUMNS = (
+    "retransmission",
+    "fast_retransmission",
+    "spurious_retransmission",
+    "out_of_order",
+    "lost_segment",
+    "ack_lost_segment",
+    "duplicate_ack",
+    "keep_alive",
+    "keep_alive_ack",
+    "zero_window",
+    "zero_window_probe",
+    "zero_window_probe_ack",
+    "window_full",
+    "window_update",
+    "reused_ports",
+)
+ANALYSIS_COLUMNS: dict[str, Callable[[AnalysisEnd], int]] = {
+    "retrans_bytes": lambda e: e.retrans_bytes,
+    "rtt_min_ns": lambda e: e.rtt_min_ns if e.rtt_samples else -1,
+    "rtt_mean_ns": lambda e: e.rtt_sum_ns // e.rtt_samples if e.rtt_samples else -1,
+    "rtt_max_ns": lambda e: e.rtt_max_ns if e.rtt_samples else -1,
+    "rtt_samples": lambda e: e.rtt_samples,
+    "in_flight_max": lambda e: e.in_flight_max,
+    "gaps": lambda e: e.gaps + len(e.holes),
+    "gap_bytes": lambda e: e.gap_bytes + sum((end - begin) & MASK32 for begin, end in e.holes),
+    "duplicate_bytes": lambda e: e.duplicate_bytes,
+}
+NOT_ANALYSED = AnalysisEnd()
+HISTORY_WIDTH = 48
 SIDES = {"ab": 0, "ba": 1}
 PACKET_COLUMNS = {
     "packet": "q",
@@ -60,6 +94,9 @@ PACKET_COLUMNS = {
     "payload_len": "I",
     "verdict": "I",
     "drop_reason": "B",
+    "analysis": "I",
+    "dup_ack_num": "I",
+    "reason": "B",
     "interface": "H",
     "vlan": "h",
     "encap": "H",
@@ -77,6 +114,28 @@ def fill_end(column: str, side: int, flows: Sequence[Flow]) -> bytes:
     """Make one column of one end."""
     code, value = END_COLUMNS[column]
     return array(code, (value(flow.ends[side]) for flow in flows)).tobytes()
+
+
+def fill_analysis(column: str, side: int, flows: Sequence[Flow]) -> bytes:
+    """Make one column of the analysis of one end."""
+    ends = [flow.analysis.ends[side] if flow.analysis else NOT_ANALYSED for flow in flows]
+    if column in CLASS_COLUMNS:
+        at = CLASS_COLUMNS.index(column)
+        return array("q", (e.counts[at] for e in ends)).tobytes()
+    if column.startswith("window_m"):
+        shifts = [max(analysis_shift(flow, side), 0) for flow in flows]
+        values = (
+            getattr(e, column) << shift if e.window_min <= e.window_max else -1
+            for e, shift in zip(ends, shifts, strict=True)
+        )
+        return array("q", values).tobytes()
+    return array("q", map(ANALYSIS_COLUMNS[column], ends)).tobytes()
+
+
+def fill_history(flows: Sequence[Flow]) -> bytes:
+    """Make the column of histories."""
+    texts = (bytes(flow.analysis.history) if flow.analysis else b"" for flow in flows)
+    return b"".join(text.ljust(HISTORY_WIDTH, b"\0") for text in texts)
 
 
 def fill_addrs(column: str, flows: Sequence[Flow]) -> bytes:
@@ -100,13 +159,17 @@ def fill(column: str, flows: Sequence[Flow]) -> bytes:
     """Make one column."""
     if column in ("a_addr", "b_addr"):
         return fill_addrs(column, flows)
+    if column == "history":
+        return fill_history(flows)
     if column in FLOW_COLUMNS:
         code, value = FLOW_COLUMNS[column]
         return array(code, map(value, flows)).tobytes()
     if column in OUTER_COLUMNS or column in ("outer_a", "outer_b"):
         return fill_outer(column, flows)
     name, _, direction = column.rpartition("_")
-    return fill_end(name, SIDES[direction], flows)
+    if name in END_COLUMNS:
+        return fill_end(name, SIDES[direction], flows)
+    return fill_analysis(name, SIDES[direction], flows)
 
 
 def fill_rows(flows: Sequence[Flow], columns: Sequence[str]) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ TCPHDR_RST = 0x004
 TCPHDR_PSH = 0x008
 TCPHDR_ACK = 0x010
 TCPHDR_URG = 0x020
+TCPHDR_CONTROL = TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST
 
 TCPOPT_EOL = 0
 TCPOPT_NOP = 1
@@ -110,6 +111,29 @@ class Verdict(IntFlag):
     CT_REUSED = 1 << 21  # first segment of a new connection on a known 4-tuple
     CT_HOLE = 1 << 22  # acknowledges what the tap did not see
     CT_TIME_CLAMPED = 1 << 23  # its time does not fit 64-bit nanoseconds
+
+
+class Class(IntFlag):
+    """Wireshark's classes (the column `analysis`)."""
+
+    TCP_A_RETRANSMISSION = 1 << 0
+    TCP_A_FAST_RETRANSMISSION = 1 << 1
+    TCP_A_SPURIOUS_RETRANSMISSION = 1 << 2
+    TCP_A_OUT_OF_ORDER = 1 << 3
+    TCP_A_LOST_PACKET = 1 << 4
+    TCP_A_ACK_LOST_PACKET = 1 << 5
+    TCP_A_DUPLICATE_ACK = 1 << 6
+    TCP_A_KEEP_ALIVE = 1 << 7
+    TCP_A_KEEP_ALIVE_ACK = 1 << 8
+    TCP_A_ZERO_WINDOW = 1 << 9
+    TCP_A_ZERO_WINDOW_PROBE = 1 << 10
+    TCP_A_ZERO_WINDOW_PROBE_ACK = 1 << 11
+    TCP_A_WINDOW_FULL = 1 << 12
+    TCP_A_WINDOW_UPDATE = 1 << 13
+    TCP_A_REUSED_PORTS = 1 << 14
+
+
+NR_CLASSES = 15
 
 
 class Drop(IntEnum):
@@ -369,6 +393,7 @@ class Flow:
         "first_packet",
         "conn",
         "stamp_ns",
+        "analysis",
         "synacks",
         "around",
     )
@@ -391,6 +416,85 @@ class Flow:
         self.stamp_ns = 0  # the tracker's clock when its last segment came
         self.synacks = 0  # SYN-ACKs with other numbers than the first that are kept of it
         self.around = NOTHING_AROUND  # its first segment
+        self.analysis: Analysis | None = None  # where it is wanted
+
+
+class AnalysisEnd:
+    """What the analysis knows of one end: numbers that are 0 are not known, as in Wireshark."""
+
+    __slots__ = (
+        "nextseq",
+        "maxack",
+        "lastack",
+        "window",
+        "last",
+        "syn_last",
+        "nextseq_ns",
+        "seen",
+        "last_ns",
+        "dupacks",
+        "base",
+        "timing",
+        "resent",
+        "rtt_seq",
+        "rtt_tsval",
+        "rtt_sent_ns",
+        "rtt_samples",
+        "rtt_sum_ns",
+        "rtt_min_ns",
+        "rtt_max_ns",
+        "window_min",
+        "window_max",
+        "in_flight_max",
+        "counts",
+        "retrans_bytes",
+        "duplicate_bytes",
+        "gaps",
+        "gap_bytes",
+        "holes",
+    )
+
+    def __init__(self) -> None:
+        self.nextseq = 0  # number after the highest one sent
+        self.maxack = 0  # up to where all was seen: the most that can be acknowledged
+        self.lastack = 0  # of its last segment
+        self.window = 0  # of its last segment, as sent
+        self.last = 0  # whether that was a keep-alive or a probe
+        self.syn_last = False  # or a SYN, whose window is not scaled
+        self.nextseq_ns = 0  # when nextseq moved
+        self.seen = False  # there was a segment of this end
+        self.last_ns = 0  # when its last one came
+        self.dupacks = 0
+        self.base = 0  # number of its SYN, the last one that differs
+        self.timing = False  # rtt_sent_ns is when what ends at rtt_seq was sent
+        self.resent = False  # and it was sent again since
+        self.rtt_seq = 0
+        self.rtt_tsval: int | None = None
+        self.rtt_sent_ns = 0
+        self.rtt_samples = 0
+        self.rtt_sum_ns = 0
+        self.rtt_min_ns = 0
+        self.rtt_max_ns = 0
+        self.window_min = 0xFFFF  # as sent
+        self.window_max = 0
+        self.in_flight_max = 0
+        self.counts = [0] * 15  # of each class
+        self.retrans_bytes = 0
+        self.duplicate_bytes = 0
+        self.gaps = 0  # holes that were given up
+        self.gap_bytes = 0
+        self.holes: list[tuple[int, int]] = []  # ascending
+
+
+class Analysis:
+    """What the analysis knows of a connection."""
+
+    __slots__ = ("ends", "history", "noted")
+
+    def __init__(self) -> None:
+        self.ends = (AnalysisEnd(), AnalysisEnd())
+        self.history = bytearray()
+        self.noted = [0, 0]  # which letters of the history each side has
 
 
 class FlowBit(IntFlag):

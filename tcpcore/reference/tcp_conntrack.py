@@ -1,4 +1,4 @@
-"""Both ends of every connection, segment by segment: accounting and the judge.
+"""Both ends of every connection, segment by segment: look-up and the judge.
 
 Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 """
@@ -15,20 +15,15 @@ from .conntrack import (
     conntrack_release,
     conntrack_requeue,
 )
+from .conntrack_acct import conntrack_count, conntrack_splits
 from .conntrack_queue import conntrack_queue
 from .inet_hashtables import flow_key, flow_side
 from .ip_tunnel import Outer
-from .net import INT64_MAX, Net
+from .net import Net
 from .offload import offload_learn
 from .synack import SYNACK_EACH, synack_keep, synack_pick, synack_rival
 from .tcb import tcb_pull, tcb_rcv, tcb_xmit
 from .tcp import (
-    COMPLETE_ACK,
-    COMPLETE_DATA,
-    COMPLETE_FIN,
-    COMPLETE_RST,
-    COMPLETE_SYN,
-    COMPLETE_SYNACK,
     KEY_INTERFACE,
     KEY_TUNNEL,
     KEY_VLAN,
@@ -41,7 +36,6 @@ from .tcp import (
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
     TCPHDR_ACK,
-    TCPHDR_FIN,
     TCPHDR_RST,
     TCPHDR_SYN,
     Bad,
@@ -58,6 +52,7 @@ from .tcp import (
     Verdict,
     tcp_is_synack,
 )
+from .tcp_analysis import tcp_analyze
 
 # Plain ints: an enum member's `|` costs more than the step itself.
 OPT_MSS, OPT_WSCALE = int(Opt.OPT_MSS), int(Opt.OPT_WSCALE)
@@ -93,79 +88,6 @@ REFUSALS = (
 )
 TCB_REFUSED = sum(bit for bit, _ in REFUSALS)
 TS_RECENT_STALE_NS = 24 * 86400 * 10**9  # idle so long, a time stamp says nothing (RFC 7323 5.5)
-
-
-def conntrack_splits(flow: Flow, side: int, th: Segment) -> bool:
-    """True if `th` opens a new connection on this one's 4-tuple: only a SYN with another number."""
-    end = flow.ends[side]
-    return bool(
-        th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN
-        and end.opts & (OPT_ISN | OPT_BASE)
-        and end.isn != th.seq
-    )
-
-
-def conntrack_count(flow: Flow, side: int, th: Segment, time_ns: int, wirelen: int) -> None:
-    """What is counted of every segment, whether or not state takes it."""
-    end, peer = flow.ends[side], flow.ends[1 - side]
-    flags = th.flags
-    if flags & TCPHDR_SYN and not end.opts & OPT_ISN:
-        end.isn = th.seq
-        end.opts |= OPT_ISN
-    elif not end.packets and not flags & TCPHDR_SYN:
-        end.isn = (th.seq - 1) & 0xFFFFFFFF
-        end.opts |= OPT_BASE
-    if not peer.packets and flags & TCPHDR_ACK and not peer.opts & OPT_BASE:
-        peer.isn = (th.ack - 1) & 0xFFFFFFFF
-        peer.opts |= OPT_BASE
-    end.packets += 1
-    end.frame_bytes += wirelen
-    end.payload_bytes += th.payload_len
-    end.flags |= flags
-    flow.bad_checksum[side] += th.bad & BAD_TCP_CSUM != 0
-    if th.opts:
-        opts = th.opts
-        if not flags & TCPHDR_SYN:
-            opts &= ~OPT_OF_SYN
-        if opts & ~end.opts & OPT_MSS:
-            end.mss = th.mss
-        if opts & ~end.opts & OPT_WSCALE:
-            end.wscale = th.wscale
-        end.opts |= opts
-
-    if flags & TCPHDR_SYN:
-        flow.completeness |= COMPLETE_SYNACK if flags & TCPHDR_ACK else COMPLETE_SYN
-    elif flags & TCPHDR_ACK:
-        flow.completeness |= COMPLETE_ACK
-    if th.payload_len:
-        flow.completeness |= COMPLETE_DATA
-    if flags & TCPHDR_FIN:
-        flow.completeness |= COMPLETE_FIN
-    if flags & TCPHDR_RST:
-        flow.completeness |= COMPLETE_RST
-
-    if time_ns > flow.last_ns:
-        flow.last_ns = time_ns
-    elif time_ns < flow.first_ns:
-        flow.first_ns = time_ns
-    if not flow.bits & FLOW_RTT:
-        conntrack_rtt(flow, side, flags, time_ns)
-
-
-def conntrack_rtt(flow: Flow, side: int, flags: int, time_ns: int) -> None:
-    """The handshake's round trip: the latest SYN to its sender's first ACK without SYN."""
-    if flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN:
-        flow.rtt_ns = time_ns
-        flow.bits = (flow.bits & ~FLOW_SYN_BA) | FLOW_SYN | (FLOW_SYN_BA if side else 0)
-    elif (
-        flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_ACK
-        and flow.bits & FLOW_SYN
-        and flow.completeness & COMPLETE_SYNACK
-        and bool(flow.bits & FLOW_SYN_BA) == bool(side)
-    ):
-        # Time that went back leaves it absent for good.
-        flow.rtt_ns = min(time_ns - flow.rtt_ns, INT64_MAX) if time_ns >= flow.rtt_ns else -1
-        flow.bits |= FLOW_RTT
 
 
 def conntrack_begin(snd: Tcb, rcv: Tcb, th: Segment) -> None:
@@ -331,8 +253,9 @@ def tcp_conntrack(
     frame: Frame,
     outer: Outer,
     interface: int,
-) -> tuple[int, int, int, int, int]:
-    """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason)."""
+) -> tuple[int, int, int, int, int, tuple[int, int, int]]:
+    """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason, what
+    the analysis says of it)."""
     net = ct.net
     if time_ns > net.now_ns and not clamped:
         net.now_ns = time_ns
@@ -375,4 +298,7 @@ def tcp_conntrack(
     if ct.bounded:
         conntrack_requeue(ct, flow)
     window = _window(th, flow.ends[side], flow.ends[1 - side])
-    return flow.conn, side, verdict, window, int(drop)
+    told = 0, 0, 0
+    if flow.analysis is not None:
+        told = tcp_analyze(flow, side, th, time_ns, bool(verdict & CT_REUSED))
+    return flow.conn, side, verdict, window, int(drop), told
