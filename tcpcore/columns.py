@@ -228,6 +228,18 @@ PACKETS = (
     Column("reason", "uint8", "kind", "our own verdict: what the segment is"),
 )
 
+_ANALYSED = {"history", "conn_state", "analysis", "dup_ack_num", "reason"}
+
+
+def schemas(analysis: bool) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """The columns of connections and of packets, those of the analysis where it is wanted."""
+
+    def wanted(column: Column) -> bool:
+        return analysis or not (column.group.startswith("analysis") or column.name in _ANALYSED)
+
+    return tuple(filter(wanted, CONNECTIONS)), tuple(filter(wanted, PACKETS))
+
+
 # Index: Linux's number.
 STATE_NAMES = (
     "",

@@ -11,6 +11,7 @@ import re
 import sys
 
 from tcpcore import engine, passive, report, stream
+from tcpcore.arguments import INT64_MAX
 from tcpcore.columns import address_text
 from tcpcore.cut import cut
 from tcpcore.pcap import Input, PcapError
@@ -92,7 +93,7 @@ def add(verbs: Any, formatter: Any) -> None:
 
 
 def _whole(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text[:20]) <= passive.INT64_MAX:
+    if not text.isdecimal() or not 0 < int(text[:20]) <= INT64_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
 
