@@ -57,6 +57,7 @@ cdef enum:  # Column
     C_MSS_AB, C_MSS_BA, C_WSCALE_AB, C_WSCALE_BA, C_SACK_PERMITTED_AB, C_SACK_PERMITTED_BA
     C_TIMESTAMPS_AB, C_TIMESTAMPS_BA, C_BAD_CHECKSUM_AB, C_BAD_CHECKSUM_BA
     C_STATE_A, C_STATE_B, C_COMPLETENESS, C_INITIAL_RTT_NS
+    C_INTERFACE, C_VLAN, C_ENCAP, C_OUTER_A, C_OUTER_B
     C_CLASSES  # of the analysis, each of a to b and of b to a
     C_RETRANS_BYTES_AB = C_CLASSES + 2 * NR_CLASSES
     C_RETRANS_BYTES_BA, C_RTT_MIN_NS_AB, C_RTT_MIN_NS_BA, C_RTT_MEAN_NS_AB, C_RTT_MEAN_NS_BA
@@ -64,14 +65,13 @@ cdef enum:  # Column
     C_IN_FLIGHT_MAX_AB, C_IN_FLIGHT_MAX_BA, C_WINDOW_MIN_AB, C_WINDOW_MIN_BA
     C_WINDOW_MAX_AB, C_WINDOW_MAX_BA, C_GAPS_AB, C_GAPS_BA, C_GAP_BYTES_AB, C_GAP_BYTES_BA
     C_DUPLICATE_BYTES_AB, C_DUPLICATE_BYTES_BA, C_HISTORY, C_CONN_STATE
-    C_INTERFACE, C_VLAN, C_ENCAP, C_OUTER_A, C_OUTER_B
     N_COLUMNS
 
 cdef enum:  # PacketColumn
     P_PACKET, P_FILE, P_CONN, P_DIR, P_TIME_NS, P_OFFSET, P_CAPLEN, P_WIRELEN
     P_SEQ, P_ACK, P_FLAGS, P_WINDOW, P_PAYLOAD_LEN, P_VERDICT, P_DROP_REASON
-    P_ANALYSIS, P_DUP_ACK_NUM, P_REASON
     P_INTERFACE, P_VLAN, P_ENCAP
+    P_ANALYSIS, P_DUP_ACK_NUM, P_REASON
     N_PACKET_COLUMNS
 
 cdef enum:
@@ -105,9 +105,9 @@ cdef struct packet_rows:
 
 cdef inline uint8_t column_size(int column) noexcept nogil:
     """Bytes of one value."""
-    if column == C_A_ADDR or column == C_B_ADDR or column >= C_OUTER_A:
+    if C_OUTER_A <= column <= C_OUTER_B or column == C_A_ADDR or column == C_B_ADDR:
         return 16
-    if column >= C_INTERFACE:
+    if C_INTERFACE <= column <= C_ENCAP:
         return 2
     if column == C_A_PORT or column == C_B_PORT:
         return 2
@@ -130,7 +130,7 @@ cdef inline uint8_t packet_column_size(int column) noexcept nogil:
     """Bytes of one value."""
     if column == P_DIR or column == P_DROP_REASON or column == P_REASON:
         return 1
-    if column == P_FLAGS or column >= P_INTERFACE:
+    if column == P_FLAGS or P_INTERFACE <= column <= P_ENCAP:
         return 2
     if column == P_PACKET or column == P_CONN or column == P_TIME_NS or column == P_OFFSET:
         return 8

@@ -13,7 +13,7 @@ import sys
 
 from tcpcore import __version__, engine, passive, report, verbs
 from tcpcore.arguments import INT64_MAX, INT64_MIN
-from tcpcore.columns import CONNECTIONS, PACKETS
+from tcpcore.columns import schemas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,14 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--checksum",
         choices=("auto", "strict", "ignore"),
-        default="auto",
+        default="ignore",
         help="which segments with bad checksums state takes: those that checksum offload "
-        "explains, none, all (default: auto)",
+        "explains, none, all (default: ignore)",
     )
     how.add_argument(
-        "--no-analysis",
-        action="store_true",
-        help="do not classify segments: faster, and the columns of the analysis say nothing",
+        "--analysis",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="classify segments as Wireshark does: columns more in the tables",
     )
     how.add_argument(
         "--key",
@@ -235,7 +236,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         run = passive.Run(
             args.files,
             packets=args.packets is not None,
-            analysis=not args.no_analysis,
+            analysis=args.analysis,
             rows="keep" if not bounded else "drain" if keeps_rows else "drop",
             checksum=args.checksum,
             filter=args.filter,
@@ -333,7 +334,7 @@ class _Tables:
 
     def __init__(self, paths: dict[str, str | None], args: argparse.Namespace) -> None:
         self._writers: dict[str, Any] = {}
-        for name, schema in (("connections", CONNECTIONS), ("packets", PACKETS)):
+        for name, schema in zip(("connections", "packets"), schemas(args.analysis), strict=True):
             path = paths[name]
             if path is None:
                 continue

@@ -192,14 +192,6 @@ CONNECTIONS = (
         absent=True,
         group="life",
     ),
-    *_analysis(),
-    Column(
-        "history",
-        "S48",
-        "text",
-        "Zeek's history: a letter for what was first seen of a, a small one of b; ASCII",
-    ),
-    Column("conn_state", "uint8", "conn_state", "Zeek's state of the connection", group="life"),
     Column("interface", "uint16", "", "pcapng interface of the first segment", group="outer"),
     Column("vlan", "int16", "", "first VLAN id of the first segment", absent=True, group="outer"),
     Column("encap", "uint16", "bits", "what the first segment was wrapped in", group="outer"),
@@ -213,6 +205,14 @@ CONNECTIONS = (
     Column(
         "outer_b", "uint8[16]", "outer address", "address of b's end of the tunnel", group="outer"
     ),
+    *_analysis(),
+    Column(
+        "history",
+        "S48",
+        "text",
+        "Zeek's history: a letter for what was first seen of a, a small one of b; ASCII",
+    ),
+    Column("conn_state", "uint8", "conn_state", "Zeek's state of the connection", group="life"),
 )
 
 PACKETS = (
@@ -236,13 +236,25 @@ PACKETS = (
     Column("payload_len", "uint32", "bytes", "TCP payload"),
     Column("verdict", "uint32", "bits", "what the judge and the tracker say of the segment"),
     Column("drop_reason", "uint8", "reason", "why it is no segment or state did not take it"),
-    Column("analysis", "uint32", "bits", "Wireshark's classes of the segment, a bit each"),
-    Column("dup_ack_num", "uint32", "", "which repetition a duplicate ACK is, from 1"),
-    Column("reason", "uint8", "kind", "our own verdict: what the segment is"),
     Column("interface", "uint16", "", "pcapng interface, by its number in the section"),
     Column("vlan", "int16", "", "first VLAN id", absent=True),
     Column("encap", "uint16", "bits", "what it was wrapped in, as far as that was taken off"),
+    Column("analysis", "uint32", "bits", "Wireshark's classes of the segment, a bit each"),
+    Column("dup_ack_num", "uint32", "", "which repetition a duplicate ACK is, from 1"),
+    Column("reason", "uint8", "kind", "our own verdict: what the segment is"),
 )
+
+_ANALYSED = {"history", "conn_state", "analysis", "dup_ack_num", "reason"}
+
+
+def schemas(analysis: bool) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """The columns of connections and of packets, those of the analysis where it is wanted."""
+
+    def wanted(column: Column) -> bool:
+        return analysis or not (column.group.startswith("analysis") or column.name in _ANALYSED)
+
+    return tuple(filter(wanted, CONNECTIONS)), tuple(filter(wanted, PACKETS))
+
 
 # Index: Linux's number.
 STATE_NAMES = (

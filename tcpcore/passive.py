@@ -12,7 +12,7 @@ from functools import partial
 from tcpcore import engine as engines
 from tcpcore import pcap, report, summary
 from tcpcore.arguments import INT64_MAX, INT64_MIN, key_bits, nanoseconds, whole
-from tcpcore.columns import CONNECTIONS, PACKETS
+from tcpcore.columns import schemas
 from tcpcore.filter import compile_filter
 from tcpcore.pcap import PcapError
 from tcpcore.stream import RECORDS, SPOOL, HasStreams, Sources, Streams
@@ -35,8 +35,8 @@ def replay(
     source: Source,
     *,
     packets: bool = False,
-    analysis: bool = True,
-    checksum: str = "auto",
+    analysis: bool = False,
+    checksum: str = "ignore",
     filter: str | None = None,
     where: str | None = None,
     key: str = "5tuple",
@@ -64,8 +64,8 @@ def replay(
     packets
         Keep a row for every frame too (`Replay.packets`).
     analysis
-        Classify segments as Wireshark does, time round trips, keep Zeek's history. Without it
-        these columns are 0, absent or empty.
+        Classify segments as Wireshark does, time round trips, keep Zeek's history: columns of
+        connections and packets more (docs/analysis.md).
     checksum
         'auto': state does not take a segment with a bad checksum, unless its sender leaves
         checksums to the network card (`summary['checksum_offload']` tells what was found).
@@ -155,8 +155,8 @@ def replay_batches(
     *,
     batch_packets: int = 1_000_000,
     packets: bool = False,
-    analysis: bool = True,
-    checksum: str = "auto",
+    analysis: bool = False,
+    checksum: str = "ignore",
     filter: str | None = None,
     where: str | None = None,
     key: str = "5tuple",
@@ -304,7 +304,7 @@ class Run:
         source: Source,
         *,
         packets: bool,
-        analysis: bool = True,
+        analysis: bool = False,
         rows: str,
         checksum: str,
         filter: str | None,
@@ -348,12 +348,14 @@ class Run:
         }
         memory, kept = whole("stream_memory", stream_memory, 1), whole("spool", spool, 0)
         options["streams"] = (memory or RECORDS) if streams else 0
+        self._options = options
         self.sources = Sources(SPOOL if kept is None else kept) if streams else None
+        self._schemas = schemas(analysis)
         self._selection: Selection | None = None
         if where is not None:
             from tcpcore.where import Selection
 
-            self._selection = Selection(where, summary.TOP)
+            self._selection = Selection(where, summary.TOP, self._schemas[0])
         self.inputs = pcap.inputs(source)
         # One path that is missing is the caller's mistake; the command collects them all.
         self._collect = collect or isinstance(source, (list, tuple)) or len(self.inputs) > 1
@@ -498,11 +500,11 @@ class Run:
         conntrack = self.conntrack
         taken: dict[str, Table] = {}
         if self._rows == "drain" or (self._rows == "keep" and final):
-            rows = conntrack.connections([column.name for column in CONNECTIONS], final)
-            taken["connections"] = Table(CONNECTIONS, lambda names: rows)
+            rows = conntrack.connections([column.name for column in self._schemas[0]], final)
+            taken["connections"] = Table(self._schemas[0], lambda names: rows)
         if self._packets:
-            frames = conntrack.packets([column.name for column in PACKETS])
-            taken["packets"] = Table(PACKETS, lambda names: frames)
+            frames = conntrack.packets([column.name for column in self._schemas[1]])
+            taken["packets"] = Table(self._schemas[1], lambda names: frames)
         if self._selection is not None:
             taken = self._selection.tables(taken)
         conntrack.drain()
@@ -519,8 +521,10 @@ class Run:
 
         conntrack = self.conntrack
         lock = Lock()  # the engine serves one thread at a time, the tables any number
-        connections = Table(CONNECTIONS, locked(lock, conntrack.connections, True))
-        packets = Table(PACKETS, locked(lock, conntrack.packets)) if self._packets else None
+        connections = Table(self._schemas[0], locked(lock, conntrack.connections, True))
+        packets = None
+        if self._packets:
+            packets = Table(self._schemas[1], locked(lock, conntrack.packets))
         if self._selection is not None:
             tables = {"connections": connections} | ({"packets": packets} if packets else {})
             tables = self._selection.tables(tables)
@@ -543,7 +547,7 @@ class Run:
         """The object of ``--json``, and what the text report tells beyond it."""
         found = self.conntrack.summary(summary.TOP)
         if self._selection is not None:
-            rows = Table(CONNECTIONS, lambda names: self.conntrack.connections(names, True))
+            rows = Table(self._schemas[0], lambda names: self.conntrack.connections(names, True))
             found["top"] = self._selection.top(rows)
         details = {
             "compression": [one.compression for one in self.inputs],
@@ -557,4 +561,7 @@ class Run:
         files = list(self._files)
         if self._current is not None:
             files.append(summary.entry(self._current, self.conntrack.capture(), None))
-        return summary.summary(found, files, self.cpu_seconds, self._checksum, self.module), details
+        told = summary.summary(
+            found, files, self.cpu_seconds, self._checksum, self._options, self.module
+        )
+        return told, details

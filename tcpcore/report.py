@@ -127,7 +127,11 @@ def warnings(summary: dict[str, Any], details: dict[str, Any]) -> list[str]:
     if bad_ip:
         bad.append(_plural(bad_ip, "bad IP header checksum"))
     if bad:
-        lines.append(f"{' and '.join(bad)}; {summary['checksum_offload']['decision']}")
+        decided = summary.get("checksum_offload", {}).get("decision") or (
+            "usually the network card of the machine that captured fills in checksums after the "
+            "tap (offload; --checksum auto tells)"
+        )
+        lines.append(f"{' and '.join(bad)}: {decided}")
     if details["time_clamped"]:
         lines.append(
             f"{_plural(details['time_clamped'], 'time')} outside 64 bits of nanoseconds: "
@@ -306,14 +310,14 @@ def _facts(summary: dict[str, Any], details: dict[str, Any]) -> list[tuple[str, 
         f"{_plural(summary['tcp_segments'], 'segment')} in "
         f"{_plural(summary['connections'], 'connection')}"
     ]
-    if summary["filtered"]:
+    if summary.get("filtered"):
         tcp.append(f"{_plural(summary['filtered'], 'packet')} not wanted by the filter")
     if summary["evicted"]:
         tcp.append(f"{_plural(summary['evicted'], 'connection')} given up to bound memory")
     if details["expired"]:
         tcp.append(f"{_plural(details['expired'], 'connection')} expired")
     facts.append(("TCP", tcp))
-    if summary["checksum_offload"]["decision"]:
+    if summary.get("checksum_offload", {}).get("decision"):
         tcp.append(summary["checksum_offload"]["decision"])
     rate = _joined(
         speed(summary["packets_per_second"], "packets/s"),

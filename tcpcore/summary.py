@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from tcpcore.pcap import Input, PcapError
 
+OPTIONAL = {"filtered", "checksum_offload", "streams_given_up"}
 TOP = 10  # busiest connections, and hosts that offload checksums, named in a summary
 
 
@@ -21,11 +22,16 @@ def summary(
     files: list[dict[str, Any]],
     cpu_seconds: float,
     checksum: str,
+    options: dict[str, Any],
     module: ModuleType,
 ) -> dict[str, Any]:
-    """Everything at a glance, from what the engine `module` found; `files` by `entry`."""
+    """Everything at a glance, from what the engine `module` found; `files` by `entry`, `options`
+    the engine's: what nobody asked for is not told."""
+    asked = {"filtered"} if options["filter"] else set()
+    asked |= {"streams_given_up"} if options["streams"] else set()
+    asked |= {"checksum_offload"} if checksum != "ignore" else set()
     states = sorted(found["states"].items(), key=lambda item: (-item[1], item[0]))
-    return {
+    told = {
         "schema_version": SCHEMA_VERSION,
         "files": files,
         "packets": found["packets"],
@@ -50,6 +56,7 @@ def summary(
         "engine": module.ENGINE,
         "isa": module.isa(),
     }
+    return {key: value for key, value in told.items() if key in asked or key not in OPTIONAL}
 
 
 def entry(one: Input, capture: dict[str, Any] | None, error: PcapError | None) -> dict[str, Any]:

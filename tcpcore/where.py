@@ -13,11 +13,13 @@ from tcpcore.filter import FilterError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from tcpcore.columns import Column
 
     Values = tuple[Any, Any]  # numbers, and True where there is one
     Step = Callable[[Any], Values]  # a table to values
@@ -26,7 +28,6 @@ TEXT_MAX = 10_000  # characters
 NESTING_MAX = 100
 GRAMMAR = "only comparisons, and, or, not, arithmetic, columns and constants are known here"
 
-_COLUMNS = {column.name: column for column in CONNECTIONS}
 _STATES = {name: number for number, name in enumerate(STATE_NAMES) if name}
 _COMPARE = {
     ast.Eq: "equal",
@@ -56,6 +57,8 @@ class Where:
     ----------
     text
         The condition. A comparison with a value that is absent does not hold, but `== None`.
+    schema
+        The columns that there are.
 
     Raises
     ------
@@ -63,10 +66,11 @@ class Where:
         With the place that is wrong.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, schema: Sequence[Column] = CONNECTIONS) -> None:
         if not isinstance(text, str):
             raise TypeError(f"where must be a string or None, not {type(text).__name__}")
         self.text = text
+        self._columns = {column.name: column for column in schema}
         self.names: list[str] = []  # of the columns that it reads
         self._nesting = 0
         if len(text) > TEXT_MAX:
@@ -151,7 +155,7 @@ class Where:
 
     def _column(self, node: ast.Name) -> tuple[str, Step]:
         name = node.id
-        column = _COLUMNS.get(name)
+        column = self._columns.get(name)
         if column is None:
             self._fail(node, f"there is no column {name!r}")
         if name not in self.names:
@@ -342,10 +346,12 @@ class Selection:
         The condition, as in `Where`.
     top
         How many of the busiest connections it remembers.
+    schema
+        The columns that there are.
     """
 
-    def __init__(self, text: str, top: int) -> None:
-        self._where = Where(text)
+    def __init__(self, text: str, top: int, schema: Sequence[Column] = CONNECTIONS) -> None:
+        self._where = Where(text, schema)
         self._limit = top
         self._top: list[dict[str, Any]] = []
 

@@ -32,7 +32,7 @@ class Seen:
             options = {"seq": seq, "ack": ack, "flags": flags, "payload": bytes(size), **more}
             records.append((SEC + at * MS, capgen.frame(*ENDS[side], **options)))
         data = io.BytesIO(capgen.pcap(records))
-        self.replay = tcpcore.replay(data, packets=True, engine=engine.ENGINE)
+        self.replay = tcpcore.replay(data, packets=True, analysis=True, engine=engine.ENGINE)
         packets = self.replay.packets
         self.classes = [
             {name for bit, name in enumerate(ANALYSIS_NAMES) if value >> bit & 1}
@@ -252,13 +252,17 @@ def test_a_hole_in_parts(engine: ModuleType) -> None:
 def test_rows_that_leave_have_it(engine: ModuleType) -> None:
     """Of connections that were given up, handed out and forgotten, as of those that stay."""
     data = lockstep.capture(3, talks=40)
-    keep = tcpcore.replay(io.BytesIO(data), max_connections=3, engine=engine.ENGINE)
+    keep = tcpcore.replay(io.BytesIO(data), max_connections=3, analysis=True, engine=engine.ENGINE)
     names = [c.name for c in keep.connections.schema if c.group.startswith("analysis")]
     names += ["conn", "history", "conn_state"]
     rows = sorted(zip(*(keep.connections[name].tolist() for name in names[::-1]), strict=True))
     left: list[Any] = []
     batches = tcpcore.replay_batches(
-        io.BytesIO(data), max_connections=3, batch_packets=20, engine=engine.ENGINE
+        io.BytesIO(data),
+        max_connections=3,
+        batch_packets=20,
+        analysis=True,
+        engine=engine.ENGINE,
     )
     for batch in batches:
         columns = (batch.connections[name].tolist() for name in names[::-1])

@@ -325,7 +325,7 @@ def test_replay(engine: ModuleType) -> None:
     assert found.connections["first_packet"].tolist() == [9]
     assert "11 packets not wanted by the filter" in repr(found)
     assert run(filter="port 443", count=3).packets["packet"].tolist() == [9, 10, 11]
-    assert run(filter=" ").summary["filtered"] == run().summary["filtered"] == 0
+    assert "filtered" not in run(filter=" ").summary
     rows = sum(
         len(batch.packets)
         for batch in tcpcore.replay_batches(io.BytesIO(capture), packets=True, filter="port 443")

@@ -253,7 +253,7 @@ class Conntrack:
         if self._rows is not None:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
             around = (interface, outer.vlan, outer.encap)
-            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *told, *around))
+            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *around, *told))
 
     def _taken(self) -> int:
         """Frames that the filter wants."""

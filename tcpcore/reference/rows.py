@@ -94,12 +94,12 @@ PACKET_COLUMNS = {
     "payload_len": "I",
     "verdict": "I",
     "drop_reason": "B",
-    "analysis": "I",
-    "dup_ack_num": "I",
-    "reason": "B",
     "interface": "H",
     "vlan": "h",
     "encap": "H",
+    "analysis": "I",
+    "dup_ack_num": "I",
+    "reason": "B",
 }
 
 
