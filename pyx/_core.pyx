@@ -217,7 +217,7 @@ cdef class Conntrack:
         self,
         *,
         bint packets=False,
-        bint analysis=True,
+        bint analysis=False,
         bint strict=False,
         bint auto=False,
         str rows="keep",

@@ -18,7 +18,7 @@ class Conntrack:
         self,
         *,
         packets: bool = False,
-        analysis: bool = True,
+        analysis: bool = False,
         strict: bool = False,
         auto: bool = False,
         rows: str = "keep",

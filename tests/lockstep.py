@@ -323,7 +323,7 @@ def outcome(
     engine: ModuleType, captures: Iterable[bytes], chunk: int = 1 << 16, **options: Any
 ) -> dict[str, Any]:
     """Everything that an engine tells of captures that are one input."""
-    conntrack = engine.Conntrack(packets=True, **options)
+    conntrack = engine.Conntrack(packets=True, **{"analysis": True} | options)
     told: dict[str, Any] = {}
     for number, data in enumerate(captures):
         conntrack.begin(number)

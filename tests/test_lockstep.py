@@ -150,7 +150,7 @@ def test_modes_of_rows(engine: ModuleType, seed: int) -> None:
     assert drop["summary"] == keep["summary"]
     assert drop["packets"] == keep["packets"]
 
-    conntrack = engine.Conntrack(packets=True, rows="drain", **bounds)
+    conntrack = engine.Conntrack(packets=True, analysis=True, rows="drain", **bounds)
     left: list[dict[str, bytes]] = []
     frames: list[dict[str, bytes]] = []
 

@@ -107,7 +107,7 @@ class Conntrack:
         self,
         *,
         packets: bool = False,
-        analysis: bool = True,
+        analysis: bool = False,
         strict: bool = False,
         auto: bool = False,
         rows: str = "keep",

@@ -22,6 +22,9 @@ def options(head: bytes) -> dict[str, Any]:
     return {
         "packets": bool(head[0] & 1),
         "strict": bool(head[0] & 2),
+        "analysis": bool(head[0] & 16),
+        "auto": bool(head[0] & 32),
+        "streams": (head[0] >> 6 & 1) << 20,
         "rows": ("keep", "drain", "drop", "keep")[head[0] >> 2 & 3],
         "max_connections": head[1] & 7,
         "expire_idle_ns": (0, 1, 10**9, 1 << 63)[head[1] >> 3 & 3],

@@ -19,7 +19,7 @@ ROOT = HERE.parent.parent
 UNAVAILABLE = 77
 SANITIZERS = "address,undefined"
 SEED_BYTES = 6000
-HEADS = (b"\x01\x00\x00", b"\x07\x2a\x40", b"\x00\x00\x00")
+HEADS = (b"\x71\x00\x00", b"\x17\x2a\x40", b"\x00\x00\x00")
 
 
 def unavailable() -> str:
