@@ -188,7 +188,7 @@ def test_it_runs(tmp_path: Path, real: Path) -> None:
         "streams",
     }
     assert all(row[tcpcore.ENGINE]["ns"] > 0 for row in report["operations"])
-    assert len(report["targets"]) == 18
+    assert len(report["targets"]) == 22
     for row in report["targets"]:
         assert (row["measured"] is None) == (row["met"] is None)
         assert row["measured"] is not None or row["note"], "what is not measured has a reason"
