@@ -288,41 +288,6 @@ VERDICT_NAMES = (
 )
 
 # Index: number in the column `drop_reason`; 0 is no drop.
-# Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
-LINKTYPES = {
-    0: "NULL",
-    1: "ETHERNET",
-    6: "IEEE802_5",
-    7: "ARCNET_BSD",
-    8: "SLIP",
-    9: "PPP",
-    10: "FDDI",
-    12: "RAW",
-    14: "RAW",
-    50: "PPP_HDLC",
-    51: "PPP_ETHER",
-    100: "ATM_RFC1483",
-    101: "RAW",
-    104: "C_HDLC",
-    105: "IEEE802_11",
-    107: "FRELAY",
-    108: "LOOP",
-    113: "LINUX_SLL",
-    117: "PFLOG",
-    127: "IEEE802_11_RADIOTAP",
-    189: "USB_LINUX",
-    192: "PPI",
-    195: "IEEE802_15_4_WITHFCS",
-    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
-    220: "USB_LINUX_MMAPPED",
-    227: "CAN_SOCKETCAN",
-    228: "IPV4",
-    229: "IPV6",
-    239: "NFLOG",
-    253: "NETLINK",
-    276: "LINUX_SLL2",
-}
-
 DROP_NAMES = (
     "SKB_NOT_DROPPED_YET",
     "LINKTYPE_UNKNOWN",
