@@ -1,5 +1,5 @@
 # Frames in batches through the stages, so that no stage waits for the memory of the next.
-# Linux: net/core/dev.c (netif_receive_skb_list).  docs/architecture.md, "The hot path".
+# Linux: net/core/dev.c (netif_receive_skb_list).  docs/architecture.md, "The path of a packet".
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy

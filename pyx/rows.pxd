@@ -471,7 +471,9 @@ cdef inline int packet_rows_grow(packet_rows *rows, size_t room) noexcept nogil:
                 i -= 1
                 size = packet_column_size(i)
                 if rows.room:
-                    vgrow(rows.columns[i], room * size, rows.room * size)
+                    more = vgrow(rows.columns[i], room * size, rows.room * size)
+                    if more != NULL:
+                        rows.columns[i] = <uint8_t *>more
                 else:
                     vfree(rows.columns[i], room * size)
                     rows.columns[i] = NULL

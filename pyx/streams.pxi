@@ -25,7 +25,8 @@ cdef struct part:
     uint8_t *data
     int64_t at  # place of its first byte among all streams
 
-CONFLICT_BYTES = 16 << 20  # of differing copies that one Gather tells
+cdef enum:
+    CONFLICT_BYTES = 16 << 20  # of differing copies that one Gather tells
 
 
 def stream_records(Conntrack conntrack):

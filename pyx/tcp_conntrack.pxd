@@ -1,7 +1,7 @@
 # Both ends of every connection, segment by segment: look-up, prediction, the judge.
 # Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from conntrack cimport *
 from conntrack_acct cimport conntrack_count, conntrack_splits
