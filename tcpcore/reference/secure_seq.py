@@ -51,3 +51,27 @@ def siphash(key: bytes, data: bytes) -> int:
         v0 ^= word
     v0, v1, v2, v3 = _rounds(v0, v1, v2 ^ 0xFF, v3, 4)
     return v0 ^ v1 ^ v2 ^ v3
+
+
+def secure_tcp_seq(
+    key: bytes, saddr: bytes, daddr: bytes, sport: int, dport: int, now_ns: int
+) -> int:
+    """An initial sequence number: a secret offset for each 4-tuple, and a clock (RFC 6528 3).
+
+    Deviation: as in Linux the clock ticks every 64 ns instead of every 4 us.
+    """
+    return (siphash(key, b"seq" + _tuple(saddr, daddr, sport, dport)) + (now_ns >> 6)) & 0xFFFFFFFF
+
+
+def secure_tcp_ts_off(key: bytes, saddr: bytes, daddr: bytes, sport: int, dport: int) -> int:
+    """Where a connection's time stamps begin, another for each 4-tuple (RFC 7323 5.4)."""
+    return siphash(key, b"tso" + _tuple(saddr, daddr, sport, dport)) & 0xFFFFFFFF
+
+
+def secure_port(key: bytes, saddr: bytes, daddr: bytes, dport: int) -> int:
+    """Where the search for a port begins, by its peer (RFC 6056 3.3.3)."""
+    return siphash(key, b"prt" + _tuple(saddr, daddr, 0, dport))
+
+
+def _tuple(saddr: bytes, daddr: bytes, sport: int, dport: int) -> bytes:
+    return saddr + daddr + (sport << 16 | dport).to_bytes(4, "big")

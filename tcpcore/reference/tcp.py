@@ -213,7 +213,56 @@ class Mib(IntEnum):
     TCP_CHALLENGEACK = 27
     TCP_SYNCHALLENGE = 28
     TCP_TW = 29
-    NR_MIBS = 30
+    IP_OUTDISCARDS = 30
+    IP_OUTNOROUTES = 31
+    TCP_ABORTONCLOSE = 32
+    TCP_ABORTONDATA = 33
+    TCP_ABORTONLINGER = 34
+    TCP_ABORTONMEMORY = 35
+    TCP_ABORTONTIMEOUT = 36
+    TCP_CURRESTAB = 37
+    TCP_DEFERACCEPTDROP = 38
+    TCP_DELAYEDACKLOST = 39
+    TCP_DELAYEDACKS = 40
+    TCP_DSACKOFORECV = 41
+    TCP_DSACKOLDSENT = 42
+    TCP_DSACKRECV = 43
+    TCP_EMBRYONICRSTS = 44
+    TCP_FASTRETRANS = 45
+    TCP_FROMZEROWINDOWADV = 46
+    TCP_FULLUNDO = 47
+    TCP_LISTENDROPS = 48
+    TCP_LISTENOVERFLOWS = 49
+    TCP_LOSSUNDO = 50
+    TCP_OFODROP = 51
+    TCP_OFOMERGE = 52
+    TCP_OFOPRUNE = 53
+    TCP_ORIGDATASENT = 54
+    TCP_OUTRSTS = 55
+    TCP_OUTSEGS = 56
+    TCP_PARTIALUNDO = 57
+    TCP_PAWSACTIVEREJECTED = 58
+    TCP_PAWSTIMEWAIT = 59
+    TCP_RCVQDROP = 60
+    TCP_RENORECOVERY = 61
+    TCP_REQQFULLDOCOOKIES = 62
+    TCP_REQQFULLDROP = 63
+    TCP_RETRANSFAIL = 64
+    TCP_RETRANSSEGS = 65
+    TCP_SACKDISCARD = 66
+    TCP_SACKRECOVERY = 67
+    TCP_SACKRENEGING = 68
+    TCP_SACKREORDER = 69
+    TCP_SLOWSTARTRETRANS = 70
+    TCP_SYNCOOKIESFAILED = 71
+    TCP_SYNCOOKIESRECV = 72
+    TCP_SYNCOOKIESSENT = 73
+    TCP_SYNRETRANS = 74
+    TCP_TIMEOUTS = 75
+    TCP_TIMEWAITOVERFLOW = 76
+    TCP_TOZEROWINDOWADV = 77
+    TCP_WANTZEROWINDOWADV = 78
+    NR_MIBS = 79
 
 
 # Completeness, OR over all segments in any order.
@@ -291,6 +340,7 @@ class Segment:
         "doff",
         "opts",
         "mss",
+        "urgent",
         "wscale",
         "tsval",
         "tsecr",
@@ -313,6 +363,7 @@ class Segment:
         self.doff = 0  # header length in 32-bit words
         self.opts = 0  # Opt
         self.mss = 0
+        self.urgent = 0  # with URG: the pointer
         self.wscale = 0  # as sent, not clamped
         self.tsval = 0
         self.tsecr = 0

@@ -1,0 +1,148 @@
+"""A socket's life: made, moved from state to state, put into the accept queue, ended.
+
+Linux: net/ipv4/inet_connection_sock.c, tcp.c (tcp_set_state, tcp_done).
+"""
+
+from __future__ import annotations
+
+from .inet_ports import inet_put_port, inet_unhash
+from .netns import Netns, sk_stop_timer, sk_wake
+from .sock import RCV_SHUTDOWN, SEND_SHUTDOWN, SHUTDOWN_MASK, TcpSock
+from .tcp import (
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_ESTABLISHED,
+    TCP_LISTEN,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+    Mib,
+)
+from .tcp_cong import tcp_init_congestion_control
+
+
+def sk_alloc(net: Netns) -> TcpSock:
+    """A new socket with the stack's defaults."""
+    tp = TcpSock()
+    sysctl = net.sysctl
+    tp.sk_rcvbuf = sysctl.tcp_rmem[1]
+    tp.sk_sndbuf = sysctl.tcp_wmem[1]
+    tp.ttl = sysctl.ip_default_ttl
+    tp.reordering = sysctl.tcp_reordering
+    tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
+    tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1_000_000
+    tp.linger2_ns = sysctl.tcp_fin_timeout * 1_000_000_000
+    tcp_init_congestion_control(tp, sysctl.tcp_congestion_control)
+    net.handles += 1
+    tp.handle = net.handles
+    net.socks[tp.handle] = tp
+    return tp
+
+
+def tcp_set_state(net: Netns, tp: TcpSock, state: int) -> None:
+    """Move a socket that no segment moves: connect, listen, close, abort, time-out."""
+    old = tp.tcb.state
+    tp.tcb.state = state
+    tcp_count_state(net, tp, old, state)
+
+
+def tcp_count_state(net: Netns, tp: TcpSock, old: int, state: int) -> None:
+    """Count and tidy what a change of state means to the host."""
+    if state == TCP_ESTABLISHED and old != TCP_ESTABLISHED:
+        net.mib[Mib.TCP_CURRESTAB] += 1
+    if state == TCP_CLOSE:
+        if old in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+            net.mib[Mib.TCP_ESTABRESETS] += 1
+        sk_unhash(net, tp)
+    if old == TCP_ESTABLISHED and state != TCP_ESTABLISHED:
+        net.mib[Mib.TCP_CURRESTAB] -= 1
+
+
+def sk_unhash(net: Netns, tp: TcpSock) -> None:
+    if tp in net.listening.get(tp.sport, ()):
+        listeners = net.listening[tp.sport]
+        listeners.remove(tp)
+        if not listeners:
+            del net.listening[tp.sport]
+    if tp.daddr:
+        inet_unhash(net, tp)
+
+
+def tcp_write_queue_purge(tp: TcpSock) -> None:
+    tp.sk_write_queue.clear()
+    tp.tcp_rtx_queue.clear()
+    tp.sk_wmem_queued = 0
+    tp.packets_out = tp.sacked_out = tp.lost_out = tp.retrans_out = 0
+    tp.backoff = 0
+
+
+def tcp_clear_xmit_timers(tp: TcpSock) -> None:
+    tp.icsk_pending = 0
+    tp.ack_pending = 0
+    for timer in (tp.retransmit_timer, tp.delack_timer, tp.sk_timer):
+        sk_stop_timer(timer)
+
+
+def tcp_done(net: Netns, tp: TcpSock) -> None:
+    """The connection is over."""
+    if tp.tcb.state in (TCP_SYN_SENT, TCP_SYN_RECV):
+        net.mib[Mib.TCP_ATTEMPTFAILS] += 1
+    tcp_set_state(net, tp, TCP_CLOSE)
+    tcp_clear_xmit_timers(tp)
+    if tp.shutdown != SHUTDOWN_MASK:
+        tp.shutdown = SHUTDOWN_MASK
+    if tp.dead:
+        inet_csk_destroy_sock(net, tp)
+    else:
+        sk_wake(net, tp)
+
+
+def tcp_done_with_error(net: Netns, tp: TcpSock, err: int) -> None:
+    tp.sk_err = err
+    tcp_write_queue_purge(tp)
+    tcp_done(net, tp)
+
+
+def inet_csk_destroy_sock(net: Netns, tp: TcpSock) -> None:
+    """Nobody has it any more: give everything back."""
+    tcp_clear_xmit_timers(tp)
+    tcp_write_queue_purge(tp)
+    tp.sk_receive_queue.clear()
+    tp.out_of_order_queue.clear()
+    tp.sk_rmem_alloc = 0
+    sk_unhash(net, tp)
+    inet_put_port(net, tp)
+    if net.socks.pop(tp.handle, None) is not None and tp.dead:
+        net.n_orphans -= tp.zapped
+        tp.zapped = False
+
+
+def sk_acceptq_is_full(tp: TcpSock) -> bool:
+    return len(tp.accept_queue) > tp.max_ack_backlog
+
+
+def inet_csk_reqsk_queue_is_full(tp: TcpSock) -> bool:
+    return tp.n_reqs > tp.max_ack_backlog
+
+
+def inet_csk_reqsk_queue_add(net: Netns, listener: TcpSock, child: TcpSock) -> bool:
+    """A connection is ready to be accepted; False if nobody listens any more."""
+    if listener.tcb.state != TCP_LISTEN:
+        return False
+    child.listener = listener
+    listener.accept_queue.append(child)
+    sk_wake(net, listener)
+    return True
+
+
+def tcp_error(net: Netns, tp: TcpSock, err: int) -> None:
+    """Let the caller know, once."""
+    tp.sk_err = err
+    sk_wake(net, tp)
+
+
+def tcp_shut_receive(tp: TcpSock) -> None:
+    tp.shutdown |= RCV_SHUTDOWN
+
+
+def tcp_can_send(tp: TcpSock) -> bool:
+    return not tp.shutdown & SEND_SHUTDOWN

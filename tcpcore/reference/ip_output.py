@@ -1,0 +1,215 @@
+"""The one door out: routes, path MTU, and a segment's bytes put into IP packets.
+
+Linux: net/ipv4/ip_output.c, route.c, net/ipv6/ip6_output.c, tcp_options_write in tcp_output.c.
+RFC 791 3.1, RFC 8200 3, RFC 9293 3.1, RFC 1191, RFC 8201, RFC 6864.
+"""
+
+from __future__ import annotations
+
+from errno import EADDRNOTAVAIL, ENETUNREACH, ENOBUFS
+from struct import Struct
+
+from .csum import csum_partial, csum_tcpudp_magic, ip_fast_csum
+from .netns import Netns
+from .tcp import (
+    MASK32,
+    TCPOPT_MSS,
+    TCPOPT_NOP,
+    TCPOPT_SACK_PERM,
+    TCPOPT_TIMESTAMP,
+    TCPOPT_WINDOW,
+    Mib,
+)
+from .timer import NSEC_PER_SEC
+from .wire import IPPROTO_TCP, TCP_HDR_LEN
+
+TCPOPT_SACK = 5
+TCPOPT_FASTOPEN = 34
+IPV4_HDR_LEN = 20
+IPV6_HDR_LEN = 40
+IPV6_MIN_MTU = 1280
+OUT_QUEUE_MAX = 65536  # frames that wait to be fetched
+
+V4MAPPED = bytes(10) + b"\xff\xff"
+_IPHDR = Struct(">BBHHHBBH4s4s")
+_IP6HDR = Struct(">IHBB16s16s")
+_TCPHDR = Struct(">HHIIHHHH")
+_U32 = Struct(">I")
+
+
+class Options:
+    """What a segment's options say; those that are None or empty are left out."""
+
+    __slots__ = ("mss", "wscale", "sack_perm", "tsval", "tsecr", "sack", "fastopen")
+
+    def __init__(self) -> None:
+        self.mss = 0
+        self.wscale: int | None = None
+        self.sack_perm = False
+        self.tsval: int | None = None
+        self.tsecr = 0
+        self.sack: list[tuple[int, int]] = []
+        self.fastopen: bytes | None = None
+
+
+def tcp_options_size(opts: Options) -> int:
+    """Bytes that `tcp_options_write` makes."""
+    return len(tcp_options_write(opts))
+
+
+def tcp_options_write(opts: Options) -> bytes:
+    """Lay options out as Linux does: whole words, the padding in front where it can be."""
+    out = bytearray()
+    if opts.mss:
+        out += bytes((TCPOPT_MSS, 4)) + opts.mss.to_bytes(2, "big")
+    if opts.tsval is not None:
+        out += bytes((TCPOPT_SACK_PERM, 2) if opts.sack_perm else (TCPOPT_NOP, TCPOPT_NOP))
+        out += bytes((TCPOPT_TIMESTAMP, 10)) + _U32.pack(opts.tsval) + _U32.pack(opts.tsecr)
+    elif opts.sack_perm:
+        out += bytes((TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK_PERM, 2))
+    if opts.wscale is not None:
+        out += bytes((TCPOPT_NOP, TCPOPT_WINDOW, 3, opts.wscale))
+    if opts.sack:
+        out += bytes((TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK, 2 + 8 * len(opts.sack)))
+        for start, end in opts.sack:
+            out += _U32.pack(start) + _U32.pack(end)
+    if opts.fastopen is not None:
+        out += bytes((TCPOPT_FASTOPEN, 2 + len(opts.fastopen))) + opts.fastopen
+        out += bytes((TCPOPT_NOP,) * (-len(out) % 4))
+    return bytes(out)
+
+
+def is_multicast(addr: bytes) -> bool:
+    """True for what no connection can be made to: multicast, broadcast, nobody."""
+    if addr.startswith(V4MAPPED):
+        return addr[12] >= 224 or addr[12:] == bytes(4)
+    return addr[0] == 0xFF or addr == bytes(16)
+
+
+def is_loopback(addr: bytes) -> bool:
+    return addr[12] == 127 if addr.startswith(V4MAPPED) else addr == bytes(15) + b"\1"
+
+
+def inet_addr_is_local(net: Netns, addr: bytes) -> bool:
+    """True for an address of this host, or where it takes every address for its own."""
+    return addr in net.addrs or is_loopback(addr) or net.any_address > 0
+
+
+def ip_route_connect(net: Netns, daddr: bytes, saddr: bytes) -> tuple[int, bytes]:
+    """Find a way to an address: (0 or a negative errno, source address)."""
+    if is_multicast(daddr):
+        return -ENETUNREACH, b""
+    if saddr:
+        return (0, saddr) if inet_addr_is_local(net, saddr) else (-EADDRNOTAVAIL, b"")
+    if is_loopback(daddr) or daddr in net.addrs:
+        return 0, daddr
+    v4 = daddr.startswith(V4MAPPED)
+    best, length = b"", -1
+    for addr, prefix in net.addrs.items():
+        if addr.startswith(V4MAPPED) != v4:
+            continue
+        same = int.from_bytes(addr, "big") ^ int.from_bytes(daddr, "big")
+        common = 128 - same.bit_length()
+        if common >= prefix > length:  # on that address's own network
+            best, length = addr, prefix
+        elif not best:
+            best = addr
+    return (0, best) if best else (-ENETUNREACH, b"")
+
+
+def dst_mtu(net: Netns, daddr: bytes) -> int:
+    """What fits a packet to an address: what the path told, else the link's."""
+    known = net.pmtu.get(daddr)
+    if known is not None:
+        mtu, expires_ns = known
+        if net.now_ns < expires_ns:
+            return min(mtu, net.mtu)
+        del net.pmtu[daddr]
+    return net.loopback_mtu if inet_addr_is_local(net, daddr) and not net.any_address else net.mtu
+
+
+def ip_rt_update_pmtu(net: Netns, daddr: bytes, mtu: int) -> None:
+    """A router told that less fits (RFC 1191 6.3, RFC 8201 4); never below the floor."""
+    low = net.sysctl.min_pmtu if daddr.startswith(V4MAPPED) else IPV6_MIN_MTU
+    if len(net.pmtu) >= net.pmtu_max:
+        net.pmtu.pop(next(iter(net.pmtu)))
+    net.pmtu[daddr] = max(mtu, low), net.now_ns + net.sysctl.mtu_expires * NSEC_PER_SEC
+
+
+def ip_queue_xmit(
+    net: Netns,
+    saddr: bytes,
+    daddr: bytes,
+    sport: int,
+    dport: int,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int,
+    urg: int,
+    options: bytes,
+    data: bytes,
+    mss: int,
+    tos: int,
+    ttl: int,
+    ident: int,
+    df: bool,
+) -> int:
+    """Queue a segment, cut to `mss` where the link does not take it whole; 0, or -ENOBUFS."""
+    if len(net.out) >= OUT_QUEUE_MAX:
+        net.mib[Mib.IP_OUTDISCARDS] += 1
+        return -ENOBUFS
+    net.mib[Mib.TCP_OUTSEGS] += max(1, -(-len(data) // mss)) if mss else 1
+    if not mss or len(data) <= mss or net.gso:
+        frame = tcp_build_frame(
+            saddr, daddr, sport, dport, seq, ack, flags, window, urg, options, data, tos, ttl,
+            ident, df,
+        )
+        net.out.append((frame, mss if mss and len(data) > mss else 0))
+        return 0
+    last = (len(data) - 1) // mss * mss
+    for at in range(0, len(data), mss):
+        # FIN and PSH belong to the end, CWR to the beginning.
+        these = flags & ~(0 if at == last else 0x009) & ~(0x080 if at else 0)
+        frame = tcp_build_frame(
+            saddr, daddr, sport, dport, (seq + at) & MASK32, ack, these, window, urg if not at
+            else 0, options, data[at : at + mss], tos, ttl, ident + at // mss & 0xFFFF, df,
+        )
+        net.out.append((frame, 0))
+    return 0
+
+
+def tcp_build_frame(
+    saddr: bytes,
+    daddr: bytes,
+    sport: int,
+    dport: int,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int,
+    urg: int,
+    options: bytes,
+    data: bytes,
+    tos: int,
+    ttl: int,
+    ident: int,
+    df: bool,
+) -> bytes:
+    """One IP packet with one segment in it, both checksums right."""
+    header = TCP_HDR_LEN + len(options)
+    word = header // 4 << 12 | flags
+    tcp = _TCPHDR.pack(sport, dport, seq, ack, word, window, 0, urg) + options
+    length = len(tcp) + len(data)
+    csum = csum_partial(data, csum_partial(tcp))
+    check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, csum)
+    tcp = tcp[:16] + check.to_bytes(2, "big") + tcp[18:]
+    if not saddr.startswith(V4MAPPED):
+        return _IP6HDR.pack(6 << 28 | tos << 20, length, IPPROTO_TCP, ttl, saddr, daddr) + tcp + data
+    total = IPV4_HDR_LEN + length
+    ip = _IPHDR.pack(
+        0x45, tos, total if total < 65536 else 0, ident, 0x4000 if df else 0, ttl, IPPROTO_TCP, 0,
+        saddr[12:], daddr[12:],
+    )
+    return ip[:10] + ip_fast_csum(ip).to_bytes(2, "big") + ip[12:] + tcp + data
+

@@ -1,0 +1,101 @@
+"""An endpoint's whole state: clock, timers, tables, addresses, keys, knobs, what waits to leave.
+
+Linux: include/net/net_namespace.h, netns/ipv4.h.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from .net import Net
+from .secure_seq import siphash
+from .sock import Sysctl, TcpSock
+from .timer import Timer, Timers, timer_del, timer_mod
+
+LOOPBACK_MTU = 65536
+
+
+class Netns(Net):
+    """One host. Sockets are known outside by a handle that is never used again."""
+
+    __slots__ = (
+        "key",
+        "sysctl",
+        "timers",
+        "addrs",
+        "any_address",
+        "mtu",
+        "loopback_mtu",
+        "gso",
+        "pmtu",
+        "pmtu_max",
+        "established",
+        "listening",
+        "bound",
+        "perturb",
+        "out",
+        "socks",
+        "handles",
+        "n_orphans",
+        "n_tw",
+        "wake",
+        "ip_id",
+        "rng",
+        "synflood_warned",
+        "challenge",
+    )
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__()
+        self.now_ns = 0
+        self.key = key
+        self.sysctl = Sysctl()
+        self.timers = Timers()
+        self.addrs: dict[bytes, int] = {}  # 16 bytes each, and the length of its prefix
+        self.any_address = 0  # listeners that take every address for theirs
+        self.mtu = 1500
+        self.loopback_mtu = LOOPBACK_MTU
+        self.gso = False  # the link takes segments larger than its MTU
+        self.pmtu: dict[bytes, tuple[int, int]] = {}
+        self.pmtu_max = 4096
+        # By (saddr, sport, daddr, dport), ours first: sockets, requests, what is in TIME-WAIT.
+        self.established: dict[tuple[bytes, int, bytes, int], Any] = {}
+        self.listening: dict[int, list[TcpSock]] = {}
+        self.bound: dict[int, list[Any]] = {}
+        self.perturb = [0] * 256
+        self.out: deque[tuple[bytes, int]] = deque()
+        self.socks: dict[int, TcpSock] = {}
+        self.handles = 0
+        self.n_orphans = 0
+        self.n_tw = 0
+        self.wake: deque[int] = deque()  # handles of which something can be told
+        self.ip_id = 0
+        self.rng = 0
+
+    def NET_INC_STATS(self, mib: int) -> None:
+        self.mib[mib] += 1
+
+
+def get_random_u32(net: Netns) -> int:
+    """The next number of the engine's own series."""
+    net.rng += 1
+    return siphash(net.key, b"rng" + net.rng.to_bytes(8, "little")) & 0xFFFFFFFF
+
+
+def get_random_u32_below(net: Netns, n: int) -> int:
+    return get_random_u32(net) * n >> 32
+
+
+def sk_reset_timer(net: Netns, timer: Timer, expires_ns: int) -> None:
+    timer_mod(net.timers, timer, expires_ns)
+
+
+def sk_stop_timer(timer: Timer) -> None:
+    timer_del(timer)
+
+
+def sk_wake(net: Netns, tp: TcpSock) -> None:
+    """Tell whoever drives the engine that a socket may be ready for something."""
+    if tp.handle and not tp.dead:
+        net.wake.append(tp.handle)

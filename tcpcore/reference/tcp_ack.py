@@ -1,0 +1,255 @@
+"""What an acknowledgment frees and teaches: the retransmit queue, round trips, the window.
+
+Linux: tcp_ack, tcp_clean_rtx_queue in net/ipv4/tcp_input.c.  RFC 9293 3.10.7.4 (fifth), 6298, 5681.
+"""
+
+from __future__ import annotations
+
+from .netns import Netns, sk_wake
+from .sock import (
+    ICSK_TIME_PROBE0,
+    TCPCB_EVER_RETRANS,
+    TCPCB_LOST,
+    TCPCB_SACKED_ACKED,
+    TCPCB_SACKED_RETRANS,
+    CaState,
+    TcpSock,
+)
+from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
+from .tcp_output import (
+    tcp_clear_xmit_timer,
+    tcp_probe0_base_ns,
+    tcp_rearm_rto,
+    tcp_reset_xmit_timer,
+    tcp_xmit_retransmit_queue,
+)
+from .tcp_recovery import (
+    FLAG_DATA,
+    FLAG_DATA_ACKED,
+    FLAG_DATA_SACKED,
+    FLAG_DSACKING_ACK,
+    FLAG_NOT_DUP,
+    FLAG_RETRANS_DATA_ACKED,
+    FLAG_SACK_RENEGING,
+    FLAG_SND_UNA_ADVANCED,
+    FLAG_SYN_ACKED,
+    tcp_cwnd_reduction,
+    tcp_enter_loss,
+    tcp_fastretrans_alert,
+    tcp_is_sack,
+    tcp_remove_reno_sacks,
+    tcp_sacktag_write_queue,
+)
+from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
+from .tcp_window import tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from .timer import NSEC_PER_MSEC
+
+
+def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, int, int]:
+    """Free what is acknowledged: (FLAG_, segments, round trip in us or -1)."""
+    flags = acked = 0
+    una = tp.tcb.snd_una
+    first_ns = last_ns = sack_free = 0
+    queue = tp.tcp_rtx_queue
+    while queue:
+        skb = queue[0]
+        whole = not after(skb.end_seq, una)
+        if whole:
+            pcount = skb.pcount
+        else:
+            if not after(una, skb.seq):
+                break
+            pcount = tcp_trim_head(net, tp)
+            if not pcount:
+                break
+        sacked = skb.sacked
+        if sacked & TCPCB_EVER_RETRANS:
+            if sacked & TCPCB_SACKED_RETRANS:
+                tp.retrans_out -= pcount
+            flags |= FLAG_RETRANS_DATA_ACKED
+        elif not sacked & TCPCB_SACKED_ACKED:
+            last_ns = skb.skb_mstamp_ns
+            first_ns = first_ns or last_ns
+        if sacked & TCPCB_SACKED_ACKED:
+            tp.sacked_out -= pcount
+            sack_free += pcount
+        elif tcp_is_sack(tp):
+            tp.delivered += pcount
+        if sacked & TCPCB_LOST:
+            tp.lost_out -= pcount
+        tp.packets_out -= pcount
+        acked += pcount
+        if skb.tcp_flags & TCPHDR_SYN:
+            flags |= FLAG_SYN_ACKED
+            tp.retrans_stamp = 0
+        else:
+            flags |= FLAG_DATA_ACKED
+        if not whole:
+            break
+        queue.popleft()
+        tp.sk_wmem_queued -= skb.truesize
+    if tp.highest_sack and not before(una, tp.highest_sack):
+        tp.highest_sack = 0
+    if between_up(prior_una, tp.snd_up, una):
+        tp.snd_up = una
+    if queue and queue[0].sacked & TCPCB_SACKED_ACKED:
+        flags |= FLAG_SACK_RENEGING
+    rtt_us = -1
+    if first_ns and not flags & FLAG_RETRANS_DATA_ACKED:
+        rtt_us = (net.now_ns - first_ns) // 1000
+        tp.ca.pkts_acked(tp, max((net.now_ns - last_ns) // 1000, 1), net.now_ns)
+    if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
+        tcp_remove_reno_sacks(tp, acked)
+    return flags, acked, rtt_us
+
+
+def between_up(low: int, value: int, high: int) -> bool:
+    return not before(value, low) and not after(value, high)
+
+
+def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
+    """Of a piece that is acknowledged in part, free the whole segments: how many."""
+    skb = tp.tcp_rtx_queue[0]
+    una = tp.tcb.snd_una
+    gone = (una - skb.seq) & MASK32
+    was = skb.pcount
+    skb.data = skb.data[gone:]
+    skb.seq = una
+    skb.truesize -= gone
+    tp.sk_wmem_queued -= gone
+    if was > 1:
+        tcp_set_skb_tso_segs(skb, tcp_current_mss(net, tp))
+        skb.pcount = min(skb.pcount, was)
+    return was - skb.pcount
+
+
+def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> bool:
+    """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
+    if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_DATA_ACKED:
+        stamp = (tp.rcv_tsecr - tp.tsoffset) & MASK32
+        delta_ms = (net.now_ns // NSEC_PER_MSEC - stamp) & MASK32
+        if delta_ms < 1 << 22:
+            rtt_us = max(delta_ms, 1) * 1000
+    if rtt_us < 0:
+        return False
+    tp.rtt_min_us = min(tp.rtt_min_us, rtt_us or 1)
+    tcp_rtt_estimator(tp, rtt_us or 1)
+    tcp_set_rto(tp)
+    tp.backoff = 0
+    return True
+
+
+def tcp_ack_probe(net: Netns, tp: TcpSock) -> None:
+    """The peer answers: a window that is open again needs no probes."""
+    if not tp.sk_write_queue:
+        return
+    if not after(tp.sk_write_queue[0].end_seq, tcp_wnd_end(tp)):
+        tp.backoff = 0
+        tp.probes_tstamp_ns = 0
+        if tp.icsk_pending == ICSK_TIME_PROBE0:
+            tcp_clear_xmit_timer(tp)
+    else:
+        delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
+
+
+def tcp_may_raise_cwnd(tp: TcpSock, flags: int) -> bool:
+    if tp.reordering > 3:
+        return bool(flags & (FLAG_DATA_SACKED | FLAG_DATA_ACKED))
+    return bool(flags & FLAG_DATA_ACKED)
+
+
+def tcp_cong_control(
+    net: Netns, tp: TcpSock, prior_una: int, acked: int, delivered: int, lost: int, flags: int
+) -> None:
+    """Move the congestion window by one acknowledgment."""
+    if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
+        tcp_cwnd_reduction(net, tp, delivered, lost, flags)
+    elif tcp_may_raise_cwnd(tp, flags):
+        tp.ca.cong_avoid(tp, delivered, net.now_ns)
+        tp.snd_cwnd_stamp_ns = net.now_ns
+
+
+def tcp_ack(
+    net: Netns,
+    tp: TcpSock,
+    th: Segment,
+    sack: list[tuple[int, int]],
+    prior_una: int,
+    flags: int,
+) -> int:
+    """Act on an acceptable acknowledgment that the judge has taken in already.
+
+    Parameters
+    ----------
+    net : Netns
+    tp : TcpSock
+    th : Segment
+    sack : list of (int, int), the segment's blocks
+    prior_una : int, snd_una before it
+    flags : int, FLAG_DATA and FLAG_WIN_UPDATE as far as they hold
+
+    Returns
+    -------
+    int : FLAG_, all that it did
+    """
+    tcb = tp.tcb
+    tp.probes_out = 0
+    tp.rcv_tstamp_ns = net.now_ns
+    tp.sk_err_soft = 0
+    prior_packets = tp.packets_out
+    delivered, lost = tp.delivered, tp.lost
+    if after(tcb.snd_una, prior_una):
+        flags |= FLAG_SND_UNA_ADVANCED
+        tp.retransmits = 0
+        tp.bytes_acked += (tcb.snd_una - prior_una) & MASK32
+    if sack and tcp_is_sack(tp):
+        flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una)
+    if not prior_packets:
+        tcp_ack_probe(net, tp)
+        return flags
+    cleaned, acked, rtt_us = tcp_clean_rtx_queue(net, tp, prior_una)
+    flags |= cleaned
+    if tcp_ack_update_rtt(net, tp, flags, rtt_us) or flags & FLAG_SND_UNA_ADVANCED:
+        if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
+            tcp_rearm_rto(net, tp)
+    if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
+        tcp_enter_loss(net, tp)
+    dubious = (
+        not flags & FLAG_NOT_DUP
+        or flags & FLAG_DATA_SACKED
+        or tp.ca_state != CaState.TCP_CA_OPEN
+    )
+    if dubious:
+        dup_acks = 0
+        if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
+            dup_acks = 1
+        tcp_fastretrans_alert(net, tp, prior_una, dup_acks, flags, acked)
+    if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
+        tcp_cong_control(
+            net, tp, prior_una, acked, tp.delivered - delivered, tp.lost - lost, flags
+        )
+    if tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS) or tp.lost_out:
+        tcp_xmit_retransmit_queue(net, tp)
+    if not tp.packets_out and tp.sk_write_queue:
+        tcp_ack_probe(net, tp)
+    return flags
+
+
+def tcp_check_space(net: Netns, tp: TcpSock) -> None:
+    """Room to write again: grow the buffer with the window, tell the caller."""
+    tcp_new_space(net, tp)
+    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
+        sk_wake(net, tp)
+
+
+def tcp_new_space(net: Netns, tp: TcpSock) -> None:
+    """The send buffer holds two windows (tcp_sndbuf_expand); never beyond tcp_wmem[2]."""
+    if tp.userlocks & 4:
+        return
+    per_mss = max(tp.mss_clamp, tp.mss_cache) + 320 + 576
+    per_mss = 1 << (per_mss - 1).bit_length()
+    segs = max(10, tp.snd_cwnd, tp.reordering + 1)
+    if tp.sk_sndbuf < 2 * segs * per_mss:
+        tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])
+

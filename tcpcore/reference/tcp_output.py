@@ -1,0 +1,651 @@
+"""Every segment that leaves a socket: options, window, when data may go, what goes again.
+
+Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8; RFC 1122 4.2.3.4; RFC 7323; RFC 2018.
+"""
+
+from __future__ import annotations
+
+from errno import EAGAIN, ENOBUFS
+
+from .ip_output import (
+    dst_mtu,
+    ip_queue_xmit,
+    tcp_options_write,
+)
+from .netns import Netns, sk_reset_timer, sk_stop_timer
+from .sock import (
+    ICSK_ACK_SCHED,
+    ICSK_ACK_TIMER,
+    ICSK_TIME_PROBE0,
+    ICSK_TIME_RETRANS,
+    TCP_ATO_MIN_NS,
+    TCP_DELACK_MAX_NS,
+    TCP_DELACK_MIN_NS,
+    TCP_INIT_CWND,
+    TCP_NAGLE_CORK,
+    TCP_NAGLE_OFF,
+    TCP_NAGLE_PUSH,
+    TCPCB_EVER_RETRANS,
+    TCPCB_LOST,
+    TCPCB_SACKED_ACKED,
+    TCPCB_SACKED_RETRANS,
+    CaState,
+    SkBuff,
+    TcpSock,
+)
+from .tcb import tcb_xmit
+from .tcp import (
+    MASK32,
+    TCP_CLOSE,
+    TCP_SYN_SENT,
+    TCPHDR_ACK,
+    TCPHDR_FIN,
+    TCPHDR_PSH,
+    TCPHDR_RST,
+    TCPHDR_SYN,
+    TCPHDR_URG,
+    Mib,
+    Opt,
+    Segment,
+    after,
+    before,
+)
+from .tcp_cong import CA_EVENT_CWND_RESTART, CA_EVENT_TX_START, tcp_current_ssthresh
+from .tcp_window import (
+    tcp_advertise_mss,
+    tcp_current_mss,
+    tcp_established_options,
+    tcp_full_space,
+    tcp_select_initial_window,
+    tcp_select_window,
+    tcp_set_skb_tso_segs,
+    tcp_syn_options,
+    tcp_sync_mss,
+    tcp_wnd_end,
+)
+from .timer import NSEC_PER_MSEC, jiffies_up
+from .wire import TCP_HDR_LEN
+
+TCPOLEN_TSTAMP_ALIGNED = 12
+TCPOLEN_SACK_BASE_ALIGNED = 4
+TCPOLEN_SACK_PERBLOCK = 8
+MAX_TCP_OPTION_SPACE = 40
+SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+TCP_FIN_TIMEOUT_MAX_NS = 120_000 * NSEC_PER_MSEC
+
+
+# One segment.
+
+
+def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -> int:
+    """Send one piece with today's options and window; the judge is told. 0 or -ENOBUFS."""
+    tcb = tp.tcb
+    flags = skb.tcp_flags
+    if flags & TCPHDR_SYN:
+        opts = tcp_syn_options(net, tp)
+        if flags & TCPHDR_ACK:  # of a simultaneous open: what the peer did not offer is left out
+            opts.sack_perm = opts.sack_perm and bool(tp.sack_ok)
+            opts.wscale = opts.wscale if tp.wscale_ok else None
+            if not tp.tstamp_ok:
+                opts.tsval = None
+        window = min(tp.rcv_wnd, 65535)
+    else:
+        opts = tcp_established_options(net, tp)
+        window = tcp_select_window(net, tp)
+    urg = 0
+    if tp.snd_up != tcb.snd_una and before(skb.seq, tp.snd_up):
+        if before(tp.snd_up, (skb.seq + 0x10000) & MASK32):
+            urg = (tp.snd_up - skb.seq) & MASK32
+            flags |= TCPHDR_URG
+        elif after((skb.seq + 0xFFFF) & MASK32, tcb.snd_nxt):
+            urg = 0xFFFF
+            flags |= TCPHDR_URG
+    options = tcp_options_write(opts)
+    th = Segment()
+    th.seq, th.end_seq, th.ack = skb.seq, skb.end_seq, ack
+    th.flags, th.window, th.payload_len = flags, window, len(skb.data)
+    if opts.wscale is not None:
+        th.opts, th.wscale = int(Opt.OPT_WSCALE), opts.wscale
+    err = ip_queue_xmit(
+        net, tp.saddr, tp.daddr, tp.sport, tp.dport, skb.seq, ack, flags, window, urg, options,
+        bytes(skb.data), mss, tp.tos, tp.ttl, net.ip_id, tp.pmtudisc > 0,
+    )  # fmt: skip
+    if err:
+        return err
+    net.ip_id = net.ip_id + skb.pcount & 0xFFFF
+    tcb_xmit(tcb, th)
+    if flags & TCPHDR_ACK:
+        tcp_event_ack_sent(tp, ack)
+    tp.segs_out += max(skb.pcount, 1)
+    if len(skb.data):
+        tcp_event_data_sent(net, tp)
+        tp.data_segs_out += skb.pcount
+        tp.bytes_sent += len(skb.data)
+    skb.skb_mstamp_ns = net.now_ns
+    return 0
+
+
+def tcp_event_ack_sent(tp: TcpSock, ack: int) -> None:
+    """Whatever carries an ACK pays what was owed."""
+    if tp.duplicate_sack:
+        tp.duplicate_sack = None
+    if ack != tp.tcb.rcv_nxt:
+        return
+    if tp.ack_quick:
+        tp.ack_quick -= 1
+        if not tp.ack_quick:
+            tp.ack_ato_ns = TCP_ATO_MIN_NS
+    tp.ack_pending = 0
+    sk_stop_timer(tp.delack_timer)
+
+
+def tcp_event_data_sent(net: Netns, tp: TcpSock) -> None:
+    """An answer that comes soon makes the connection interactive: ACKs may wait for data."""
+    if not tp.packets_out:
+        tp.ca.cwnd_event(tp, CA_EVENT_TX_START, net.now_ns)
+    tp.lsndtime_ns = net.now_ns
+    if net.now_ns - tp.ack_lrcvtime_ns < tp.ack_ato_ns and tp.ack_pingpong < 3:
+        tp.ack_pingpong += 1
+
+
+def tcp_event_new_data_sent(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
+    """The head of the write queue was sent for the first time."""
+    had = tp.packets_out
+    tp.sk_write_queue.popleft()
+    tp.tcp_rtx_queue.append(skb)
+    tp.packets_out += skb.pcount
+    if not had or tp.icsk_pending == ICSK_TIME_PROBE0:
+        tcp_rearm_rto(net, tp)
+    net.mib[Mib.TCP_ORIGDATASENT] += skb.pcount
+
+
+# Timers that sending arms.
+
+
+def tcp_reset_xmit_timer(net: Netns, tp: TcpSock, what: int, delay_ns: int) -> None:
+    tp.icsk_pending = what
+    delay_ns = min(delay_ns, tp.rto_max_ns)
+    sk_reset_timer(net, tp.retransmit_timer, jiffies_up(net.now_ns, delay_ns))
+
+
+def tcp_clear_xmit_timer(tp: TcpSock) -> None:
+    tp.icsk_pending = 0
+    sk_stop_timer(tp.retransmit_timer)
+
+
+def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
+    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
+    if tp.packets_out:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+    else:
+        tcp_clear_xmit_timer(tp)
+
+
+def tcp_probe0_base_ns(tp: TcpSock) -> int:
+    return max(tp.rto_ns, 200 * NSEC_PER_MSEC)
+
+
+def tcp_check_probe_timer(net: Netns, tp: TcpSock) -> None:
+    """Nothing is in flight to wait for, but something waits: look after it."""
+    if not tp.packets_out and not tp.icsk_pending:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))
+
+
+# When data may go.
+
+
+def tcp_packets_in_flight(tp: TcpSock) -> int:
+    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
+
+
+def tcp_cwnd_test(tp: TcpSock) -> int:
+    """Segments that the congestion window has room for, at most half of it at once."""
+    room = tp.snd_cwnd - tcp_packets_in_flight(tp)
+    return 0 if room <= 0 else min(max(tp.snd_cwnd >> 1, 1), room)
+
+
+def tcp_nagle_check(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
+    """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
+    if len(skb.data) >= mss:
+        return False
+    if nonagle & TCP_NAGLE_CORK:
+        return True
+    return not nonagle and bool(tp.packets_out) and _minshall(tp)
+
+
+def _minshall(tp: TcpSock) -> bool:
+    tcb = tp.tcb
+    return after(tp.snd_sml, tcb.snd_una) and not after(tp.snd_sml, tcb.snd_nxt)
+
+
+def tcp_nagle_test(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
+    if nonagle & TCP_NAGLE_PUSH:
+        return True
+    if before(skb.seq, tp.snd_up) or skb.tcp_flags & TCPHDR_FIN:
+        return True
+    return not tcp_nagle_check(tp, skb, mss, nonagle)
+
+
+def tcp_snd_wnd_test(tp: TcpSock, skb: SkBuff, mss: int) -> bool:
+    """True if the first segment of a piece is inside the peer's window."""
+    end = (skb.seq + mss) & MASK32 if len(skb.data) > mss else skb.end_seq
+    return not after(end, tcp_wnd_end(tp))
+
+
+def tcp_mss_split_point(tp: TcpSock, skb: SkBuff, mss: int, quota: int, nonagle: int) -> int:
+    """How much of a piece may go: whole segments, unless the rest is the last and may go too."""
+    room = (tcp_wnd_end(tp) - skb.seq) & MASK32
+    most = mss * quota
+    whole = skb is tp.sk_write_queue[-1]
+    if most <= room and not whole:
+        return most
+    needed = min(len(skb.data), room)
+    if most <= needed:
+        return most
+    partial = needed % mss
+    if tcp_nagle_check(tp, _Part(partial), mss, nonagle) if partial else False:
+        return needed - partial
+    return needed
+
+
+class _Part:
+    """The end of a piece, as far as Nagle's question goes."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, length: int) -> None:
+        self.data = bytes(length)
+
+
+def tcp_fragment(tp: TcpSock, queue: object, index: int, length: int, mss: int) -> None:
+    """Cut a piece of a queue in two; counts and marks stay true."""
+    skb = queue[index]  # type: ignore[index]
+    was = skb.pcount
+    rest = SkBuff((skb.seq + length) & MASK32, skb.data[length:], skb.tcp_flags)
+    rest.end_seq = skb.end_seq
+    rest.truesize = SKB_TRUESIZE_EMPTY + len(rest.data)
+    rest.sacked = skb.sacked
+    rest.eor, skb.eor = skb.eor, False
+    rest.retrans = skb.retrans
+    rest.skb_mstamp_ns = skb.skb_mstamp_ns
+    rest.delivered = skb.delivered
+    skb.data = skb.data[:length]
+    skb.end_seq = rest.seq
+    skb.tcp_flags &= ~(TCPHDR_FIN | TCPHDR_PSH)
+    skb.truesize -= len(rest.data)
+    tp.sk_wmem_queued += SKB_TRUESIZE_EMPTY
+    tcp_set_skb_tso_segs(skb, mss)
+    tcp_set_skb_tso_segs(rest, mss)
+    queue.insert(index + 1, rest)  # type: ignore[attr-defined]
+    if queue is tp.tcp_rtx_queue and was != skb.pcount + rest.pcount:
+        tcp_adjust_pcount(tp, skb.sacked, was - skb.pcount - rest.pcount)
+
+
+def tcp_adjust_pcount(tp: TcpSock, sacked: int, less: int) -> None:
+    tp.packets_out -= less
+    if sacked & TCPCB_SACKED_ACKED:
+        tp.sacked_out -= less
+    if sacked & TCPCB_SACKED_RETRANS:
+        tp.retrans_out -= less
+    if sacked & TCPCB_LOST:
+        tp.lost_out -= less
+
+
+def tcp_cwnd_restart(net: Netns, tp: TcpSock, idle_ns: int) -> None:
+    """After silence the path is not known any more (RFC 5681 4.1): half for each time-out."""
+    restart = min(TCP_INIT_CWND, tp.snd_cwnd)
+    tp.ca.cwnd_event(tp, CA_EVENT_CWND_RESTART, net.now_ns)
+    tp.snd_ssthresh = tcp_current_ssthresh(tp)
+    cwnd = tp.snd_cwnd
+    while (idle_ns := idle_ns - tp.rto_ns) > 0 and cwnd > restart:
+        cwnd >>= 1
+    tp.snd_cwnd = max(cwnd, restart)
+    tp.snd_cwnd_stamp_ns = net.now_ns
+
+
+def tcp_slow_start_after_idle_check(net: Netns, tp: TcpSock) -> None:
+    if not net.sysctl.tcp_slow_start_after_idle or tp.packets_out:
+        return
+    idle_ns = net.now_ns - tp.lsndtime_ns
+    if idle_ns > tp.rto_ns:
+        tcp_cwnd_restart(net, tp, idle_ns)
+
+
+def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
+    """Remember whether the window was what held sending back (RFC 7661)."""
+    if (
+        not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
+        or limited
+        or (not tp.is_cwnd_limited and tp.packets_out > tp.max_packets_out)
+    ):
+        tp.is_cwnd_limited = limited
+        tp.max_packets_out = tp.packets_out
+        tp.cwnd_usage_seq = tp.tcb.snd_nxt
+    if limited:
+        tp.snd_cwnd_stamp_ns = net.now_ns
+
+
+def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bool) -> bool:
+    """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
+    sent = 0
+    cwnd_limited = False
+    queue = tp.sk_write_queue
+    while queue:
+        skb = queue[0]
+        segs = tcp_set_skb_tso_segs(skb, mss)
+        quota = tcp_cwnd_test(tp)
+        if not quota:
+            cwnd_limited = True
+            break
+        if not tcp_snd_wnd_test(tp, skb, mss):
+            break
+        if segs == 1:
+            last = len(queue) == 1
+            if not tcp_nagle_test(tp, skb, mss, nonagle if last else TCP_NAGLE_PUSH):
+                break
+            limit = mss
+        else:
+            limit = tcp_mss_split_point(tp, skb, mss, min(quota, segs), nonagle)
+            if not limit:
+                break
+        if len(skb.data) > limit:
+            tcp_fragment(tp, queue, 0, limit, mss)
+        err = tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, mss)
+        if err:
+            break
+        skb.delivered = tp.delivered
+        tcp_event_new_data_sent(net, tp, skb)
+        if len(skb.data) < skb.pcount * mss:
+            tp.snd_sml = skb.end_seq
+        sent += skb.pcount
+        if push_one:
+            break
+    if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
+        tp.prr_out += sent
+    cwnd_limited = cwnd_limited or tcp_packets_in_flight(tp) >= tp.snd_cwnd
+    if sent or cwnd_limited:
+        tcp_cwnd_validate(net, tp, cwnd_limited)
+    return not tp.packets_out and bool(queue)
+
+
+def tcp_push_pending_frames(net: Netns, tp: TcpSock, mss: int, nonagle: int) -> None:
+    """Send what waits; arm the probe where the peer's window holds it all back."""
+    if tp.tcb.state == TCP_CLOSE or not tp.sk_write_queue:
+        return
+    if tcp_write_xmit(net, tp, mss, nonagle, False):
+        tcp_check_probe_timer(net, tp)
+
+
+def tcp_data_snd_check(net: Netns, tp: TcpSock) -> None:
+    """Something has changed that sending may have waited for."""
+    if tp.sk_write_queue:
+        tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle)
+
+
+# Acknowledgments.
+
+
+def tcp_send_ack(net: Netns, tp: TcpSock) -> None:
+    if tp.tcb.state == TCP_CLOSE:
+        return
+    skb = SkBuff(tcp_acceptable_seq(tp), b"", TCPHDR_ACK)
+    if tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0):
+        tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
+        delay_ns = TCP_DELACK_MAX_NS
+        sk_reset_timer(net, tp.delack_timer, jiffies_up(net.now_ns, delay_ns))
+
+
+def tcp_acceptable_seq(tp: TcpSock) -> int:
+    """Where an empty segment stands: inside the peer's window, even when that has shrunk."""
+    tcb = tp.tcb
+    end = tcp_wnd_end(tp)
+    if not before(end, tcb.snd_nxt):
+        return tcb.snd_nxt
+    if tp.wscale_ok and (tcb.snd_nxt - end) & MASK32 < 1 << tcb.snd_wscale:
+        return tcb.snd_nxt
+    return end
+
+
+def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
+    """Owe an acknowledgment for at most 200 ms (RFC 9293 3.8.6.3)."""
+    ato_ns = tp.ack_ato_ns
+    if ato_ns > TCP_DELACK_MIN_NS:
+        most = TCP_DELACK_MAX_NS
+        if tp.srtt_us:
+            most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
+        ato_ns = min(ato_ns, most)
+    timeout_ns = jiffies_up(net.now_ns, min(ato_ns, TCP_DELACK_MAX_NS))
+    if tp.ack_pending & ICSK_ACK_TIMER:
+        if tp.ack_timeout_ns <= net.now_ns + (ato_ns >> 2):
+            tcp_send_ack(net, tp)
+            return
+        timeout_ns = min(timeout_ns, tp.ack_timeout_ns)
+    tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
+    tp.ack_timeout_ns = timeout_ns
+    sk_reset_timer(net, tp.delack_timer, timeout_ns)
+
+
+def tcp_send_challenge_ack(net: Netns, tp: TcpSock) -> None:
+    """Ask whoever it was to show that he is the peer (RFC 5961); per connection, not often."""
+    if not tcp_oow_rate_limited(net, tp):
+        net.mib[Mib.TCP_CHALLENGEACK] += 1
+        tcp_send_ack(net, tp)
+
+
+def tcp_oow_rate_limited(net: Netns, owner: object) -> bool:
+    """True if an answer to what is not acceptable was given within tcp_invalid_ratelimit."""
+    last_ns = owner.last_oow_ack_ns  # type: ignore[attr-defined]
+    if last_ns and 0 <= net.now_ns - last_ns < net.sysctl.tcp_invalid_ratelimit * NSEC_PER_MSEC:
+        return True
+    owner.last_oow_ack_ns = max(net.now_ns, 1)  # type: ignore[attr-defined]
+    return False
+
+
+# Opening and closing.
+
+
+def tcp_connect_init(net: Netns, tp: TcpSock) -> None:
+    """What an active open begins with."""
+    tp.tcp_header_len = TCP_HDR_LEN
+    if net.sysctl.tcp_timestamps:
+        tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
+    if tp.user_mss:
+        tp.mss_clamp = tp.user_mss
+    tp.tcb.max_window = 0
+    tcp_sync_mss(net, tp, dst_mtu(net, tp.daddr))
+    advmss = tcp_advertise_mss(net, tp)
+    most = tp.window_clamp
+    if tp.userlocks & 8 and (most > tcp_full_space(tp) or not most):
+        most = tcp_full_space(tp)
+    tp.rcv_wnd, tp.window_clamp, tp.tcb.rcv_wscale = tcp_select_initial_window(
+        net, tp, tcp_full_space(tp), advmss, bool(net.sysctl.tcp_window_scaling), most
+    )
+    tp.rcv_ssthresh = tp.rcv_wnd
+    tp.sk_err = 0
+    tcb = tp.tcb
+    tcb.snd_wnd = 0
+    tcb.snd_wl1 = 0
+    tcb.snd_una = tcb.snd_nxt = tp.snd_sml = tp.snd_up = tp.write_seq
+    tcb.rcv_nxt = 0
+    tp.rcv_wup = 0
+    tp.copied_seq = 0
+    tp.rto_ns = net_timeout_init(tp)
+    tp.retransmits = 0
+
+
+def net_timeout_init(tp: TcpSock) -> int:
+    return max(1_000_000_000, tp.rto_min_ns)
+
+
+def tcp_connect(net: Netns, tp: TcpSock) -> int:
+    """Send the SYN of an active open (RFC 9293 3.10.1)."""
+    tcp_connect_init(net, tp)
+    skb = SkBuff(tp.write_seq, b"", TCPHDR_SYN)
+    skb.end_seq = tp.write_seq = (tp.write_seq + 1) & MASK32
+    skb.pcount = 1
+    skb.truesize = SKB_TRUESIZE_EMPTY
+    tp.retrans_stamp = net.now_ns // NSEC_PER_MSEC or 1
+    tp.tcp_rtx_queue.append(skb)
+    tp.sk_wmem_queued += skb.truesize
+    tp.packets_out += 1
+    err = tcp_transmit_skb(net, tp, skb, 0, 0)
+    if err and err != -ENOBUFS:
+        return err
+    net.mib[Mib.TCP_ACTIVEOPENS] += 1
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+    return 0
+
+
+def tcp_send_synack(net: Netns, tp: TcpSock) -> int:
+    """In a simultaneous open the SYN is sent again as a SYN-ACK (RFC 9293 3.5)."""
+    skb = tp.tcp_rtx_queue[0]
+    skb.tcp_flags |= TCPHDR_ACK
+    return tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0)
+
+
+def tcp_send_fin(net: Netns, tp: TcpSock) -> None:
+    """End the stream: on the last piece if that still waits, else on a segment of its own."""
+    mss = tcp_current_mss(net, tp)
+    if tp.sk_write_queue:
+        tail = tp.sk_write_queue[-1]
+        tail.tcp_flags |= TCPHDR_FIN
+        tail.end_seq = (tail.end_seq + 1) & MASK32
+    else:
+        tail = SkBuff(tp.write_seq, b"", TCPHDR_ACK | TCPHDR_FIN)
+        tail.end_seq = (tp.write_seq + 1) & MASK32
+        tail.pcount = 1
+        tail.truesize = SKB_TRUESIZE_EMPTY
+        tp.sk_wmem_queued += tail.truesize
+        tp.sk_write_queue.append(tail)
+    tp.write_seq = (tp.write_seq + 1) & MASK32
+    tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_OFF)
+
+
+def tcp_send_active_reset(net: Netns, tp: TcpSock) -> None:
+    """Tell the peer that this end gives up (RFC 9293 3.10.5)."""
+    net.mib[Mib.TCP_OUTRSTS] += 1
+    skb = SkBuff(tcp_acceptable_seq(tp), b"", TCPHDR_ACK | TCPHDR_RST)
+    skb.pcount = 1
+    tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0)
+
+
+# Again.
+
+
+def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
+    """Send a piece again, at most `segs` of it; 0, -EAGAIN if the window is shut, -ENOBUFS."""
+    mss = tcp_current_mss(net, tp)
+    tcb = tp.tcb
+    if before(skb.seq, tcb.snd_una):  # its front was acknowledged meanwhile
+        gone = (tcb.snd_una - skb.seq) & MASK32
+        skb.data = skb.data[gone - (1 if skb.tcp_flags & TCPHDR_SYN else 0) :]
+        skb.seq = tcb.snd_una
+    avail = (tcp_wnd_end(tp) - skb.seq) & MASK32
+    if avail > 0x7FFFFFFF or not avail:
+        if skb.seq != tcb.snd_una:
+            return -EAGAIN
+        avail = mss  # the first one is a probe of a window that shrank (RFC 9293 3.8.6)
+    length = mss * segs
+    if length > avail:
+        length = max(avail // mss * mss, avail if avail < mss else mss)
+    if len(skb.data) > length:
+        tcp_fragment(tp, tp.tcp_rtx_queue, tp.tcp_rtx_queue.index(skb), length, mss)
+    elif skb.pcount:
+        was = skb.pcount
+        tcp_set_skb_tso_segs(skb, mss)
+        if was != skb.pcount:
+            tcp_adjust_pcount(tp, skb.sacked, was - skb.pcount)
+    err = tcp_transmit_skb(net, tp, skb, tcb.rcv_nxt if tcb.state != TCP_SYN_SENT else 0, mss)
+    net.mib[Mib.TCP_RETRANSSEGS] += skb.pcount
+    tp.total_retrans += skb.pcount
+    tp.bytes_retrans += len(skb.data)
+    if not err:
+        skb.sacked |= TCPCB_EVER_RETRANS
+        skb.retrans += 1
+        if not skb.sacked & TCPCB_SACKED_RETRANS:
+            skb.sacked |= TCPCB_SACKED_RETRANS
+            tp.retrans_out += skb.pcount
+        if not tp.retrans_stamp:
+            tp.retrans_stamp = skb.skb_mstamp_ns // NSEC_PER_MSEC or 1
+    else:
+        net.mib[Mib.TCP_RETRANSFAIL] += skb.pcount
+    if tp.undo_retrans < 0:
+        tp.undo_retrans = 0
+    tp.undo_retrans += skb.pcount
+    return err
+
+
+def tcp_xmit_retransmit_queue(net: Netns, tp: TcpSock) -> None:
+    """Send again what is marked lost, as far as the window allows."""
+    if not tp.packets_out:
+        return
+    for skb in list(tp.tcp_rtx_queue):
+        room = tp.snd_cwnd - tcp_packets_in_flight(tp)
+        if room <= 0:
+            break
+        if skb.sacked & (TCPCB_SACKED_ACKED | TCPCB_SACKED_RETRANS) or not skb.sacked & TCPCB_LOST:
+            continue
+        if tcp_retransmit_skb(net, tp, skb, room):
+            break
+        net.mib[
+            Mib.TCP_SLOWSTARTRETRANS if tp.ca_state == CaState.TCP_CA_LOSS else Mib.TCP_FASTRETRANS
+        ] += skb.pcount
+        if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
+            tp.prr_out += skb.pcount
+        if skb is tp.tcp_rtx_queue[0] and tp.icsk_pending != ICSK_TIME_PROBE0:
+            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+
+
+# Probes.
+
+
+def tcp_xmit_probe_skb(net: Netns, tp: TcpSock, urgent: bool) -> int:
+    """An empty segment before what is acknowledged: its answer tells that the peer is there."""
+    seq = tp.tcb.snd_una if urgent else (tp.tcb.snd_una - 1) & MASK32
+    skb = SkBuff(seq, b"", TCPHDR_ACK)
+    return tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0)
+
+
+def tcp_write_wakeup(net: Netns, tp: TcpSock) -> int:
+    """Probe: with data where the window takes any, else with nothing; 1 if neither is there."""
+    if tp.tcb.state == TCP_CLOSE:
+        return -1
+    if tp.sk_write_queue and before(tp.sk_write_queue[0].seq, tcp_wnd_end(tp)):
+        skb = tp.sk_write_queue[0]
+        mss = tcp_current_mss(net, tp)
+        room = (tcp_wnd_end(tp) - skb.seq) & MASK32
+        if room < ((skb.end_seq - skb.seq) & MASK32) or len(skb.data) > mss:
+            room = min(room, mss)
+            skb.tcp_flags |= TCPHDR_PSH
+            if len(skb.data) > room:
+                tcp_fragment(tp, tp.sk_write_queue, 0, room, mss)
+        tcp_set_skb_tso_segs(skb, mss)
+        skb.tcp_flags |= TCPHDR_PSH
+        err = tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, mss)
+        if not err:
+            tcp_event_new_data_sent(net, tp, skb)
+        return err
+    if before(tp.tcb.snd_una, tp.snd_up) and not after(
+        tp.snd_up, (tp.tcb.snd_una + 0xFFFF) & MASK32
+    ):
+        tcp_xmit_probe_skb(net, tp, True)
+    return tcp_xmit_probe_skb(net, tp, False)
+
+
+def tcp_send_probe0(net: Netns, tp: TcpSock) -> None:
+    """Probe a shut window, ever more rarely (RFC 9293 3.8.6.1)."""
+    err = tcp_write_wakeup(net, tp)
+    if tp.packets_out or not tp.sk_write_queue:
+        tp.probes_out = 0
+        tp.backoff = 0
+        tp.probes_tstamp_ns = 0
+        return
+    tp.probes_out += 1
+    if err <= 0:
+        if tp.backoff < net.sysctl.tcp_retries2:
+            tp.backoff += 1
+        delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
+    else:
+        delay_ns = 500 * NSEC_PER_MSEC
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
+

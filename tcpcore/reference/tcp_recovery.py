@@ -1,0 +1,474 @@
+"""What is lost: SACK's scoreboard, fast retransmit with and without it, undo, proportional rate.
+
+Linux: net/ipv4/tcp_input.c.  RFC 2018, RFC 2883, RFC 5681 3.2, RFC 6582, RFC 6675, RFC 9937.
+"""
+
+from __future__ import annotations
+
+from .netns import Netns
+from .sock import (
+    TCP_FASTRETRANS_THRESH,
+    TCPCB_EVER_RETRANS,
+    TCPCB_LOST,
+    TCPCB_SACKED_ACKED,
+    TCPCB_SACKED_RETRANS,
+    CaState,
+    SkBuff,
+    TcpSock,
+)
+from .tcp import MASK32, Mib, after, before
+from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
+from .tcp_output import tcp_fragment, tcp_packets_in_flight
+from .tcp_window import tcp_current_mss
+
+FLAG_DATA = 0x01  # the segment had data
+FLAG_WIN_UPDATE = 0x02
+FLAG_DATA_ACKED = 0x04  # data was acknowledged
+FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
+FLAG_SYN_ACKED = 0x10
+FLAG_DATA_SACKED = 0x20  # SACK told of something new
+FLAG_ECE = 0x40
+FLAG_LOST_RETRANS = 0x80
+FLAG_SND_UNA_ADVANCED = 0x400
+FLAG_DSACKING_ACK = 0x800
+FLAG_SACK_RENEGING = 0x2000
+FLAG_ACKED = FLAG_DATA_ACKED | FLAG_SYN_ACKED
+FLAG_NOT_DUP = FLAG_DATA | FLAG_WIN_UPDATE | FLAG_ACKED
+
+
+def tcp_is_sack(tp: TcpSock) -> bool:
+    return bool(tp.sack_ok)
+
+
+def tcp_verify_left_out(tp: TcpSock) -> bool:
+    """What every count obeys: what is lost or was received elsewhere was sent."""
+    return tp.sacked_out + tp.lost_out <= tp.packets_out
+
+
+def tcp_is_sackblock_valid(tp: TcpSock, start: int, end: int, duplicate: bool) -> bool:
+    """True for a block about what was sent and not acknowledged; a duplicate may lie below."""
+    tcb = tp.tcb
+    if after(end, tcb.snd_nxt) or not before(start, end) or not before(start, tcb.snd_nxt):
+        return False
+    if after(start, tcb.snd_una):
+        return True
+    if not duplicate or not tp.undo_marker:
+        return False
+    return (
+        not after(end, tcb.snd_una)
+        and not before(start, (tp.undo_marker - tcb.max_window) & MASK32)
+        and before(start, tcb.snd_una)
+    )
+
+
+def tcp_check_dsack(net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prior_una: int) -> bool:
+    """True if the first block tells of a duplicate (RFC 2883 4); undo counts it."""
+    start, end = blocks[0]
+    if before(start, prior_una):
+        net.mib[Mib.TCP_DSACKRECV] += 1
+    elif len(blocks) > 1 and not before(start, blocks[1][0]) and not after(end, blocks[1][1]):
+        net.mib[Mib.TCP_DSACKOFORECV] += 1
+    else:
+        return False
+    tp.sack_ok |= 4
+    tp.dsack_dups += 1
+    if tp.undo_marker and tp.undo_retrans > 0 and not after(end, prior_una):
+        if not before(start, (tp.undo_marker - tp.tcb.max_window) & MASK32):
+            tp.undo_retrans -= 1
+    return True
+
+
+def tcp_sacktag_write_queue(
+    net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prior_una: int
+) -> int:
+    """Mark what SACK tells of (RFC 2018 5): FLAG_."""
+    flags = FLAG_DSACKING_ACK if tcp_check_dsack(net, tp, blocks, prior_una) else 0
+    duplicate = bool(flags)
+    mss = tcp_current_mss(net, tp)
+    told = []
+    for i, (start, end) in enumerate(blocks):
+        if not tcp_is_sackblock_valid(tp, start, end, duplicate and i == 0):
+            if not (duplicate and i == 0):
+                net.mib[Mib.TCP_SACKDISCARD] += 1
+            continue
+        if after(end, prior_una):
+            told.append((start, end))
+    if not tp.packets_out:
+        return flags
+    for start, end in told:
+        index = 0
+        queue = tp.tcp_rtx_queue
+        while index < len(queue):
+            skb = queue[index]
+            if not before(skb.seq, end):
+                break
+            if after(skb.end_seq, start) and not skb.sacked & TCPCB_SACKED_ACKED:
+                if before(skb.seq, start) or after(skb.end_seq, end):
+                    index += tcp_sack_split(tp, index, start, end, mss)
+                    continue
+                flags |= tcp_sacktag_one(net, tp, skb)
+            index += 1
+    return flags
+
+
+def tcp_sack_split(tp: TcpSock, index: int, start: int, end: int, mss: int) -> int:
+    """Cut a piece that a block covers in part, at whole segments; how many to pass over."""
+    skb = tp.tcp_rtx_queue[index]
+    if before(skb.seq, start):
+        keep = -(-((start - skb.seq) & MASK32) // mss) * mss
+        if keep < len(skb.data):
+            tcp_fragment(tp, tp.tcp_rtx_queue, index, keep, mss)
+        return 1
+    keep = ((end - skb.seq) & MASK32) // mss * mss
+    if 0 < keep < len(skb.data):
+        tcp_fragment(tp, tp.tcp_rtx_queue, index, keep, mss)
+        return 0
+    return 1
+
+
+def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff) -> int:
+    """The peer has this piece, though not all before it."""
+    if skb.sacked & TCPCB_SACKED_RETRANS:
+        if skb.sacked & TCPCB_LOST:
+            skb.sacked &= ~TCPCB_LOST
+            tp.lost_out -= skb.pcount
+        skb.sacked &= ~TCPCB_SACKED_RETRANS
+        tp.retrans_out -= skb.pcount
+    elif skb.sacked & TCPCB_LOST:
+        skb.sacked &= ~TCPCB_LOST
+        tp.lost_out -= skb.pcount
+    if not skb.sacked & TCPCB_EVER_RETRANS and tp.highest_sack and before(
+        skb.seq, tp.highest_sack
+    ):
+        tcp_check_reordering(net, tp, skb)
+    skb.sacked |= TCPCB_SACKED_ACKED
+    tp.sacked_out += skb.pcount
+    tp.delivered += skb.pcount
+    if not tp.highest_sack or after(skb.end_seq, tp.highest_sack):
+        tp.highest_sack = skb.end_seq
+    return FLAG_DATA_SACKED
+
+
+def tcp_check_reordering(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
+    """A piece came after later ones: that many segments of disorder are no loss."""
+    metric = 0
+    for one in tp.tcp_rtx_queue:
+        if not before(one.seq, skb.seq) and before(one.seq, tp.highest_sack):
+            metric += one.pcount
+    if metric > tp.reordering:
+        tp.reordering = min(metric, net.sysctl.tcp_max_reordering)
+        net.mib[Mib.TCP_SACKREORDER] += 1
+    tp.reord_seen += 1
+
+
+def tcp_mark_skb_lost(tp: TcpSock, skb: SkBuff) -> None:
+    if skb.sacked & TCPCB_SACKED_ACKED:
+        return
+    if skb.sacked & TCPCB_LOST:
+        if skb.sacked & TCPCB_SACKED_RETRANS:  # what was sent again is lost too
+            skb.sacked &= ~TCPCB_SACKED_RETRANS
+            tp.retrans_out -= skb.pcount
+            tp.lost += skb.pcount
+        return
+    skb.sacked |= TCPCB_LOST
+    tp.lost_out += skb.pcount
+    tp.lost += skb.pcount
+
+
+def tcp_update_scoreboard(net: Netns, tp: TcpSock) -> None:
+    """Lost is what three (or `reordering`) later segments came before (RFC 6675 4, IsLost)."""
+    if not tcp_is_sack(tp):
+        tcp_newreno_mark_lost(net, tp)
+        return
+    above = 0
+    for skb in reversed(tp.tcp_rtx_queue):
+        if skb.sacked & TCPCB_SACKED_ACKED:
+            above += skb.pcount
+        elif above >= tp.reordering and not skb.sacked & (TCPCB_LOST | TCPCB_SACKED_RETRANS):
+            tcp_mark_skb_lost(tp, skb)
+    tcp_mark_lost_retrans(tp)
+
+
+def tcp_mark_lost_retrans(tp: TcpSock) -> None:
+    """What was sent again is lost if something sent after that has arrived (RFC 8985's idea)."""
+    latest = 0
+    for skb in tp.tcp_rtx_queue:
+        if skb.sacked & TCPCB_SACKED_ACKED:
+            latest = max(latest, skb.skb_mstamp_ns)
+    latest = max(latest, tp.recv_sack_cache or 0)
+    wait_ns = (tp.srtt_us >> 3) * 1000 // 4 if tp.srtt_us else 0
+    for skb in tp.tcp_rtx_queue:
+        if skb.sacked & TCPCB_SACKED_RETRANS and skb.skb_mstamp_ns + wait_ns < latest:
+            tcp_mark_skb_lost(tp, skb)
+
+
+def tcp_newreno_mark_lost(net: Netns, tp: TcpSock) -> None:
+    """Without SACK only the first piece is known to be lost (RFC 6582 3.2)."""
+    skb = tp.tcp_rtx_queue[0]
+    if skb.sacked & TCPCB_LOST:
+        return
+    mss = tcp_current_mss(net, tp)
+    if skb.pcount > 1:
+        tcp_fragment(tp, tp.tcp_rtx_queue, 0, mss, mss)
+    tcp_mark_skb_lost(tp, skb)
+
+
+def tcp_add_reno_sack(tp: TcpSock, segs: int) -> None:
+    """Without SACK each duplicate ACK stands for a segment that left the network."""
+    tp.sacked_out = min(tp.sacked_out + segs, max(tp.packets_out - tp.lost_out - 1, 0))
+    tp.delivered += segs
+
+
+def tcp_remove_reno_sacks(tp: TcpSock, acked: int) -> None:
+    if acked > 0:
+        tp.delivered += max(acked - tp.sacked_out, 1)
+        tp.sacked_out = 0 if acked - 1 >= tp.sacked_out else tp.sacked_out - (acked - 1)
+    tp.sacked_out = min(tp.sacked_out, max(tp.packets_out - tp.lost_out, 0))
+
+
+def tcp_init_undo(tp: TcpSock) -> None:
+    tp.undo_marker = tp.tcb.snd_una or 1
+    tp.undo_retrans = tp.retrans_out or -1
+
+
+def tcp_init_cwnd_reduction(net: Netns, tp: TcpSock) -> None:
+    tp.high_seq = tp.tcb.snd_nxt
+    tp.snd_cwnd_cnt = 0
+    tp.prior_cwnd = tp.snd_cwnd
+    tp.prr_delivered = tp.prr_out = 0
+    tp.snd_ssthresh = tp.ca.ssthresh(tp, net.now_ns)
+
+
+def tcp_cwnd_reduction(net: Netns, tp: TcpSock, delivered: int, lost: int, flags: int) -> None:
+    """Spread what is sent in recovery over its round trip (RFC 9937)."""
+    if delivered <= 0 or not tp.prior_cwnd:
+        return
+    flight = tcp_packets_in_flight(tp)
+    delta = tp.snd_ssthresh - flight
+    tp.prr_delivered += delivered
+    if delta < 0:
+        dividend = tp.snd_ssthresh * tp.prr_delivered + tp.prior_cwnd - 1
+        count = dividend // tp.prior_cwnd - tp.prr_out
+    else:
+        count = max(tp.prr_delivered - tp.prr_out, delivered)
+        if flags & FLAG_SND_UNA_ADVANCED and not lost:
+            count += 1
+        count = min(delta, count)
+    count = max(count, 0 if tp.prr_out else 1)
+    tp.snd_cwnd = flight + count
+
+
+def tcp_end_cwnd_reduction(net: Netns, tp: TcpSock) -> None:
+    if tp.snd_ssthresh < 0x7FFFFFFF and (tp.undo_marker or tp.ca_state == CaState.TCP_CA_CWR):
+        tp.snd_cwnd = tp.snd_ssthresh
+        tp.snd_cwnd_stamp_ns = net.now_ns
+
+
+def tcp_enter_recovery(net: Netns, tp: TcpSock, ece: bool) -> None:
+    """Three duplicates: the window shrinks, what is lost is sent again (RFC 5681 3.2)."""
+    net.mib[Mib.TCP_SACKRECOVERY if tcp_is_sack(tp) else Mib.TCP_RENORECOVERY] += 1
+    tp.prior_ssthresh = 0
+    tcp_init_undo(tp)
+    if tp.ca_state < CaState.TCP_CA_CWR:
+        if not ece:
+            tp.prior_ssthresh = tcp_current_ssthresh(tp)
+        tcp_init_cwnd_reduction(net, tp)
+    tcp_set_ca_state(tp, CaState.TCP_CA_RECOVERY, net.now_ns)
+
+
+def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
+    """The time-out: everything in flight is lost, one segment goes (RFC 5681 3.1, 6298 5.4)."""
+    tcb = tp.tcb
+    tp.recv_sack_cache = None
+    head = tp.tcp_rtx_queue[0]
+    reneging = bool(head.sacked & TCPCB_SACKED_ACKED)
+    if reneging:
+        net.mib[Mib.TCP_SACKRENEGING] += 1
+        tp.sacked_out = 0
+    elif not tcp_is_sack(tp):
+        tp.sacked_out = 0
+    for skb in tp.tcp_rtx_queue:
+        if reneging:
+            skb.sacked &= ~TCPCB_SACKED_ACKED
+        if skb.sacked & TCPCB_SACKED_RETRANS:
+            skb.sacked &= ~TCPCB_SACKED_RETRANS
+            tp.retrans_out -= skb.pcount
+        tcp_mark_skb_lost(tp, skb)
+    if (
+        tp.ca_state <= CaState.TCP_CA_DISORDER
+        or not after(tp.high_seq, tcb.snd_una)
+        or (tp.ca_state == CaState.TCP_CA_LOSS and not tp.retransmits)
+    ):
+        tp.prior_ssthresh = tcp_current_ssthresh(tp)
+        tp.prior_cwnd = tp.snd_cwnd
+        tp.snd_ssthresh = tp.ca.ssthresh(tp, net.now_ns)
+        tp.ca.cwnd_event(tp, CA_EVENT_LOSS, net.now_ns)
+        tcp_init_undo(tp)
+    tp.snd_cwnd = tcp_packets_in_flight(tp) + 1
+    tp.snd_cwnd_cnt = 0
+    tp.snd_cwnd_stamp_ns = net.now_ns
+    if tp.ca_state <= CaState.TCP_CA_DISORDER and tp.sacked_out >= net.sysctl.tcp_reordering:
+        tp.reordering = min(tp.reordering, net.sysctl.tcp_reordering)
+    tcp_set_ca_state(tp, CaState.TCP_CA_LOSS, net.now_ns)
+    tp.high_seq = tcb.snd_nxt
+
+
+def tcp_may_undo(tp: TcpSock) -> bool:
+    """True if nothing was lost: each copy was reported twice, or an echo is older than the copy."""
+    if not tp.undo_marker:
+        return False
+    return not tp.undo_retrans or bool(
+        tp.saw_tstamp
+        and tp.rcv_tsecr
+        and tp.retrans_stamp
+        and before(tp.rcv_tsecr, (tp.retrans_stamp + tp.tsoffset) & MASK32)
+    )
+
+
+def tcp_undo_cwnd_reduction(net: Netns, tp: TcpSock, unmark: bool) -> None:
+    if unmark:
+        for skb in tp.tcp_rtx_queue:
+            skb.sacked &= ~TCPCB_LOST
+        tp.lost_out = 0
+    if tp.prior_ssthresh:
+        tp.snd_cwnd = tp.ca.undo_cwnd(tp)
+        tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
+    tp.snd_cwnd_stamp_ns = net.now_ns
+    tp.undo_marker = 0
+
+
+def tcp_any_retrans_done(tp: TcpSock) -> bool:
+    return bool(
+        tp.retrans_out
+        or (tp.tcp_rtx_queue and tp.tcp_rtx_queue[0].sacked & TCPCB_EVER_RETRANS)
+    )
+
+
+def tcp_try_undo_recovery(net: Netns, tp: TcpSock) -> bool:
+    """At the end of recovery: True if it goes on for NewReno's sake (RFC 6582 4.1)."""
+    if tcp_may_undo(tp):
+        loss = tp.ca_state == CaState.TCP_CA_LOSS
+        net.mib[Mib.TCP_LOSSUNDO if loss else Mib.TCP_FULLUNDO] += 1
+        tcp_undo_cwnd_reduction(net, tp, False)
+    if tp.tcb.snd_una == tp.high_seq and not tcp_is_sack(tp):
+        if not tcp_any_retrans_done(tp):
+            tp.retrans_stamp = 0
+        return True
+    tcp_set_ca_state(tp, CaState.TCP_CA_OPEN, net.now_ns)
+    return False
+
+
+def tcp_try_undo_partial(net: Netns, tp: TcpSock) -> bool:
+    """A part was acknowledged before its copy could be: the loss was none."""
+    if not tp.undo_marker or not tcp_may_undo(tp) or tp.retrans_out:
+        return False
+    if not tcp_any_retrans_done(tp):
+        tp.retrans_stamp = 0
+    tcp_undo_cwnd_reduction(net, tp, True)
+    net.mib[Mib.TCP_PARTIALUNDO] += 1
+    tcp_try_keep_open(net, tp)
+    return True
+
+
+def tcp_try_undo_loss(net: Netns, tp: TcpSock) -> bool:
+    if not tcp_may_undo(tp):
+        return False
+    tcp_undo_cwnd_reduction(net, tp, True)
+    net.mib[Mib.TCP_LOSSUNDO] += 1
+    tp.retransmits = 0
+    if tcp_is_sack(tp):
+        tcp_set_ca_state(tp, CaState.TCP_CA_OPEN, net.now_ns)
+    return True
+
+
+def tcp_try_keep_open(net: Netns, tp: TcpSock) -> None:
+    left_out = tp.sacked_out + tp.lost_out
+    state = CaState.TCP_CA_DISORDER if left_out or tcp_any_retrans_done(tp) else CaState.TCP_CA_OPEN
+    if tp.ca_state != state:
+        tcp_set_ca_state(tp, state, net.now_ns)
+        tp.high_seq = tp.tcb.snd_nxt
+
+
+def tcp_time_to_recover(tp: TcpSock) -> bool:
+    if tp.lost_out:
+        return True
+    return tp.sacked_out >= tp.reordering or tp.sacked_out >= TCP_FASTRETRANS_THRESH > tp.reordering
+
+
+def tcp_fastretrans_alert(
+    net: Netns, tp: TcpSock, prior_una: int, dup_acks: int, flags: int, acked_out: int
+) -> None:
+    """Go through the states of recovery with one acknowledgment, where anything is out of order."""
+    tcb = tp.tcb
+    if not tp.packets_out and tp.sacked_out:
+        tp.sacked_out = 0
+    if flags & FLAG_ECE:
+        tp.prior_ssthresh = 0
+    if tp.ca_state == CaState.TCP_CA_OPEN:
+        tp.retrans_stamp = 0
+    elif not before(tcb.snd_una, tp.high_seq):
+        if tp.ca_state == CaState.TCP_CA_CWR:
+            if tcb.snd_una != tp.high_seq:
+                tcp_end_cwnd_reduction(net, tp)
+                tcp_set_ca_state(tp, CaState.TCP_CA_OPEN, net.now_ns)
+        elif tp.ca_state == CaState.TCP_CA_RECOVERY:
+            if not tcp_is_sack(tp):
+                tp.sacked_out = 0
+            if tcp_try_undo_recovery(net, tp):
+                return
+            tcp_end_cwnd_reduction(net, tp)
+    duplicate = dup_acks > 0 or flags & FLAG_DATA_SACKED
+    if tp.ca_state == CaState.TCP_CA_RECOVERY:
+        if flags & FLAG_SND_UNA_ADVANCED:
+            if tcp_try_undo_partial(net, tp):
+                return
+            if tp.packets_out and not tcp_is_sack(tp):
+                tcp_newreno_mark_lost(net, tp)
+        elif not tcp_is_sack(tp) and duplicate:
+            tcp_add_reno_sack(tp, dup_acks)
+        if tp.packets_out and tcp_is_sack(tp):
+            tcp_update_scoreboard(net, tp)
+        return
+    if tp.ca_state == CaState.TCP_CA_LOSS:
+        tcp_process_loss(net, tp, flags, dup_acks)
+        if tp.ca_state != CaState.TCP_CA_OPEN:
+            return
+    if not tcp_is_sack(tp):
+        if flags & FLAG_SND_UNA_ADVANCED:
+            tp.sacked_out = 0
+        if dup_acks:
+            tcp_add_reno_sack(tp, dup_acks)
+    if tp.packets_out and tcp_is_sack(tp):
+        tcp_update_scoreboard(net, tp)
+    if not tcp_time_to_recover(tp):
+        tcp_try_to_open(net, tp, flags)
+        return
+    tcp_enter_recovery(net, tp, bool(flags & FLAG_ECE))
+    if tp.packets_out and not tcp_is_sack(tp):
+        tcp_newreno_mark_lost(net, tp)
+    elif tp.packets_out and not tp.lost_out:
+        tcp_mark_skb_lost(tp, tp.tcp_rtx_queue[0])
+
+
+def tcp_try_to_open(net: Netns, tp: TcpSock, flags: int) -> None:
+    if not tcp_any_retrans_done(tp):
+        tp.retrans_stamp = 0
+    if flags & FLAG_ECE and tp.ca_state < CaState.TCP_CA_CWR:
+        return
+    if tp.ca_state != CaState.TCP_CA_CWR:
+        tcp_try_keep_open(net, tp)
+
+
+def tcp_process_loss(net: Netns, tp: TcpSock, flags: int, dup_acks: int) -> None:
+    """After a time-out: until everything of then is acknowledged."""
+    recovered = not before(tp.tcb.snd_una, tp.high_seq)
+    if flags & FLAG_SND_UNA_ADVANCED and tcp_try_undo_loss(net, tp):
+        return
+    if recovered:
+        tcp_try_undo_recovery(net, tp)
+        return
+    if not tcp_is_sack(tp):
+        if after(tp.tcb.snd_nxt, tp.high_seq) and dup_acks:
+            tcp_add_reno_sack(tp, dup_acks)
+        elif flags & FLAG_SND_UNA_ADVANCED:
+            tp.sacked_out = 0

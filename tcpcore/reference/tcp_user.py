@@ -1,0 +1,500 @@
+"""The caller's side: bind, listen, accept, send, receive, shut down, close.
+
+Linux: net/ipv4/tcp.c, af_inet.c, inet_connection_sock.c.  RFC 9293 3.9.1, 3.10.
+"""
+
+from __future__ import annotations
+
+from errno import (
+    EADDRNOTAVAIL,
+    EAGAIN,
+    ECONNRESET,
+    EINVAL,
+    ENOTCONN,
+    EPIPE,
+)
+
+from .inet_connection_sock import inet_csk_destroy_sock, tcp_done, tcp_set_state
+from .inet_ports import inet_csk_get_port, is_any
+from .inet_timewait_sock import tcp_time_wait
+from .ip_output import inet_addr_is_local
+from .netns import Netns, sk_reset_timer
+from .sock import (
+    RCV_SHUTDOWN,
+    SEND_SHUTDOWN,
+    SHUTDOWN_MASK,
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
+    TCP_NAGLE_CORK,
+    TCP_NAGLE_OFF,
+    TCP_NAGLE_PUSH,
+    TCP_TIMEWAIT_LEN_NS,
+    TCP_URG_VALID,
+    SkBuff,
+    TcpSock,
+)
+from .tcp import (
+    MASK32,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_ESTABLISHED,
+    TCP_FIN_WAIT1,
+    TCP_FIN_WAIT2,
+    TCP_LAST_ACK,
+    TCP_LISTEN,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+    TCPHDR_ACK,
+    TCPHDR_PSH,
+    Mib,
+    after,
+    before,
+)
+from .tcp_input import tcp_fin_time_ns, tcp_rcv_space_adjust
+from .tcp_output import (
+    SKB_TRUESIZE_EMPTY,
+    tcp_data_snd_check,
+    tcp_push_pending_frames,
+    tcp_send_ack,
+    tcp_send_active_reset,
+    tcp_send_fin,
+    tcp_slow_start_after_idle_check,
+)
+from .tcp_window import (
+    tcp_choose_window,
+    tcp_current_mss,
+    tcp_receive_window,
+    tcp_send_mss,
+)
+
+MSG_OOB = 0x1
+MSG_PEEK = 0x2
+MSG_TRUNC = 0x20
+MSG_DONTWAIT = 0x40
+MSG_EOR = 0x80
+MSG_WAITALL = 0x100
+MSG_NOSIGNAL = 0x4000
+MSG_MORE = 0x8000
+
+# poll(2)'s bits.
+EPOLLIN = 0x001
+EPOLLPRI = 0x002
+EPOLLOUT = 0x004
+EPOLLERR = 0x008
+EPOLLHUP = 0x010
+EPOLLRDHUP = 0x2000
+
+
+def inet_bind(net: Netns, tp: TcpSock, addr: bytes, port: int) -> int:
+    """Give a socket its own address and port (9293:MUST-43); 0 or a negative errno."""
+    if tp.tcb.state != TCP_CLOSE or tp.sport:
+        return -EINVAL
+    if not is_any(addr) and not inet_addr_is_local(net, addr):
+        return -EADDRNOTAVAIL
+    tp.saddr = addr
+    err = inet_csk_get_port(net, tp, port)
+    if err:
+        tp.saddr = b""
+        return err
+    if not is_any(addr):
+        tp.userlocks |= SOCK_BINDADDR_LOCK
+    if port:
+        tp.userlocks |= SOCK_BINDPORT_LOCK
+    return 0
+
+
+def inet_csk_listen_start(net: Netns, tp: TcpSock, backlog: int, every_port: bool) -> int:
+    """Passive open (RFC 9293 3.10.1); a second call changes the backlog alone."""
+    if tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN) or tp.daddr:
+        return -EINVAL
+    tp.max_ack_backlog = min(backlog if backlog >= 0 else 0xFFFFFFFF, net.sysctl.somaxconn)
+    if tp.tcb.state == TCP_LISTEN:
+        return 0
+    if not tp.sport and not every_port:
+        err = inet_csk_get_port(net, tp, 0)
+        if err:
+            return err
+    tcp_set_state(net, tp, TCP_LISTEN)
+    net.listening.setdefault(tp.sport, []).append(tp)
+    return 0
+
+
+def inet_csk_accept(net: Netns, tp: TcpSock) -> tuple[int, TcpSock | None]:
+    """The oldest connection that is ready: (0, socket), or a negative errno."""
+    if tp.tcb.state != TCP_LISTEN:
+        return -EINVAL, None
+    if not tp.accept_queue:
+        return -EAGAIN, None
+    child = tp.accept_queue.popleft()
+    child.listener = None
+    return 0, child
+
+
+# Send.
+
+
+def sk_stream_memory_free(tp: TcpSock) -> bool:
+    return tp.sk_wmem_queued < tp.sk_sndbuf
+
+
+def tcp_skb_can_collapse_to(tp: TcpSock, skb: SkBuff) -> bool:
+    return not skb.eor
+
+
+def forced_push(tp: TcpSock) -> bool:
+    return after(tp.write_seq, (tp.pushed_seq + (tp.tcb.max_window >> 1)) & MASK32)
+
+
+def tcp_mark_push(tp: TcpSock, skb: SkBuff) -> None:
+    skb.tcp_flags |= TCPHDR_PSH
+    tp.pushed_seq = tp.write_seq
+
+
+def tcp_push(net: Netns, tp: TcpSock, flags: int, mss: int, nonagle: int) -> None:
+    """A write is over: its last piece is pushed, unless more was announced (9293:MUST-61)."""
+    if not tp.sk_write_queue:
+        return
+    tail = tp.sk_write_queue[-1]
+    if not flags & MSG_MORE or forced_push(tp):
+        tcp_mark_push(tp, tail)
+    if flags & MSG_OOB:
+        tp.snd_up = tp.write_seq
+    if flags & MSG_MORE:
+        nonagle = TCP_NAGLE_CORK
+    tcp_push_pending_frames(net, tp, mss, nonagle)
+
+
+def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
+    """Queue data and send what may go (RFC 9293 3.10.2).
+
+    Returns
+    -------
+    int : bytes taken, which may be fewer; -EAGAIN where there is room for none, or an errno
+    """
+    state = tp.tcb.state
+    if tp.sk_err:
+        err, tp.sk_err = tp.sk_err, 0
+        return -err
+    if tp.shutdown & SEND_SHUTDOWN:
+        return -EPIPE
+    if state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+        return -EAGAIN if state in (TCP_SYN_SENT, TCP_SYN_RECV) else -EPIPE
+    tcp_slow_start_after_idle_check(net, tp)
+    mss, goal = tcp_send_mss(net, tp, bool(flags & MSG_OOB))
+    copied = 0
+    queue = tp.sk_write_queue
+    view = memoryview(data)
+    while copied < len(view):
+        skb = queue[-1] if queue else None
+        room = goal - len(skb.data) if skb is not None else 0
+        if skb is None or room <= 0 or not tcp_skb_can_collapse_to(tp, skb):
+            if not sk_stream_memory_free(tp):
+                break
+            skb = SkBuff(tp.write_seq, bytearray(), TCPHDR_ACK)
+            skb.truesize = SKB_TRUESIZE_EMPTY
+            tp.sk_wmem_queued += skb.truesize
+            queue.append(skb)
+            tp.nonagle &= ~TCP_NAGLE_PUSH
+            room = goal
+        piece = view[copied : copied + room]
+        if not copied:
+            skb.tcp_flags &= ~TCPHDR_PSH
+        skb.data = bytearray(skb.data) + piece
+        skb.end_seq = tp.write_seq = (tp.write_seq + len(piece)) & MASK32
+        skb.truesize += len(piece)
+        tp.sk_wmem_queued += len(piece)
+        copied += len(piece)
+        if copied == len(view):
+            if flags & MSG_EOR:
+                skb.eor = True
+            break
+        if len(skb.data) < goal or flags & MSG_OOB:
+            continue
+        if forced_push(tp):
+            tcp_mark_push(tp, skb)
+            tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
+        elif skb is queue[0]:
+            tcp_push_pending_frames(net, tp, mss, tp.nonagle)
+    if copied:
+        more = flags & ~MSG_MORE if copied < len(view) else flags
+        tcp_push(net, tp, more, mss, tp.nonagle)
+        return copied
+    return -EAGAIN if len(view) else 0
+
+
+# Receive.
+
+
+def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, bytes]:
+    """Hand out what is there (RFC 9293 3.10.3): (0 or a negative errno, bytes).
+
+    No bytes and no error: the peer has closed. The urgent octet is left out unless it is in line.
+    """
+    if tp.tcb.state == TCP_LISTEN:
+        return -ENOTCONN, b""
+    if flags & MSG_OOB:
+        return tcp_recv_urg(tp, flags)
+    out = bytearray()
+    queue = tp.sk_receive_queue
+    seq = tp.copied_seq
+    index = 0
+    while len(out) < size and index < len(queue):
+        skb = queue[index]
+        at = (seq - skb.seq) & MASK32
+        take = min(len(skb.data) - at, size - len(out))
+        if tp.urg_data and not before(tp.urg_seq, seq):
+            ahead = (tp.urg_seq - seq) & MASK32
+            if ahead < take:
+                if ahead:
+                    take = ahead  # reading stops at the mark
+                elif not tp.oobinline:
+                    seq = (seq + 1) & MASK32
+                    if not flags & MSG_PEEK:
+                        tp.copied_seq = seq
+                        tp.urg_data = 0
+                    if at + 1 >= len(skb.data):
+                        index = tcp_eat_skb(tp, index, flags)
+                    continue
+                elif out:
+                    break
+        out += bytes(skb.data[at : at + take])
+        seq = (seq + take) & MASK32
+        if tp.urg_data and after(seq, tp.urg_seq) and not flags & MSG_PEEK:
+            tp.urg_data = 0
+        if at + take >= len(skb.data):
+            index = tcp_eat_skb(tp, index, flags)
+        if tp.urg_data and seq == tp.urg_seq and out:
+            break
+    if out and not flags & MSG_PEEK:
+        tp.copied_seq = seq
+        tcp_rcv_space_adjust(net, tp)
+        tcp_cleanup_rbuf(net, tp, len(out))
+    if out:
+        return 0, bytes(out)
+    if tp.sk_err:
+        err, tp.sk_err = tp.sk_err, 0
+        return -err, b""
+    if tp.shutdown & RCV_SHUTDOWN:
+        return 0, b""
+    if tp.tcb.state == TCP_CLOSE:
+        return -ENOTCONN, b""
+    return -EAGAIN, b""
+
+
+def tcp_eat_skb(tp: TcpSock, index: int, flags: int) -> int:
+    if flags & MSG_PEEK:
+        return index + 1
+    tp.sk_rmem_alloc -= tp.sk_receive_queue[index].truesize
+    del tp.sk_receive_queue[index]
+    return index
+
+
+def tcp_recv_urg(tp: TcpSock, flags: int) -> tuple[int, bytes]:
+    """The urgent octet by itself (9293:MUST-30)."""
+    if tp.oobinline or not tp.urg_data or tp.urg_data & 0x400:
+        return -EINVAL, b""
+    if tp.urg_data & TCP_URG_VALID:
+        octet = bytes([tp.urg_data & 0xFF])
+        if not flags & MSG_PEEK:
+            tp.urg_data = 0x400
+        return 0, octet
+    if tp.tcb.state == TCP_CLOSE or tp.shutdown & RCV_SHUTDOWN:
+        return 0, b""
+    return -EAGAIN, b""
+
+
+def tcp_cleanup_rbuf(net: Netns, tp: TcpSock, copied: int) -> None:
+    """Reading made room: tell the peer where that is worth a segment (9293:MUST-39)."""
+    if tp.tcb.state == TCP_CLOSE:
+        return
+    tell = False
+    if tp.ack_pending & 1:
+        unsent = (tp.tcb.rcv_nxt - tp.rcv_wup) & MASK32
+        tell = unsent > tp.rcv_mss or (
+            copied > 0
+            and (tp.ack_pending & 8 or (tp.ack_pending & 4 and tp.ack_pingpong < 3))
+            and not tp.sk_rmem_alloc
+        )
+    if copied > 0 and not tell and not tp.shutdown & RCV_SHUTDOWN:
+        now = tcp_receive_window(tp)
+        if 2 * now <= tp.window_clamp:
+            new = tcp_choose_window(tp)
+            tell = bool(new) and new >= 2 * now
+    if tell:
+        tcp_send_ack(net, tp)
+
+
+# Shut down and close.
+
+# What closing this end's stream makes of a state, and whether a FIN is to be sent.
+NEW_STATE = {
+    TCP_ESTABLISHED: (TCP_FIN_WAIT1, True),
+    TCP_SYN_SENT: (TCP_CLOSE, False),
+    TCP_SYN_RECV: (TCP_FIN_WAIT1, True),
+    TCP_CLOSE_WAIT: (TCP_LAST_ACK, True),
+    TCP_LISTEN: (TCP_CLOSE, False),
+}
+
+
+def tcp_close_state(net: Netns, tp: TcpSock) -> bool:
+    """Move as this end has nothing more to send; True if a FIN is to be sent."""
+    state = tp.tcb.state
+    new, fin = NEW_STATE.get(state, (state, False))
+    tcp_set_state(net, tp, new)
+    return fin
+
+
+def tcp_shutdown(net: Netns, tp: TcpSock, how: int) -> int:
+    """SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2; 0 or a negative errno."""
+    how += 1
+    if how & ~SHUTDOWN_MASK or not how:
+        return -EINVAL
+    state = tp.tcb.state
+    if state == TCP_CLOSE:
+        return -ENOTCONN
+    if state == TCP_LISTEN:
+        if how & RCV_SHUTDOWN:
+            inet_csk_listen_stop(net, tp)
+            tcp_set_state(net, tp, TCP_CLOSE)
+        return 0
+    if state == TCP_SYN_SENT:
+        tcp_disconnect(net, tp)
+        return 0
+    tp.shutdown |= how
+    if how & SEND_SHUTDOWN and state in (TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT):
+        if tcp_close_state(net, tp):
+            tcp_send_fin(net, tp)
+    return 0
+
+
+def tcp_need_reset(state: int) -> bool:
+    return state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_SYN_RECV)
+
+
+def tcp_disconnect(net: Netns, tp: TcpSock) -> None:
+    """ABORT (RFC 9293 3.10.5): what is queued is lost, the peer is told; then it is as new."""
+    if tcp_need_reset(tp.tcb.state):
+        tcp_send_active_reset(net, tp)
+        tp.sk_err = ECONNRESET
+    elif tp.tcb.state == TCP_SYN_SENT:
+        tp.sk_err = ECONNRESET
+    tcp_done(net, tp)
+    tp.sk_receive_queue.clear()
+    tp.out_of_order_queue.clear()
+    tp.sk_rmem_alloc = 0
+
+
+def inet_csk_listen_stop(net: Netns, tp: TcpSock) -> None:
+    """Requests are forgotten, connections that nobody has accepted are reset."""
+    for sk in [sk for sk in net.established.values() if getattr(sk, "listener", None) is tp]:
+        if isinstance(sk, TcpSock):
+            sk.dead = True
+            tcp_disconnect(net, sk)
+        else:
+            from .tcp_minisocks import reqsk_drop
+
+            reqsk_drop(net, sk)
+    tp.accept_queue.clear()
+
+
+def tcp_close(net: Netns, tp: TcpSock) -> None:
+    """The caller lets go (RFC 9293 3.10.4): the rest is sent, or the peer is told that data is lost."""
+    state = tp.tcb.state
+    tp.shutdown = SHUTDOWN_MASK
+    if state == TCP_LISTEN:
+        inet_csk_listen_stop(net, tp)
+        tcp_set_state(net, tp, TCP_CLOSE)
+    unread = sum(len(skb.data) for skb in tp.sk_receive_queue) - (
+        (tp.copied_seq - tp.sk_receive_queue[0].seq) & MASK32 if tp.sk_receive_queue else 0
+    )
+    tp.sk_receive_queue.clear()
+    tp.sk_rmem_alloc = 0
+    if tp.tcb.state == TCP_CLOSE:
+        tp.dead = True
+        inet_csk_destroy_sock(net, tp)
+        return
+    if unread:
+        net.mib[Mib.TCP_ABORTONCLOSE] += 1
+        tcp_set_state(net, tp, TCP_CLOSE)
+        tcp_send_reset_now(net, tp, state)
+    elif tp.linger and not tp.linger_ns:
+        net.mib[Mib.TCP_ABORTONDATA] += 1
+        tcp_disconnect(net, tp)
+    elif tcp_close_state(net, tp):
+        tcp_send_fin(net, tp)
+    tp.dead = True
+    if tp.tcb.state == TCP_CLOSE:
+        inet_csk_destroy_sock(net, tp)
+        return
+    net.n_orphans += 1
+    tp.zapped = True
+    if tp.tcb.state == TCP_FIN_WAIT2:
+        if tp.linger2_ns < 0:
+            tcp_set_state(net, tp, TCP_CLOSE)
+            tcp_send_reset_now(net, tp, TCP_FIN_WAIT2)
+            net.mib[Mib.TCP_ABORTONLINGER] += 1
+        else:
+            wait_ns = tcp_fin_time_ns(tp)
+            if wait_ns > TCP_TIMEWAIT_LEN_NS:
+                sk_reset_timer(net, tp.sk_timer, net.now_ns + wait_ns - TCP_TIMEWAIT_LEN_NS)
+            else:
+                tcp_time_wait(net, tp, TCP_FIN_WAIT2, wait_ns)
+                return
+    if tp.tcb.state != TCP_CLOSE and net.n_orphans > net.sysctl.tcp_max_orphans:
+        net.mib[Mib.TCP_ABORTONMEMORY] += 1
+        tcp_send_active_reset(net, tp)
+        tcp_set_state(net, tp, TCP_CLOSE)
+    if tp.tcb.state == TCP_CLOSE:
+        inet_csk_destroy_sock(net, tp)
+
+
+def tcp_send_reset_now(net: Netns, tp: TcpSock, state: int) -> None:
+    """A reset from a socket that is closed already."""
+    tp.tcb.state = state
+    tcp_send_active_reset(net, tp)
+    tp.tcb.state = TCP_CLOSE
+
+
+def tcp_poll(tp: TcpSock) -> int:
+    """What a socket is ready for, as poll(2) has it."""
+    state = tp.tcb.state
+    if state == TCP_LISTEN:
+        return EPOLLIN if tp.accept_queue else 0
+    mask = 0
+    if tp.shutdown == SHUTDOWN_MASK or state == TCP_CLOSE:
+        mask |= EPOLLHUP
+    if tp.shutdown & RCV_SHUTDOWN:
+        mask |= EPOLLIN | EPOLLRDHUP
+    if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
+        readable = (tp.tcb.rcv_nxt - tp.copied_seq) & MASK32
+        if state in (TCP_CLOSE_WAIT, TCP_LAST_ACK) or tp.shutdown & RCV_SHUTDOWN:
+            readable = sum(len(skb.data) for skb in tp.sk_receive_queue)
+        if tp.sk_receive_queue and readable >= min(tp.sk_rcvlowat, tp.sk_rcvbuf >> 1):
+            mask |= EPOLLIN
+        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 < tp.sk_sndbuf * 2:
+            mask |= EPOLLOUT
+        if tp.urg_data & TCP_URG_VALID:
+            mask |= EPOLLPRI
+    if tp.sk_err:
+        mask |= EPOLLERR | EPOLLIN | EPOLLOUT
+    return mask
+
+
+def tcp_set_nodelay(net: Netns, tp: TcpSock, on: bool) -> None:
+    if on:
+        tp.nonagle |= TCP_NAGLE_OFF | TCP_NAGLE_PUSH
+        if tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+            tcp_data_snd_check(net, tp)
+    else:
+        tp.nonagle &= ~TCP_NAGLE_OFF
+
+
+def tcp_set_cork(net: Netns, tp: TcpSock, on: bool) -> None:
+    if on:
+        tp.nonagle |= TCP_NAGLE_CORK
+        return
+    tp.nonagle &= ~TCP_NAGLE_CORK
+    if tp.nonagle & TCP_NAGLE_OFF:
+        tp.nonagle |= TCP_NAGLE_PUSH
+    if tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) and tp.sk_write_queue:
+        tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle | TCP_NAGLE_OFF)

@@ -1,0 +1,214 @@
+"""What a segment may say and hold: the window to tell, its size, its options.
+
+Linux: net/ipv4/tcp_output.c (tcp_select_window, tcp_sync_mss, tcp_established_options).
+RFC 9293 3.7.1, 3.8.6.2.2; RFC 7323 2; RFC 2018 4.
+"""
+
+from __future__ import annotations
+
+from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, V4MAPPED, Options, dst_mtu
+from .netns import Netns
+from .sock import GSO_MAX_SIZE, MAX_TCP_HEADER, SkBuff, TcpSock
+from .tcp import MASK32, TCP_MAX_WSCALE, Mib
+from .timer import NSEC_PER_MSEC
+from .wire import TCP_HDR_LEN
+
+TCPOLEN_TSTAMP_ALIGNED = 12
+TCPOLEN_SACK_BASE_ALIGNED = 4
+TCPOLEN_SACK_PERBLOCK = 8
+MAX_TCP_OPTION_SPACE = 40
+
+# Windows.
+
+
+def tcp_win_from_space(space: int) -> int:
+    """Of memory for receiving, half is for data: the rest is what buffers cost."""
+    return space >> 1
+
+
+def tcp_space(tp: TcpSock) -> int:
+    return tcp_win_from_space(tp.sk_rcvbuf - tp.sk_rmem_alloc)
+
+
+def tcp_full_space(tp: TcpSock) -> int:
+    return tcp_win_from_space(tp.sk_rcvbuf)
+
+
+def tcp_receive_window(tp: TcpSock) -> int:
+    """What is left of the window that was told last."""
+    win = (tp.rcv_wup + tp.rcv_wnd - tp.tcb.rcv_nxt) & MASK32
+    return 0 if win > 0x7FFFFFFF else win
+
+
+def tcp_select_initial_window(net: Netns, tp: TcpSock | None, space: int, mss: int,
+                              scaling: bool, window_clamp: int) -> tuple[int, int, int]:
+    """Of a SYN: (rcv_wnd, window_clamp, rcv_wscale)."""
+    space = max(space, 0)
+    if not window_clamp:
+        window_clamp = 65535 << TCP_MAX_WSCALE
+    space = min(window_clamp, space)
+    if space > mss:
+        space = space // mss * mss
+    rcv_wnd = min(space, 65535)
+    wscale = 0
+    if scaling:
+        most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
+        wscale = min(max(most.bit_length() - 16, 0), TCP_MAX_WSCALE)
+    return rcv_wnd, min(65535 << wscale, window_clamp), wscale
+
+
+def tcp_choose_window(tp: TcpSock) -> int:
+    """The window to tell, in steps that are worth telling (RFC 9293 3.8.6.2.2)."""
+    mss = tp.rcv_mss
+    free_space = tcp_space(tp)
+    allowed = tcp_full_space(tp)
+    full_space = min(tp.window_clamp, allowed)
+    if mss > full_space:
+        mss = full_space
+        if mss <= 0:
+            return 0
+    scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
+    if free_space < full_space >> 1:
+        tp.ack_quick = 0
+        free_space = max(free_space, 0) >> scale << scale
+        if free_space < allowed >> 4 or free_space < mss:
+            return 0
+    free_space = min(free_space, tp.rcv_ssthresh)
+    if scale:
+        return -(-free_space >> scale) << scale
+    window = tp.rcv_wnd
+    if window <= free_space - mss or window > free_space:
+        return free_space // mss * mss
+    if mss == full_space and free_space > window + (full_space >> 1):
+        return free_space
+    return window
+
+
+def tcp_select_window(net: Netns, tp: TcpSock) -> int:
+    """The window of the segment that leaves now: its right edge never moves left."""
+    scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
+    old = tp.rcv_wnd
+    current = tcp_receive_window(tp)
+    new = tcp_choose_window(tp)
+    if new < current:
+        if not new:
+            net.mib[Mib.TCP_WANTZEROWINDOWADV] += 1
+        new = -(-current >> scale) << scale
+    tp.rcv_wnd = new
+    tp.rcv_wup = tp.tcb.rcv_nxt
+    new = min(new, 65535 << scale) >> scale
+    if not new and old:
+        net.mib[Mib.TCP_TOZEROWINDOWADV] += 1
+    elif new and not old:
+        net.mib[Mib.TCP_FROMZEROWINDOWADV] += 1
+    return new
+
+
+def tcp_wnd_end(tp: TcpSock) -> int:
+    return (tp.tcb.snd_una + tp.tcb.snd_wnd) & MASK32
+
+
+# Segment sizes.
+
+
+def ip_header_len(tp: TcpSock) -> int:
+    return IPV4_HDR_LEN if tp.daddr.startswith(V4MAPPED) else IPV6_HDR_LEN
+
+
+def tcp_mtu_to_mss(net: Netns, tp: TcpSock, mtu: int) -> int:
+    """Payload that fits, options of every segment counted (RFC 9293 3.7.1)."""
+    mss = min(mtu - ip_header_len(tp) - TCP_HDR_LEN, tp.mss_clamp)
+    return max(mss, net.sysctl.tcp_min_snd_mss) - (tp.tcp_header_len - TCP_HDR_LEN)
+
+
+def tcp_sync_mss(net: Netns, tp: TcpSock, mtu: int) -> int:
+    """Follow the path's MTU; never more than half of the largest window seen."""
+    mss = tcp_mtu_to_mss(net, tp, mtu)
+    most = tp.tcb.max_window
+    half = most >> 1 if most > 536 else most
+    if half and mss > half:
+        mss = max(half, 68 - tp.tcp_header_len)
+    tp.pmtu_cookie = mtu
+    tp.mss_cache = mss
+    return mss
+
+
+def tcp_current_mss(net: Netns, tp: TcpSock) -> int:
+    """Payload of a full segment now, with the options that it would have."""
+    mtu = dst_mtu(net, tp.daddr)
+    mss = tp.mss_cache
+    if mtu != tp.pmtu_cookie:
+        mss = tcp_sync_mss(net, tp, mtu)
+    header = TCP_HDR_LEN + tcp_established_options_size(tp)
+    return mss - (header - tp.tcp_header_len)
+
+
+def tcp_send_mss(net: Netns, tp: TcpSock, oob: bool) -> tuple[int, int]:
+    """(MSS, how large a piece a write makes): whole segments, at most 64 KiB."""
+    mss = tcp_current_mss(net, tp)
+    if oob:
+        return mss, mss
+    most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER
+    half = tp.tcb.max_window >> 1 if tp.tcb.max_window > 536 else tp.tcb.max_window
+    if half:
+        most = min(most, max(half, 68 - tp.tcp_header_len))
+    return mss, max(most // mss * mss, mss)
+
+
+def tcp_set_skb_tso_segs(skb: SkBuff, mss: int) -> int:
+    """Count a piece in segments of `mss`."""
+    skb.pcount = max(1, -(-len(skb.data) // mss))
+    return skb.pcount
+
+
+# Options.
+
+
+def tcp_time_stamp(net: Netns, tp: TcpSock) -> int:
+    return (net.now_ns // NSEC_PER_MSEC + tp.tsoffset) & MASK32
+
+
+def tcp_syn_options(net: Netns, tp: TcpSock) -> Options:
+    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2)."""
+    opts = Options()
+    opts.mss = tcp_advertise_mss(net, tp)
+    if net.sysctl.tcp_timestamps:
+        opts.tsval, opts.tsecr = tcp_time_stamp(net, tp), tp.tcb.ts_recent
+    if net.sysctl.tcp_window_scaling:
+        opts.wscale = tp.tcb.rcv_wscale
+    opts.sack_perm = bool(net.sysctl.tcp_sack)
+    return opts
+
+
+def tcp_advertise_mss(net: Netns, tp: TcpSock) -> int:
+    """What fits this end's link (RFC 9293 3.7.1); a smaller one where the user asks for it."""
+    mss = min(dst_mtu(net, tp.daddr) - ip_header_len(tp) - TCP_HDR_LEN, 65535)
+    tp.advmss = min(mss, tp.user_mss) if tp.user_mss else mss
+    return tp.advmss
+
+
+def tcp_sack_blocks(tp: TcpSock, room: int) -> list[tuple[int, int]]:
+    """What to tell of data behind holes; a duplicate first (RFC 2018 4, RFC 2883 4)."""
+    if not tp.sack_ok:
+        return []
+    blocks = [tp.duplicate_sack] if tp.duplicate_sack else []
+    blocks += tp.sack
+    return blocks[: (room - TCPOLEN_SACK_BASE_ALIGNED) // TCPOLEN_SACK_PERBLOCK]
+
+
+def tcp_established_options(net: Netns, tp: TcpSock) -> Options:
+    opts = Options()
+    room = MAX_TCP_OPTION_SPACE
+    if tp.tstamp_ok:
+        opts.tsval, opts.tsecr = tcp_time_stamp(net, tp), tp.tcb.ts_recent
+        room -= TCPOLEN_TSTAMP_ALIGNED
+    opts.sack = tcp_sack_blocks(tp, room)
+    return opts
+
+
+def tcp_established_options_size(tp: TcpSock) -> int:
+    size = TCPOLEN_TSTAMP_ALIGNED if tp.tstamp_ok else 0
+    blocks = tcp_sack_blocks(tp, MAX_TCP_OPTION_SPACE - size)
+    if blocks:
+        size += TCPOLEN_SACK_BASE_ALIGNED + TCPOLEN_SACK_PERBLOCK * len(blocks)
+    return size
