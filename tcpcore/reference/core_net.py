@@ -102,4 +102,3 @@ HANDLERS = {
     ICSK_TIME_KEEPOPEN: tcp_keepalive_timer,
     TCP_SYNACK_TIMER: reqsk_timer_handler,
 }
-

@@ -31,7 +31,7 @@ def sk_alloc(net: Netns) -> TcpSock:
     tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
     tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1_000_000
     tp.linger2_ns = sysctl.tcp_fin_timeout * 1_000_000_000
-    tcp_init_congestion_control(tp, sysctl.tcp_congestion_control)
+    tcp_init_congestion_control(tp, sysctl.tcp_congestion_control, net.now_ns)
     net.handles += 1
     tp.handle = net.handles
     net.socks[tp.handle] = tp

@@ -162,8 +162,21 @@ def ip_queue_xmit(
     net.mib[Mib.TCP_OUTSEGS] += max(1, -(-len(data) // mss)) if mss else 1
     if not mss or len(data) <= mss or net.gso:
         frame = tcp_build_frame(
-            saddr, daddr, sport, dport, seq, ack, flags, window, urg, options, data, tos, ttl,
-            ident, df,
+            saddr,
+            daddr,
+            sport,
+            dport,
+            seq,
+            ack,
+            flags,
+            window,
+            urg,
+            options,
+            data,
+            tos,
+            ttl,
+            ident,
+            df,
         )
         net.out.append((frame, mss if mss and len(data) > mss else 0))
         return 0
@@ -172,8 +185,21 @@ def ip_queue_xmit(
         # FIN and PSH belong to the end, CWR to the beginning.
         these = flags & ~(0 if at == last else 0x009) & ~(0x080 if at else 0)
         frame = tcp_build_frame(
-            saddr, daddr, sport, dport, (seq + at) & MASK32, ack, these, window, urg if not at
-            else 0, options, data[at : at + mss], tos, ttl, ident + at // mss & 0xFFFF, df,
+            saddr,
+            daddr,
+            sport,
+            dport,
+            (seq + at) & MASK32,
+            ack,
+            these,
+            window,
+            urg if not at else 0,
+            options,
+            data[at : at + mss],
+            tos,
+            ttl,
+            ident + at // mss & 0xFFFF,
+            df,
         )
         net.out.append((frame, 0))
     return 0
@@ -205,11 +231,20 @@ def tcp_build_frame(
     check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, csum)
     tcp = tcp[:16] + check.to_bytes(2, "big") + tcp[18:]
     if not saddr.startswith(V4MAPPED):
-        return _IP6HDR.pack(6 << 28 | tos << 20, length, IPPROTO_TCP, ttl, saddr, daddr) + tcp + data
+        return (
+            _IP6HDR.pack(6 << 28 | tos << 20, length, IPPROTO_TCP, ttl, saddr, daddr) + tcp + data
+        )
     total = IPV4_HDR_LEN + length
     ip = _IPHDR.pack(
-        0x45, tos, total if total < 65536 else 0, ident, 0x4000 if df else 0, ttl, IPPROTO_TCP, 0,
-        saddr[12:], daddr[12:],
+        0x45,
+        tos,
+        total if total < 65536 else 0,
+        ident,
+        0x4000 if df else 0,
+        ttl,
+        IPPROTO_TCP,
+        0,
+        saddr[12:],
+        daddr[12:],
     )
     return ip[:10] + ip_fast_csum(ip).to_bytes(2, "big") + ip[12:] + tcp + data
-

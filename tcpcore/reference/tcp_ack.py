@@ -216,9 +216,7 @@ def tcp_ack(
     if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
         tcp_enter_loss(net, tp)
     dubious = (
-        not flags & FLAG_NOT_DUP
-        or flags & FLAG_DATA_SACKED
-        or tp.ca_state != CaState.TCP_CA_OPEN
+        not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != CaState.TCP_CA_OPEN
     )
     if dubious:
         dup_acks = 0
@@ -226,9 +224,7 @@ def tcp_ack(
             dup_acks = 1
         tcp_fastretrans_alert(net, tp, prior_una, dup_acks, flags, acked)
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
-        tcp_cong_control(
-            net, tp, prior_una, acked, tp.delivered - delivered, tp.lost - lost, flags
-        )
+        tcp_cong_control(net, tp, prior_una, acked, tp.delivered - delivered, tp.lost - lost, flags)
     if tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS) or tp.lost_out:
         tcp_xmit_retransmit_queue(net, tp)
     if not tp.packets_out and tp.sk_write_queue:
@@ -252,4 +248,3 @@ def tcp_new_space(net: Netns, tp: TcpSock) -> None:
     segs = max(10, tp.snd_cwnd, tp.reordering + 1)
     if tp.sk_sndbuf < 2 * segs * per_mss:
         tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])
-

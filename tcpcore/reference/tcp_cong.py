@@ -6,6 +6,7 @@ Linux: net/ipv4/tcp_cong.c, tcp_cubic.c.  RFC 5681, RFC 9438.
 from __future__ import annotations
 
 from .sock import TCP_INFINITE_SSTHRESH, CaState, TcpSock
+from .tcp import after
 from .timer import NSEC_PER_SEC
 
 CA_EVENT_TX_START = 0  # sends after everything was acknowledged
@@ -65,7 +66,7 @@ class Reno:
     name = "reno"
     __slots__ = ()
 
-    def init(self, tp: TcpSock) -> None:
+    def init(self, tp: TcpSock, now_ns: int) -> None:
         """A connection takes this controller."""
 
     def ssthresh(self, tp: TcpSock, now_ns: int) -> int:
@@ -139,8 +140,9 @@ class Cubic(Reno):
         self.tcp_cwnd = 0
         self.found = False
 
-    def init(self, tp: TcpSock) -> None:
+    def init(self, tp: TcpSock, now_ns: int) -> None:
         self.reset()
+        self.hystart_reset(tp, now_ns)
 
     def ssthresh(self, tp: TcpSock, now_ns: int) -> int:
         self.epoch_start = 0
@@ -231,7 +233,7 @@ class Cubic(Reno):
 
     def hystart_update(self, tp: TcpSock, rtt_us: int, now_ns: int) -> None:
         """Leave slow start when a round's acknowledgments fill half a round trip, or come late."""
-        if ((tp.tcb.snd_una - self.end_seq) & 0xFFFFFFFF) - 1 < 0x7FFFFFFF:
+        if after(tp.tcb.snd_una, self.end_seq):
             self.hystart_reset(tp, now_ns)
         if now_ns - self.last_ack_ns <= HYSTART_ACK_DELTA_US * 1000:
             self.last_ack_ns = now_ns
@@ -264,9 +266,9 @@ def cubic_root(n: int) -> int:
 CONGESTION_CONTROLS = {"reno": Reno, "cubic": Cubic}
 
 
-def tcp_init_congestion_control(tp: TcpSock, name: str) -> None:
+def tcp_init_congestion_control(tp: TcpSock, name: str, now_ns: int) -> None:
     tp.ca = CONGESTION_CONTROLS[name]()
-    tp.ca.init(tp)
+    tp.ca.init(tp, now_ns)
 
 
 def tcp_set_ca_state(tp: TcpSock, state: int, now_ns: int) -> None:

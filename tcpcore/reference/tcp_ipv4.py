@@ -336,4 +336,3 @@ def tcp_v4_reqsk_send_ack(net: Netns, req: RequestSock) -> None:
 
 def any_address(ip: int) -> bytes:
     return ANY4 if ip == 4 else ANY6
-

@@ -254,7 +254,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tp.ip = req.ip
     tp.saddr, tp.daddr, tp.sport, tp.dport = req.saddr, req.daddr, req.sport, req.dport
     inet_inherit_port(net, tp)
-    tcp_init_congestion_control(tp, listener.ca.name)
+    tcp_init_congestion_control(tp, listener.ca.name, net.now_ns)
     tcb.state = TCP_SYN_RECV
     tcb.flags = TCB_SND | TCB_RCV | TCB_WINDOW | TCB_PEER_WINDOW
     tcb.rcv_nxt = tp.rcv_wup = tp.copied_seq = req.rcv_nxt

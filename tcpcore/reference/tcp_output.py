@@ -648,4 +648,3 @@ def tcp_send_probe0(net: Netns, tp: TcpSock) -> None:
     else:
         delay_ns = 500 * NSEC_PER_MSEC
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
-

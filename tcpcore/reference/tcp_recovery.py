@@ -137,9 +137,7 @@ def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff) -> int:
     elif skb.sacked & TCPCB_LOST:
         skb.sacked &= ~TCPCB_LOST
         tp.lost_out -= skb.pcount
-    if not skb.sacked & TCPCB_EVER_RETRANS and tp.highest_sack and before(
-        skb.seq, tp.highest_sack
-    ):
+    if not skb.sacked & TCPCB_EVER_RETRANS and tp.highest_sack and before(skb.seq, tp.highest_sack):
         tcp_check_reordering(net, tp, skb)
     skb.sacked |= TCPCB_SACKED_ACKED
     tp.sacked_out += skb.pcount
@@ -339,8 +337,7 @@ def tcp_undo_cwnd_reduction(net: Netns, tp: TcpSock, unmark: bool) -> None:
 
 def tcp_any_retrans_done(tp: TcpSock) -> bool:
     return bool(
-        tp.retrans_out
-        or (tp.tcp_rtx_queue and tp.tcp_rtx_queue[0].sacked & TCPCB_EVER_RETRANS)
+        tp.retrans_out or (tp.tcp_rtx_queue and tp.tcp_rtx_queue[0].sacked & TCPCB_EVER_RETRANS)
     )
 
 

@@ -50,7 +50,8 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_input import tcp_fin_time_ns, tcp_rcv_space_adjust
+from .tcp_data_queue import tcp_rcv_space_adjust
+from .tcp_input import tcp_fin_time_ns
 from .tcp_output import (
     SKB_TRUESIZE_EMPTY,
     tcp_data_snd_check,

@@ -40,8 +40,9 @@ def tcp_receive_window(tp: TcpSock) -> int:
     return 0 if win > 0x7FFFFFFF else win
 
 
-def tcp_select_initial_window(net: Netns, tp: TcpSock | None, space: int, mss: int,
-                              scaling: bool, window_clamp: int) -> tuple[int, int, int]:
+def tcp_select_initial_window(
+    net: Netns, tp: TcpSock | None, space: int, mss: int, scaling: bool, window_clamp: int
+) -> tuple[int, int, int]:
     """Of a SYN: (rcv_wnd, window_clamp, rcv_wscale)."""
     space = max(space, 0)
     if not window_clamp:

@@ -1,0 +1,384 @@
+"""Data that comes in: what can be read, what waits behind holes, when to acknowledge, buffers.
+
+Linux: net/ipv4/tcp_input.c (tcp_data_queue, tcp_ofo_queue, tcp_event_data_recv).
+RFC 9293 3.10.7.4 (seventh), 3.8.6.3; RFC 2018 3 and 4; RFC 2883.
+"""
+
+from __future__ import annotations
+
+from .netns import Netns, sk_wake
+from .sock import (
+    ICSK_ACK_NOW,
+    ICSK_ACK_PUSHED,
+    ICSK_ACK_PUSHED2,
+    ICSK_ACK_SCHED,
+    SKB_OVERHEAD,
+    TCP_ATO_MIN_NS,
+    TCP_MAX_QUICKACKS,
+    TCP_MIN_MSS,
+    TCP_MSS_DEFAULT,
+    TCP_URG_NOTYET,
+    TCP_URG_VALID,
+    SkBuff,
+    TcpSock,
+)
+from .tcb import (
+    TCB_DATA,
+    TCB_FIN_TAKEN,
+    TCB_OFO,
+    TCB_OLD,
+    TCB_OVERWINDOW,
+    TCB_PARTIAL,
+    tcb_pull,
+)
+from .tcp import MASK32, TCPHDR_FIN, Mib, Segment, after, before
+from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
+from .tcp_window import tcp_choose_window, tcp_space, tcp_win_from_space
+
+TCP_NUM_SACKS = 4
+
+
+def tcp_try_rmem_schedule(net: Netns, tp: TcpSock, th: Segment) -> bool:
+    """True if there is room; what waits behind a hole gives way to what fills it."""
+    if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
+        return True
+    queue = tp.out_of_order_queue
+    while queue and tp.sk_rmem_alloc > tp.sk_rcvbuf and not after(th.seq, tp.tcb.rcv_nxt):
+        net.mib[Mib.TCP_OFOPRUNE if len(queue) == 1 else Mib.TCP_OFODROP] += 1
+        tp.sk_rmem_alloc -= queue.pop().truesize
+        tp.sack = [(one.seq, one.end_seq) for one in merged(queue)][:TCP_NUM_SACKS]
+    return tp.sk_rmem_alloc <= tp.sk_rcvbuf or not tp.sk_receive_queue
+
+
+def merged(queue: list[SkBuff]) -> list[SkBuff]:
+    """The runs of a queue that is in order."""
+    runs: list[SkBuff] = []
+    for skb in queue:
+        if runs and not after(skb.seq, runs[-1].end_seq):
+            if after(skb.end_seq, runs[-1].end_seq):
+                runs[-1].end_seq = skb.end_seq
+        else:
+            run = SkBuff(skb.seq, b"", 0)
+            run.end_seq = skb.end_seq
+            runs.append(run)
+    return runs
+
+
+def skb_truesize(length: int) -> int:
+    """Memory that a received segment takes: its buffer's power of two, and its head."""
+    return SKB_OVERHEAD + max(1 << (length + 256 - 1).bit_length(), 256)
+
+
+def tcp_data_queue(
+    net: Netns, tp: TcpSock, th: Segment, data: bytes, verdict: int, rcv_nxt: int
+) -> bool:
+    """Put text where it belongs (RFC 9293 3.10.7.4, seventh); `rcv_nxt` was expected.
+
+    Returns
+    -------
+    bool : True if the peer's FIN is in
+    """
+    if verdict & TCB_OFO:
+        tcp_data_queue_ofo(net, tp, th, data)
+        return False
+    if verdict & (TCB_DATA | TCB_FIN_TAKEN):
+        if verdict & TCB_PARTIAL:
+            tcp_dsack_set(net, tp, th.seq, rcv_nxt)
+        skip = (rcv_nxt - th.seq) & MASK32
+        if th.payload_len > skip:
+            tcp_queue_rcv(net, tp, rcv_nxt, data[skip:], th.flags)
+            tcp_event_data_recv(net, tp, th.payload_len - skip)
+        fin = bool(verdict & TCB_FIN_TAKEN)
+        if tp.out_of_order_queue:
+            fin = tcp_ofo_queue(net, tp) or fin
+            if not tp.out_of_order_queue:
+                tp.ack_pending |= ICSK_ACK_NOW
+        if tp.sack:
+            tcp_sack_remove(tp)
+        if not fin and not tp.dead:
+            sk_wake(net, tp)
+        return fin
+    if verdict & TCB_OLD:
+        net.mib[Mib.TCP_DELAYEDACKLOST] += 1
+        tcp_dsack_set(net, tp, th.seq, th.end_seq)
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        tp.ack_pending |= ICSK_ACK_SCHED
+    elif verdict & TCB_OVERWINDOW:
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        tp.ack_pending |= ICSK_ACK_SCHED
+    return False
+
+
+def tcp_queue_rcv(net: Netns, tp: TcpSock, seq: int, data: bytes, flags: int) -> None:
+    """Append to what can be read; small pieces join."""
+    tp.bytes_received += len(data)
+    queue = tp.sk_receive_queue
+    if queue and queue[-1].end_seq == seq and len(queue[-1].data) + len(data) <= queue[-1].frag:
+        last = queue[-1]
+        last.data = bytes(last.data) + data
+        last.end_seq = (seq + len(data)) & MASK32
+        return
+    skb = SkBuff(seq, data, flags)
+    skb.end_seq = (seq + len(data)) & MASK32
+    skb.truesize = skb_truesize(len(data))
+    skb.frag = skb.truesize - SKB_OVERHEAD - 256
+    tp.sk_rmem_alloc += skb.truesize
+    queue.append(skb)
+
+
+def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
+    """Keep what lies behind a hole (9293:SHLD-31), without what is kept already."""
+    net.mib[Mib.TCP_OFOQUEUE] += 1
+    tp.rcv_ooopack += 1
+    tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+    tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    if tp.sk_rmem_alloc > tp.sk_rcvbuf:
+        net.mib[Mib.TCP_OFODROP] += 1
+        return
+    queue = tp.out_of_order_queue
+    seq, end_seq = th.seq, th.end_seq
+    at = len(queue)
+    while at and after(queue[at - 1].seq, seq):
+        at -= 1
+    if at and after(queue[at - 1].end_seq, seq):
+        before_it = queue[at - 1]
+        if not after(end_seq, before_it.end_seq):
+            net.mib[Mib.TCP_OFOMERGE] += 1
+            tcp_dsack_set(net, tp, seq, end_seq)
+            tcp_sack_new_ofo_skb(tp, seq, end_seq)
+            return
+        tcp_dsack_set(net, tp, seq, before_it.end_seq)
+        data = data[(before_it.end_seq - seq) & MASK32 :]
+        seq = before_it.end_seq
+    while at < len(queue) and after(end_seq, queue[at].seq):
+        behind = queue[at]
+        if before(end_seq, behind.end_seq):
+            tcp_dsack_extend(net, tp, behind.seq, end_seq)
+            data = data[: (behind.seq - seq) & MASK32]
+            end_seq = behind.seq
+            break
+        tcp_dsack_extend(net, tp, behind.seq, behind.end_seq)
+        tp.sk_rmem_alloc -= behind.truesize
+        net.mib[Mib.TCP_OFOMERGE] += 1
+        del queue[at]
+    skb = SkBuff(seq, data, th.flags if end_seq == th.end_seq else th.flags & ~TCPHDR_FIN)
+    skb.end_seq = end_seq
+    skb.truesize = skb_truesize(len(data))
+    tp.sk_rmem_alloc += skb.truesize
+    queue.insert(at, skb)
+    tcp_sack_new_ofo_skb(tp, seq, end_seq)
+
+
+def tcp_dsack_set(net: Netns, tp: TcpSock, start: int, end: int) -> None:
+    if tp.sack_ok and net.sysctl.tcp_dsack and before(start, end):
+        net.mib[Mib.TCP_DSACKOLDSENT] += 1
+        tp.duplicate_sack = (start, end)
+
+
+def tcp_dsack_extend(net: Netns, tp: TcpSock, start: int, end: int) -> None:
+    if not tp.duplicate_sack:
+        tcp_dsack_set(net, tp, start, end)
+        return
+    low, high = tp.duplicate_sack
+    if before(start, low):
+        low = start
+    if after(end, high):
+        high = end
+    tp.duplicate_sack = low, high
+
+
+def tcp_sack_new_ofo_skb(tp: TcpSock, start: int, end: int) -> None:
+    """The block with the newest segment comes first (RFC 2018 4)."""
+    if not tp.sack_ok:
+        return
+    rest = []
+    for low, high in tp.sack:
+        if before(end, low) or after(start, high):
+            rest.append((low, high))
+        else:
+            start = low if before(low, start) else start
+            end = high if after(high, end) else end
+    tp.sack = [(start, end), *rest][:TCP_NUM_SACKS]
+
+
+def tcp_sack_remove(tp: TcpSock) -> None:
+    if not tp.out_of_order_queue:
+        tp.sack.clear()
+        return
+    tp.sack = [block for block in tp.sack if before(tp.tcb.rcv_nxt, block[0])]
+
+
+def tcp_ofo_queue(net: Netns, tp: TcpSock) -> bool:
+    """Take in what waited behind a hole that is filled now; True if the FIN was with it."""
+    queue = tp.out_of_order_queue
+    fin = False
+    while queue and not after(queue[0].seq, tp.tcb.rcv_nxt):
+        skb = queue.pop(0)
+        tp.sk_rmem_alloc -= skb.truesize
+        rcv_nxt = tp.tcb.rcv_nxt
+        if not after(skb.end_seq, rcv_nxt):
+            continue
+        skip = (rcv_nxt - skb.seq) & MASK32
+        fin = bool(skb.tcp_flags & TCPHDR_FIN)
+        tcp_queue_rcv(net, tp, rcv_nxt, bytes(skb.data)[skip:], skb.tcp_flags)
+        tcb_pull(tp.tcb, skb.end_seq, fin)
+        if fin:
+            break
+    return fin
+
+
+def tcp_urg(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
+    """The urgent pointer, which is of the octet after the urgent one (RFC 6093 as Linux has it)."""
+    ptr = th.urgent
+    if ptr and not net.sysctl.tcp_stdurg:
+        ptr -= 1
+    ptr = (ptr + th.seq) & MASK32
+    if after(tp.copied_seq, ptr) or before(ptr, tp.tcb.rcv_nxt) and not th.payload_len:
+        return
+    if not (tp.urg_data and not after(ptr, tp.urg_seq)):
+        tp.urg_data = TCP_URG_NOTYET
+        tp.urg_seq = ptr
+        sk_wake(net, tp)
+    if tp.urg_data == TCP_URG_NOTYET:
+        at = (tp.urg_seq - th.seq) & MASK32
+        if at < len(data):
+            tp.urg_data = TCP_URG_VALID | data[at]
+            sk_wake(net, tp)
+
+
+# When to acknowledge.
+
+
+def tcp_incr_quickack(tp: TcpSock, most: int) -> None:
+    quick = max(tp.rcv_wnd // (2 * tp.rcv_mss), 2)
+    tp.ack_quick = max(tp.ack_quick, min(quick, most))
+
+
+def tcp_enter_quickack_mode(tp: TcpSock, most: int) -> None:
+    tcp_incr_quickack(tp, most)
+    tp.ack_pingpong = 0
+    tp.ack_ato_ns = TCP_ATO_MIN_NS
+
+
+def tcp_in_quickack_mode(tp: TcpSock) -> bool:
+    return bool(tp.ack_quick) and tp.ack_pingpong < 3
+
+
+def tcp_initialize_rcv_mss(tp: TcpSock) -> None:
+    hint = min(tp.advmss, tp.mss_cache, tp.rcv_wnd // 2, TCP_MSS_DEFAULT)
+    tp.rcv_mss = max(hint, TCP_MIN_MSS)
+
+
+def tcp_measure_rcv_mss(tp: TcpSock, length: int) -> None:
+    """What the peer's full segments hold, as far as it can be told."""
+    last, tp.last_seg_size = tp.last_seg_size, 0
+    if length >= tp.rcv_mss:
+        tp.rcv_mss = min(length, tp.advmss)
+        return
+    if length >= TCP_MIN_MSS + 20:
+        tp.last_seg_size = length
+        if length == last:
+            tp.rcv_mss = length
+            return
+    if tp.ack_pending & ICSK_ACK_PUSHED:
+        tp.ack_pending |= ICSK_ACK_PUSHED2
+    tp.ack_pending |= ICSK_ACK_PUSHED
+
+
+def tcp_event_data_recv(net: Netns, tp: TcpSock, length: int) -> None:
+    """Data came in order: owe an acknowledgment, guess how long it may wait."""
+    tp.ack_pending |= ICSK_ACK_SCHED
+    tcp_measure_rcv_mss(tp, length)
+    tcp_rcv_rtt_measure(net, tp)
+    now_ns = net.now_ns
+    if not tp.ack_lrcvtime_ns and not tp.ack_ato_ns:
+        tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+        tp.ack_ato_ns = TCP_ATO_MIN_NS
+    elif not tp.bytes_received - length and not tp.ack_quick:
+        tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+    else:
+        gap_ns = now_ns - tp.ack_lrcvtime_ns
+        if gap_ns <= TCP_ATO_MIN_NS // 2:
+            tp.ack_ato_ns = (tp.ack_ato_ns >> 1) + TCP_ATO_MIN_NS // 2
+        elif gap_ns < tp.ack_ato_ns:
+            tp.ack_ato_ns = min((tp.ack_ato_ns >> 1) + gap_ns, tp.rto_ns)
+        elif gap_ns > tp.rto_ns:
+            tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+    tp.ack_lrcvtime_ns = now_ns
+    tp.data_segs_in += 1
+    if length >= 128:
+        tcp_grow_window(net, tp)
+
+
+def tcp_grow_window(net: Netns, tp: TcpSock) -> None:
+    """Open the window by what is sure to fit the buffer."""
+    room = min(tp.window_clamp, tcp_space(tp)) - tp.rcv_ssthresh
+    if room > 0:
+        tp.rcv_ssthresh += min(room, 2 * tp.advmss)
+        tp.ack_quick |= 1
+
+
+def tcp_ack_snd_check(net: Netns, tp: TcpSock) -> None:
+    """Acknowledge now, later, or not (9293:SHLD-18, SHLD-19, MUST-58)."""
+    if not tp.ack_pending & ICSK_ACK_SCHED:
+        return
+    tcb = tp.tcb
+    more = (tcb.rcv_nxt - tp.rcv_wup) & MASK32 > tp.rcv_mss
+    if (
+        (more and tcp_choose_window(tp) >= tp.rcv_wnd)
+        or tcp_in_quickack_mode(tp)
+        or tp.ack_pending & ICSK_ACK_NOW
+        or tp.out_of_order_queue
+    ):
+        tcp_send_ack(net, tp)
+    else:
+        tcp_send_delayed_ack(net, tp)
+
+
+# Receive buffer autotuning.
+
+
+def tcp_rcv_rtt_measure(net: Netns, tp: TcpSock) -> None:
+    """The peer's round trip as the receiver sees it: by an echo, else by a window's worth."""
+    if tp.saw_tstamp and tp.rcv_tsecr:
+        if tp.rcv_tsecr != tp.rcv_rtt_last_tsecr:
+            tp.rcv_rtt_last_tsecr = tp.rcv_tsecr
+            delta_ms = (net.now_ns // 1_000_000 + tp.tsoffset - tp.rcv_tsecr) & MASK32
+            if delta_ms < 1 << 22:
+                tcp_rcv_rtt_update(tp, max(delta_ms, 1) * 1000)
+        return
+    if tp.rcv_rtt_time_ns and before(tp.tcb.rcv_nxt, tp.rcv_rtt_seq):
+        return
+    if tp.rcv_rtt_time_ns:
+        tcp_rcv_rtt_update(tp, max((net.now_ns - tp.rcv_rtt_time_ns) // 1000, 1))
+    tp.rcv_rtt_seq = (tp.tcb.rcv_nxt + tp.rcv_wnd) & MASK32
+    tp.rcv_rtt_time_ns = net.now_ns
+
+
+def tcp_rcv_rtt_update(tp: TcpSock, sample_us: int) -> None:
+    if not tp.rcv_rtt_us:
+        tp.rcv_rtt_us = sample_us << 3
+    elif sample_us << 3 < tp.rcv_rtt_us:
+        tp.rcv_rtt_us = sample_us << 3
+    else:
+        tp.rcv_rtt_us += sample_us - (tp.rcv_rtt_us >> 3)
+
+
+def tcp_rcv_space_adjust(net: Netns, tp: TcpSock) -> None:
+    """Once a round trip: hold twice what the caller has read in one, and what may follow."""
+    elapsed_us = (net.now_ns - tp.rcvq_time_ns) // 1000
+    if elapsed_us < tp.rcv_rtt_us >> 3 or not tp.rcv_rtt_us:
+        return
+    copied = (tp.copied_seq - tp.rcvq_seq) & MASK32
+    if copied > tp.rcvq_space:
+        if net.sysctl.tcp_moderate_rcvbuf and not tp.userlocks & 8:
+            window = 2 * copied + 16 * tp.advmss
+            if tp.rcvq_space:
+                window += window * 2 * (copied - tp.rcvq_space) // tp.rcvq_space
+            buffer = min(2 * window, net.sysctl.tcp_rmem[2])
+            if buffer > tp.sk_rcvbuf:
+                tp.sk_rcvbuf = buffer
+                tp.window_clamp = tcp_win_from_space(buffer)
+        tp.rcvq_space = copied
+    tp.rcvq_seq = tp.copied_seq
+    tp.rcvq_time_ns = net.now_ns
