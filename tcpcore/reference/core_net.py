@@ -19,9 +19,16 @@ from .sock import (
     TCP_SYNACK_TIMER,
     TcpSock,
 )
-from .tcp import Segment
-from .tcp_ipv4 import tcp_v4_connect, tcp_v4_rcv
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, Segment
+from .tcp_ipv4 import any_address, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
+from .tcp_sockopt import (
+    sock_set_linger,
+    tcp_get_info,
+    tcp_getsockopt_level,
+    tcp_set_congestion_control,
+    tcp_setsockopt_level,
+)
 from .tcp_timer import tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from .timer import timer_advance, timer_next
 
@@ -49,8 +56,8 @@ class Net:
     def bind(self, handle: int, addr: bytes, port: int) -> int:
         return user.inet_bind(self.net, self.sock(handle), addr, port)
 
-    def listen(self, handle: int, backlog: int) -> int:
-        return user.inet_csk_listen_start(self.net, self.sock(handle), backlog, False)
+    def listen(self, handle: int, backlog: int, every_port: bool = False) -> int:
+        return user.inet_csk_listen_start(self.net, self.sock(handle), backlog, every_port)
 
     def accept(self, handle: int) -> int:
         err, child = user.inet_csk_accept(self.net, self.sock(handle))
@@ -67,6 +74,60 @@ class Net:
 
     def close(self, handle: int) -> None:
         user.tcp_close(self.net, self.sock(handle))
+
+    def abort(self, handle: int) -> None:
+        user.tcp_disconnect(self.net, self.sock(handle))
+
+    def setsockopt(self, handle: int, level: int, name: int, value: int) -> int:
+        return tcp_setsockopt_level(self.net, self.sock(handle), level, name, value)
+
+    def getsockopt(self, handle: int, level: int, name: int) -> tuple[int, int]:
+        return tcp_getsockopt_level(self.net, self.sock(handle), level, name)
+
+    def set_linger(self, handle: int, on: bool, seconds: int) -> int:
+        return sock_set_linger(self.sock(handle), on, seconds)
+
+    def linger(self, handle: int) -> tuple[bool, int]:
+        tp = self.sock(handle)
+        return tp.linger, tp.linger_ns // 1_000_000_000
+
+    def set_congestion(self, handle: int, name: str) -> int:
+        return tcp_set_congestion_control(self.net, self.sock(handle), name)
+
+    def congestion(self, handle: int) -> str:
+        return str(self.sock(handle).ca.name)
+
+    def info(self, handle: int) -> dict[str, int]:
+        return tcp_get_info(self.net, self.sock(handle))
+
+    def state(self, handle: int) -> int:
+        return self.sock(handle).tcb.state
+
+    def sockname(self, handle: int) -> tuple[int, bytes, int]:
+        """(4 or 6, address, port); any address and 0 before there are others."""
+        tp = self.sock(handle)
+        return tp.ip, tp.saddr or any_address(tp.ip), tp.sport
+
+    def peername(self, handle: int) -> tuple[int, bytes, int]:
+        """(4 or 6, address, port); no bytes of address without a peer."""
+        tp = self.sock(handle)
+        connected = tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT)
+        return (tp.ip, tp.daddr, tp.dport) if connected else (tp.ip, b"", 0)
+
+    def wakes(self) -> list[int]:
+        """Handles of which something may have changed since the last call."""
+        woken = list(dict.fromkeys(self.net.wake))
+        self.net.wake.clear()
+        return woken
+
+    def add_address(self, addr: bytes, prefix: int) -> None:
+        self.net.addrs[addr] = prefix
+
+    def set_sysctl(self, name: str, value: object) -> None:
+        setattr(self.net.sysctl, name, value)
+
+    def counters(self) -> list[int]:
+        return list(self.net.mib)
 
     def poll(self, handle: int) -> int:
         return user.tcp_poll(self.sock(handle))

@@ -1,0 +1,315 @@
+"""Options of a socket, by Linux's numbers, and what TCP_INFO tells.
+
+Linux: do_tcp_setsockopt, do_tcp_getsockopt, tcp_get_info in net/ipv4/tcp.c; sk_setsockopt.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOENT, ENOPROTOOPT
+
+from .netns import Netns, sk_reset_timer, sk_stop_timer
+from .sock import (
+    MAX_TCP_KEEPCNT,
+    MAX_TCP_KEEPIDLE,
+    MAX_TCP_KEEPINTVL,
+    MAX_TCP_SYNCNT,
+    SOCK_RCVBUF_LOCK,
+    SOCK_SNDBUF_LOCK,
+    TCP_NAGLE_CORK,
+    TCP_NAGLE_OFF,
+    TcpSock,
+)
+from .tcp import TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
+from .tcp_cong import CONGESTION_CONTROLS, tcp_init_congestion_control
+from .tcp_data_queue import tcp_enter_quickack_mode
+from .tcp_input import keepalive_time_when
+from .tcp_output import tcp_send_ack
+from .tcp_timer import keepalive_intvl_when
+from .tcp_user import tcp_set_cork, tcp_set_nodelay
+from .timer import NSEC_PER_MSEC, NSEC_PER_SEC
+
+SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
+
+SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF = 2, 3, 4, 7, 8
+SO_KEEPALIVE, SO_OOBINLINE, SO_LINGER, SO_REUSEPORT = 9, 10, 13, 15
+SO_RCVLOWAT, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN = 18, 30, 38, 39
+
+TCP_NODELAY, TCP_MAXSEG, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL = 1, 2, 3, 4, 5
+TCP_KEEPCNT, TCP_SYNCNT, TCP_LINGER2, TCP_DEFER_ACCEPT, TCP_WINDOW_CLAMP = 6, 7, 8, 9, 10
+TCP_INFO, TCP_QUICKACK, TCP_CONGESTION, TCP_USER_TIMEOUT = 11, 12, 13, 18
+TCP_NOTSENT_LOWAT = 25
+
+IP_TOS, IP_TTL, IP_MTU_DISCOVER, IP_RECVERR, IP_MTU = 1, 2, 10, 11, 14
+IPV6_UNICAST_HOPS, IPV6_TCLASS = 16, 67
+
+SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF = 4608, 2304
+MAX_SOCK_BUF = 0x7FFFFFFF >> 1
+
+
+def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
+    """SOL_SOCKET; 0 or a negative errno."""
+    if name == SO_REUSEADDR:
+        tp.reuse = bool(value)
+    elif name == SO_REUSEPORT:
+        tp.reuseport = bool(value)
+    elif name == SO_SNDBUF:
+        tp.userlocks |= SOCK_SNDBUF_LOCK
+        tp.sk_sndbuf = max(2 * min(value, MAX_SOCK_BUF), SOCK_MIN_SNDBUF)
+    elif name == SO_RCVBUF:
+        tp.userlocks |= SOCK_RCVBUF_LOCK
+        tp.sk_rcvbuf = max(2 * min(value, MAX_SOCK_BUF), SOCK_MIN_RCVBUF)
+    elif name == SO_KEEPALIVE:
+        tp.keepopen = bool(value)
+        if tp.tcb.state in (TCP_CLOSE, TCP_LISTEN):
+            return 0
+        if value:
+            sk_reset_timer(net, tp.sk_timer, net.now_ns + keepalive_time_when(net, tp))
+        else:
+            sk_stop_timer(tp.sk_timer)
+    elif name == SO_OOBINLINE:
+        tp.oobinline = bool(value)
+    elif name == SO_RCVLOWAT:
+        tp.sk_rcvlowat = max(value, 1)
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+def sock_set_linger(tp: TcpSock, on: bool, seconds: int) -> int:
+    """SO_LINGER; 0."""
+    tp.linger = on
+    tp.linger_ns = max(seconds, 0) * NSEC_PER_SEC
+    return 0
+
+
+def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
+    """SOL_TCP; 0 or a negative errno."""
+    if name == TCP_NODELAY:
+        tcp_set_nodelay(net, tp, bool(value))
+    elif name == TCP_CORK:
+        tcp_set_cork(net, tp, bool(value))
+    elif name == TCP_MAXSEG:
+        if value and not 88 <= value <= 32767:
+            return -EINVAL
+        tp.user_mss = value
+    elif name == TCP_KEEPIDLE:
+        if not 1 <= value <= MAX_TCP_KEEPIDLE:
+            return -EINVAL
+        tp.keepalive_time_ns = value * NSEC_PER_SEC
+        if tp.keepopen and tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN):
+            since = max(tp.ack_lrcvtime_ns, tp.rcv_tstamp_ns)
+            sk_reset_timer(net, tp.sk_timer, max(since + tp.keepalive_time_ns, net.now_ns))
+    elif name == TCP_KEEPINTVL:
+        if not 1 <= value <= MAX_TCP_KEEPINTVL:
+            return -EINVAL
+        tp.keepalive_intvl_ns = value * NSEC_PER_SEC
+    elif name == TCP_KEEPCNT:
+        if not 1 <= value <= MAX_TCP_KEEPCNT:
+            return -EINVAL
+        tp.keepalive_probes = value
+    elif name == TCP_SYNCNT:
+        if not 1 <= value <= MAX_TCP_SYNCNT:
+            return -EINVAL
+        tp.syn_retries = value
+    elif name == TCP_LINGER2:
+        most = 120
+        tp.linger2_ns = -1 if value < 0 else min(value, most) * NSEC_PER_SEC
+        if not value:
+            tp.linger2_ns = net.sysctl.tcp_fin_timeout * NSEC_PER_SEC
+    elif name == TCP_DEFER_ACCEPT:
+        tp.defer_accept = secs_to_retrans(value)
+    elif name == TCP_WINDOW_CLAMP:
+        if not value and tp.tcb.state != TCP_CLOSE:
+            return -EINVAL
+        tp.window_clamp = max(value, SOCK_MIN_RCVBUF // 2) if value else 0
+    elif name == TCP_QUICKACK:
+        if not value:
+            tp.ack_pingpong = 3
+        else:
+            tp.ack_pingpong = 0
+            tcp_enter_quickack_mode(tp, 16)
+            if tp.tcb.state == TCP_ESTABLISHED and tp.ack_pending & 1:
+                tcp_send_ack(net, tp)
+            if not value & 1:
+                tp.ack_pingpong = 3
+    elif name == TCP_USER_TIMEOUT:
+        if value < 0:
+            return -EINVAL
+        tp.user_timeout_ns = value * NSEC_PER_MSEC
+    elif name == TCP_NOTSENT_LOWAT:
+        tp.notsent_lowat = value
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+def secs_to_retrans(seconds: int) -> int:
+    """How many SYN-ACKs go in a time."""
+    count = 0
+    period, wait = 0, 1
+    while period < seconds and count < 255:
+        count += 1
+        period += wait
+        wait = min(wait * 2, 120)
+    return count
+
+
+def retrans_to_secs(count: int) -> int:
+    period, wait = 0, 1
+    for _ in range(count):
+        period += wait
+        wait = min(wait * 2, 120)
+    return period
+
+
+def tcp_set_congestion_control(net: Netns, tp: TcpSock, name: str) -> int:
+    """TCP_CONGESTION; 0 or -ENOENT."""
+    if name not in CONGESTION_CONTROLS:
+        return -ENOENT
+    tcp_init_congestion_control(tp, name, net.now_ns)
+    return 0
+
+
+def ip_setsockopt(tp: TcpSock, level: int, name: int, value: int) -> int:
+    """SOL_IP and SOL_IPV6 (9293:MUST-48, MUST-49); 0 or a negative errno."""
+    if (level, name) in ((SOL_IP, IP_TOS), (SOL_IPV6, IPV6_TCLASS)):
+        if not 0 <= value <= 255:
+            return -EINVAL
+        tp.tos = value
+    elif (level, name) in ((SOL_IP, IP_TTL), (SOL_IPV6, IPV6_UNICAST_HOPS)):
+        if value != -1 and not 1 <= value <= 255:
+            return -EINVAL
+        tp.ttl = 64 if value == -1 else value
+    elif (level, name) == (SOL_IP, IP_MTU_DISCOVER):
+        if not 0 <= value <= 5:
+            return -EINVAL
+        tp.pmtudisc = value
+    elif (level, name) == (SOL_IP, IP_RECVERR):
+        tp.recverr = bool(value)
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+def tcp_setsockopt_level(net: Netns, tp: TcpSock, level: int, name: int, value: int) -> int:
+    """One option that is a number; 0 or a negative errno."""
+    if level == SOL_SOCKET:
+        return sock_setsockopt(net, tp, name, value)
+    if level == SOL_TCP:
+        return tcp_setsockopt(net, tp, name, value)
+    return ip_setsockopt(tp, level, name, value)
+
+
+def tcp_getsockopt_level(net: Netns, tp: TcpSock, level: int, name: int) -> tuple[int, int]:
+    """One option that is a number: (0 or a negative errno, its value)."""
+    if level == SOL_SOCKET and name == SO_ERROR:  # told once
+        err = tp.sk_err or tp.sk_err_soft
+        tp.sk_err = tp.sk_err_soft = 0
+        return 0, err
+    values = OPTIONS.get((level, name))
+    if values is None:
+        return -ENOPROTOOPT, 0
+    return 0, int(values(net, tp))
+
+
+OPTIONS = {
+    (SOL_SOCKET, SO_REUSEADDR): lambda net, tp: tp.reuse,
+    (SOL_SOCKET, SO_REUSEPORT): lambda net, tp: tp.reuseport,
+    (SOL_SOCKET, SO_TYPE): lambda net, tp: 1,
+    (SOL_SOCKET, SO_PROTOCOL): lambda net, tp: 6,
+    (SOL_SOCKET, SO_DOMAIN): lambda net, tp: 2 if tp.ip == 4 else 10,
+    (SOL_SOCKET, SO_SNDBUF): lambda net, tp: tp.sk_sndbuf,
+    (SOL_SOCKET, SO_RCVBUF): lambda net, tp: tp.sk_rcvbuf,
+    (SOL_SOCKET, SO_KEEPALIVE): lambda net, tp: tp.keepopen,
+    (SOL_SOCKET, SO_OOBINLINE): lambda net, tp: tp.oobinline,
+    (SOL_SOCKET, SO_RCVLOWAT): lambda net, tp: tp.sk_rcvlowat,
+    (SOL_SOCKET, SO_ACCEPTCONN): lambda net, tp: tp.tcb.state == TCP_LISTEN,
+    (SOL_TCP, TCP_NODELAY): lambda net, tp: tp.nonagle & TCP_NAGLE_OFF != 0,
+    (SOL_TCP, TCP_CORK): lambda net, tp: tp.nonagle & TCP_NAGLE_CORK != 0,
+    (SOL_TCP, TCP_MAXSEG): lambda net, tp: (
+        tp.user_mss if tp.user_mss and tp.tcb.state in (TCP_CLOSE, TCP_LISTEN) else tp.mss_cache
+    ),
+    (SOL_TCP, TCP_KEEPIDLE): lambda net, tp: keepalive_time_when(net, tp) // NSEC_PER_SEC,
+    (SOL_TCP, TCP_KEEPINTVL): lambda net, tp: keepalive_intvl_when(net, tp) // NSEC_PER_SEC,
+    (SOL_TCP, TCP_KEEPCNT): lambda net, tp: tp.keepalive_probes or net.sysctl.tcp_keepalive_probes,
+    (SOL_TCP, TCP_SYNCNT): lambda net, tp: tp.syn_retries or net.sysctl.tcp_syn_retries,
+    (SOL_TCP, TCP_LINGER2): lambda net, tp: (
+        -1 if tp.linger2_ns < 0 else tp.linger2_ns // NSEC_PER_SEC
+    ),
+    (SOL_TCP, TCP_DEFER_ACCEPT): lambda net, tp: retrans_to_secs(tp.defer_accept),
+    (SOL_TCP, TCP_WINDOW_CLAMP): lambda net, tp: tp.window_clamp,
+    (SOL_TCP, TCP_QUICKACK): lambda net, tp: tp.ack_pingpong < 3,
+    (SOL_TCP, TCP_USER_TIMEOUT): lambda net, tp: tp.user_timeout_ns // NSEC_PER_MSEC,
+    (SOL_TCP, TCP_NOTSENT_LOWAT): lambda net, tp: tp.notsent_lowat,
+    (SOL_IP, IP_TOS): lambda net, tp: tp.tos,
+    (SOL_IP, IP_TTL): lambda net, tp: tp.ttl,
+    (SOL_IP, IP_MTU_DISCOVER): lambda net, tp: tp.pmtudisc,
+    (SOL_IP, IP_RECVERR): lambda net, tp: tp.recverr,
+    (SOL_IP, IP_MTU): lambda net, tp: tp.pmtu_cookie,
+    (SOL_IPV6, IPV6_TCLASS): lambda net, tp: tp.tos,
+    (SOL_IPV6, IPV6_UNICAST_HOPS): lambda net, tp: tp.ttl,
+}
+
+TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE = 1, 2, 4
+
+
+def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
+    """What TCP_INFO tells, by Linux's names; times in us, those with `last` in ms."""
+    tcb = tp.tcb
+    options = TCPI_OPT_TIMESTAMPS * tp.tstamp_ok | TCPI_OPT_SACK * bool(tp.sack_ok)
+    if tp.wscale_ok:
+        options |= TCPI_OPT_WSCALE
+
+    def since_ms(then_ns: int) -> int:
+        return (net.now_ns - then_ns) // NSEC_PER_MSEC
+
+    return {
+        "tcpi_state": tcb.state,
+        "tcpi_ca_state": int(tp.ca_state),
+        "tcpi_retransmits": tp.retransmits,
+        "tcpi_probes": tp.probes_out,
+        "tcpi_backoff": tp.backoff,
+        "tcpi_options": options,
+        "tcpi_snd_wscale": tcb.snd_wscale if tp.wscale_ok else 0,
+        "tcpi_rcv_wscale": tcb.rcv_wscale if tp.wscale_ok else 0,
+        "tcpi_rto": tp.rto_ns // 1000,
+        "tcpi_ato": tp.ack_ato_ns // 1000,
+        "tcpi_snd_mss": tp.mss_cache,
+        "tcpi_rcv_mss": tp.rcv_mss,
+        "tcpi_unacked": len(tp.accept_queue) if tcb.state == TCP_LISTEN else tp.packets_out,
+        "tcpi_sacked": tp.max_ack_backlog if tcb.state == TCP_LISTEN else tp.sacked_out,
+        "tcpi_lost": tp.lost_out,
+        "tcpi_retrans": tp.retrans_out,
+        "tcpi_fackets": 0,
+        "tcpi_last_data_sent": since_ms(tp.lsndtime_ns),
+        "tcpi_last_ack_sent": 0,
+        "tcpi_last_data_recv": since_ms(tp.ack_lrcvtime_ns),
+        "tcpi_last_ack_recv": since_ms(tp.rcv_tstamp_ns),
+        "tcpi_pmtu": tp.pmtu_cookie,
+        "tcpi_rcv_ssthresh": tp.rcv_ssthresh,
+        "tcpi_rtt": tp.srtt_us >> 3,
+        "tcpi_rttvar": tp.mdev_us >> 2,
+        "tcpi_snd_ssthresh": tp.snd_ssthresh,
+        "tcpi_snd_cwnd": tp.snd_cwnd,
+        "tcpi_advmss": tp.advmss,
+        "tcpi_reordering": tp.reordering,
+        "tcpi_rcv_rtt": tp.rcv_rtt_us >> 3,
+        "tcpi_rcv_space": tp.rcvq_space,
+        "tcpi_total_retrans": tp.total_retrans,
+        "tcpi_bytes_acked": tp.bytes_acked,
+        "tcpi_bytes_received": tp.bytes_received,
+        "tcpi_segs_out": tp.segs_out,
+        "tcpi_segs_in": tp.segs_in,
+        "tcpi_notsent_bytes": max((tp.write_seq - tcb.snd_nxt) & 0xFFFFFFFF, 0),
+        "tcpi_min_rtt": tp.rtt_min_us,
+        "tcpi_data_segs_in": tp.data_segs_in,
+        "tcpi_data_segs_out": tp.data_segs_out,
+        "tcpi_delivered": tp.delivered,
+        "tcpi_bytes_sent": tp.bytes_sent,
+        "tcpi_bytes_retrans": tp.bytes_retrans,
+        "tcpi_dsack_dups": tp.dsack_dups,
+        "tcpi_reord_seen": tp.reord_seen,
+        "tcpi_rcv_ooopack": tp.rcv_ooopack,
+        "tcpi_snd_wnd": tcb.snd_wnd,
+        "tcpi_rcv_wnd": tp.rcv_wnd,
+    }
