@@ -589,3 +589,4 @@ cdef dict row_dict(const flow_row *row):
 
 include "streams.pxi"
 include "doors.pxi"
+include "core_net.pxi"

@@ -37,6 +37,9 @@ static inline uint16_t get_be16(const void *p) { return cpu_to_be16(get_u16(p));
 static inline uint32_t get_be32(const void *p) { return cpu_to_be32(get_u32(p)); }
 static inline uint64_t get_be64(const void *p) { return cpu_to_be64(get_u64(p)); }
 static inline uint64_t get_le64(const void *p) { return cpu_to_le64(get_u64(p)); }
+static inline void put_u16(void *p, uint16_t x) { memcpy(p, &x, sizeof x); }
+static inline void put_be16(void *p, uint16_t x) { put_u16(p, cpu_to_be16(x)); }
+static inline void put_be32(void *p, uint32_t x) { x = cpu_to_be32(x); memcpy(p, &x, sizeof x); }
 static inline uint16_t swab16_if(int swapped, uint16_t x) { return swapped ? __builtin_bswap16(x) : x; }
 static inline uint32_t swab32_if(int swapped, uint32_t x) { return swapped ? __builtin_bswap32(x) : x; }
 static inline uint64_t swab64_if(int swapped, uint64_t x) { return swapped ? __builtin_bswap64(x) : x; }

@@ -1,0 +1,381 @@
+# The seam of active mode, a part of _core.pyx: one host; handles, bytes and frames in, frames and
+# answers out.  Linux: include/net/net_namespace.h, net/socket.c.
+
+import errno as _errno
+
+from libc.stdlib cimport realloc
+from libc.string cimport memcmp
+from inet_connection_sock cimport sk_alloc
+from inet_timewait_sock cimport tw_timer_handler
+from ip_fragment cimport ip_frags_batch
+from ip_input cimport DLT_RAW, ip_rcv
+from ip_output cimport OUT_KEEP
+from ip_tunnel cimport outer
+from netns cimport (
+    ifaddr,
+    netns,
+    netns_free,
+    netns_init,
+    netns_reap,
+    out_frame,
+    sk_lookup,
+    timer_owner,
+)
+from sock cimport (
+    ICSK_TIME_DACK,
+    ICSK_TIME_KEEPOPEN,
+    ICSK_TIME_RETRANS,
+    TCP_SYNACK_TIMER,
+    rcv_skb,
+    request_sock,
+    tcp_sock,
+    timewait_sock,
+)
+from tcp cimport TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, tcb
+from tcp_ipv4 cimport tcp_v4_connect, tcp_v4_rcv
+from tcp_minisocks cimport reqsk_timer_handler
+from tcp_sockopt cimport (
+    sock_set_linger,
+    tcp_getsockopt_level,
+    tcp_set_congestion_control,
+    tcp_setsockopt_level,
+)
+from tcp_timer cimport tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
+from tcp_user cimport (
+    inet_bind,
+    inet_csk_accept,
+    inet_csk_listen_start,
+    tcp_close,
+    tcp_disconnect,
+    tcp_poll,
+    tcp_recvmsg,
+    tcp_sendmsg,
+    tcp_shutdown,
+)
+from timer cimport NSEC_PER_MSEC, timer, timer_advance, timer_next
+
+# The knobs in the order of `sysctls`, and how many numbers each has.
+cdef tuple SYSCTLS = tuple(
+    (name, {"ip_local_port_range": 2, "tcp_rmem": 3, "tcp_wmem": 3}.get(name, 1))
+    for name in (
+        "ip_default_ttl ip_local_port_range ip_no_pmtu_disc icmp_ratelimit min_pmtu mtu_expires "
+        "somaxconn tcp_abort_on_overflow tcp_adv_win_scale tcp_autocorking tcp_base_mss "
+        "tcp_challenge_ack_limit tcp_congestion_control tcp_early_retrans tcp_fin_timeout "
+        "tcp_invalid_ratelimit tcp_keepalive_intvl tcp_keepalive_probes tcp_keepalive_time "
+        "tcp_limit_output_bytes tcp_max_orphans tcp_max_reordering tcp_max_syn_backlog "
+        "tcp_max_tw_buckets tcp_min_snd_mss tcp_moderate_rcvbuf tcp_notsent_lowat "
+        "tcp_orphan_retries tcp_reordering tcp_retries1 tcp_retries2 tcp_rfc1337 tcp_rmem "
+        "tcp_rto_max_ms tcp_rto_min_us tcp_sack tcp_dsack tcp_shrink_window "
+        "tcp_slow_start_after_idle tcp_stdurg tcp_syn_linear_timeouts tcp_syn_retries "
+        "tcp_synack_retries tcp_syncookies tcp_timestamps tcp_tw_reuse tcp_window_scaling "
+        "tcp_wmem tcp_workaround_signed_windows"
+    ).split()
+)
+cdef tuple CONGESTION_CONTROLS = ("reno", "cubic")
+
+
+cdef class Net:
+    """A host without I/O: `receive`, `advance` and the calls of sockets change it."""
+
+    cdef netns *net
+
+    def __cinit__(self, bytes key):
+        if len(key) != 16:
+            raise ValueError(f"key must have 16 bytes, not {len(key)}")
+        self.net = <netns *>vzalloc(sizeof(netns))
+        if self.net == NULL or netns_init(self.net, <const uint8_t *>PyBytes_AS_STRING(key)):
+            raise MemoryError()
+
+    def __dealloc__(self):
+        if self.net != NULL:
+            netns_free(self.net)
+            vfree(self.net, sizeof(netns))
+
+    cdef tcp_sock *sock(self, uint64_t handle) except NULL:
+        cdef tcp_sock *tp = sk_lookup(self.net, handle)
+        if tp == NULL:
+            raise OSError(_errno.EBADF, "no such socket")
+        return tp
+
+    cdef const uint8_t *address(self, bytes addr) except NULL:
+        if len(addr) != 16:
+            raise ValueError(f"address must have 16 bytes, not {len(addr)}")
+        return <const uint8_t *>PyBytes_AS_STRING(addr)
+
+    def socket(self, int ip):
+        cdef tcp_sock *tp = sk_alloc(self.net)
+        if tp == NULL:
+            raise MemoryError()
+        tp.sk.ip = <uint8_t>ip
+        return tp.handle
+
+    def connect(self, uint64_t handle, int family, bytes addr, uint16_t port, int64_t size=28):
+        cdef int err = tcp_v4_connect(
+            self.net, self.sock(handle), family, self.address(addr), port, size
+        )
+        netns_reap(self.net)
+        return err
+
+    def bind(self, uint64_t handle, bytes addr, uint16_t port):
+        return inet_bind(self.net, self.sock(handle), self.address(addr), port)
+
+    def listen(self, uint64_t handle, int64_t backlog, bint every_port=False):
+        return inet_csk_listen_start(self.net, self.sock(handle), backlog, every_port)
+
+    def accept(self, uint64_t handle):
+        cdef tcp_sock *child = NULL
+        cdef int err = inet_csk_accept(self.net, self.sock(handle), &child)
+        return err if err else <int64_t>child.handle
+
+    def sendmsg(self, uint64_t handle, data, int flags=0):
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef Py_buffer view
+        cdef int64_t sent
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        sent = tcp_sendmsg(self.net, tp, <const uint8_t *>view.buf, view.len, flags)
+        PyBuffer_Release(&view)
+        netns_reap(self.net)
+        return sent
+
+    def recvmsg(self, uint64_t handle, int64_t size, int flags=0):
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef int64_t copied = 0, room = 1
+        cdef int err
+        cdef bytes out
+        if tp.sk_receive_queue.first != NULL:
+            room = max(<int64_t>(<uint32_t>(tp.sk_receive_queue.last.end_seq - tp.copied_seq)), 1)
+        out = PyBytes_FromStringAndSize(NULL, max(min(room, size), 1))
+        err = tcp_recvmsg(
+            self.net, tp, <uint8_t *>PyBytes_AS_STRING(out), size, flags, &copied
+        )
+        netns_reap(self.net)
+        return err, out if copied == len(out) else out[:copied]
+
+    def shutdown(self, uint64_t handle, int how):
+        cdef int err = tcp_shutdown(self.net, self.sock(handle), how)
+        netns_reap(self.net)
+        return err
+
+    def close(self, uint64_t handle):
+        cdef tcp_sock *tp = self.sock(handle)
+        if tp.dead or tp.listener != NULL:
+            raise OSError(_errno.EBADF, "no such socket")
+        tcp_close(self.net, tp)
+        netns_reap(self.net)
+
+    def abort(self, uint64_t handle):
+        tcp_disconnect(self.net, self.sock(handle))
+        netns_reap(self.net)
+
+    def setsockopt(self, uint64_t handle, int level, int name, int64_t value):
+        cdef int err = tcp_setsockopt_level(self.net, self.sock(handle), level, name, value)
+        netns_reap(self.net)
+        return err
+
+    def getsockopt(self, uint64_t handle, int level, int name):
+        cdef int64_t value = 0
+        cdef int err = tcp_getsockopt_level(self.net, self.sock(handle), level, name, &value)
+        return err, value
+
+    def set_linger(self, uint64_t handle, bint on, int64_t seconds):
+        return sock_set_linger(self.sock(handle), on, seconds)
+
+    def linger(self, uint64_t handle):
+        cdef tcp_sock *tp = self.sock(handle)
+        return bool(tp.linger), tp.linger_ns // 1000000000
+
+    def set_congestion(self, uint64_t handle, str name):
+        cdef tcp_sock *tp = self.sock(handle)
+        if name not in CONGESTION_CONTROLS:
+            return -_errno.ENOENT
+        return tcp_set_congestion_control(self.net, tp, CONGESTION_CONTROLS.index(name))
+
+    def congestion(self, uint64_t handle):
+        return CONGESTION_CONTROLS[self.sock(handle).ca]
+
+    def state(self, uint64_t handle):
+        return self.sock(handle).tcb.state
+
+    def sockname(self, uint64_t handle):
+        """(4 or 6, address, port); any address and 0 before there are others."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef bytes addr = PyBytes_FromStringAndSize(<const char *>tp.sk.saddr, 16)
+        if not tp.has_saddr and tp.sk.ip == 4:
+            addr = bytes(10) + b"\xff\xff" + bytes(4)
+        return tp.sk.ip, addr, tp.sk.sport
+
+    def peername(self, uint64_t handle):
+        """(4 or 6, address, port); no bytes of address without a peer."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef int state = tp.tcb.state
+        if state == TCP_CLOSE or state == TCP_LISTEN or state == TCP_SYN_SENT or not tp.has_daddr:
+            return tp.sk.ip, b"", 0
+        return tp.sk.ip, PyBytes_FromStringAndSize(<const char *>tp.sk.daddr, 16), tp.sk.dport
+
+    def wakes(self):
+        """Handles of which something may have changed since the last call."""
+        cdef list woken = []
+        cdef tcp_sock *tp
+        cdef uint32_t i
+        for i in range(self.net.n_wake):
+            tp = sk_lookup(self.net, self.net.wake[i])
+            if tp != NULL:
+                tp.woken = 0
+            woken.append(self.net.wake[i])
+        self.net.n_wake = 0
+        return woken
+
+    def add_address(self, bytes addr, uint32_t prefix):
+        cdef const uint8_t *known = self.address(addr)
+        cdef ifaddr *addrs
+        cdef uint32_t i = 0
+        while i < self.net.n_addrs and memcmp(self.net.addrs[i].addr, known, 16):
+            i += 1
+        if i == self.net.n_addrs:
+            addrs = <ifaddr *>realloc(self.net.addrs, (i + 1) * sizeof(ifaddr))
+            if addrs == NULL:
+                raise MemoryError()
+            self.net.addrs = addrs
+            self.net.n_addrs += 1
+        memcpy(self.net.addrs[i].addr, known, 16)
+        self.net.addrs[i].prefix = prefix
+
+    def set_sysctl(self, str name, value):
+        cdef int64_t *knobs = <int64_t *>&self.net.sysctl
+        cdef int at = 0, i
+        if name == "tcp_congestion_control":
+            value = CONGESTION_CONTROLS.index(value)
+        for known, count in SYSCTLS:
+            if known == name:
+                values = (value,) if count == 1 else tuple(value)
+                if len(values) != count:
+                    raise ValueError(f"{name} has {count} numbers")
+                for i in range(count):
+                    knobs[at + i] = values[i]
+                return
+            at += count
+        raise AttributeError(f"no sysctl {name!r}")
+
+    def counters(self):
+        return [self.net.net.mib[i] for i in range(NR_MIBS)]
+
+    def poll(self, uint64_t handle):
+        return tcp_poll(self.sock(handle))
+
+    def receive(self, bytes packet, int64_t now_ns):
+        """One IP packet: Drop, or 0."""
+        cdef frame one
+        cdef outer around
+        cdef rcv_skb r
+        cdef int drop
+        self.advance(now_ns)
+        memset(&one, 0, sizeof(one))
+        one.data = <const uint8_t *>PyBytes_AS_STRING(packet)
+        one.caplen = one.wirelen = <uint32_t>len(packet)
+        one.linktype = DLT_RAW
+        one.time_ns = self.net.net.now_ns
+        ip_frags_batch(&self.net.net.frags)
+        drop = ip_rcv(&self.net.net, &one, &r.th, &around)
+        if not drop:
+            drop = tcp_v4_rcv(self.net, &r, around.transport_room)
+            netns_reap(self.net)
+        return drop
+
+    def advance(self, int64_t now_ns):
+        """Let everything happen that is due by now."""
+        cdef netns *net = self.net
+        cdef timer *due = timer_advance(&net.timers, now_ns)
+        while due != NULL:
+            net.net.now_ns = max(net.net.now_ns, due.expires_ns)
+            if due.kind == ICSK_TIME_RETRANS:
+                tcp_write_timer(net, <tcp_sock *>timer_owner(due))
+            elif due.kind == ICSK_TIME_DACK:
+                tcp_delack_timer(net, <tcp_sock *>timer_owner(due))
+            elif due.kind == ICSK_TIME_KEEPOPEN:
+                tcp_keepalive_timer(net, <tcp_sock *>timer_owner(due))
+            elif due.kind == TCP_SYNACK_TIMER:
+                reqsk_timer_handler(net, <request_sock *>timer_owner(due))
+            else:
+                tw_timer_handler(net, <timewait_sock *>timer_owner(due))
+            netns_reap(net)
+            due = timer_advance(&net.timers, now_ns)
+        net.net.now_ns = max(net.net.now_ns, now_ns)
+
+    def next_deadline(self):
+        return timer_next(&self.net.timers)
+
+    def transmit(self):
+        cdef netns *net = self.net
+        cdef out_frame *one
+        cdef list frames = []
+        cdef uint32_t i
+        for i in range(net.n_out):
+            one = &net.out[i]
+            frames.append(
+                PyBytes_FromStringAndSize(<const char *>net.out_bytes + one.offset, one.length)
+            )
+        net.n_out = 0
+        net.out_used = 0
+        if net.out_room > OUT_KEEP:
+            free(net.out_bytes)
+            net.out_bytes = NULL
+            net.out_room = 0
+        return frames
+
+    def info(self, uint64_t handle):
+        """What TCP_INFO tells, by Linux's names; times in us, those with `last` in ms."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef tcb *known = &tp.tcb
+        cdef int64_t now_ns = self.net.net.now_ns
+        cdef bint listens = known.state == TCP_LISTEN
+        cdef int options = tp.tstamp_ok | (2 if tp.sack_ok else 0) | (4 if tp.wscale_ok else 0)
+        return {
+            "tcpi_state": known.state,
+            "tcpi_ca_state": tp.ca_state,
+            "tcpi_retransmits": tp.retransmits,
+            "tcpi_probes": tp.probes_out,
+            "tcpi_backoff": tp.backoff,
+            "tcpi_options": options,
+            "tcpi_snd_wscale": known.snd_wscale if tp.wscale_ok else 0,
+            "tcpi_rcv_wscale": known.rcv_wscale if tp.wscale_ok else 0,
+            "tcpi_rto": tp.rto_ns // 1000,
+            "tcpi_ato": tp.ack_ato_ns // 1000,
+            "tcpi_snd_mss": tp.mss_cache,
+            "tcpi_rcv_mss": tp.rcv_mss,
+            "tcpi_unacked": tp.accept_len if listens else tp.packets_out,
+            "tcpi_sacked": tp.max_ack_backlog if listens else tp.sacked_out,
+            "tcpi_lost": tp.lost_out,
+            "tcpi_retrans": tp.retrans_out,
+            "tcpi_fackets": 0,
+            "tcpi_last_data_sent": (now_ns - tp.lsndtime_ns) // NSEC_PER_MSEC,
+            "tcpi_last_ack_sent": 0,
+            "tcpi_last_data_recv": (now_ns - tp.ack_lrcvtime_ns) // NSEC_PER_MSEC,
+            "tcpi_last_ack_recv": (now_ns - tp.rcv_tstamp_ns) // NSEC_PER_MSEC,
+            "tcpi_pmtu": tp.pmtu_cookie,
+            "tcpi_rcv_ssthresh": tp.rcv_ssthresh,
+            "tcpi_rtt": tp.srtt_us >> 3,
+            "tcpi_rttvar": tp.mdev_us >> 2,
+            "tcpi_snd_ssthresh": tp.snd_ssthresh,
+            "tcpi_snd_cwnd": tp.snd_cwnd,
+            "tcpi_advmss": tp.advmss,
+            "tcpi_reordering": tp.reordering,
+            "tcpi_rcv_rtt": tp.rcv_rtt_us >> 3,
+            "tcpi_rcv_space": tp.rcvq_space,
+            "tcpi_total_retrans": tp.total_retrans,
+            "tcpi_bytes_acked": tp.bytes_acked,
+            "tcpi_bytes_received": tp.bytes_received,
+            "tcpi_segs_out": tp.segs_out,
+            "tcpi_segs_in": tp.segs_in,
+            "tcpi_notsent_bytes": <uint32_t>(tp.write_seq - known.snd_nxt),
+            "tcpi_min_rtt": tp.rtt_min_us,
+            "tcpi_data_segs_in": tp.data_segs_in,
+            "tcpi_data_segs_out": tp.data_segs_out,
+            "tcpi_delivered": tp.delivered,
+            "tcpi_bytes_sent": tp.bytes_sent,
+            "tcpi_bytes_retrans": tp.bytes_retrans,
+            "tcpi_dsack_dups": tp.dsack_dups,
+            "tcpi_reord_seen": tp.reord_seen,
+            "tcpi_rcv_ooopack": tp.rcv_ooopack,
+            "tcpi_snd_wnd": known.snd_wnd,
+            "tcpi_rcv_wnd": tp.rcv_wnd,
+        }

@@ -1,0 +1,179 @@
+# A socket's life: made, moved from state to state, put into the accept queue, ended.
+# Linux: net/ipv4/inet_connection_sock.c, tcp.c (tcp_set_state, tcp_done).
+
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from inet_ports cimport inet_listen_unhash, inet_put_port, inet_unhash
+from netns cimport (
+    NET_INC_STATS,
+    netns,
+    sk_bury,
+    sk_enter,
+    sk_leave,
+    sk_prot_alloc,
+    sk_queues_purge,
+    sk_stop_timer,
+    sk_wake,
+)
+from skbuff cimport skb_queue_purge
+from slab cimport kmem_cache_free
+from sock cimport *
+from tcp cimport (
+    TCP_ATTEMPTFAILS,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_CURRESTAB,
+    TCP_ESTABLISHED,
+    TCP_ESTABRESETS,
+    TCP_LISTEN,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+)
+from tcp_cong cimport tcp_init_congestion_control
+
+
+cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
+    """A new socket with the stack's defaults; NULL without memory."""
+    cdef const sysctls *sysctl = &net.sysctl
+    cdef tcp_sock *tp = <tcp_sock *>sk_prot_alloc(net, SK_TCP)
+    if tp == NULL:
+        return NULL
+    if sk_enter(net, tp):
+        net.timers.reserved -= 3
+        kmem_cache_free(&net.sock_cache, tp)
+        return NULL
+    tp.tcb.state = TCP_CLOSE
+    tp.sk_rcvlowat = 1
+    tp.pmtudisc = 1
+    tp.advmss = tp.mss_clamp = tp.mss_cache = TCP_MSS_DEFAULT
+    tp.tcp_header_len = 20
+    tp.rtt_min_us = 0xFFFFFFFF
+    tp.rto_ns = TCP_TIMEOUT_INIT_NS
+    tp.snd_cwnd = TCP_INIT_CWND
+    tp.snd_ssthresh = TCP_INFINITE_SSTHRESH
+    tp.ack_ato_ns = TCP_ATO_MIN_NS
+    tp.rcv_mss = TCP_MSS_DEFAULT
+    tp.sk_rcvbuf = sysctl.tcp_rmem[1]
+    tp.sk_sndbuf = sysctl.tcp_wmem[1]
+    tp.ttl = <uint8_t>sysctl.ip_default_ttl
+    tp.reordering = <int32_t>sysctl.tcp_reordering
+    tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
+    tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1000000
+    tp.linger2_ns = sysctl.tcp_fin_timeout * 1000000000
+    tcp_init_congestion_control(tp, <int>sysctl.tcp_congestion_control, net.net.now_ns)
+    return tp
+
+
+cdef inline void tcp_set_state(netns *net, tcp_sock *tp, int state) noexcept nogil:
+    """Move a socket that no segment moves: connect, listen, close, abort, time-out."""
+    cdef int old = tp.tcb.state
+    tp.tcb.state = <uint8_t>state
+    tcp_count_state(net, tp, old, state)
+
+
+cdef inline void tcp_count_state(netns *net, tcp_sock *tp, int old, int state) noexcept nogil:
+    """Count and tidy what a change of state means to the host."""
+    if state == TCP_ESTABLISHED and old != TCP_ESTABLISHED:
+        NET_INC_STATS(net, TCP_CURRESTAB)
+    if state == TCP_CLOSE:
+        if old == TCP_ESTABLISHED or old == TCP_CLOSE_WAIT:
+            NET_INC_STATS(net, TCP_ESTABRESETS)
+        sk_unhash(net, tp)
+    if old == TCP_ESTABLISHED and state != TCP_ESTABLISHED:
+        net.net.mib[<int>TCP_CURRESTAB] -= 1
+
+
+cdef inline void sk_unhash(netns *net, tcp_sock *tp) noexcept nogil:
+    inet_listen_unhash(net, tp)
+    inet_unhash(net, &tp.sk)
+
+
+cdef inline void tcp_write_queue_purge(netns *net, tcp_sock *tp) noexcept nogil:
+    skb_queue_purge(&net.skbs, &tp.sk_write_queue)
+    skb_queue_purge(&net.skbs, &tp.tcp_rtx_queue)
+    tp.sk_wmem_queued = 0
+    tp.packets_out = tp.sacked_out = tp.lost_out = tp.retrans_out = 0
+    tp.backoff = 0
+
+
+cdef inline void tcp_clear_xmit_timers(tcp_sock *tp) noexcept nogil:
+    tp.icsk_pending = 0
+    tp.ack_pending = 0
+    sk_stop_timer(&tp.retransmit_timer)
+    sk_stop_timer(&tp.delack_timer)
+    sk_stop_timer(&tp.sk.sk_timer)
+
+
+cdef inline void tcp_done(netns *net, tcp_sock *tp) noexcept nogil:
+    """The connection is over."""
+    if tp.tcb.state == TCP_SYN_SENT or tp.tcb.state == TCP_SYN_RECV:
+        NET_INC_STATS(net, TCP_ATTEMPTFAILS)
+    tcp_set_state(net, tp, TCP_CLOSE)
+    tcp_clear_xmit_timers(tp)
+    tp.shutdown = SHUTDOWN_MASK
+    if tp.dead:
+        inet_csk_destroy_sock(net, tp)
+    else:
+        sk_wake(net, tp)
+
+
+cdef inline void tcp_done_with_error(netns *net, tcp_sock *tp, int err) noexcept nogil:
+    tp.sk_err = err
+    tcp_write_queue_purge(net, tp)
+    tcp_done(net, tp)
+
+
+cdef inline void inet_csk_destroy_sock(netns *net, tcp_sock *tp) noexcept nogil:
+    """Nobody has it any more: give everything back."""
+    tcp_clear_xmit_timers(tp)
+    tcp_write_queue_purge(net, tp)
+    sk_queues_purge(net, tp)
+    tp.sk_rmem_alloc = 0
+    sk_unhash(net, tp)
+    inet_put_port(net, &tp.sk)
+    if not tp.gone:
+        tp.gone = 1
+        sk_leave(net, tp)
+        sk_bury(net, &tp.sk)
+        if tp.dead:
+            net.n_orphans -= tp.zapped
+            tp.zapped = 0
+
+
+cdef inline bint sk_acceptq_is_full(const tcp_sock *tp) noexcept nogil:
+    return tp.accept_len > tp.max_ack_backlog
+
+
+cdef inline bint inet_csk_reqsk_queue_is_full(const tcp_sock *tp) noexcept nogil:
+    return tp.n_reqs > tp.max_ack_backlog
+
+
+cdef inline bint inet_csk_reqsk_queue_add(
+    netns *net, tcp_sock *listener, tcp_sock *child
+) noexcept nogil:
+    """A connection is ready to be accepted; False if nobody listens any more."""
+    if listener.tcb.state != TCP_LISTEN:
+        return False
+    child.listener = listener
+    child.accept_next = NULL
+    if listener.accept_tail != NULL:
+        listener.accept_tail.accept_next = child
+    else:
+        listener.accept_head = child
+    listener.accept_tail = child
+    listener.accept_len += 1
+    sk_wake(net, listener)
+    return True
+
+
+cdef inline void tcp_error(netns *net, tcp_sock *tp, int err) noexcept nogil:
+    """Let the caller know, once."""
+    tp.sk_err = err
+    sk_wake(net, tp)
+
+
+cdef inline void tcp_shut_receive(tcp_sock *tp) noexcept nogil:
+    tp.shutdown |= RCV_SHUTDOWN
+
+
+cdef inline bint tcp_can_send(const tcp_sock *tp) noexcept nogil:
+    return not tp.shutdown & SEND_SHUTDOWN

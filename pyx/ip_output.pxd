@@ -1,0 +1,342 @@
+# The one door out: routes, path MTU, and a segment's bytes put into IP packets.
+# Linux: net/ipv4/ip_output.c, route.c, net/ipv6/ip6_output.c, tcp_options_write in tcp_output.c.
+# RFC 791 3.1, RFC 8200 3, RFC 9293 3.1, RFC 1191, RFC 8201, RFC 6864.
+
+from libc.errno cimport EADDRNOTAVAIL, ENETUNREACH, ENOBUFS
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+from csum cimport csum_fold, csum_fold64, csum_partial, csum_pseudo, csum_short64
+from netns cimport NET_ADD_STATS, NET_INC_STATS, PMTU_MAX, netns, out_frame, path_mtu
+from sock cimport sack_block
+from tcp cimport *
+from timer cimport NSEC_PER_SEC
+from unaligned cimport get_u32, put_be16, put_be32, put_u16
+from wire cimport IPPROTO_TCP, TCP_HDR_LEN
+
+cdef enum:
+    TCPOPT_SACK = 5
+    TCPOPT_FASTOPEN = 34
+    IPV4_HDR_LEN = 20
+    IPV6_HDR_LEN = 40
+    IPV6_MIN_MTU = 1280
+    OUT_QUEUE_MAX = 65536  # frames that wait to be fetched
+    OUT_KEEP = 4 << 20  # bytes of memory that are kept for the next ones
+    IP_DF = 0x4000
+
+# What a segment's options say; those that are not there are left out.
+cdef struct options:
+    uint16_t mss
+    uint8_t has_wscale
+    uint8_t wscale
+    uint8_t sack_perm
+    uint8_t has_tstamp
+    uint8_t n_sacks
+    uint32_t tsval
+    uint32_t tsecr
+    sack_block sack[4]
+
+# Everything that a segment's headers are made of.
+cdef struct segment_out:
+    const uint8_t *saddr
+    const uint8_t *daddr
+    uint16_t sport
+    uint16_t dport
+    uint32_t seq
+    uint32_t ack
+    uint16_t flags
+    uint16_t window
+    uint16_t urg
+    uint16_t ident
+    uint8_t tos
+    uint8_t ttl
+    uint8_t df
+    uint8_t options_len
+    uint8_t options[40]
+
+
+cdef inline bint ipv6_addr_v4mapped(const uint8_t *addr) noexcept nogil:
+    cdef uint64_t zeros
+    memcpy(&zeros, addr, 8)
+    return zeros == 0 and addr[8] == 0 and addr[9] == 0 and addr[10] == 0xFF and addr[11] == 0xFF
+
+
+cdef inline bint ipv6_addr_any(const uint8_t *addr) noexcept nogil:
+    cdef uint64_t halves[2]
+    memcpy(halves, addr, 16)
+    return (halves[0] | halves[1]) == 0
+
+
+cdef inline int tcp_options_write(uint8_t *out, const options *opts) noexcept nogil:
+    """Lay options out as Linux does: whole words, the padding in front where it can be; bytes."""
+    cdef uint8_t *at = out
+    cdef int i
+    if opts.mss:
+        at[0] = TCPOPT_MSS
+        at[1] = 4
+        put_be16(at + 2, opts.mss)
+        at += 4
+    if opts.has_tstamp:
+        at[0] = TCPOPT_SACK_PERM if opts.sack_perm else TCPOPT_NOP
+        at[1] = 2 if opts.sack_perm else TCPOPT_NOP
+        at[2] = TCPOPT_TIMESTAMP
+        at[3] = 10
+        put_be32(at + 4, opts.tsval)
+        put_be32(at + 8, opts.tsecr)
+        at += 12
+    elif opts.sack_perm:
+        at[0] = at[1] = TCPOPT_NOP
+        at[2] = TCPOPT_SACK_PERM
+        at[3] = 2
+        at += 4
+    if opts.has_wscale:
+        at[0] = TCPOPT_NOP
+        at[1] = TCPOPT_WINDOW
+        at[2] = 3
+        at[3] = opts.wscale
+        at += 4
+    if opts.n_sacks:
+        at[0] = at[1] = TCPOPT_NOP
+        at[2] = TCPOPT_SACK
+        at[3] = <uint8_t>(2 + 8 * opts.n_sacks)
+        at += 4
+        for i in range(opts.n_sacks):
+            put_be32(at, opts.sack[i].start)
+            put_be32(at + 4, opts.sack[i].end)
+            at += 8
+    return <int>(at - out)
+
+
+cdef inline int tcp_options_size(const options *opts) noexcept nogil:
+    """Bytes that `tcp_options_write` makes."""
+    cdef uint8_t out[64]
+    return tcp_options_write(out, opts)
+
+
+cdef inline bint is_multicast(const uint8_t *addr) noexcept nogil:
+    """True for what no connection can be made to: multicast, broadcast, nobody."""
+    if ipv6_addr_v4mapped(addr):
+        return addr[12] >= 224 or get_u32(addr + 12) == 0
+    return addr[0] == 0xFF or ipv6_addr_any(addr)
+
+
+cdef inline bint is_loopback(const uint8_t *addr) noexcept nogil:
+    cdef uint64_t first
+    if ipv6_addr_v4mapped(addr):
+        return addr[12] == 127
+    memcpy(&first, addr, 8)
+    return first == 0 and get_u32(addr + 8) == 0 and addr[12] == 0 and addr[13] == 0 and (
+        addr[14] == 0 and addr[15] == 1
+    )
+
+
+cdef inline bint ifaddr_known(const netns *net, const uint8_t *addr) noexcept nogil:
+    cdef uint32_t i
+    for i in range(net.n_addrs):
+        if memcmp(net.addrs[i].addr, addr, 16) == 0:
+            return True
+    return False
+
+
+cdef inline bint inet_addr_is_local(const netns *net, const uint8_t *addr) noexcept nogil:
+    """True for an address of this host, or where it takes every address for its own."""
+    return ifaddr_known(net, addr) or is_loopback(addr) or net.any_address > 0
+
+
+cdef inline uint32_t addr_common(const uint8_t *a, const uint8_t *b) noexcept nogil:
+    """Bits in front that two addresses share."""
+    cdef uint32_t i, bits
+    cdef uint8_t other
+    for i in range(16):
+        other = a[i] ^ b[i]
+        if other:
+            bits = 0
+            while not other & 0x80:
+                other = <uint8_t>(other << 1)
+                bits += 1
+            return 8 * i + bits
+    return 128
+
+
+cdef inline int ip_route_connect(
+    netns *net, const uint8_t *daddr, const uint8_t *saddr, uint8_t *found
+) noexcept nogil:
+    """Find a way to an address, from `saddr` if that is not NULL; 0 or a negative errno."""
+    cdef bint v4 = ipv6_addr_v4mapped(daddr)
+    cdef int64_t length = -1
+    cdef uint32_t i, prefix, common
+    cdef const uint8_t *best = NULL
+    if is_multicast(daddr):
+        return -ENETUNREACH
+    if saddr != NULL:
+        memcpy(found, saddr, 16)
+        return 0 if inet_addr_is_local(net, saddr) else -EADDRNOTAVAIL
+    if is_loopback(daddr) or ifaddr_known(net, daddr):
+        memcpy(found, daddr, 16)
+        return 0
+    for i in range(net.n_addrs):
+        if ipv6_addr_v4mapped(net.addrs[i].addr) != v4:
+            continue
+        prefix = net.addrs[i].prefix
+        common = addr_common(net.addrs[i].addr, daddr)
+        if common >= prefix and <int64_t>prefix > length:  # on that address's own network
+            best = net.addrs[i].addr
+            length = prefix
+        elif best == NULL:
+            best = net.addrs[i].addr
+    if best == NULL:
+        return -ENETUNREACH
+    memcpy(found, best, 16)
+    return 0
+
+
+cdef inline int64_t dst_mtu(netns *net, const uint8_t *daddr) noexcept nogil:
+    """What fits a packet to an address: what the path told, else the link's."""
+    cdef uint32_t i
+    for i in range(net.n_pmtu):
+        if memcmp(net.pmtu[i].addr, daddr, 16) == 0:
+            if net.net.now_ns < net.pmtu[i].expires_ns:
+                return min(net.pmtu[i].mtu, net.mtu)
+            pmtu_forget(net, i)
+            break
+    if net.any_address == 0 and inet_addr_is_local(net, daddr):
+        return net.loopback_mtu
+    return net.mtu
+
+
+cdef inline void pmtu_forget(netns *net, uint32_t i) noexcept nogil:
+    net.n_pmtu -= 1
+    memmove(&net.pmtu[i], &net.pmtu[i + 1], (net.n_pmtu - i) * sizeof(path_mtu))
+
+
+cdef inline void ip_rt_update_pmtu(netns *net, const uint8_t *daddr, int64_t mtu) noexcept nogil:
+    """A router told that less fits (RFC 1191 6.3, RFC 8201 4); never below the floor."""
+    cdef int64_t low = net.sysctl.min_pmtu if ipv6_addr_v4mapped(daddr) else IPV6_MIN_MTU
+    cdef path_mtu *table
+    cdef uint32_t i = 0
+    if net.pmtu == NULL:
+        table = <path_mtu *>realloc(NULL, PMTU_MAX * sizeof(path_mtu))
+        if table == NULL:
+            return
+        net.pmtu = table
+    if net.n_pmtu >= PMTU_MAX:
+        pmtu_forget(net, 0)
+    while i < net.n_pmtu and memcmp(net.pmtu[i].addr, daddr, 16):
+        i += 1
+    if i == net.n_pmtu:
+        net.n_pmtu += 1
+    memcpy(net.pmtu[i].addr, daddr, 16)
+    net.pmtu[i].mtu = max(mtu, low)
+    net.pmtu[i].expires_ns = net.net.now_ns + net.sysctl.mtu_expires * NSEC_PER_SEC
+
+
+cdef inline uint8_t *out_reserve(netns *net, uint32_t length) noexcept nogil:
+    """Where the next frame goes; NULL without memory."""
+    cdef out_frame *frames
+    cdef uint8_t *memory
+    cdef uint64_t room
+    if net.n_out == net.max_out:
+        frames = <out_frame *>realloc(net.out, (net.max_out * 2 + 64) * sizeof(out_frame))
+        if frames == NULL:
+            return NULL
+        net.out = frames
+        net.max_out = net.max_out * 2 + 64
+    if net.out_used + length > net.out_room:
+        room = (net.out_used + length) * 2 + 65536
+        memory = <uint8_t *>realloc(net.out_bytes, room)
+        if memory == NULL:
+            return NULL
+        net.out_bytes = memory
+        net.out_room = room
+    return net.out_bytes + net.out_used
+
+
+cdef inline int ip_queue_xmit(
+    netns *net, const segment_out *seg, const uint8_t *data, uint32_t length, int64_t mss
+) noexcept nogil:
+    """Queue a segment, cut to `mss` where the link does not take it whole; 0, or -ENOBUFS."""
+    cdef segment_out one
+    cdef uint32_t at, size, last
+    if net.n_out >= OUT_QUEUE_MAX:
+        NET_INC_STATS(net, IP_OUTDISCARDS)
+        return -ENOBUFS
+    if mss and length > mss:
+        NET_ADD_STATS(net, TCP_OUTSEGS, (length + mss - 1) // mss)
+    else:
+        NET_INC_STATS(net, TCP_OUTSEGS)
+    if not mss or length <= mss or net.gso:
+        return tcp_build_frame(
+            net, seg, data, length, <uint32_t>mss if mss and length > mss else 0
+        )
+    last = <uint32_t>((length - 1) // mss * mss)
+    one = seg[0]
+    at = 0
+    while at < length:
+        size = min(<uint32_t>mss, length - at)
+        one.seq = seg.seq + at
+        # FIN and PSH belong to the end, CWR to the beginning.
+        one.flags = seg.flags & ~(0 if at == last else 0x009) & ~(0x080 if at else 0)
+        one.urg = 0 if at else seg.urg
+        one.ident = <uint16_t>(seg.ident + at // mss)
+        if tcp_build_frame(net, &one, data + at, size, 0):
+            return -ENOBUFS
+        at += size
+    return 0
+
+
+cdef inline int tcp_build_frame(
+    netns *net, const segment_out *seg, const uint8_t *data, uint32_t length, uint32_t gso_size
+) noexcept nogil:
+    """Queue one IP packet with one segment in it, both checksums right; 0, or -ENOBUFS."""
+    cdef bint v4 = ipv6_addr_v4mapped(seg.saddr)
+    cdef uint32_t ip_len = IPV4_HDR_LEN if v4 else IPV6_HDR_LEN
+    cdef uint32_t header = TCP_HDR_LEN + seg.options_len
+    cdef uint32_t tcp_len = header + length
+    cdef uint8_t *frame = out_reserve(net, ip_len + tcp_len)
+    cdef uint8_t *th
+    cdef uint64_t pseudo
+    cdef out_frame *queued
+    if frame == NULL:
+        NET_INC_STATS(net, IP_OUTDISCARDS)
+        return -ENOBUFS
+    if v4:
+        frame[0] = 0x45
+        frame[1] = seg.tos
+        put_be16(frame + 2, <uint16_t>(ip_len + tcp_len) if ip_len + tcp_len < 65536 else 0)
+        put_be16(frame + 4, seg.ident)
+        put_be16(frame + 6, IP_DF if seg.df else 0)
+        frame[8] = seg.ttl
+        frame[9] = IPPROTO_TCP
+        put_u16(frame + 10, 0)
+        memcpy(frame + 12, seg.saddr + 12, 4)
+        memcpy(frame + 16, seg.daddr + 12, 4)
+        put_u16(frame + 10, csum_fold(csum_fold64(csum_short64(frame, 20, 0))) ^ 0xFFFF)
+        pseudo = csum_pseudo(frame + 12, 8, tcp_len, IPPROTO_TCP)
+    else:
+        put_be32(frame, <uint32_t>6 << 28 | <uint32_t>seg.tos << 20)
+        put_be16(frame + 4, <uint16_t>tcp_len)
+        frame[6] = IPPROTO_TCP
+        frame[7] = seg.ttl
+        memcpy(frame + 8, seg.saddr, 16)
+        memcpy(frame + 24, seg.daddr, 16)
+        pseudo = csum_pseudo(frame + 8, 32, tcp_len, IPPROTO_TCP)
+    th = frame + ip_len
+    put_be16(th, seg.sport)
+    put_be16(th + 2, seg.dport)
+    put_be32(th + 4, seg.seq)
+    put_be32(th + 8, seg.ack)
+    put_be16(th + 12, <uint16_t>(header // 4 << 12 | seg.flags))
+    put_be16(th + 14, seg.window)
+    put_u16(th + 16, 0)
+    put_be16(th + 18, seg.urg)
+    memcpy(th + TCP_HDR_LEN, seg.options, seg.options_len)
+    if length:
+        memcpy(th + header, data, length)
+    put_u16(th + 16, csum_fold(csum_partial(th, tcp_len, csum_fold64(pseudo))) ^ 0xFFFF)
+    queued = &net.out[net.n_out]
+    queued.offset = net.out_used
+    queued.length = ip_len + tcp_len
+    queued.gso_size = gso_size
+    net.n_out += 1
+    net.out_used += ip_len + tcp_len
+    return 0

@@ -1,0 +1,348 @@
+# An endpoint's whole state: clock, timers, tables, addresses, keys, knobs, what waits to leave.
+# Linux: include/net/net_namespace.h, netns/ipv4.h.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset
+from ip_fragment cimport ip_frags_free
+from net cimport net as host
+from secure_seq cimport siphash
+from skbuff cimport skb_pools, skb_pools_free, skb_pools_init, skb_queue_purge
+from slab cimport (
+    kmem_cache,
+    kmem_cache_destroy,
+    kmem_cache_free,
+    kmem_cache_init,
+    kmem_cache_zalloc,
+)
+from sock cimport *
+from timer cimport (
+    timer,
+    timer_del,
+    timer_forget,
+    timer_mod,
+    timers,
+    timers_free,
+    timers_reserve,
+)
+
+cdef enum:
+    LOOPBACK_MTU = 65536
+    LISTEN_BUCKETS = 256
+    PMTU_MAX = 4096
+
+cdef struct ifaddr:
+    uint8_t addr[16]
+    uint32_t prefix
+
+cdef struct path_mtu:
+    uint8_t addr[16]
+    int64_t expires_ns
+    int64_t mtu
+
+# A frame that waits to be fetched, and where it lies.
+cdef struct out_frame:
+    uint64_t offset
+    uint32_t length
+    uint32_t gso_size
+
+# One host. Sockets are known outside by a handle that is never used again.
+cdef struct netns:
+    host net
+    uint64_t key[2]
+    sysctls sysctl
+    timers timers
+    skb_pools skbs
+    kmem_cache sock_cache
+    kmem_cache request_cache
+    kmem_cache timewait_cache
+    sock_common *grave  # over, and freed when the event that ended them is
+    ifaddr *addrs
+    uint32_t n_addrs
+    int64_t any_address  # listeners that take every address for theirs
+    int64_t mtu
+    int64_t loopback_mtu
+    bint gso  # the link takes segments larger than its MTU
+    path_mtu *pmtu
+    uint32_t n_pmtu
+    sock_common **established  # by 4-tuple
+    uint32_t established_mask
+    uint32_t n_established
+    tcp_sock *listening[256]  # by port
+    sock_common **bound  # by port
+    uint64_t perturb[256]
+    uint8_t *out_bytes
+    uint64_t out_used
+    uint64_t out_room
+    out_frame *out
+    uint32_t n_out
+    uint32_t max_out
+    tcp_sock **socks  # by handle
+    uint32_t socks_mask
+    uint32_t n_socks
+    uint64_t handles
+    int64_t n_orphans
+    int64_t n_tw
+    uint64_t *wake  # handles of which something can be told
+    uint32_t n_wake
+    uint32_t max_wake
+    uint16_t ip_id
+    uint64_t rng
+
+
+cdef inline void NET_INC_STATS(netns *net, int mib) noexcept nogil:
+    net.net.mib[mib] += 1
+
+
+cdef inline void NET_ADD_STATS(netns *net, int mib, int64_t count) noexcept nogil:
+    net.net.mib[mib] += <uint64_t>count
+
+
+cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
+    """Begin with Linux's defaults, in memory of zeros; -1 without memory."""
+    cdef sysctls *knobs = &net.sysctl
+    memcpy(net.key, key, 16)
+    net.net.frags.key[0] = net.key[0]
+    net.net.frags.key[1] = net.key[1]
+    knobs.ip_default_ttl = 64
+    knobs.ip_local_port_range[0] = 32768
+    knobs.ip_local_port_range[1] = 60999
+    knobs.icmp_ratelimit = 1000
+    knobs.min_pmtu = 552
+    knobs.mtu_expires = 600
+    knobs.somaxconn = 4096
+    knobs.tcp_adv_win_scale = 1
+    knobs.tcp_autocorking = 1
+    knobs.tcp_base_mss = 1024
+    knobs.tcp_challenge_ack_limit = 0x7FFFFFFF
+    knobs.tcp_congestion_control = 1
+    knobs.tcp_early_retrans = 3
+    knobs.tcp_fin_timeout = 60
+    knobs.tcp_invalid_ratelimit = 500
+    knobs.tcp_keepalive_intvl = 75
+    knobs.tcp_keepalive_probes = 9
+    knobs.tcp_keepalive_time = 7200
+    knobs.tcp_limit_output_bytes = 4194304
+    knobs.tcp_max_orphans = 65536
+    knobs.tcp_max_reordering = 300
+    knobs.tcp_max_syn_backlog = 4096
+    knobs.tcp_max_tw_buckets = 65536
+    knobs.tcp_min_snd_mss = 48
+    knobs.tcp_moderate_rcvbuf = 1
+    knobs.tcp_notsent_lowat = 0xFFFFFFFF
+    knobs.tcp_reordering = 3
+    knobs.tcp_retries1 = 3
+    knobs.tcp_retries2 = 15
+    knobs.tcp_rmem[0] = 4096
+    knobs.tcp_rmem[1] = 131072
+    knobs.tcp_rmem[2] = 33554432
+    knobs.tcp_rto_max_ms = 120000
+    knobs.tcp_rto_min_us = 200000
+    knobs.tcp_sack = 1
+    knobs.tcp_dsack = 1
+    knobs.tcp_slow_start_after_idle = 1
+    knobs.tcp_syn_linear_timeouts = 4
+    knobs.tcp_syn_retries = 6
+    knobs.tcp_synack_retries = 5
+    knobs.tcp_syncookies = 1
+    knobs.tcp_timestamps = 1
+    knobs.tcp_tw_reuse = 2
+    knobs.tcp_window_scaling = 1
+    knobs.tcp_wmem[0] = 4096
+    knobs.tcp_wmem[1] = 16384
+    knobs.tcp_wmem[2] = 4194304
+    net.mtu = 1500
+    net.loopback_mtu = LOOPBACK_MTU
+    skb_pools_init(&net.skbs)
+    kmem_cache_init(&net.sock_cache, sizeof(tcp_sock))
+    kmem_cache_init(&net.request_cache, sizeof(request_sock))
+    kmem_cache_init(&net.timewait_cache, sizeof(timewait_sock))
+    net.established_mask = net.socks_mask = 255
+    net.established = <sock_common **>calloc(256, sizeof(sock_common *))
+    net.socks = <tcp_sock **>calloc(256, sizeof(tcp_sock *))
+    net.bound = <sock_common **>calloc(65536, sizeof(sock_common *))
+    return 0 if net.established != NULL and net.socks != NULL and net.bound != NULL else -1
+
+
+cdef inline void sk_queues_purge(netns *net, tcp_sock *tp) noexcept nogil:
+    """Give back all that a socket holds."""
+    skb_queue_purge(&net.skbs, &tp.sk_write_queue)
+    skb_queue_purge(&net.skbs, &tp.tcp_rtx_queue)
+    skb_queue_purge(&net.skbs, &tp.sk_receive_queue)
+    skb_queue_purge(&net.skbs, &tp.out_of_order_queue)
+
+
+cdef inline void sk_bury(netns *net, sock_common *sk) noexcept nogil:
+    """Something is over: until the event is, it may still be looked at."""
+    sk.ehash_next = net.grave
+    net.grave = sk
+
+
+cdef inline void netns_reap(netns *net) noexcept nogil:
+    """An event is over, and with it whom it ended."""
+    cdef sock_common *sk
+    cdef tcp_sock *tp
+    while net.grave != NULL:
+        sk = net.grave
+        net.grave = sk.ehash_next
+        timer_forget(&net.timers, &sk.sk_timer)
+        if sk.kind == SK_TCP:
+            tp = <tcp_sock *>sk
+            timer_forget(&net.timers, &tp.retransmit_timer)
+            timer_forget(&net.timers, &tp.delack_timer)
+            sk_queues_purge(net, tp)
+            net.timers.reserved -= 3
+            kmem_cache_free(&net.sock_cache, sk)
+        else:
+            net.timers.reserved -= 1
+            kmem_cache_free(
+                &net.request_cache if sk.kind == SK_REQUEST else &net.timewait_cache, sk
+            )
+
+
+cdef inline void netns_free(netns *net) noexcept nogil:
+    cdef tcp_sock *tp
+    cdef uint32_t i
+    netns_reap(net)
+    if net.socks != NULL:
+        for i in range(net.socks_mask + 1):
+            tp = net.socks[i]
+            while tp != NULL:
+                sk_queues_purge(net, tp)
+                tp = tp.handle_next
+    ip_frags_free(&net.net.frags)
+    timers_free(&net.timers)
+    skb_pools_free(&net.skbs)
+    kmem_cache_destroy(&net.sock_cache)
+    kmem_cache_destroy(&net.request_cache)
+    kmem_cache_destroy(&net.timewait_cache)
+    free(net.addrs)
+    free(net.pmtu)
+    free(net.established)
+    free(net.socks)
+    free(net.bound)
+    free(net.out_bytes)
+    free(net.out)
+    free(net.wake)
+
+
+cdef inline sock_common *sk_prot_alloc(netns *net, int kind) noexcept nogil:
+    """A socket, a request or a rest of zeros, its timers ready; NULL without memory."""
+    cdef kmem_cache *cache = &net.sock_cache
+    cdef sock_common *sk
+    cdef tcp_sock *tp
+    if kind != SK_TCP:
+        cache = &net.request_cache if kind == SK_REQUEST else &net.timewait_cache
+    if timers_reserve(&net.timers, 3 if kind == SK_TCP else 1):
+        return NULL
+    sk = <sock_common *>kmem_cache_zalloc(cache)
+    if sk == NULL:
+        net.timers.reserved -= 3 if kind == SK_TCP else 1
+        return NULL
+    sk.kind = <uint8_t>kind
+    sk.ip = 4
+    if kind == SK_TCP:
+        tp = <tcp_sock *>sk
+        sk.sk_timer.kind = ICSK_TIME_KEEPOPEN
+        tp.retransmit_timer.kind = ICSK_TIME_RETRANS
+        tp.delack_timer.kind = ICSK_TIME_DACK
+    else:
+        sk.sk_timer.kind = TCP_SYNACK_TIMER if kind == SK_REQUEST else TCP_TW_TIMER
+    return sk
+
+
+cdef inline void *timer_owner(timer *one) noexcept nogil:
+    """Whose timer it is, by where it lies."""
+    cdef uint8_t *at = <uint8_t *>one
+    if one.kind == ICSK_TIME_RETRANS:
+        return at - sizeof(sock_common)
+    if one.kind == ICSK_TIME_DACK:
+        return at - sizeof(sock_common) - sizeof(timer)
+    return at
+
+
+cdef inline int sk_enter(netns *net, tcp_sock *tp) noexcept nogil:
+    """Give a socket its handle; -1 without memory."""
+    cdef tcp_sock **socks
+    cdef tcp_sock *one
+    cdef tcp_sock *next
+    cdef uint64_t *wake
+    cdef uint32_t i, mask, at
+    if net.n_socks > net.socks_mask:
+        mask = net.socks_mask * 2 + 1
+        socks = <tcp_sock **>calloc(<size_t>mask + 1, sizeof(tcp_sock *))
+        if socks == NULL:
+            return -1
+        for i in range(net.socks_mask + 1):
+            one = net.socks[i]
+            while one != NULL:
+                next = one.handle_next
+                at = <uint32_t>one.handle & mask
+                one.handle_next = socks[at]
+                socks[at] = one
+                one = next
+        free(net.socks)
+        net.socks = socks
+        net.socks_mask = mask
+    if net.n_wake + net.n_socks >= net.max_wake:  # each waits there once at most, and the gone
+        mask = 2 * (net.n_wake + net.n_socks) + 64
+        wake = <uint64_t *>realloc(net.wake, mask * sizeof(uint64_t))
+        if wake == NULL:
+            return -1
+        net.wake = wake
+        net.max_wake = mask
+    net.handles += 1
+    tp.handle = net.handles
+    at = <uint32_t>tp.handle & net.socks_mask
+    tp.handle_next = net.socks[at]
+    net.socks[at] = tp
+    net.n_socks += 1
+    return 0
+
+
+cdef inline tcp_sock *sk_lookup(netns *net, uint64_t handle) noexcept nogil:
+    """The socket with a handle, or NULL."""
+    cdef tcp_sock *tp = net.socks[<uint32_t>handle & net.socks_mask]
+    while tp != NULL and tp.handle != handle:
+        tp = tp.handle_next
+    return tp
+
+
+cdef inline void sk_leave(netns *net, tcp_sock *tp) noexcept nogil:
+    """Nobody may find it by its handle any more."""
+    cdef tcp_sock **at = &net.socks[<uint32_t>tp.handle & net.socks_mask]
+    while at[0] != tp:
+        at = &at[0].handle_next
+    at[0] = tp.handle_next
+    net.n_socks -= 1
+
+
+cdef inline uint32_t get_random_u32(netns *net) noexcept nogil:
+    """The next number of the engine's own series."""
+    cdef uint8_t data[11]
+    cdef int i
+    net.rng += 1
+    memcpy(data, b"rng", 3)
+    for i in range(8):
+        data[3 + i] = <uint8_t>(net.rng >> (8 * i))
+    return <uint32_t>siphash(net.key, data, 11)
+
+
+cdef inline uint32_t get_random_u32_below(netns *net, uint32_t n) noexcept nogil:
+    return <uint32_t>(<uint64_t>get_random_u32(net) * n >> 32)
+
+
+cdef inline void sk_reset_timer(netns *net, timer *one, int64_t expires_ns) noexcept nogil:
+    timer_mod(&net.timers, one, expires_ns)
+
+
+cdef inline void sk_stop_timer(timer *one) noexcept nogil:
+    timer_del(one)
+
+
+cdef inline void sk_wake(netns *net, tcp_sock *tp) noexcept nogil:
+    """Tell whoever drives the engine that a socket may be ready for something."""
+    if tp.handle and not tp.dead and not tp.woken and net.n_wake < net.max_wake:
+        tp.woken = 1
+        net.wake[net.n_wake] = tp.handle
+        net.n_wake += 1

@@ -1,0 +1,440 @@
+# What an endpoint is made of: sockets, requests, what waits in TIME-WAIT, buffers, knobs.
+# Linux: include/net/sock.h, inet_connection_sock.h, request_sock.h, inet_timewait_sock.h,
+# include/linux/tcp.h, skbuff.h.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from tcp cimport segment, tcb
+from timer cimport timer
+
+# Which of a socket's timers.
+cdef enum:
+    ICSK_TIME_RETRANS = 1
+    ICSK_TIME_DACK = 2
+    ICSK_TIME_PROBE0 = 3
+    ICSK_TIME_KEEPOPEN = 4
+    TCP_SYNACK_TIMER = 5  # a request's
+    TCP_TW_TIMER = 6  # of what is in TIME-WAIT
+
+cdef enum:
+    TCP_MSS_DEFAULT = 536
+    TCP_MIN_MSS = 88
+    TCP_MAX_QUICKACKS = 16
+    TCP_INIT_CWND = 10
+    TCP_INFINITE_SSTHRESH = 0x7FFFFFFF
+    TCP_FASTRETRANS_THRESH = 3
+    TCP_MAX_REORDERING = 300
+    MAX_TCP_WINDOW = 32767  # of a window that is not scaled, where no more is sure
+    MAX_TCP_KEEPIDLE = 32767  # s
+    MAX_TCP_KEEPINTVL = 32767
+    MAX_TCP_KEEPCNT = 127
+    MAX_TCP_SYNCNT = 127
+    GSO_MAX_SIZE = 65536
+    MAX_TCP_HEADER = 320
+    SKB_OVERHEAD = 576  # of truesize: what Linux's struct sk_buff and its shared info take
+    PAGE = 4096
+
+cdef extern from *:
+    """
+    #define TCP_TIMEOUT_INIT_NS 1000000000ll
+    #define TCP_RTO_MIN_NS 200000000ll
+    #define TCP_RTO_MAX_NS 120000000000ll
+    #define TCP_DELACK_MIN_NS 40000000ll
+    #define TCP_DELACK_MAX_NS 200000000ll
+    #define TCP_ATO_MIN_NS 40000000ll
+    #define TCP_RESOURCE_PROBE_INTERVAL_NS 500000000ll
+    #define TCP_TIMEWAIT_LEN_NS 60000000000ll
+    """
+    const int64_t TCP_TIMEOUT_INIT_NS
+    const int64_t TCP_RTO_MIN_NS
+    const int64_t TCP_RTO_MAX_NS
+    const int64_t TCP_DELACK_MIN_NS
+    const int64_t TCP_DELACK_MAX_NS
+    const int64_t TCP_ATO_MIN_NS
+    const int64_t TCP_RESOURCE_PROBE_INTERVAL_NS
+    const int64_t TCP_TIMEWAIT_LEN_NS
+
+cdef enum:
+    RCV_SHUTDOWN = 1
+    SEND_SHUTDOWN = 2
+    SHUTDOWN_MASK = 3
+
+cdef enum:
+    SOCK_BINDADDR_LOCK = 1
+    SOCK_BINDPORT_LOCK = 2
+    SOCK_SNDBUF_LOCK = 4
+    SOCK_RCVBUF_LOCK = 8
+
+cdef enum:
+    TCP_NAGLE_OFF = 1
+    TCP_NAGLE_CORK = 2
+    TCP_NAGLE_PUSH = 4
+
+cdef enum:
+    ICSK_ACK_SCHED = 1
+    ICSK_ACK_TIMER = 2
+    ICSK_ACK_PUSHED = 4
+    ICSK_ACK_PUSHED2 = 8
+    ICSK_ACK_NOW = 16
+    ICSK_ACK_NOMEM = 32
+
+cdef enum:
+    TCPCB_SACKED_ACKED = 1
+    TCPCB_SACKED_RETRANS = 2
+    TCPCB_LOST = 4
+    TCPCB_EVER_RETRANS = 0x80
+
+cdef enum:
+    TCP_URG_VALID = 0x0100
+    TCP_URG_NOTYET = 0x0200
+    TCP_URG_READ = 0x0400
+
+# What congestion control is about.
+cdef enum:  # CaState
+    TCP_CA_OPEN = 0
+    TCP_CA_DISORDER = 1
+    TCP_CA_CWR = 2
+    TCP_CA_RECOVERY = 3
+    TCP_CA_LOSS = 4
+
+# What begins with a sock_common.
+cdef enum:
+    SK_TCP = 0
+    SK_REQUEST = 1
+    SK_TIMEWAIT = 2
+
+cdef enum:
+    TCP_NUM_SACKS = 4
+
+# Bytes that pieces of a stream share.
+cdef struct skb_data:
+    skb_data *next  # while it is free
+    uint32_t refs
+    uint32_t size  # bytes behind this header
+
+# A piece of a stream with its sequence numbers, sent or received.
+cdef struct skb:
+    skb *next
+    skb *prev
+    skb_data *head
+    uint8_t *data
+    uint32_t len
+    uint32_t seq
+    uint32_t end_seq
+    uint32_t truesize
+    int64_t skb_mstamp_ns  # when it was sent last
+    int32_t pcount  # segments of it, in MSS
+    uint32_t frag  # bytes that it may have
+    uint16_t retrans  # how often it was sent again
+    uint8_t tcp_flags
+    uint8_t sacked
+    uint8_t eor  # a record ends here: nothing is added
+
+cdef struct skb_queue:
+    skb *first
+    skb *last
+    uint32_t qlen
+
+# A stack's knobs by their Linux names, in Linux's units and the reference's order.
+cdef struct sysctls:
+    int64_t ip_default_ttl
+    int64_t ip_local_port_range[2]
+    int64_t ip_no_pmtu_disc
+    int64_t icmp_ratelimit
+    int64_t min_pmtu
+    int64_t mtu_expires
+    int64_t somaxconn
+    int64_t tcp_abort_on_overflow
+    int64_t tcp_adv_win_scale
+    int64_t tcp_autocorking
+    int64_t tcp_base_mss
+    int64_t tcp_challenge_ack_limit
+    int64_t tcp_congestion_control
+    int64_t tcp_early_retrans
+    int64_t tcp_fin_timeout
+    int64_t tcp_invalid_ratelimit
+    int64_t tcp_keepalive_intvl
+    int64_t tcp_keepalive_probes
+    int64_t tcp_keepalive_time
+    int64_t tcp_limit_output_bytes
+    int64_t tcp_max_orphans
+    int64_t tcp_max_reordering
+    int64_t tcp_max_syn_backlog
+    int64_t tcp_max_tw_buckets
+    int64_t tcp_min_snd_mss
+    int64_t tcp_moderate_rcvbuf
+    int64_t tcp_notsent_lowat
+    int64_t tcp_orphan_retries
+    int64_t tcp_reordering
+    int64_t tcp_retries1
+    int64_t tcp_retries2
+    int64_t tcp_rfc1337
+    int64_t tcp_rmem[3]
+    int64_t tcp_rto_max_ms
+    int64_t tcp_rto_min_us
+    int64_t tcp_sack
+    int64_t tcp_dsack
+    int64_t tcp_shrink_window
+    int64_t tcp_slow_start_after_idle
+    int64_t tcp_stdurg
+    int64_t tcp_syn_linear_timeouts
+    int64_t tcp_syn_retries
+    int64_t tcp_synack_retries
+    int64_t tcp_syncookies
+    int64_t tcp_timestamps
+    int64_t tcp_tw_reuse
+    int64_t tcp_window_scaling
+    int64_t tcp_wmem[3]
+    int64_t tcp_workaround_signed_windows
+
+# CUBIC's and HyStart's (tcp_cong).
+cdef struct cubic:
+    int64_t cnt  # acknowledged segments that are worth one segment of window
+    int64_t last_max_cwnd
+    int64_t last_cwnd
+    int64_t last_time
+    int64_t bic_origin_point
+    int64_t bic_k
+    int64_t delay_min_us
+    int64_t epoch_start
+    int64_t ack_cnt
+    int64_t tcp_cwnd
+    int64_t round_start_ns
+    int64_t last_ack_ns
+    int64_t curr_rtt_us
+    uint32_t end_seq
+    uint16_t sample_cnt
+    uint8_t found
+
+# How everything that has a 4-tuple begins; sk_common of a connection, a request or a rest.
+cdef struct sock_common:
+    timer sk_timer  # keep-alive, SYN-ACK or TIME-WAIT
+    sock_common *ehash_next
+    sock_common *bind_next
+    sock_common **bind_pprev  # NULL while it has no port
+    uint8_t saddr[16]  # ours; zeros while any will do
+    uint8_t daddr[16]
+    uint16_t sport
+    uint16_t dport
+    uint32_t hash
+    uint8_t kind
+    uint8_t ip
+    uint8_t tos
+    uint8_t hashed
+
+cdef struct sack_block:
+    uint32_t start
+    uint32_t end
+
+# A connection, or a listener, of an endpoint.
+cdef struct tcp_sock:
+    sock_common sk
+    timer retransmit_timer
+    timer delack_timer
+    uint64_t handle
+    tcp_sock *handle_next
+    tcb tcb
+    # Numbers beside the judge's.
+    uint32_t rcv_wup  # rcv_nxt when the last window was told
+    uint32_t write_seq  # number after the last byte written
+    uint32_t pushed_seq
+    uint32_t copied_seq  # number of the byte read next
+    uint32_t snd_sml  # end of the last small segment
+    uint32_t snd_up
+    uint32_t urg_seq
+    uint32_t tsoffset
+    uint32_t rcv_tsval
+    uint32_t rcv_tsecr
+    uint32_t rtt_seq
+    uint32_t cwnd_usage_seq
+    uint32_t high_seq
+    uint32_t undo_marker
+    uint32_t highest_sack  # 0 for none
+    uint32_t rcvq_seq
+    uint32_t rcv_rtt_seq
+    uint32_t rcv_rtt_last_tsecr
+    # Queues.
+    skb_queue sk_write_queue  # not sent yet
+    skb_queue tcp_rtx_queue  # sent, not acknowledged
+    skb_queue sk_receive_queue
+    skb_queue out_of_order_queue
+    int64_t sk_wmem_queued
+    int64_t sk_rmem_alloc
+    int64_t sk_rcvbuf
+    int64_t sk_sndbuf
+    int64_t rcv_wnd
+    int64_t rcv_ssthresh
+    int64_t window_clamp
+    # Round trips, times 8, 4, 1 and 4.
+    int64_t srtt_us
+    int64_t mdev_us
+    int64_t mdev_max_us
+    int64_t rttvar_us
+    int64_t rtt_min_us
+    int64_t rto_ns
+    int64_t rto_min_ns
+    int64_t rto_max_ns
+    # Congestion control.
+    int32_t snd_cwnd
+    int32_t snd_cwnd_cnt
+    int32_t snd_ssthresh
+    int32_t prior_cwnd
+    int32_t prior_ssthresh
+    int32_t max_packets_out
+    int32_t undo_retrans
+    int32_t packets_out
+    int32_t sacked_out
+    int32_t lost_out
+    int32_t retrans_out
+    int32_t reordering
+    int32_t prr_delivered
+    int32_t prr_out
+    int64_t delivered
+    int64_t lost
+    int64_t snd_cwnd_stamp_ns
+    cubic cubic
+    # Times.
+    int64_t ts_recent_stamp_ns
+    int64_t last_oow_ack_ns
+    int64_t lsndtime_ns
+    int64_t rcv_tstamp_ns
+    int64_t retrans_stamp  # ms
+    int64_t probes_tstamp_ns
+    int64_t ack_ato_ns
+    int64_t ack_lrcvtime_ns
+    int64_t ack_timeout_ns
+    int64_t rcvq_space
+    int64_t rcvq_time_ns
+    int64_t rcv_rtt_us  # times 8
+    int64_t rcv_rtt_time_ns
+    # Sizes.
+    int32_t advmss
+    int32_t mss_clamp
+    int32_t mss_cache
+    int32_t pmtu_cookie
+    int32_t rcv_mss
+    int32_t last_seg_size
+    int32_t user_mss
+    uint32_t retransmits
+    uint32_t probes_out
+    uint32_t ack_quick
+    uint16_t tcp_header_len
+    uint16_t urg_data
+    uint8_t backoff
+    uint8_t ack_pending  # ICSK_ACK_
+    uint8_t ack_pingpong
+    uint8_t icsk_pending
+    uint8_t ca  # which controller
+    uint8_t ca_state
+    uint8_t is_cwnd_limited
+    uint8_t tstamp_ok
+    uint8_t sack_ok  # 1 agreed; 4: a D-SACK was seen
+    uint8_t wscale_ok
+    uint8_t saw_tstamp
+    uint8_t has_saddr  # the caller or a route has said which
+    uint8_t has_daddr
+    uint8_t userlocks  # SOCK_..._LOCK
+    uint8_t reuse
+    uint8_t reuseport
+    uint8_t dead  # the caller has closed it: an orphan
+    uint8_t gone  # it is freed once the event is over
+    uint8_t zapped
+    uint8_t nomem  # something that was taken could not be kept
+    uint8_t listening  # in the table of listeners
+    uint8_t woken
+    uint8_t shutdown
+    uint8_t nonagle
+    uint8_t keepopen
+    uint8_t oobinline
+    uint8_t linger
+    uint8_t recverr
+    uint8_t pmtudisc
+    uint8_t ttl
+    uint8_t has_dsack
+    uint8_t n_sacks
+    uint8_t defer_accept
+    uint8_t syn_retries
+    uint8_t keepalive_probes
+    int32_t sk_err  # errno, told once
+    int32_t sk_err_soft
+    sack_block sack[4]  # blocks received
+    sack_block duplicate_sack
+    # What the caller asked for.
+    int64_t linger_ns
+    int64_t user_timeout_ns
+    int64_t keepalive_time_ns
+    int64_t keepalive_intvl_ns
+    int64_t linger2_ns  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
+    int64_t notsent_lowat
+    int64_t sk_rcvlowat
+    # Listener, and who waits to be accepted.
+    int64_t max_ack_backlog
+    tcp_sock *accept_head
+    tcp_sock *accept_tail
+    tcp_sock *accept_next
+    tcp_sock *listener  # of a child that is not accepted yet
+    tcp_sock *listen_next
+    uint32_t accept_len
+    uint32_t n_reqs
+    timewait_sock *tw  # whose place this connection takes
+    # TCP_INFO.
+    uint64_t bytes_sent
+    uint64_t bytes_retrans
+    uint64_t bytes_acked
+    uint64_t bytes_received
+    uint32_t total_retrans
+    uint32_t segs_in
+    uint32_t segs_out
+    uint32_t data_segs_in
+    uint32_t data_segs_out
+    uint32_t dsack_dups
+    uint32_t reord_seen
+    uint32_t rcv_ooopack
+
+# A SYN that was answered: what the listener keeps until the handshake's ACK.
+cdef struct request_sock:
+    sock_common sk
+    tcp_sock *listener
+    int64_t snt_synack_ns
+    int64_t last_oow_ack_ns
+    uint32_t rcv_isn
+    uint32_t snt_isn
+    uint32_t ts_recent
+    uint32_t ts_off
+    uint32_t rsk_window_clamp
+    uint32_t rsk_rcv_wnd
+    uint16_t mss  # the peer's, clamped
+    uint8_t snd_wscale
+    uint8_t rcv_wscale
+    uint8_t wscale_ok
+    uint8_t sack_ok
+    uint8_t tstamp_ok
+    uint8_t acked  # the ACK came, but nothing could be made of it yet
+    uint8_t num_timeout
+    uint8_t num_retrans
+
+# What is left of a connection that this end closed first.
+cdef struct timewait_sock:
+    sock_common sk
+    int64_t ts_recent_stamp_ns
+    int64_t last_oow_ack_ns
+    uint32_t rcv_nxt
+    uint32_t snd_nxt
+    uint32_t rcv_wnd
+    uint32_t ts_recent
+    uint32_t ts_offset
+    uint8_t rcv_wscale
+    uint8_t tstamp_ok
+    uint8_t substate  # TCP_FIN_WAIT2 of an orphan, or TCP_TIME_WAIT
+
+# A segment on its way through the stack: its fields, whose it is, what it carries.
+cdef struct rcv_skb:
+    segment th
+    uint8_t saddr[16]
+    uint8_t daddr[16]
+    uint16_t sport
+    uint16_t dport
+    uint16_t urgent
+    uint8_t n_sacks
+    const uint8_t *data  # its text
+    uint32_t len
+    sack_block sack[4]

@@ -1,0 +1,226 @@
+# What an acknowledgment frees and teaches: the retransmit queue, round trips, the window.
+# Linux: tcp_ack, tcp_clean_rtx_queue in net/ipv4/tcp_input.c.
+# RFC 9293 3.10.7.4 (fifth), 6298, 5681.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from netns cimport netns, sk_wake
+from skbuff cimport kfree_skb, skb_pull, skb_unlink
+from sock cimport *
+from tcp cimport TCPHDR_SYN, after, before
+from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
+from tcp_output cimport (
+    tcp_clear_xmit_timer,
+    tcp_probe0_when_ns,
+    tcp_rearm_rto,
+    tcp_reset_xmit_timer,
+    tcp_xmit_retransmit_queue,
+)
+from tcp_recovery cimport *
+from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
+from tcp_window cimport tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from timer cimport NSEC_PER_MSEC
+
+# What an acknowledgment did to the retransmit queue.
+cdef struct cleaned:
+    int64_t rtt_us  # -1 for none
+    int32_t acked  # segments
+    int flags  # FLAG_
+
+
+cdef inline void tcp_clean_rtx_queue(
+    netns *net, tcp_sock *tp, uint32_t prior_una, cleaned *done
+) noexcept nogil:
+    """Free what is acknowledged."""
+    cdef uint32_t una = tp.tcb.snd_una
+    cdef int64_t first_ns = 0, last_ns = 0, now_ns = net.net.now_ns
+    cdef int flags = 0
+    cdef int32_t acked = 0, pcount
+    cdef skb *one = tp.tcp_rtx_queue.first
+    cdef uint8_t sacked
+    cdef bint whole
+    while one != NULL:
+        whole = not after(one.end_seq, una)
+        if whole:
+            pcount = one.pcount
+        else:
+            if not after(una, one.seq):
+                break
+            pcount = tcp_trim_head(net, tp)
+            if not pcount:
+                break
+        sacked = one.sacked
+        if sacked & TCPCB_EVER_RETRANS:
+            if sacked & TCPCB_SACKED_RETRANS:
+                tp.retrans_out -= pcount
+            flags |= FLAG_RETRANS_DATA_ACKED
+        elif not sacked & TCPCB_SACKED_ACKED:
+            last_ns = one.skb_mstamp_ns
+            if not first_ns:
+                first_ns = last_ns
+        if sacked & TCPCB_SACKED_ACKED:
+            tp.sacked_out -= pcount
+        elif tcp_is_sack(tp):
+            tp.delivered += pcount
+        if sacked & TCPCB_LOST:
+            tp.lost_out -= pcount
+        tp.packets_out -= pcount
+        acked += pcount
+        if one.tcp_flags & TCPHDR_SYN:
+            flags |= FLAG_SYN_ACKED
+            tp.retrans_stamp = 0
+        else:
+            flags |= FLAG_DATA_ACKED
+        if not whole:
+            break
+        skb_unlink(&tp.tcp_rtx_queue, one)
+        tp.sk_wmem_queued -= one.truesize
+        kfree_skb(&net.skbs, one)
+        one = tp.tcp_rtx_queue.first
+    if tp.highest_sack and not before(una, tp.highest_sack):
+        tp.highest_sack = 0
+    if between_up(prior_una, tp.snd_up, una):
+        tp.snd_up = una
+    one = tp.tcp_rtx_queue.first
+    if one != NULL and one.sacked & TCPCB_SACKED_ACKED:
+        flags |= FLAG_SACK_RENEGING
+    done.rtt_us = -1
+    if first_ns and not flags & FLAG_RETRANS_DATA_ACKED:
+        done.rtt_us = (now_ns - first_ns) // 1000
+        ca_pkts_acked(tp, max((now_ns - last_ns) // 1000, <int64_t>1), now_ns)
+    if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
+        tcp_remove_reno_sacks(tp, acked)
+    done.flags = flags
+    done.acked = acked
+
+
+cdef inline bint between_up(uint32_t low, uint32_t value, uint32_t high) noexcept nogil:
+    return not before(value, low) and not after(value, high)
+
+
+cdef inline int32_t tcp_trim_head(netns *net, tcp_sock *tp) noexcept nogil:
+    """Of a piece that is acknowledged in part, free the whole segments: how many."""
+    cdef skb *one = tp.tcp_rtx_queue.first
+    cdef uint32_t gone = tp.tcb.snd_una - one.seq
+    cdef int32_t was = one.pcount
+    skb_pull(one, gone)
+    one.seq = tp.tcb.snd_una
+    one.truesize -= gone
+    tp.sk_wmem_queued -= gone
+    if was > 1:
+        tcp_set_skb_tso_segs(one, tcp_current_mss(net, tp))
+        one.pcount = min(one.pcount, was)
+    return was - one.pcount
+
+
+cdef inline bint tcp_ack_update_rtt(
+    netns *net, tcp_sock *tp, int flags, int64_t rtt_us
+) noexcept nogil:
+    """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
+    cdef uint32_t delta_ms
+    if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_DATA_ACKED:
+        delta_ms = <uint32_t>(net.net.now_ns // NSEC_PER_MSEC) - (tp.rcv_tsecr - tp.tsoffset)
+        if delta_ms < 1 << 22:
+            rtt_us = <int64_t>(delta_ms if delta_ms else 1) * 1000
+    if rtt_us < 0:
+        return False
+    if not rtt_us:
+        rtt_us = 1
+    tp.rtt_min_us = min(tp.rtt_min_us, rtt_us)
+    tcp_rtt_estimator(tp, rtt_us)
+    tcp_set_rto(tp)
+    tp.backoff = 0
+    return True
+
+
+cdef inline void tcp_ack_probe(netns *net, tcp_sock *tp) noexcept nogil:
+    """The peer answers: a window that is open again needs no probes."""
+    if tp.sk_write_queue.first == NULL:
+        return
+    if not after(tp.sk_write_queue.first.end_seq, tcp_wnd_end(tp)):
+        tp.backoff = 0
+        tp.probes_tstamp_ns = 0
+        if tp.icsk_pending == ICSK_TIME_PROBE0:
+            tcp_clear_xmit_timer(tp)
+    else:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_when_ns(tp))
+
+
+cdef inline bint tcp_may_raise_cwnd(const tcp_sock *tp, int flags) noexcept nogil:
+    if tp.reordering > 3:
+        return flags & (FLAG_DATA_SACKED | FLAG_DATA_ACKED)
+    return flags & FLAG_DATA_ACKED
+
+
+cdef inline void tcp_cong_control(
+    netns *net, tcp_sock *tp, int64_t delivered, int64_t lost, int flags
+) noexcept nogil:
+    """Move the congestion window by one acknowledgment."""
+    if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:
+        tcp_cwnd_reduction(net, tp, delivered, lost, flags)
+    elif tcp_may_raise_cwnd(tp, flags):
+        ca_cong_avoid(tp, delivered, net.net.now_ns)
+        tp.snd_cwnd_stamp_ns = net.net.now_ns
+
+
+cdef inline int tcp_ack(
+    netns *net, tcp_sock *tp, const rcv_skb *r, uint32_t prior_una, int flags
+) noexcept nogil:
+    """Act on an acceptable acknowledgment that the judge has taken in already: FLAG_, what it did.
+
+    `prior_una` is snd_una before it, `flags` FLAG_DATA and FLAG_WIN_UPDATE as far as they hold.
+    """
+    cdef int32_t prior_packets = tp.packets_out
+    cdef int64_t delivered = tp.delivered, lost = tp.lost
+    cdef cleaned done
+    cdef int32_t dup_acks
+    tp.probes_out = 0
+    tp.rcv_tstamp_ns = net.net.now_ns
+    tp.sk_err_soft = 0
+    if after(tp.tcb.snd_una, prior_una):
+        flags |= FLAG_SND_UNA_ADVANCED
+        tp.retransmits = 0
+        tp.bytes_acked += <uint32_t>(tp.tcb.snd_una - prior_una)
+    if r.n_sacks and tcp_is_sack(tp):
+        flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una)
+    if not prior_packets:
+        tcp_ack_probe(net, tp)
+        return flags
+    tcp_clean_rtx_queue(net, tp, prior_una, &done)
+    flags |= done.flags
+    if tcp_ack_update_rtt(net, tp, flags, done.rtt_us) or flags & FLAG_SND_UNA_ADVANCED:
+        if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
+            tcp_rearm_rto(net, tp)
+    if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
+        tcp_enter_loss(net, tp)
+    if not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != TCP_CA_OPEN:
+        dup_acks = 0
+        if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
+            dup_acks = 1
+        tcp_fastretrans_alert(net, tp, dup_acks, flags)
+    if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
+        tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
+    if tp.ca_state == TCP_CA_RECOVERY or tp.ca_state == TCP_CA_LOSS or tp.lost_out:
+        tcp_xmit_retransmit_queue(net, tp)
+    if not tp.packets_out and tp.sk_write_queue.first != NULL:
+        tcp_ack_probe(net, tp)
+    return flags
+
+
+cdef inline void tcp_check_space(netns *net, tcp_sock *tp) noexcept nogil:
+    """Room to write again: grow the buffer with the window, tell the caller."""
+    tcp_new_space(net, tp)
+    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
+        sk_wake(net, tp)
+
+
+cdef inline void tcp_new_space(netns *net, tcp_sock *tp) noexcept nogil:
+    """The send buffer holds two windows (tcp_sndbuf_expand); never beyond tcp_wmem[2]."""
+    cdef int64_t size, segs, per_mss = 1
+    if tp.userlocks & SOCK_SNDBUF_LOCK:
+        return
+    size = max(tp.mss_clamp, tp.mss_cache) + 320 + 576
+    while per_mss < size:
+        per_mss <<= 1
+    segs = max(<int64_t>TCP_INIT_CWND, max(<int64_t>tp.snd_cwnd, <int64_t>tp.reordering + 1))
+    if tp.sk_sndbuf < 2 * segs * per_mss:
+        tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])

@@ -1,0 +1,448 @@
+# Data that comes in: what can be read, what waits behind holes, when to acknowledge, buffers.
+# Linux: net/ipv4/tcp_input.c (tcp_data_queue, tcp_ofo_queue, tcp_event_data_recv).
+# RFC 9293 3.10.7.4 (seventh), 3.8.6.3; RFC 2018 3 and 4; RFC 2883.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from netns cimport NET_INC_STATS, netns, sk_wake
+from skbuff cimport (
+    alloc_skb,
+    kfree_skb,
+    skb_grow,
+    skb_put_data,
+    skb_queue_after,
+    skb_queue_tail,
+    skb_unlink,
+)
+from sock cimport *
+from tcb cimport tcb_pull
+from tcp cimport *
+from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
+from tcp_window cimport tcp_choose_window, tcp_space, tcp_win_from_space
+
+cdef enum:
+    RCV_ROOM_AT_ONCE = 4096  # larger pieces get room for more only when more comes
+
+
+cdef inline bint tcp_try_rmem_schedule(netns *net, tcp_sock *tp, const rcv_skb *r) noexcept nogil:
+    """True if there is room; what waits behind a hole gives way to what fills it."""
+    cdef skb_queue *queue = &tp.out_of_order_queue
+    cdef skb *last
+    if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
+        return True
+    while (
+        queue.last != NULL
+        and tp.sk_rmem_alloc > tp.sk_rcvbuf
+        and not after(r.th.seq, tp.tcb.rcv_nxt)
+    ):
+        NET_INC_STATS(net, TCP_OFOPRUNE if queue.qlen == 1 else TCP_OFODROP)
+        last = queue.last
+        skb_unlink(queue, last)
+        tp.sk_rmem_alloc -= last.truesize
+        kfree_skb(&net.skbs, last)
+        merged(tp)
+    return tp.sk_rmem_alloc <= tp.sk_rcvbuf or tp.sk_receive_queue.first == NULL
+
+
+cdef inline void merged(tcp_sock *tp) noexcept nogil:
+    """Tell of the first runs of what waits."""
+    cdef const skb *one = tp.out_of_order_queue.first
+    cdef int n = 0
+    while one != NULL:
+        if n and not after(one.seq, tp.sack[n - 1].end):
+            if after(one.end_seq, tp.sack[n - 1].end):
+                tp.sack[n - 1].end = one.end_seq
+        elif n == TCP_NUM_SACKS:
+            break
+        else:
+            tp.sack[n].start = one.seq
+            tp.sack[n].end = one.end_seq
+            n += 1
+        one = one.next
+    tp.n_sacks = <uint8_t>n
+
+
+cdef inline uint32_t skb_truesize(uint32_t length) noexcept nogil:
+    """Memory that a received segment takes: its buffer's power of two, and its head."""
+    cdef uint32_t size = 256
+    while size < length + 256:
+        size <<= 1
+    return SKB_OVERHEAD + size
+
+
+cdef inline bint tcp_data_queue(
+    netns *net, tcp_sock *tp, const rcv_skb *r, uint32_t verdict, uint32_t rcv_nxt
+) noexcept nogil:
+    """Put text where it belongs (RFC 9293 3.10.7.4, seventh); `rcv_nxt` was expected.
+
+    True if the peer's FIN is in.
+    """
+    cdef const segment *th = &r.th
+    cdef uint32_t skip
+    cdef bint fin
+    if verdict & TCB_OFO:
+        tcp_data_queue_ofo(net, tp, r)
+        return False
+    if verdict & (TCB_DATA | TCB_FIN_TAKEN):
+        if verdict & TCB_PARTIAL:
+            tcp_dsack_set(net, tp, th.seq, rcv_nxt)
+        skip = rcv_nxt - th.seq
+        if th.payload_len > skip:
+            tcp_queue_rcv(net, tp, rcv_nxt, r.data + skip, r.len - skip, th.flags)
+            tcp_event_data_recv(net, tp, th.payload_len - skip)
+        fin = verdict & TCB_FIN_TAKEN
+        if tp.out_of_order_queue.first != NULL:
+            fin = tcp_ofo_queue(net, tp) or fin
+            if tp.out_of_order_queue.first == NULL:
+                tp.ack_pending |= ICSK_ACK_NOW
+        if tp.n_sacks:
+            tcp_sack_remove(tp)
+        if not fin and not tp.dead:
+            sk_wake(net, tp)
+        return fin
+    if verdict & TCB_OLD:
+        NET_INC_STATS(net, TCP_DELAYEDACKLOST)
+        tcp_dsack_set(net, tp, th.seq, th.end_seq)
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        tp.ack_pending |= ICSK_ACK_SCHED
+    elif verdict & TCB_OVERWINDOW:
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        tp.ack_pending |= ICSK_ACK_SCHED
+    return False
+
+
+cdef inline skb *tcp_rcv_skb(
+    netns *net, uint32_t seq, const uint8_t *data, uint32_t length, uint16_t flags
+) noexcept nogil:
+    """A copy of what came; NULL without memory."""
+    cdef uint32_t truesize = skb_truesize(length)
+    cdef uint32_t frag = truesize - SKB_OVERHEAD - 256
+    cdef skb *one = alloc_skb(&net.skbs, frag if frag <= RCV_ROOM_AT_ONCE else length)
+    if one == NULL:
+        return NULL
+    skb_put_data(one, data, length)
+    one.seq = seq
+    one.end_seq = seq + length
+    one.tcp_flags = <uint8_t>flags
+    one.truesize = truesize
+    one.frag = frag
+    return one
+
+
+cdef inline void tcp_queue_rcv(
+    netns *net, tcp_sock *tp, uint32_t seq, const uint8_t *data, uint32_t length, uint16_t flags
+) noexcept nogil:
+    """Append to what can be read; small pieces join."""
+    cdef skb *last = tp.sk_receive_queue.last
+    cdef skb *one
+    tp.bytes_received += length
+    if (
+        last != NULL
+        and last.end_seq == seq
+        and last.len + length <= last.frag
+        and not skb_grow(&net.skbs, last, length, last.frag)
+    ):
+        skb_put_data(last, data, length)
+        last.end_seq = seq + length
+        return
+    one = tcp_rcv_skb(net, seq, data, length, flags)
+    if one == NULL:
+        tp.nomem = 1  # the judge has taken it: the connection cannot go on
+        return
+    tp.sk_rmem_alloc += one.truesize
+    skb_queue_tail(&tp.sk_receive_queue, one)
+
+
+cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) noexcept nogil:
+    """Keep what lies behind a hole (9293:SHLD-31), without what is kept already."""
+    cdef skb_queue *queue = &tp.out_of_order_queue
+    cdef uint32_t seq = r.th.seq, end_seq = r.th.end_seq, length = r.len
+    cdef const uint8_t *data = r.data
+    cdef uint16_t flags = r.th.flags
+    cdef skb *where = queue.last
+    cdef skb *behind
+    cdef skb *one
+    cdef uint32_t skip
+    NET_INC_STATS(net, TCP_OFOQUEUE)
+    tp.rcv_ooopack += 1
+    tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+    tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    if tp.sk_rmem_alloc > tp.sk_rcvbuf:
+        NET_INC_STATS(net, TCP_OFODROP)
+        return
+    while where != NULL and after(where.seq, seq):
+        where = where.prev
+    if where != NULL and after(where.end_seq, seq):
+        if not after(end_seq, where.end_seq):
+            NET_INC_STATS(net, TCP_OFOMERGE)
+            tcp_dsack_set(net, tp, seq, end_seq)
+            tcp_sack_new_ofo_skb(tp, seq, end_seq)
+            return
+        tcp_dsack_set(net, tp, seq, where.end_seq)
+        skip = min(<uint32_t>(where.end_seq - seq), length)
+        data += skip
+        length -= skip
+        seq = where.end_seq
+    while True:
+        behind = where.next if where != NULL else queue.first
+        if behind == NULL or not after(end_seq, behind.seq):
+            break
+        if before(end_seq, behind.end_seq):
+            tcp_dsack_extend(net, tp, behind.seq, end_seq)
+            length = min(length, <uint32_t>(behind.seq - seq))
+            end_seq = behind.seq
+            break
+        tcp_dsack_extend(net, tp, behind.seq, behind.end_seq)
+        tp.sk_rmem_alloc -= behind.truesize
+        NET_INC_STATS(net, TCP_OFOMERGE)
+        skb_unlink(queue, behind)
+        kfree_skb(&net.skbs, behind)
+    if end_seq != r.th.end_seq:
+        flags &= <uint16_t>~TCPHDR_FIN
+    one = tcp_rcv_skb(net, seq, data, length, flags)
+    if one == NULL:
+        return  # it is as if it had been lost
+    one.end_seq = end_seq
+    tp.sk_rmem_alloc += one.truesize
+    skb_queue_after(queue, where, one)
+    tcp_sack_new_ofo_skb(tp, seq, end_seq)
+
+
+cdef inline void tcp_dsack_set(
+    netns *net, tcp_sock *tp, uint32_t start, uint32_t end
+) noexcept nogil:
+    if tp.sack_ok and net.sysctl.tcp_dsack and before(start, end):
+        NET_INC_STATS(net, TCP_DSACKOLDSENT)
+        tp.duplicate_sack.start = start
+        tp.duplicate_sack.end = end
+        tp.has_dsack = 1
+
+
+cdef inline void tcp_dsack_extend(
+    netns *net, tcp_sock *tp, uint32_t start, uint32_t end
+) noexcept nogil:
+    if not tp.has_dsack:
+        tcp_dsack_set(net, tp, start, end)
+        return
+    if before(start, tp.duplicate_sack.start):
+        tp.duplicate_sack.start = start
+    if after(end, tp.duplicate_sack.end):
+        tp.duplicate_sack.end = end
+
+
+cdef inline void tcp_sack_new_ofo_skb(tcp_sock *tp, uint32_t start, uint32_t end) noexcept nogil:
+    """The block with the newest segment comes first (RFC 2018 4)."""
+    cdef sack_block blocks[5]
+    cdef int i, n = 1
+    cdef sack_block old
+    if not tp.sack_ok:
+        return
+    for i in range(tp.n_sacks):
+        old = tp.sack[i]
+        if before(end, old.start) or after(start, old.end):
+            blocks[n] = old
+            n += 1
+        else:
+            if before(old.start, start):
+                start = old.start
+            if after(old.end, end):
+                end = old.end
+    blocks[0].start = start
+    blocks[0].end = end
+    n = min(n, <int>TCP_NUM_SACKS)
+    for i in range(n):
+        tp.sack[i] = blocks[i]
+    tp.n_sacks = <uint8_t>n
+
+
+cdef inline void tcp_sack_remove(tcp_sock *tp) noexcept nogil:
+    cdef int i, n = 0
+    if tp.out_of_order_queue.first != NULL:
+        for i in range(tp.n_sacks):
+            if before(tp.tcb.rcv_nxt, tp.sack[i].start):
+                tp.sack[n] = tp.sack[i]
+                n += 1
+    tp.n_sacks = <uint8_t>n
+
+
+cdef inline bint tcp_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
+    """Take in what waited behind a hole that is filled now; True if the FIN was with it."""
+    cdef skb_queue *queue = &tp.out_of_order_queue
+    cdef skb *one
+    cdef uint32_t rcv_nxt, skip, end_seq
+    cdef bint fin = False
+    while queue.first != NULL and not after(queue.first.seq, tp.tcb.rcv_nxt):
+        one = queue.first
+        skb_unlink(queue, one)
+        tp.sk_rmem_alloc -= one.truesize
+        rcv_nxt = tp.tcb.rcv_nxt
+        if after(one.end_seq, rcv_nxt):
+            skip = min(<uint32_t>(rcv_nxt - one.seq), one.len)
+            fin = one.tcp_flags & TCPHDR_FIN
+            end_seq = one.end_seq
+            tcp_queue_rcv(net, tp, rcv_nxt, one.data + skip, one.len - skip, one.tcp_flags)
+            tcb_pull(&tp.tcb, end_seq, fin)
+        kfree_skb(&net.skbs, one)
+        if fin:
+            break
+    return fin
+
+
+cdef inline void tcp_urg(netns *net, tcp_sock *tp, const rcv_skb *r) noexcept nogil:
+    """The urgent pointer, which is of the octet after the urgent one (RFC 6093 as Linux has it)."""
+    cdef uint32_t ptr = r.urgent, at
+    if ptr and not net.sysctl.tcp_stdurg:
+        ptr -= 1
+    ptr += r.th.seq
+    if after(tp.copied_seq, ptr) or (before(ptr, tp.tcb.rcv_nxt) and not r.th.payload_len):
+        return
+    if not (tp.urg_data and not after(ptr, tp.urg_seq)):
+        tp.urg_data = TCP_URG_NOTYET
+        tp.urg_seq = ptr
+        sk_wake(net, tp)
+    if tp.urg_data == TCP_URG_NOTYET:
+        at = tp.urg_seq - r.th.seq
+        if at < r.len:
+            tp.urg_data = TCP_URG_VALID | r.data[at]
+            sk_wake(net, tp)
+
+
+# When to acknowledge.
+
+
+cdef inline void tcp_incr_quickack(tcp_sock *tp, uint32_t most) noexcept nogil:
+    cdef int64_t quick = max(tp.rcv_wnd // (2 * tp.rcv_mss), <int64_t>2)
+    tp.ack_quick = max(tp.ack_quick, <uint32_t>min(quick, <int64_t>most))
+
+
+cdef inline void tcp_enter_quickack_mode(tcp_sock *tp, uint32_t most) noexcept nogil:
+    tcp_incr_quickack(tp, most)
+    tp.ack_pingpong = 0
+    tp.ack_ato_ns = TCP_ATO_MIN_NS
+
+
+cdef inline bint tcp_in_quickack_mode(const tcp_sock *tp) noexcept nogil:
+    return tp.ack_quick != 0 and tp.ack_pingpong < 3
+
+
+cdef inline void tcp_initialize_rcv_mss(tcp_sock *tp) noexcept nogil:
+    cdef int64_t hint = min(min(tp.advmss, tp.mss_cache), <int32_t>TCP_MSS_DEFAULT)
+    hint = min(hint, tp.rcv_wnd // 2)
+    tp.rcv_mss = <int32_t>max(hint, <int64_t>TCP_MIN_MSS)
+
+
+cdef inline void tcp_measure_rcv_mss(tcp_sock *tp, int64_t length) noexcept nogil:
+    """What the peer's full segments hold, as far as it can be told."""
+    cdef int32_t last = tp.last_seg_size
+    tp.last_seg_size = 0
+    if length >= tp.rcv_mss:
+        tp.rcv_mss = <int32_t>min(length, <int64_t>tp.advmss)
+        return
+    if length >= TCP_MIN_MSS + 20:
+        tp.last_seg_size = <int32_t>length
+        if length == last:
+            tp.rcv_mss = <int32_t>length
+            return
+    if tp.ack_pending & ICSK_ACK_PUSHED:
+        tp.ack_pending |= ICSK_ACK_PUSHED2
+    tp.ack_pending |= ICSK_ACK_PUSHED
+
+
+cdef inline void tcp_event_data_recv(netns *net, tcp_sock *tp, uint32_t length) noexcept nogil:
+    """Data came in order: owe an acknowledgment, guess how long it may wait."""
+    cdef int64_t now_ns = net.net.now_ns
+    cdef int64_t gap_ns
+    tp.ack_pending |= ICSK_ACK_SCHED
+    tcp_measure_rcv_mss(tp, length)
+    tcp_rcv_rtt_measure(net, tp)
+    if not tp.ack_lrcvtime_ns and not tp.ack_ato_ns:
+        tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+        tp.ack_ato_ns = TCP_ATO_MIN_NS
+    elif tp.bytes_received == length and not tp.ack_quick:
+        tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+    else:
+        gap_ns = now_ns - tp.ack_lrcvtime_ns
+        if gap_ns <= TCP_ATO_MIN_NS // 2:
+            tp.ack_ato_ns = (tp.ack_ato_ns >> 1) + TCP_ATO_MIN_NS // 2
+        elif gap_ns < tp.ack_ato_ns:
+            tp.ack_ato_ns = min((tp.ack_ato_ns >> 1) + gap_ns, tp.rto_ns)
+        elif gap_ns > tp.rto_ns:
+            tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+    tp.ack_lrcvtime_ns = now_ns
+    tp.data_segs_in += 1
+    if length >= 128:
+        tcp_grow_window(net, tp)
+
+
+cdef inline void tcp_grow_window(netns *net, tcp_sock *tp) noexcept nogil:
+    """Open the window by what is sure to fit the buffer."""
+    cdef int64_t room = min(tp.window_clamp, tcp_space(tp)) - tp.rcv_ssthresh
+    if room > 0:
+        tp.rcv_ssthresh += min(room, 2 * <int64_t>tp.advmss)
+        tp.ack_quick |= 1
+
+
+cdef inline void tcp_ack_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
+    """Acknowledge now, later, or not (9293:SHLD-18, SHLD-19, MUST-58)."""
+    cdef bint more
+    if not tp.ack_pending & ICSK_ACK_SCHED:
+        return
+    more = <int64_t>(<uint32_t>(tp.tcb.rcv_nxt - tp.rcv_wup)) > tp.rcv_mss
+    if (
+        (more and tcp_choose_window(tp) >= tp.rcv_wnd)
+        or tcp_in_quickack_mode(tp)
+        or tp.ack_pending & ICSK_ACK_NOW
+        or tp.out_of_order_queue.first != NULL
+    ):
+        tcp_send_ack(net, tp)
+    else:
+        tcp_send_delayed_ack(net, tp)
+
+
+# Receive buffer autotuning.
+
+
+cdef inline void tcp_rcv_rtt_measure(netns *net, tcp_sock *tp) noexcept nogil:
+    """The peer's round trip as the receiver sees it: by an echo, else by a window's worth."""
+    cdef int64_t now_ns = net.net.now_ns
+    cdef uint32_t delta_ms
+    if tp.saw_tstamp and tp.rcv_tsecr:
+        if tp.rcv_tsecr != tp.rcv_rtt_last_tsecr:
+            tp.rcv_rtt_last_tsecr = tp.rcv_tsecr
+            delta_ms = <uint32_t>(now_ns // 1000000) + tp.tsoffset - tp.rcv_tsecr
+            if delta_ms < 1 << 22:
+                tcp_rcv_rtt_update(tp, <int64_t>(delta_ms if delta_ms else 1) * 1000)
+        return
+    if tp.rcv_rtt_time_ns and before(tp.tcb.rcv_nxt, tp.rcv_rtt_seq):
+        return
+    if tp.rcv_rtt_time_ns:
+        tcp_rcv_rtt_update(tp, max((now_ns - tp.rcv_rtt_time_ns) // 1000, <int64_t>1))
+    tp.rcv_rtt_seq = tp.tcb.rcv_nxt + <uint32_t>tp.rcv_wnd
+    tp.rcv_rtt_time_ns = now_ns
+
+
+cdef inline void tcp_rcv_rtt_update(tcp_sock *tp, int64_t sample_us) noexcept nogil:
+    if not tp.rcv_rtt_us or sample_us << 3 < tp.rcv_rtt_us:
+        tp.rcv_rtt_us = sample_us << 3
+    else:
+        tp.rcv_rtt_us += sample_us - (tp.rcv_rtt_us >> 3)
+
+
+cdef inline void tcp_rcv_space_adjust(netns *net, tcp_sock *tp) noexcept nogil:
+    """Once a round trip: hold twice what the caller has read in one, and what may follow."""
+    cdef int64_t elapsed_us = (net.net.now_ns - tp.rcvq_time_ns) // 1000
+    cdef int64_t copied, window, buffer
+    if elapsed_us < tp.rcv_rtt_us >> 3 or not tp.rcv_rtt_us:
+        return
+    copied = <uint32_t>(tp.copied_seq - tp.rcvq_seq)
+    if copied > tp.rcvq_space:
+        if net.sysctl.tcp_moderate_rcvbuf and not tp.userlocks & SOCK_RCVBUF_LOCK:
+            window = 2 * copied + 16 * <int64_t>tp.advmss
+            if tp.rcvq_space:
+                window += window * 2 * (copied - tp.rcvq_space) // tp.rcvq_space
+            buffer = min(2 * window, net.sysctl.tcp_rmem[2])
+            if buffer > tp.sk_rcvbuf:
+                tp.sk_rcvbuf = buffer
+                tp.window_clamp = tcp_win_from_space(buffer)
+        tp.rcvq_space = copied
+    tp.rcvq_seq = tp.copied_seq
+    tp.rcvq_time_ns = net.net.now_ns

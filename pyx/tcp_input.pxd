@@ -1,0 +1,378 @@
+# What an endpoint does with a segment: the judge decides, here it is done.
+# Linux: net/ipv4/tcp_input.c.  RFC 9293 3.10.7; RFC 5961; RFC 7323; RFC 2018 3.
+
+from libc.errno cimport ECONNREFUSED, ECONNRESET, ENOMEM, EPIPE
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from inet_connection_sock cimport tcp_count_state, tcp_done, tcp_done_with_error
+from inet_timewait_sock cimport tcp_time_wait
+from ip_output cimport dst_mtu
+from netns cimport NET_INC_STATS, netns, sk_reset_timer, sk_wake
+from skbuff cimport skb_queue_purge
+from sock cimport *
+from tcb cimport tcb_rcv
+from tcp cimport *
+from tcp_ack cimport tcp_ack, tcp_check_space
+from tcp_cong cimport ca_init
+from tcp_data_queue cimport (
+    tcp_ack_snd_check,
+    tcp_data_queue,
+    tcp_dsack_set,
+    tcp_enter_quickack_mode,
+    tcp_initialize_rcv_mss,
+    tcp_queue_rcv,
+    tcp_try_rmem_schedule,
+    tcp_urg,
+)
+from tcp_output cimport (
+    tcp_data_snd_check,
+    tcp_oow_rate_limited,
+    tcp_send_ack,
+    tcp_send_active_reset,
+    tcp_send_challenge_ack,
+    tcp_send_delayed_ack,
+    tcp_send_synack,
+)
+from tcp_recovery cimport FLAG_DATA, FLAG_WIN_UPDATE
+from tcp_window cimport tcp_full_space, tcp_sync_mss
+
+cdef enum:
+    REPLY_NONE = 0
+    REPLY_ACK = 1
+    REPLY_RST = 2
+
+
+cdef inline int tcp_rcv_established(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nogil:
+    """A segment of an open connection; the predicted one passes everything else by."""
+    return tcp_rcv_state_process(net, tp, r)
+
+
+cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nogil:
+    """Judge a segment and do what the verdict says (RFC 9293 3.10.7.4): REPLY_."""
+    cdef segment *th = &r.th
+    cdef int state = tp.tcb.state, flags
+    cdef uint32_t prior_una = tp.tcb.snd_una, rcv_nxt, verdict
+    tcp_note_timestamp(tp, th)
+    if th.payload_len and not tcp_try_rmem_schedule(net, tp, r):
+        th.payload_len = 0
+        th.flags &= <uint16_t>~TCPHDR_FIN
+        th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
+        NET_INC_STATS(net, TCP_RCVQDROP)
+        tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    rcv_nxt = tp.tcb.rcv_nxt
+    verdict = tcb_rcv(&tp.tcb, th)
+    if tp.tcb.state != state:
+        tcp_count_state(net, tp, state, tp.tcb.state)
+    if verdict & TCB_NO_CONN:
+        return REPLY_RST
+    if verdict & TCB_RST_TAKEN:
+        tcp_reset(net, tp, state)
+        return REPLY_NONE
+    if verdict & (TCB_PAWS | TCB_CHALLENGE | TCB_ACK_OLD | TCB_ACK_UNSENT):
+        return tcp_refuse(net, tp, th, verdict, state)
+    if verdict & (TCB_OLD | TCB_OVERWINDOW) and not verdict & TCB_ACKED:
+        if not (verdict & TCB_OLD and th.flags & TCPHDR_ACK and tp.tcb.state != state):
+            tcp_unacceptable(net, tp, th)
+            return REPLY_NONE
+    if not th.flags & TCPHDR_ACK:
+        return REPLY_NONE
+    flags = FLAG_DATA if th.payload_len else 0
+    if verdict & TCB_WINUPDATE:
+        flags |= FLAG_WIN_UPDATE
+        tcp_sync_after_window(net, tp)
+    if th.opts & OPT_TIMESTAMP and not after(th.seq, tp.rcv_wup):
+        tp.ts_recent_stamp_ns = net.net.now_ns
+    if state == TCP_SYN_RECV and verdict & TCB_ESTAB:
+        tcp_finish_handshake(net, tp)
+    tcp_ack(net, tp, r, prior_una, flags)
+    if tp.tcb.state != state and tcp_closing_states(net, tp, state):
+        return REPLY_NONE
+    if th.flags & TCPHDR_URG:
+        tcp_urg(net, tp, r)
+    if th.payload_len or th.flags & TCPHDR_FIN:
+        if tcp_data_after_close(net, tp, th, state):
+            return REPLY_RST
+        state = tp.tcb.state
+        if tcp_data_queue(net, tp, r, verdict, rcv_nxt):
+            tcp_fin(net, tp, state)
+        if tp.nomem:
+            tcp_send_active_reset(net, tp)
+            tcp_done_with_error(net, tp, ENOMEM)
+    if tp.tcb.state != TCP_CLOSE:
+        tcp_data_snd_check(net, tp)
+        tcp_ack_snd_check(net, tp)
+        tcp_check_space(net, tp)
+    return REPLY_NONE
+
+
+cdef inline void tcp_note_timestamp(tcp_sock *tp, segment *th) noexcept nogil:
+    tp.saw_tstamp = th.opts & OPT_TIMESTAMP and tp.tstamp_ok
+    if tp.saw_tstamp:
+        tp.rcv_tsval = th.tsval
+        tp.rcv_tsecr = th.tsecr
+    else:
+        th.opts &= <uint8_t>~OPT_TIMESTAMP
+
+
+cdef inline int tcp_refuse(
+    netns *net, tcp_sock *tp, const segment *th, uint32_t verdict, int state
+) noexcept nogil:
+    """Not taken, but answered, so that a real peer can set things right."""
+    if verdict & TCB_PAWS:
+        NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
+        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+            tcp_send_dupack(net, tp, th)
+        return REPLY_NONE
+    if verdict & TCB_CHALLENGE:
+        if th.flags & TCPHDR_SYN:
+            NET_INC_STATS(net, TCP_SYNCHALLENGE)
+        tcp_send_challenge_ack(net, tp)
+        return REPLY_NONE
+    if state == TCP_SYN_RECV:
+        return REPLY_RST
+    tcp_send_challenge_ack(net, tp)
+    return REPLY_NONE
+
+
+cdef inline void tcp_unacceptable(netns *net, tcp_sock *tp, const segment *th) noexcept nogil:
+    """Outside the window: told where it is, unless it is a reset (RFC 9293 3.10.7.4, first)."""
+    if th.flags & TCPHDR_RST:
+        return
+    if th.flags & TCPHDR_SYN or not tcp_oow_rate_limited_data(net, tp, th):
+        tcp_send_dupack(net, tp, th)
+
+
+cdef inline bint tcp_oow_rate_limited_data(
+    netns *net, tcp_sock *tp, const segment *th
+) noexcept nogil:
+    """Only empty segments can go round in a loop: those with data are answered always."""
+    return not th.payload_len and tcp_oow_rate_limited(net, &tp.last_oow_ack_ns)
+
+
+cdef inline void tcp_send_dupack(netns *net, tcp_sock *tp, const segment *th) noexcept nogil:
+    """Acknowledge at once; what came twice is told as such (RFC 2883)."""
+    cdef uint32_t end
+    if th.end_seq != th.seq and before(th.seq, tp.tcb.rcv_nxt):
+        NET_INC_STATS(net, TCP_DELAYEDACKLOST)
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        if tp.sack_ok and net.sysctl.tcp_dsack:
+            end = tp.tcb.rcv_nxt if after(th.end_seq, tp.tcb.rcv_nxt) else th.end_seq
+            tcp_dsack_set(net, tp, th.seq, end)
+    tcp_send_ack(net, tp)
+
+
+# States.
+
+
+cdef inline void tcp_reset(netns *net, tcp_sock *tp, int state) noexcept nogil:
+    """The peer has given up; the judge has closed this end (RFC 9293 3.10.7.4, second)."""
+    cdef int err = ECONNRESET
+    if state == TCP_SYN_SENT:
+        err = ECONNREFUSED
+    elif state == TCP_CLOSE_WAIT:
+        err = EPIPE
+    elif state == TCP_CLOSE:
+        err = 0
+    tcp_done_with_error(net, tp, err)
+
+
+cdef inline void tcp_finish_handshake(netns *net, tcp_sock *tp) noexcept nogil:
+    """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
+    tcp_init_transfer(net, tp)
+    tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
+    tp.retrans_stamp = 0
+    sk_wake(net, tp)
+    if tp.tstamp_ok:
+        tp.advmss -= 12
+    tp.lsndtime_ns = net.net.now_ns
+    tcp_initialize_rcv_mss(tp)
+
+
+cdef inline void tcp_init_transfer(netns *net, tcp_sock *tp) noexcept nogil:
+    """First window and buffers of an open connection (RFC 6928; a lost SYN leaves one segment)."""
+    tcp_sync_mss(net, tp, dst_mtu(net, tp.sk.daddr))
+    tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else <int32_t>TCP_INIT_CWND
+    tp.snd_cwnd_stamp_ns = net.net.now_ns
+    ca_init(tp, net.net.now_ns)
+    tcp_init_buffer_space(net, tp)
+
+
+cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
+    cdef int64_t most = tcp_full_space(tp)
+    tp.rcvq_space = min(tp.rcv_wnd, TCP_INIT_CWND * <int64_t>tp.advmss)
+    tp.rcvq_time_ns = net.net.now_ns
+    tp.rcvq_seq = tp.copied_seq
+    if tp.window_clamp >= most:
+        tp.window_clamp = most
+    tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+
+
+cdef inline void tcp_sync_after_window(netns *net, tcp_sock *tp) noexcept nogil:
+    if <int64_t>(tp.tcb.max_window >> 1) < tp.mss_cache or tp.mss_cache < tp.mss_clamp:
+        tcp_sync_mss(net, tp, tp.pmtu_cookie)
+
+
+cdef inline bint tcp_closing_states(netns *net, tcp_sock *tp, int state) noexcept nogil:
+    """This end's FIN was acknowledged: True if the socket is gone."""
+    if state == TCP_FIN_WAIT1 and tp.tcb.state != TCP_FIN_WAIT1:
+        tp.shutdown |= SEND_SHUTDOWN
+        if not tp.dead:
+            sk_wake(net, tp)
+        elif tp.tcb.state == TCP_FIN_WAIT2:
+            if tp.linger2_ns < 0:
+                tcp_done(net, tp)
+                NET_INC_STATS(net, TCP_ABORTONDATA)
+                return True
+            tcp_fin_wait2_orphan(net, tp)
+            return tp.tcb.state == TCP_CLOSE
+    elif state == TCP_CLOSING and tp.tcb.state == TCP_TIME_WAIT:
+        tcp_time_wait(net, tp, TCP_TIME_WAIT, 0)
+        return True
+    elif state == TCP_LAST_ACK and tp.tcb.state == TCP_CLOSE:
+        tcp_done(net, tp)
+        return True
+    return False
+
+
+cdef inline void tcp_fin_wait2_orphan(netns *net, tcp_sock *tp) noexcept nogil:
+    """Nobody reads any more: wait for the peer's FIN in a small rest, or with the keepalive timer."""
+    cdef int64_t wait_ns = tcp_fin_time_ns(tp)
+    if wait_ns > TCP_TIMEWAIT_LEN_NS:
+        sk_reset_timer(
+            net, &tp.sk.sk_timer, net.net.now_ns + wait_ns - TCP_TIMEWAIT_LEN_NS
+        )
+    else:
+        tcp_time_wait(net, tp, TCP_FIN_WAIT2, wait_ns)
+
+
+cdef inline int64_t tcp_fin_time_ns(const tcp_sock *tp) noexcept nogil:
+    return max(tp.linger2_ns, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
+
+
+cdef inline bint tcp_data_after_close(
+    netns *net, tcp_sock *tp, const segment *th, int state
+) noexcept nogil:
+    """Data for whom nobody reads is refused with a reset (RFC 9293 3.6.1)."""
+    cdef uint32_t end = th.end_seq - (1 if th.flags & TCPHDR_FIN else 0)
+    if state != TCP_FIN_WAIT1 and state != TCP_FIN_WAIT2:
+        return False
+    if not tp.shutdown & RCV_SHUTDOWN or not tp.dead:
+        return False
+    if th.end_seq != th.seq and after(end, tp.copied_seq):
+        NET_INC_STATS(net, TCP_ABORTONDATA)
+        tcp_done_with_error(net, tp, ECONNRESET)
+        return True
+    return False
+
+
+cdef inline void tcp_fin(netns *net, tcp_sock *tp, int state) noexcept nogil:
+    """The peer's FIN is in, and the judge has moved the state (RFC 9293 3.10.7.4, eighth)."""
+    cdef int now = tp.tcb.state
+    tp.ack_pending |= ICSK_ACK_SCHED
+    tp.shutdown |= RCV_SHUTDOWN
+    if now == TCP_CLOSE_WAIT:
+        tp.ack_pingpong = 3
+    elif now == TCP_CLOSING and state == TCP_FIN_WAIT1:
+        tcp_send_ack(net, tp)
+    elif now == TCP_TIME_WAIT:
+        tcp_send_ack(net, tp)
+        tcp_time_wait(net, tp, TCP_TIME_WAIT, 0)
+        return
+    skb_queue_purge(&net.skbs, &tp.out_of_order_queue)
+    tp.n_sacks = 0
+    if not tp.dead:
+        sk_wake(net, tp)
+
+
+# SYN-SENT.
+
+
+cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nogil:
+    """What an active open gets (RFC 9293 3.10.7.3): REPLY_."""
+    cdef segment *th = &r.th
+    cdef bint offered_ts = tp.tcp_header_len > 20
+    cdef uint32_t sent, first, prior_una, verdict
+    if th.flags & TCPHDR_ACK and th.opts & OPT_TIMESTAMP and th.tsecr and offered_ts:
+        sent = <uint32_t>(net.net.now_ns // 1000000) + tp.tsoffset
+        first = <uint32_t>(tp.retrans_stamp - 1) + tp.tsoffset  # 0 is no time
+        if before(th.tsecr, first) or after(th.tsecr, sent):
+            NET_INC_STATS(net, TCP_PAWSACTIVEREJECTED)
+            return REPLY_RST if not th.flags & TCPHDR_RST else REPLY_NONE
+    if not offered_ts:
+        th.opts &= <uint8_t>~OPT_TIMESTAMP
+    prior_una = tp.tcb.snd_una
+    verdict = tcb_rcv(&tp.tcb, th)
+    if verdict & TCB_ACK_UNSENT:
+        return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
+    if verdict & TCB_RST_TAKEN:
+        tcp_reset(net, tp, TCP_SYN_SENT)
+        return REPLY_NONE
+    if not verdict & TCB_SYN_TAKEN:
+        return REPLY_NONE
+    tcp_take_syn_options(net, tp, th, offered_ts)
+    tp.copied_seq = tp.rcv_wup = th.seq + 1
+    if not verdict & TCB_ESTAB:
+        tcp_simultaneous_open(net, tp)
+        return REPLY_NONE
+    tcp_count_state(net, tp, TCP_SYN_SENT, TCP_ESTABLISHED)
+    tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
+    tp.sk_err_soft = 0
+    tcp_ack(net, tp, r, prior_una, 0)
+    tcp_init_transfer(net, tp)
+    tcp_initialize_rcv_mss(tp)
+    tp.lsndtime_ns = net.net.now_ns
+    if tp.keepopen:
+        sk_reset_timer(net, &tp.sk.sk_timer, net.net.now_ns + keepalive_time_when(net, tp))
+    if verdict & TCB_DATA:
+        tcp_queue_rcv(net, tp, th.seq + 1, r.data, r.len, th.flags)
+    if not tp.dead:
+        sk_wake(net, tp)
+    if tp.sk_write_queue.first != NULL or tp.defer_accept or tp.ack_pingpong >= 3:
+        tp.ack_pending |= ICSK_ACK_SCHED
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        tcp_data_snd_check(net, tp)
+        if tp.ack_pending & ICSK_ACK_SCHED:
+            tcp_send_delayed_ack(net, tp)
+    else:
+        tcp_send_ack(net, tp)
+    return REPLY_NONE
+
+
+cdef inline void tcp_take_syn_options(
+    netns *net, tcp_sock *tp, segment *th, bint offered_ts
+) noexcept nogil:
+    """What both have offered counts from here."""
+    tp.wscale_ok = th.opts & OPT_WSCALE != 0 and net.sysctl.tcp_window_scaling != 0
+    if not tp.wscale_ok:
+        tp.tcb.snd_wscale = tp.tcb.rcv_wscale = 0
+        tp.window_clamp = min(tp.window_clamp, <int64_t>65535)
+    tp.sack_ok = th.opts & OPT_SACK_PERM != 0 and net.sysctl.tcp_sack != 0
+    tp.tstamp_ok = th.opts & OPT_TIMESTAMP != 0 and offered_ts
+    tp.tcp_header_len = 20
+    if tp.tstamp_ok:
+        tp.tcp_header_len += 12
+        tp.advmss -= 12
+        tp.ts_recent_stamp_ns = net.net.now_ns
+        tcp_note_timestamp(tp, th)
+    tp.mss_clamp = tcp_clamp_peer_mss(tp, th)
+    tcp_sync_mss(net, tp, dst_mtu(net, tp.sk.daddr))
+
+
+cdef inline int32_t tcp_clamp_peer_mss(const tcp_sock *tp, const segment *th) noexcept nogil:
+    """The peer's MSS, or what stands for it (9293:MUST-15); never above what the user wants."""
+    cdef int32_t mss = 536 if tp.sk.ip == 4 else 1220
+    if th.opts & OPT_MSS and th.mss:
+        mss = th.mss
+    return min(mss, tp.user_mss) if tp.user_mss else mss
+
+
+cdef inline void tcp_simultaneous_open(netns *net, tcp_sock *tp) noexcept nogil:
+    """Both have sent a SYN: answer with a SYN-ACK (9293:MUST-10)."""
+    tcp_count_state(net, tp, TCP_SYN_SENT, TCP_SYN_RECV)
+    tp.rcv_wup = tp.copied_seq = tp.tcb.rcv_nxt
+    tcp_send_synack(net, tp)
+
+
+cdef inline int64_t keepalive_time_when(const netns *net, const tcp_sock *tp) noexcept nogil:
+    if tp.keepalive_time_ns:
+        return tp.keepalive_time_ns
+    return net.sysctl.tcp_keepalive_time * 1000000000

@@ -1,0 +1,381 @@
+# Who a segment is for, what is done with one that is for nobody, and the active open.
+# Linux: net/ipv4/tcp_ipv4.c.  RFC 9293 3.10.7, 3.5.2, 3.10.1; RFC 5961.
+
+from libc.errno cimport EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from inet_connection_sock cimport inet_csk_reqsk_queue_add, sk_acceptq_is_full, tcp_set_state
+from inet_ports cimport (
+    bind_unlock,
+    inet_ehash_insert,
+    inet_hash_connect,
+    inet_lookup_listener,
+    inet_put_port,
+    is_any,
+    request_or_sock,
+)
+from inet_timewait_sock cimport inet_twsk_kill
+from ip_output cimport (
+    inet_addr_is_local,
+    ip_queue_xmit,
+    ip_route_connect,
+    is_multicast,
+    options,
+    segment_out,
+    tcp_options_write,
+)
+from netns cimport NET_INC_STATS, netns
+from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
+from sock cimport *
+from syncookies cimport cookie_v4_check
+from tcp cimport *
+from tcp_input cimport (
+    REPLY_RST,
+    tcp_rcv_established,
+    tcp_rcv_state_process,
+    tcp_rcv_synsent_state_process,
+)
+from tcp_minisocks cimport *
+from tcp_output cimport tcp_connect
+from timer cimport NSEC_PER_MSEC
+from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped
+
+cdef enum:
+    AF_INET = 2
+    AF_INET6 = 10
+    SOCKADDR_IN_LEN = 16
+    SOCKADDR_IN6_LEN = 28
+
+
+cdef inline int tcp_v4_connect(
+    netns *net, tcp_sock *tp, int family, const uint8_t *addr, uint16_t port, int64_t size
+) noexcept nogil:
+    """An active open up to its SYN; 0 or a negative errno, and then the socket is as new.
+
+    `addr` has 16 bytes, IPv4 mapped; `size` is how many bytes of address the caller has given.
+    """
+    cdef uint8_t daddr[16]
+    cdef uint8_t saddr[16]
+    cdef timewait_sock *tw
+    cdef int err
+    if size < (SOCKADDR_IN_LEN if family == AF_INET else SOCKADDR_IN6_LEN):
+        return -EINVAL
+    if family != (AF_INET if tp.sk.ip == 4 else AF_INET6):
+        return -EAFNOSUPPORT
+    if tp.tcb.state != TCP_CLOSE:
+        return -EISCONN
+    memcpy(daddr, addr, 16)
+    if is_any(daddr):  # to nobody means to oneself
+        memset(daddr, 0, 16)
+        if tp.sk.ip == 4:
+            daddr[10] = daddr[11] = 0xFF
+            daddr[12] = 127
+        daddr[15] = 1
+    if not port:
+        return -EADDRNOTAVAIL
+    err = ip_route_connect(net, daddr, NULL if is_any(tp.sk.saddr) else tp.sk.saddr, saddr)
+    if err:
+        if err == -ENETUNREACH:
+            NET_INC_STATS(net, IP_OUTNOROUTES)
+        return err
+    tp.tcb.ts_recent = 0
+    tp.ts_recent_stamp_ns = 0
+    tp.write_seq = 0
+    memcpy(tp.sk.saddr, saddr, 16)
+    memcpy(tp.sk.daddr, daddr, 16)
+    tp.sk.dport = port
+    tp.has_saddr = tp.has_daddr = 1
+    tp.mss_clamp = 536 if tp.sk.ip == 4 else 1220
+    tcp_set_state(net, tp, TCP_SYN_SENT)
+    err = inet_hash_connect(net, tp)
+    if not err:
+        if tp.tw != NULL:
+            tw = tp.tw
+            tp.tw = NULL
+            inet_twsk_kill_replaced(net, tw)
+        if not tp.write_seq:
+            tp.write_seq = secure_tcp_seq(
+                net.key, tp.sk.saddr, tp.sk.daddr, tp.sk.sport, tp.sk.dport, net.net.now_ns
+            )
+        tp.tsoffset = secure_tcp_ts_off(
+            net.key, tp.sk.saddr, tp.sk.daddr, tp.sk.sport, tp.sk.dport
+        )
+        err = tcp_connect(net, tp)
+    if err:
+        tcp_set_state(net, tp, TCP_CLOSE)
+        if not tp.userlocks & SOCK_BINDPORT_LOCK:
+            inet_put_port(net, &tp.sk)
+            tp.sk.sport = 0
+        bind_unlock(tp)
+        memset(tp.sk.daddr, 0, 16)
+        tp.has_daddr = 0
+        tp.sk.dport = 0
+    return err
+
+
+cdef inline void inet_twsk_kill_replaced(netns *net, timewait_sock *tw) noexcept nogil:
+    """The rest in TIME-WAIT whose place the connection has taken."""
+    inet_twsk_kill(net, tw)
+
+
+cdef inline int tcp_sack_parse(rcv_skb *r) noexcept nogil:
+    """The blocks of a segment's SACK option, in its order (RFC 2018 3): how many."""
+    cdef const uint8_t *at = r.th.transport_header + 20
+    cdef const uint8_t *end = r.th.transport_header + 4 * r.th.doff
+    cdef uint8_t kind, size
+    cdef int i, n
+    while at + 1 < end:
+        kind = at[0]
+        if kind == 1:
+            at += 1
+            continue
+        size = at[1]
+        if kind == 0 or size < 2 or size > end - at:
+            break
+        if kind == 5 and size >= 10 and (size - 2) % 8 == 0:
+            n = (size - 2) // 8
+            for i in range(n):
+                r.sack[i].start = get_be32(at + 2 + 8 * i)
+                r.sack[i].end = get_be32(at + 6 + 8 * i)
+            return n
+        at += size
+    return 0
+
+
+cdef inline void rcv_skb_addr(rcv_skb *r) noexcept nogil:
+    """Whose a segment is, as tables have it."""
+    cdef const uint8_t *ports = <const uint8_t *>&r.th.ports
+    cdef const uint8_t *addrs = <const uint8_t *>&r.th.acookie
+    if r.th.ip == 4:
+        ipv6_addr_set_v4mapped(r.saddr, addrs)
+        ipv6_addr_set_v4mapped(r.daddr, addrs + 4)
+    else:
+        memcpy(r.saddr, r.th.addrs, 16)
+        memcpy(r.daddr, r.th.addrs + 16, 16)
+    r.sport = get_be16(ports)
+    r.dport = get_be16(ports + 2)
+
+
+cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r, uint32_t room) noexcept nogil:
+    """A segment for this host (RFC 9293 3.10.7), of which `room` bytes are here: Drop, or 0."""
+    cdef segment *th = &r.th
+    cdef sock_common *sk
+    cdef tcp_sock *tp
+    cdef tcp_sock *child = NULL
+    cdef int what
+    NET_INC_STATS(net, TCP_INSEGS)
+    if th.bad & BAD_DOFF:
+        NET_INC_STATS(net, TCP_INERRS)
+        return TCP_BAD_DOFF
+    if th.bad & BAD_TCP_CSUM:
+        NET_INC_STATS(net, TCP_CSUMERRORS)
+        NET_INC_STATS(net, TCP_INERRS)
+        return TCP_CSUM
+    if 4 * <uint64_t>th.doff + th.payload_len > room:
+        NET_INC_STATS(net, TCP_INERRS)
+        return PKT_TOO_SMALL
+    rcv_skb_addr(r)
+    if is_multicast(r.daddr) or is_multicast(r.saddr):
+        return TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
+    r.data = th.transport_header + 4 * th.doff
+    r.len = th.payload_len
+    r.urgent = get_be16(th.transport_header + 18)
+    r.n_sacks = 0
+    if th.doff > 5:
+        r.n_sacks = <uint8_t>tcp_sack_parse(r)
+    sk = request_or_sock(net, r.daddr, r.dport, r.saddr, r.sport)
+    if sk != NULL and sk.kind == SK_TIMEWAIT:
+        tcp_v4_timewait(net, <timewait_sock *>sk, r)
+        return 0
+    if sk == NULL:
+        tp = inet_lookup_listener(net, r.daddr, r.dport)
+        if tp == NULL:
+            tcp_v4_send_reset(net, r)
+            return TCP_CLOSED
+        return tcp_v4_do_rcv(net, tp, r)
+    if sk.kind == SK_REQUEST:
+        what = tcp_check_req(net, <request_sock *>sk, r, &child)
+        if what == REQ_RST:
+            tcp_v4_send_reset(net, r)
+        elif what == REQ_ACK:
+            tcp_v4_reqsk_send_ack(net, <request_sock *>sk)
+        elif what == REQ_CHILD:
+            return tcp_child_process(net, child, r)
+        return 0
+    return tcp_v4_do_rcv(net, <tcp_sock *>sk, r)
+
+
+cdef inline int tcp_child_process(netns *net, tcp_sock *child, rcv_skb *r) noexcept nogil:
+    """The handshake's ACK reaches the socket that was made for it."""
+    if tcp_rcv_state_process(net, child, r) == REPLY_RST:
+        tcp_v4_send_reset(net, r)
+    return 0
+
+
+cdef inline int tcp_v4_do_rcv(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nogil:
+    """Dispatch by state."""
+    cdef int state = tp.tcb.state, reply
+    tp.segs_in += 1
+    if state == TCP_ESTABLISHED:
+        reply = tcp_rcv_established(net, tp, r)
+    elif state == TCP_LISTEN:
+        return tcp_v4_listen_rcv(net, tp, r)
+    elif state == TCP_SYN_SENT:
+        reply = tcp_rcv_synsent_state_process(net, tp, r)
+    else:
+        reply = tcp_rcv_state_process(net, tp, r)
+    if reply == REPLY_RST:
+        tcp_v4_send_reset(net, r)
+    return 0
+
+
+cdef inline int tcp_v4_listen_rcv(netns *net, tcp_sock *listener, rcv_skb *r) noexcept nogil:
+    """For a listener: a SYN, or the ACK of a cookie; else nobody asked for it."""
+    cdef uint16_t flags = r.th.flags
+    cdef tcp_sock *child
+    if flags & TCPHDR_RST:
+        return 0
+    if flags & TCPHDR_ACK:
+        if not flags & TCPHDR_SYN:
+            child = tcp_v4_cookie_check(net, listener, r)
+            if child != NULL:
+                return tcp_child_process(net, child, r)
+        tcp_v4_send_reset(net, r)
+        return 0
+    if flags & TCPHDR_SYN and not flags & TCPHDR_FIN:
+        tcp_conn_request(net, listener, r, 0)
+    return 0
+
+
+cdef inline tcp_sock *tcp_v4_cookie_check(
+    netns *net, tcp_sock *listener, const rcv_skb *r
+) noexcept nogil:
+    """An ACK for a listener may answer a cookie: the socket that it stands for, or NULL."""
+    cdef request_sock passing
+    cdef request_sock *req = &passing
+    cdef tcp_sock *child
+    if not net.sysctl.tcp_syncookies:
+        return NULL
+    memset(req, 0, sizeof(passing))
+    req.listener = listener
+    reqsk_addr(req, r)
+    req.ts_off = secure_tcp_ts_off(
+        net.key, req.sk.saddr, req.sk.daddr, req.sk.sport, req.sk.dport
+    )
+    req.sk.tos = listener.sk.tos
+    if not cookie_v4_check(net, req, r):
+        NET_INC_STATS(net, TCP_SYNCOOKIESFAILED)
+        return NULL
+    NET_INC_STATS(net, TCP_SYNCOOKIESRECV)
+    if sk_acceptq_is_full(listener):
+        NET_INC_STATS(net, TCP_LISTENOVERFLOWS)
+        NET_INC_STATS(net, TCP_LISTENDROPS)
+        return NULL
+    tcp_openreq_init_rwin(net, req)
+    child = tcp_v4_syn_recv_sock(net, req)
+    if child != NULL:
+        inet_ehash_insert(net, &child.sk)
+        inet_csk_reqsk_queue_add(net, listener, child)
+    return child
+
+
+cdef inline void tcp_v4_timewait(netns *net, timewait_sock *tw, rcv_skb *r) noexcept nogil:
+    """For what is in TIME-WAIT; a listener where a SYN may begin anew (RFC 6191)."""
+    cdef uint32_t isn = 0
+    cdef int what = tcp_timewait_state_process(net, tw, r, &isn)
+    cdef tcp_sock *listener
+    if what == TW_SYN:
+        listener = inet_lookup_listener(net, r.daddr, r.dport)
+        if listener != NULL:
+            inet_twsk_kill(net, tw)
+            tcp_conn_request(net, listener, r, isn)
+            return
+        what = TW_ACK
+    if what == TW_ACK:
+        tcp_v4_timewait_ack(net, tw)
+    elif what == TW_RST:
+        tcp_v4_send_reset(net, r)
+        inet_twsk_kill(net, tw)
+
+
+# Answers without a socket.
+
+
+cdef inline void tcp_v4_send_reset(netns *net, const rcv_skb *r) noexcept nogil:
+    """Nobody is here (RFC 9293 3.5.2): never in answer to a reset, nor from an address not ours."""
+    cdef const segment *th = &r.th
+    cdef segment_out out
+    if th.flags & TCPHDR_RST or not inet_addr_is_local(net, r.daddr):
+        return
+    memset(&out, 0, sizeof(out))
+    out.flags = TCPHDR_RST
+    if th.flags & TCPHDR_ACK:
+        out.seq = th.ack
+    else:
+        out.ack = th.seq + th.payload_len
+        out.ack += (1 if th.flags & TCPHDR_SYN else 0) + (1 if th.flags & TCPHDR_FIN else 0)
+        out.flags = TCPHDR_RST | TCPHDR_ACK
+    NET_INC_STATS(net, TCP_OUTRSTS)
+    out.saddr = r.daddr
+    out.daddr = r.saddr
+    out.sport = r.dport
+    out.dport = r.sport
+    out.ttl = <uint8_t>net.sysctl.ip_default_ttl
+    out.df = 1
+    ip_queue_xmit(net, &out, NULL, 0, 0)
+
+
+cdef inline void tcp_v4_send_ack(
+    netns *net,
+    const sock_common *sk,
+    uint32_t seq,
+    uint32_t ack,
+    uint32_t window,
+    bint stamped,
+    uint32_t tsval,
+    uint32_t tsecr,
+) noexcept nogil:
+    """An acknowledgment for what has no socket."""
+    cdef segment_out out
+    cdef options opts
+    memset(&out, 0, sizeof(out))
+    memset(&opts, 0, sizeof(opts))
+    opts.has_tstamp = stamped
+    opts.tsval = tsval
+    opts.tsecr = tsecr
+    out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
+    out.saddr = sk.saddr
+    out.daddr = sk.daddr
+    out.sport = sk.sport
+    out.dport = sk.dport
+    out.seq = seq
+    out.ack = ack
+    out.flags = TCPHDR_ACK
+    out.window = <uint16_t>window
+    out.tos = sk.tos
+    out.ttl = <uint8_t>net.sysctl.ip_default_ttl
+    out.df = 1
+    ip_queue_xmit(net, &out, NULL, 0, 0)
+
+
+cdef inline void tcp_v4_timewait_ack(netns *net, const timewait_sock *tw) noexcept nogil:
+    cdef uint32_t stamp = <uint32_t>(net.net.now_ns // NSEC_PER_MSEC) + tw.ts_offset
+    cdef uint32_t window = min(tw.rcv_wnd >> tw.rcv_wscale, <uint32_t>65535)
+    tcp_v4_send_ack(
+        net, &tw.sk, tw.snd_nxt, tw.rcv_nxt, window, tw.tstamp_ok, stamp, tw.ts_recent
+    )
+
+
+cdef inline void tcp_v4_reqsk_send_ack(netns *net, const request_sock *req) noexcept nogil:
+    cdef uint32_t stamp = <uint32_t>(net.net.now_ns // NSEC_PER_MSEC) + req.ts_off
+    cdef uint32_t window = min(req.rsk_rcv_wnd, <uint32_t>65535) >> req.rcv_wscale
+    tcp_v4_send_ack(
+        net,
+        &req.sk,
+        req.snt_isn + 1,
+        req.rcv_isn + 1,
+        window,
+        req.tstamp_ok,
+        stamp,
+        req.ts_recent,
+    )

@@ -1,0 +1,718 @@
+# Every segment that leaves a socket: options, window, when data may go, what goes again.
+# Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8; RFC 1122 4.2.3.4; RFC 7323; RFC 2018.
+
+from libc.errno cimport EAGAIN, ENOBUFS, ENOMEM
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+from ip_output cimport (
+    dst_mtu,
+    ip_queue_xmit,
+    options,
+    segment_out,
+    tcp_options_write,
+)
+from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
+from skbuff cimport alloc_skb, kfree_skb, skb_pull, skb_queue_after, skb_queue_tail, skb_unlink
+from sock cimport *
+from tcb cimport tcb_xmit
+from tcp cimport *
+from tcp_cong cimport (
+    CA_EVENT_CWND_RESTART,
+    CA_EVENT_TX_START,
+    ca_cwnd_event,
+    tcp_current_ssthresh,
+)
+from tcp_window cimport (
+    TCPOLEN_TSTAMP_ALIGNED,
+    tcp_advertise_mss,
+    tcp_current_mss,
+    tcp_established_options,
+    tcp_full_space,
+    tcp_select_initial_window,
+    tcp_select_window,
+    tcp_set_skb_tso_segs,
+    tcp_syn_options,
+    tcp_sync_mss,
+    tcp_wnd_end,
+)
+from timer cimport NSEC_PER_MSEC, jiffies_up
+from wire cimport TCP_HDR_LEN
+
+cdef enum:
+    SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+
+
+# One segment.
+
+
+cdef inline int tcp_transmit_skb(
+    netns *net, tcp_sock *tp, skb *one, uint32_t ack, int64_t mss
+) noexcept nogil:
+    """Send one piece with today's options and window; the judge is told. 0 or -ENOBUFS."""
+    cdef options opts
+    cdef segment_out out
+    cdef segment th
+    cdef uint16_t flags = one.tcp_flags, window, urg = 0
+    cdef int err
+    if flags & TCPHDR_SYN:
+        tcp_syn_options(net, tp, &opts)
+        if flags & TCPHDR_ACK:  # of a simultaneous open: what the peer did not offer is left out
+            opts.sack_perm = opts.sack_perm and tp.sack_ok != 0
+            opts.has_wscale = opts.has_wscale and tp.wscale_ok != 0
+            if not tp.tstamp_ok:
+                opts.has_tstamp = 0
+        window = <uint16_t>min(tp.rcv_wnd, <int64_t>65535)
+    else:
+        tcp_established_options(net, tp, &opts)
+        window = tcp_select_window(net, tp)
+    if tp.snd_up != tp.tcb.snd_una and before(one.seq, tp.snd_up):
+        if before(tp.snd_up, one.seq + 0x10000):
+            urg = <uint16_t>(tp.snd_up - one.seq)
+            flags |= TCPHDR_URG
+        elif after(one.seq + 0xFFFF, tp.tcb.snd_nxt):
+            urg = 0xFFFF
+            flags |= TCPHDR_URG
+    out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
+    out.saddr = tp.sk.saddr
+    out.daddr = tp.sk.daddr
+    out.sport = tp.sk.sport
+    out.dport = tp.sk.dport
+    out.seq = one.seq
+    out.ack = ack
+    out.flags = flags
+    out.window = window
+    out.urg = urg
+    out.ident = net.ip_id
+    out.tos = tp.sk.tos
+    out.ttl = tp.ttl
+    out.df = tp.pmtudisc > 0
+    err = ip_queue_xmit(net, &out, one.data, one.len, mss)
+    if err:
+        return err
+    net.ip_id += <uint16_t>one.pcount
+    th.seq = one.seq
+    th.end_seq = one.end_seq
+    th.ack = ack
+    th.flags = flags
+    th.window = window
+    th.payload_len = one.len
+    th.opts = 0
+    th.wscale = 0
+    if opts.has_wscale:
+        th.opts = OPT_WSCALE
+        th.wscale = opts.wscale
+    tcb_xmit(&tp.tcb, &th)
+    if flags & TCPHDR_ACK:
+        tcp_event_ack_sent(tp, ack)
+    tp.segs_out += one.pcount if one.pcount > 1 else 1
+    if one.len:
+        tcp_event_data_sent(net, tp)
+        tp.data_segs_out += one.pcount
+        tp.bytes_sent += one.len
+    one.skb_mstamp_ns = net.net.now_ns
+    return 0
+
+
+cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
+    """Whatever carries an ACK pays what was owed."""
+    tp.has_dsack = 0
+    if ack != tp.tcb.rcv_nxt:
+        return
+    if tp.ack_quick:
+        tp.ack_quick -= 1
+        if not tp.ack_quick:
+            tp.ack_ato_ns = TCP_ATO_MIN_NS
+    tp.ack_pending = 0
+    sk_stop_timer(&tp.delack_timer)
+
+
+cdef inline void tcp_event_data_sent(netns *net, tcp_sock *tp) noexcept nogil:
+    """An answer that comes soon makes the connection interactive: ACKs may wait for data."""
+    cdef int64_t now_ns = net.net.now_ns
+    if not tp.packets_out:
+        ca_cwnd_event(tp, CA_EVENT_TX_START, now_ns)
+    tp.lsndtime_ns = now_ns
+    if now_ns - tp.ack_lrcvtime_ns < tp.ack_ato_ns and tp.ack_pingpong < 3:
+        tp.ack_pingpong += 1
+
+
+cdef inline void tcp_event_new_data_sent(netns *net, tcp_sock *tp, skb *one) noexcept nogil:
+    """The head of the write queue was sent for the first time."""
+    cdef int32_t had = tp.packets_out
+    skb_unlink(&tp.sk_write_queue, one)
+    skb_queue_tail(&tp.tcp_rtx_queue, one)
+    tp.packets_out += one.pcount
+    if not had or tp.icsk_pending == ICSK_TIME_PROBE0:
+        tcp_rearm_rto(net, tp)
+    NET_ADD_STATS(net, TCP_ORIGDATASENT, one.pcount)
+
+
+# Timers that sending arms.
+
+
+cdef inline void tcp_reset_xmit_timer(
+    netns *net, tcp_sock *tp, int what, int64_t delay_ns
+) noexcept nogil:
+    tp.icsk_pending = <uint8_t>what
+    delay_ns = min(delay_ns, tp.rto_max_ns)
+    sk_reset_timer(net, &tp.retransmit_timer, jiffies_up(net.net.now_ns, delay_ns))
+
+
+cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
+    tp.icsk_pending = 0
+    sk_stop_timer(&tp.retransmit_timer)
+
+
+cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
+    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
+    if tp.packets_out:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+    else:
+        tcp_clear_xmit_timer(tp)
+
+
+cdef inline int64_t tcp_probe0_base_ns(const tcp_sock *tp) noexcept nogil:
+    return max(tp.rto_ns, <int64_t>200 * NSEC_PER_MSEC)
+
+
+cdef inline int64_t tcp_probe0_when_ns(const tcp_sock *tp) noexcept nogil:
+    """Twice as long for each time-out, up to the longest."""
+    cdef int64_t when_ns = tcp_probe0_base_ns(tp)
+    cdef int i = 0
+    while i < tp.backoff and when_ns < tp.rto_max_ns:
+        when_ns <<= 1
+        i += 1
+    return min(when_ns, tp.rto_max_ns)
+
+
+cdef inline void tcp_check_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
+    """Nothing is in flight to wait for, but something waits: look after it."""
+    if not tp.packets_out and not tp.icsk_pending:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))
+
+
+# When data may go.
+
+
+cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
+    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
+
+
+cdef inline int32_t tcp_cwnd_test(const tcp_sock *tp) noexcept nogil:
+    """Segments that the congestion window has room for, at most half of it at once."""
+    cdef int32_t room = tp.snd_cwnd - tcp_packets_in_flight(tp)
+    if room <= 0:
+        return 0
+    return min(max(tp.snd_cwnd >> 1, 1), room)
+
+
+cdef inline bint tcp_nagle_check(
+    const tcp_sock *tp, uint32_t length, int64_t mss, int nonagle
+) noexcept nogil:
+    """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
+    if length >= mss:
+        return False
+    if nonagle & TCP_NAGLE_CORK:
+        return True
+    return not nonagle and tp.packets_out != 0 and tcp_minshall_check(tp)
+
+
+cdef inline bint tcp_minshall_check(const tcp_sock *tp) noexcept nogil:
+    return after(tp.snd_sml, tp.tcb.snd_una) and not after(tp.snd_sml, tp.tcb.snd_nxt)
+
+
+cdef inline bint tcp_nagle_test(
+    const tcp_sock *tp, const skb *one, int64_t mss, int nonagle
+) noexcept nogil:
+    if nonagle & TCP_NAGLE_PUSH:
+        return True
+    if before(one.seq, tp.snd_up) or one.tcp_flags & TCPHDR_FIN:
+        return True
+    return not tcp_nagle_check(tp, one.len, mss, nonagle)
+
+
+cdef inline bint tcp_snd_wnd_test(const tcp_sock *tp, const skb *one, int64_t mss) noexcept nogil:
+    """True if the first segment of a piece is inside the peer's window."""
+    cdef uint32_t end = one.seq + <uint32_t>mss if one.len > mss else one.end_seq
+    return not after(end, tcp_wnd_end(tp))
+
+
+cdef inline int64_t tcp_mss_split_point(
+    const tcp_sock *tp, const skb *one, int64_t mss, int64_t quota, int nonagle
+) noexcept nogil:
+    """How much of a piece may go: whole segments, unless the rest is the last and may go too."""
+    cdef int64_t room = <uint32_t>(tcp_wnd_end(tp) - one.seq)
+    cdef int64_t most = mss * quota
+    cdef int64_t needed, partial
+    if most <= room and one.next != NULL:
+        return most
+    needed = min(<int64_t>one.len, room)
+    if most <= needed:
+        return most
+    partial = needed % mss
+    if partial and tcp_nagle_check(tp, <uint32_t>partial, mss, nonagle):
+        return needed - partial
+    return needed
+
+
+cdef inline int tcp_fragment(
+    netns *net, tcp_sock *tp, skb_queue *queue, skb *one, int64_t length, int64_t mss
+) noexcept nogil:
+    """Cut a piece of a queue in two; counts and marks stay true. 0 or -ENOMEM."""
+    cdef int32_t was = one.pcount
+    cdef skb *rest = alloc_skb(&net.skbs, 0)
+    if rest == NULL:
+        return -ENOMEM
+    rest.head = one.head
+    rest.head.refs += 1
+    rest.data = one.data + length
+    rest.len = one.len - <uint32_t>length
+    rest.seq = one.seq + <uint32_t>length
+    rest.end_seq = one.end_seq
+    rest.tcp_flags = one.tcp_flags
+    rest.truesize = SKB_TRUESIZE_EMPTY + rest.len
+    rest.sacked = one.sacked
+    rest.eor = one.eor
+    one.eor = 0
+    rest.retrans = one.retrans
+    rest.skb_mstamp_ns = one.skb_mstamp_ns
+    one.len = <uint32_t>length
+    one.end_seq = rest.seq
+    one.tcp_flags &= <uint8_t>~(TCPHDR_FIN | TCPHDR_PSH)
+    one.truesize -= rest.len
+    tp.sk_wmem_queued += SKB_TRUESIZE_EMPTY
+    tcp_set_skb_tso_segs(one, mss)
+    tcp_set_skb_tso_segs(rest, mss)
+    skb_queue_after(queue, one, rest)
+    if queue == &tp.tcp_rtx_queue and was != one.pcount + rest.pcount:
+        tcp_adjust_pcount(tp, one.sacked, was - one.pcount - rest.pcount)
+    return 0
+
+
+cdef inline void tcp_adjust_pcount(tcp_sock *tp, int sacked, int32_t less) noexcept nogil:
+    tp.packets_out -= less
+    if sacked & TCPCB_SACKED_ACKED:
+        tp.sacked_out -= less
+    if sacked & TCPCB_SACKED_RETRANS:
+        tp.retrans_out -= less
+    if sacked & TCPCB_LOST:
+        tp.lost_out -= less
+
+
+cdef inline void tcp_cwnd_restart(netns *net, tcp_sock *tp, int64_t idle_ns) noexcept nogil:
+    """After silence the path is not known any more (RFC 5681 4.1): half for each time-out."""
+    cdef int32_t restart = min(<int32_t>TCP_INIT_CWND, tp.snd_cwnd)
+    cdef int32_t cwnd
+    ca_cwnd_event(tp, CA_EVENT_CWND_RESTART, net.net.now_ns)
+    tp.snd_ssthresh = tcp_current_ssthresh(tp)
+    cwnd = tp.snd_cwnd
+    while True:
+        idle_ns -= tp.rto_ns
+        if idle_ns <= 0 or cwnd <= restart:
+            break
+        cwnd >>= 1
+    tp.snd_cwnd = max(cwnd, restart)
+    tp.snd_cwnd_stamp_ns = net.net.now_ns
+
+
+cdef inline void tcp_slow_start_after_idle_check(netns *net, tcp_sock *tp) noexcept nogil:
+    cdef int64_t idle_ns
+    if not net.sysctl.tcp_slow_start_after_idle or tp.packets_out:
+        return
+    idle_ns = net.net.now_ns - tp.lsndtime_ns
+    if idle_ns > tp.rto_ns:
+        tcp_cwnd_restart(net, tp, idle_ns)
+
+
+cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexcept nogil:
+    """Remember whether the window was what held sending back (RFC 7661)."""
+    if (
+        not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
+        or limited
+        or (not tp.is_cwnd_limited and tp.packets_out > tp.max_packets_out)
+    ):
+        tp.is_cwnd_limited = limited
+        tp.max_packets_out = tp.packets_out
+        tp.cwnd_usage_seq = tp.tcb.snd_nxt
+    if limited:
+        tp.snd_cwnd_stamp_ns = net.net.now_ns
+
+
+cdef inline bint tcp_write_xmit(
+    netns *net, tcp_sock *tp, int64_t mss, int nonagle, bint push_one
+) noexcept nogil:
+    """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
+    cdef skb *one
+    cdef int32_t sent = 0, segs, quota
+    cdef int64_t limit
+    cdef bint cwnd_limited = False
+    while tp.sk_write_queue.first != NULL:
+        one = tp.sk_write_queue.first
+        segs = tcp_set_skb_tso_segs(one, mss)
+        quota = tcp_cwnd_test(tp)
+        if not quota:
+            cwnd_limited = True
+            break
+        if not tcp_snd_wnd_test(tp, one, mss):
+            break
+        if segs == 1:
+            if not tcp_nagle_test(
+                tp, one, mss, nonagle if one.next == NULL else <int>TCP_NAGLE_PUSH
+            ):
+                break
+            limit = mss
+        else:
+            limit = tcp_mss_split_point(tp, one, mss, min(quota, segs), nonagle)
+            if not limit:
+                break
+        if one.len > limit and tcp_fragment(net, tp, &tp.sk_write_queue, one, limit, mss):
+            break
+        if tcp_transmit_skb(net, tp, one, tp.tcb.rcv_nxt, mss):
+            break
+        tcp_event_new_data_sent(net, tp, one)
+        if one.len < one.pcount * mss:
+            tp.snd_sml = one.end_seq
+        sent += one.pcount
+        if push_one:
+            break
+    if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:
+        tp.prr_out += sent
+    cwnd_limited = cwnd_limited or tcp_packets_in_flight(tp) >= tp.snd_cwnd
+    if sent or cwnd_limited:
+        tcp_cwnd_validate(net, tp, cwnd_limited)
+    return not tp.packets_out and tp.sk_write_queue.first != NULL
+
+
+cdef inline void tcp_push_pending_frames(
+    netns *net, tcp_sock *tp, int64_t mss, int nonagle
+) noexcept nogil:
+    """Send what waits; arm the probe where the peer's window holds it all back."""
+    if tp.tcb.state == TCP_CLOSE or tp.sk_write_queue.first == NULL:
+        return
+    if tcp_write_xmit(net, tp, mss, nonagle, False):
+        tcp_check_probe_timer(net, tp)
+
+
+cdef inline void tcp_data_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
+    """Something has changed that sending may have waited for."""
+    if tp.sk_write_queue.first != NULL:
+        tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle)
+
+
+# Acknowledgments.
+
+
+cdef inline void skb_control(skb *one, uint32_t seq, uint8_t flags) noexcept nogil:
+    """A segment without text that is in no queue."""
+    memset(one, 0, sizeof(skb))
+    one.seq = one.end_seq = seq
+    one.tcp_flags = flags
+
+
+cdef inline void tcp_send_ack(netns *net, tcp_sock *tp) noexcept nogil:
+    cdef skb one
+    if tp.tcb.state == TCP_CLOSE:
+        return
+    skb_control(&one, tcp_acceptable_seq(tp), TCPHDR_ACK)
+    if tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0):
+        tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
+        sk_reset_timer(net, &tp.delack_timer, jiffies_up(net.net.now_ns, TCP_DELACK_MAX_NS))
+
+
+cdef inline uint32_t tcp_acceptable_seq(const tcp_sock *tp) noexcept nogil:
+    """Where an empty segment stands: inside the peer's window, even when that has shrunk."""
+    cdef uint32_t end = tcp_wnd_end(tp)
+    if not before(end, tp.tcb.snd_nxt):
+        return tp.tcb.snd_nxt
+    if tp.wscale_ok and tp.tcb.snd_nxt - end < <uint32_t>1 << tp.tcb.snd_wscale:
+        return tp.tcb.snd_nxt
+    return end
+
+
+cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
+    """Owe an acknowledgment for at most 200 ms (RFC 9293 3.8.6.3)."""
+    cdef int64_t ato_ns = tp.ack_ato_ns
+    cdef int64_t now_ns = net.net.now_ns
+    cdef int64_t most, timeout_ns
+    if ato_ns > TCP_DELACK_MIN_NS:
+        most = TCP_DELACK_MAX_NS
+        if tp.srtt_us:
+            most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
+        ato_ns = min(ato_ns, most)
+    timeout_ns = jiffies_up(now_ns, min(ato_ns, TCP_DELACK_MAX_NS))
+    if tp.ack_pending & ICSK_ACK_TIMER:
+        if tp.ack_timeout_ns <= now_ns + (ato_ns >> 2):
+            tcp_send_ack(net, tp)
+            return
+        timeout_ns = min(timeout_ns, tp.ack_timeout_ns)
+    tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
+    tp.ack_timeout_ns = timeout_ns
+    sk_reset_timer(net, &tp.delack_timer, timeout_ns)
+
+
+cdef inline void tcp_send_challenge_ack(netns *net, tcp_sock *tp) noexcept nogil:
+    """Ask whoever it was to show that he is the peer (RFC 5961); per connection, not often."""
+    if not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+        NET_INC_STATS(net, TCP_CHALLENGEACK)
+        tcp_send_ack(net, tp)
+
+
+cdef inline bint tcp_oow_rate_limited(netns *net, int64_t *last_oow_ack_ns) noexcept nogil:
+    """True if an answer to what is not acceptable was given within tcp_invalid_ratelimit."""
+    cdef int64_t now_ns = net.net.now_ns
+    cdef int64_t since_ns = now_ns - last_oow_ack_ns[0]
+    if (
+        last_oow_ack_ns[0]
+        and since_ns >= 0
+        and since_ns < net.sysctl.tcp_invalid_ratelimit * NSEC_PER_MSEC
+    ):
+        return True
+    last_oow_ack_ns[0] = max(now_ns, <int64_t>1)
+    return False
+
+
+# Opening and closing.
+
+
+cdef inline void tcp_connect_init(netns *net, tcp_sock *tp) noexcept nogil:
+    """What an active open begins with."""
+    cdef int64_t advmss, most
+    tp.tcp_header_len = TCP_HDR_LEN
+    if net.sysctl.tcp_timestamps:
+        tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
+    if tp.user_mss:
+        tp.mss_clamp = tp.user_mss
+    tp.tcb.max_window = 0
+    tcp_sync_mss(net, tp, dst_mtu(net, tp.sk.daddr))
+    advmss = tcp_advertise_mss(net, tp)
+    most = tp.window_clamp
+    if tp.userlocks & SOCK_RCVBUF_LOCK and (most > tcp_full_space(tp) or not most):
+        most = tcp_full_space(tp)
+    tcp_select_initial_window(
+        net,
+        tcp_full_space(tp),
+        advmss,
+        net.sysctl.tcp_window_scaling != 0,
+        most,
+        &tp.rcv_wnd,
+        &tp.window_clamp,
+        &tp.tcb.rcv_wscale,
+    )
+    tp.rcv_ssthresh = tp.rcv_wnd
+    tp.sk_err = 0
+    tp.tcb.snd_wnd = 0
+    tp.tcb.snd_wl1 = 0
+    tp.tcb.snd_una = tp.tcb.snd_nxt = tp.snd_sml = tp.snd_up = tp.write_seq
+    tp.tcb.rcv_nxt = 0
+    tp.rcv_wup = 0
+    tp.copied_seq = 0
+    tp.rto_ns = net_timeout_init(tp)
+    tp.retransmits = 0
+
+
+cdef inline int64_t net_timeout_init(const tcp_sock *tp) noexcept nogil:
+    return max(TCP_TIMEOUT_INIT_NS, tp.rto_min_ns)
+
+
+cdef inline int64_t tcp_clock_ms(const netns *net) noexcept nogil:
+    """The clock in ms, for stamps of which 0 is none."""
+    cdef int64_t ms = net.net.now_ns // NSEC_PER_MSEC
+    return ms if ms else 1
+
+
+cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
+    """Send the SYN of an active open (RFC 9293 3.10.1)."""
+    cdef skb *one
+    cdef int err
+    tcp_connect_init(net, tp)
+    one = alloc_skb(&net.skbs, 0)
+    if one == NULL:
+        return -ENOMEM
+    one.seq = tp.write_seq
+    tp.write_seq += 1
+    one.end_seq = tp.write_seq
+    one.tcp_flags = TCPHDR_SYN
+    one.pcount = 1
+    one.truesize = SKB_TRUESIZE_EMPTY
+    tp.retrans_stamp = tcp_clock_ms(net)
+    skb_queue_tail(&tp.tcp_rtx_queue, one)
+    tp.sk_wmem_queued += one.truesize
+    tp.packets_out += 1
+    err = tcp_transmit_skb(net, tp, one, 0, 0)
+    if err and err != -ENOBUFS:
+        return err
+    NET_INC_STATS(net, TCP_ACTIVEOPENS)
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+    return 0
+
+
+cdef inline int tcp_send_synack(netns *net, tcp_sock *tp) noexcept nogil:
+    """In a simultaneous open the SYN is sent again as a SYN-ACK (RFC 9293 3.5)."""
+    cdef skb *one = tp.tcp_rtx_queue.first
+    one.tcp_flags |= TCPHDR_ACK
+    return tcp_transmit_skb(net, tp, one, tp.tcb.rcv_nxt, 0)
+
+
+cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
+    """End the stream: on the last piece if that still waits, else on a segment of its own."""
+    cdef int64_t mss = tcp_current_mss(net, tp)
+    cdef skb *tail = tp.sk_write_queue.last
+    if tail != NULL:
+        tail.tcp_flags |= TCPHDR_FIN
+        tail.end_seq += 1
+    else:
+        tail = alloc_skb(&net.skbs, 0)
+        if tail == NULL:
+            return
+        tail.seq = tp.write_seq
+        tail.end_seq = tp.write_seq + 1
+        tail.tcp_flags = TCPHDR_ACK | TCPHDR_FIN
+        tail.pcount = 1
+        tail.truesize = SKB_TRUESIZE_EMPTY
+        tp.sk_wmem_queued += tail.truesize
+        skb_queue_tail(&tp.sk_write_queue, tail)
+    tp.write_seq += 1
+    tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_OFF)
+
+
+cdef inline void tcp_send_active_reset(netns *net, tcp_sock *tp) noexcept nogil:
+    """Tell the peer that this end gives up (RFC 9293 3.10.5)."""
+    cdef skb one
+    NET_INC_STATS(net, TCP_OUTRSTS)
+    skb_control(&one, tcp_acceptable_seq(tp), TCPHDR_ACK | TCPHDR_RST)
+    one.pcount = 1
+    tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0)
+
+
+# Again.
+
+
+cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t segs) noexcept nogil:
+    """Send a piece again, at most `segs` of it; 0, -EAGAIN if the window is shut, -ENOBUFS."""
+    cdef int64_t mss = tcp_current_mss(net, tp)
+    cdef int64_t avail, length
+    cdef uint32_t gone
+    cdef int32_t was
+    cdef int err
+    if before(one.seq, tp.tcb.snd_una):  # its front was acknowledged meanwhile
+        gone = tp.tcb.snd_una - one.seq
+        skb_pull(one, gone - (1 if one.tcp_flags & TCPHDR_SYN else 0))
+        one.seq = tp.tcb.snd_una
+    avail = <uint32_t>(tcp_wnd_end(tp) - one.seq)
+    if avail > 0x7FFFFFFF or not avail:
+        if one.seq != tp.tcb.snd_una:
+            return -EAGAIN
+        avail = mss  # the first one is a probe of a window that shrank (RFC 9293 3.8.6)
+    length = mss * segs
+    if length > avail:
+        length = max(avail // mss * mss, avail if avail < mss else mss)
+    if one.len > length:
+        err = tcp_fragment(net, tp, &tp.tcp_rtx_queue, one, length, mss)
+        if err:
+            return err
+    elif one.pcount:
+        was = one.pcount
+        tcp_set_skb_tso_segs(one, mss)
+        if was != one.pcount:
+            tcp_adjust_pcount(tp, one.sacked, was - one.pcount)
+    err = tcp_transmit_skb(
+        net, tp, one, tp.tcb.rcv_nxt if tp.tcb.state != TCP_SYN_SENT else 0, mss
+    )
+    NET_ADD_STATS(net, TCP_RETRANSSEGS, one.pcount)
+    tp.total_retrans += one.pcount
+    tp.bytes_retrans += one.len
+    if not err:
+        one.sacked |= TCPCB_EVER_RETRANS
+        one.retrans += 1
+        if not one.sacked & TCPCB_SACKED_RETRANS:
+            one.sacked |= TCPCB_SACKED_RETRANS
+            tp.retrans_out += one.pcount
+        if not tp.retrans_stamp:
+            tp.retrans_stamp = tcp_clock_ms(net)
+    else:
+        NET_ADD_STATS(net, TCP_RETRANSFAIL, one.pcount)
+    if tp.undo_retrans < 0:
+        tp.undo_retrans = 0
+    tp.undo_retrans += one.pcount
+    return err
+
+
+cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept nogil:
+    """Send again what is marked lost, as far as the window allows."""
+    cdef skb *one
+    cdef skb *next = tp.tcp_rtx_queue.first
+    cdef int32_t room
+    if not tp.packets_out:
+        return
+    while next != NULL:
+        one = next
+        next = one.next
+        room = tp.snd_cwnd - tcp_packets_in_flight(tp)
+        if room <= 0:
+            break
+        if one.sacked & (TCPCB_SACKED_ACKED | TCPCB_SACKED_RETRANS) or not one.sacked & TCPCB_LOST:
+            continue
+        if tcp_retransmit_skb(net, tp, one, room):
+            break
+        NET_ADD_STATS(
+            net,
+            TCP_SLOWSTARTRETRANS if tp.ca_state == TCP_CA_LOSS else TCP_FASTRETRANS,
+            one.pcount,
+        )
+        if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:
+            tp.prr_out += one.pcount
+        if one == tp.tcp_rtx_queue.first and tp.icsk_pending != ICSK_TIME_PROBE0:
+            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+
+
+# Probes.
+
+
+cdef inline int tcp_xmit_probe_skb(netns *net, tcp_sock *tp, bint urgent) noexcept nogil:
+    """An empty segment before what is acknowledged: its answer tells that the peer is there."""
+    cdef skb one
+    skb_control(&one, tp.tcb.snd_una if urgent else tp.tcb.snd_una - 1, TCPHDR_ACK)
+    return tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0)
+
+
+cdef inline int tcp_write_wakeup(netns *net, tcp_sock *tp) noexcept nogil:
+    """Probe: with data where the window takes any, else with nothing; 1 if neither is there."""
+    cdef skb *one = tp.sk_write_queue.first
+    cdef int64_t mss, room
+    cdef int err
+    if tp.tcb.state == TCP_CLOSE:
+        return -1
+    if one != NULL and before(one.seq, tcp_wnd_end(tp)):
+        mss = tcp_current_mss(net, tp)
+        room = <uint32_t>(tcp_wnd_end(tp) - one.seq)
+        if room < <int64_t>(<uint32_t>(one.end_seq - one.seq)) or one.len > mss:
+            room = min(room, mss)
+            one.tcp_flags |= TCPHDR_PSH
+            if one.len > room and tcp_fragment(net, tp, &tp.sk_write_queue, one, room, mss):
+                return -ENOMEM
+        tcp_set_skb_tso_segs(one, mss)
+        one.tcp_flags |= TCPHDR_PSH
+        err = tcp_transmit_skb(net, tp, one, tp.tcb.rcv_nxt, mss)
+        if not err:
+            tcp_event_new_data_sent(net, tp, one)
+        return err
+    if before(tp.tcb.snd_una, tp.snd_up) and not after(tp.snd_up, tp.tcb.snd_una + 0xFFFF):
+        tcp_xmit_probe_skb(net, tp, True)
+    return tcp_xmit_probe_skb(net, tp, False)
+
+
+cdef inline void tcp_send_probe0(netns *net, tcp_sock *tp) noexcept nogil:
+    """Probe a shut window, ever more rarely (RFC 9293 3.8.6.1)."""
+    cdef int err = tcp_write_wakeup(net, tp)
+    cdef int64_t delay_ns = <int64_t>500 * NSEC_PER_MSEC
+    if tp.packets_out or tp.sk_write_queue.first == NULL:
+        tp.probes_out = 0
+        tp.backoff = 0
+        tp.probes_tstamp_ns = 0
+        return
+    tp.probes_out += 1
+    if err <= 0:
+        if tp.backoff < net.sysctl.tcp_retries2 and tp.backoff < 255:
+            tp.backoff += 1
+        delay_ns = tcp_probe0_when_ns(tp)
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)

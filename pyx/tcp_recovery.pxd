@@ -1,0 +1,493 @@
+# What is lost: SACK's scoreboard, fast retransmit with and without it, undo, proportional rate.
+# Linux: net/ipv4/tcp_input.c.  RFC 2018, RFC 2883, RFC 5681 3.2, RFC 6582, RFC 6675, RFC 9937.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from netns cimport NET_INC_STATS, netns
+from sock cimport *
+from tcp cimport *
+from tcp_cong cimport (
+    CA_EVENT_LOSS,
+    ca_cwnd_event,
+    ca_ssthresh,
+    ca_undo_cwnd,
+    tcp_current_ssthresh,
+    tcp_set_ca_state,
+)
+from tcp_output cimport tcp_fragment, tcp_packets_in_flight
+from tcp_window cimport tcp_current_mss
+
+cdef enum:
+    FLAG_DATA = 0x01  # the segment had data
+    FLAG_WIN_UPDATE = 0x02
+    FLAG_DATA_ACKED = 0x04  # data was acknowledged
+    FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
+    FLAG_SYN_ACKED = 0x10
+    FLAG_DATA_SACKED = 0x20  # SACK told of something new
+    FLAG_ECE = 0x40
+    FLAG_LOST_RETRANS = 0x80
+    FLAG_SND_UNA_ADVANCED = 0x400
+    FLAG_DSACKING_ACK = 0x800
+    FLAG_SACK_RENEGING = 0x2000
+    FLAG_ACKED = FLAG_DATA_ACKED | FLAG_SYN_ACKED
+    FLAG_NOT_DUP = FLAG_DATA | FLAG_WIN_UPDATE | FLAG_ACKED
+
+
+cdef inline bint tcp_is_sack(const tcp_sock *tp) noexcept nogil:
+    return tp.sack_ok != 0
+
+
+cdef inline bint tcp_verify_left_out(const tcp_sock *tp) noexcept nogil:
+    """What every count obeys: what is lost or was received elsewhere was sent."""
+    return tp.sacked_out + tp.lost_out <= tp.packets_out
+
+
+cdef inline bint tcp_is_sackblock_valid(
+    const tcp_sock *tp, uint32_t start, uint32_t end, bint duplicate
+) noexcept nogil:
+    """True for a block about what was sent and not acknowledged; a duplicate may lie below."""
+    cdef const tcb *known = &tp.tcb
+    if after(end, known.snd_nxt) or not before(start, end) or not before(start, known.snd_nxt):
+        return False
+    if after(start, known.snd_una):
+        return True
+    if not duplicate or not tp.undo_marker:
+        return False
+    return (
+        not after(end, known.snd_una)
+        and not before(start, tp.undo_marker - known.max_window)
+        and before(start, known.snd_una)
+    )
+
+
+cdef inline bint tcp_check_dsack(
+    netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una
+) noexcept nogil:
+    """True if the first block tells of a duplicate (RFC 2883 4); undo counts it."""
+    cdef uint32_t start = blocks[0].start, end = blocks[0].end
+    if before(start, prior_una):
+        NET_INC_STATS(net, TCP_DSACKRECV)
+    elif count > 1 and not before(start, blocks[1].start) and not after(end, blocks[1].end):
+        NET_INC_STATS(net, TCP_DSACKOFORECV)
+    else:
+        return False
+    tp.sack_ok |= 4
+    tp.dsack_dups += 1
+    if tp.undo_marker and tp.undo_retrans > 0 and not after(end, prior_una):
+        if not before(start, tp.undo_marker - tp.tcb.max_window):
+            tp.undo_retrans -= 1
+    return True
+
+
+cdef inline int tcp_sacktag_write_queue(
+    netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una
+) noexcept nogil:
+    """Mark what SACK tells of (RFC 2018 5): FLAG_."""
+    cdef int flags = 0, i, n = 0
+    cdef bint duplicate, first
+    cdef int64_t mss
+    cdef sack_block told[4]
+    cdef skb *one
+    cdef skb *next
+    if tcp_check_dsack(net, tp, blocks, count, prior_una):
+        flags = FLAG_DSACKING_ACK
+    duplicate = flags != 0
+    mss = tcp_current_mss(net, tp)
+    for i in range(count):
+        first = duplicate and i == 0
+        if not tcp_is_sackblock_valid(tp, blocks[i].start, blocks[i].end, first):
+            if not first:
+                NET_INC_STATS(net, TCP_SACKDISCARD)
+        elif after(blocks[i].end, prior_una):
+            told[n] = blocks[i]
+            n += 1
+    if not tp.packets_out:
+        return flags
+    for i in range(n):
+        one = tp.tcp_rtx_queue.first
+        while one != NULL and before(one.seq, told[i].end):
+            next = one.next
+            if after(one.end_seq, told[i].start) and not one.sacked & TCPCB_SACKED_ACKED:
+                if before(one.seq, told[i].start) or after(one.end_seq, told[i].end):
+                    next = tcp_sack_split(net, tp, one, told[i].start, told[i].end, mss)
+                else:
+                    flags |= tcp_sacktag_one(net, tp, one)
+            one = next
+    return flags
+
+
+cdef inline skb *tcp_sack_split(
+    netns *net, tcp_sock *tp, skb *one, uint32_t start, uint32_t end, int64_t mss
+) noexcept nogil:
+    """Cut a piece that a block covers in part, at whole segments; which to look at next."""
+    cdef int64_t keep
+    if before(one.seq, start):
+        keep = (<uint32_t>(start - one.seq) + mss - 1) // mss * mss
+        if keep < one.len:
+            tcp_fragment(net, tp, &tp.tcp_rtx_queue, one, keep, mss)
+        return one.next
+    keep = <uint32_t>(end - one.seq) // mss * mss
+    if 0 < keep < one.len and tcp_fragment(net, tp, &tp.tcp_rtx_queue, one, keep, mss) == 0:
+        return one
+    return one.next
+
+
+cdef inline int tcp_sacktag_one(netns *net, tcp_sock *tp, skb *one) noexcept nogil:
+    """The peer has this piece, though not all before it."""
+    if one.sacked & TCPCB_SACKED_RETRANS:
+        if one.sacked & TCPCB_LOST:
+            one.sacked &= <uint8_t>~TCPCB_LOST
+            tp.lost_out -= one.pcount
+        one.sacked &= <uint8_t>~TCPCB_SACKED_RETRANS
+        tp.retrans_out -= one.pcount
+    elif one.sacked & TCPCB_LOST:
+        one.sacked &= <uint8_t>~TCPCB_LOST
+        tp.lost_out -= one.pcount
+    if (
+        not one.sacked & TCPCB_EVER_RETRANS
+        and tp.highest_sack
+        and before(one.seq, tp.highest_sack)
+    ):
+        tcp_check_reordering(net, tp, one)
+    one.sacked |= TCPCB_SACKED_ACKED
+    tp.sacked_out += one.pcount
+    tp.delivered += one.pcount
+    if not tp.highest_sack or after(one.end_seq, tp.highest_sack):
+        tp.highest_sack = one.end_seq
+    return FLAG_DATA_SACKED
+
+
+cdef inline void tcp_check_reordering(netns *net, tcp_sock *tp, const skb *late) noexcept nogil:
+    """A piece came after later ones: that many segments of disorder are no loss."""
+    cdef int32_t metric = 0
+    cdef const skb *one = late
+    while one != NULL and before(one.seq, tp.highest_sack):
+        metric += one.pcount
+        one = one.next
+    if metric > tp.reordering:
+        tp.reordering = <int32_t>min(<int64_t>metric, net.sysctl.tcp_max_reordering)
+        NET_INC_STATS(net, TCP_SACKREORDER)
+    tp.reord_seen += 1
+
+
+cdef inline void tcp_mark_skb_lost(tcp_sock *tp, skb *one) noexcept nogil:
+    if one.sacked & TCPCB_SACKED_ACKED:
+        return
+    if one.sacked & TCPCB_LOST:
+        if one.sacked & TCPCB_SACKED_RETRANS:  # what was sent again is lost too
+            one.sacked &= <uint8_t>~TCPCB_SACKED_RETRANS
+            tp.retrans_out -= one.pcount
+            tp.lost += one.pcount
+        return
+    one.sacked |= TCPCB_LOST
+    tp.lost_out += one.pcount
+    tp.lost += one.pcount
+
+
+cdef inline void tcp_update_scoreboard(netns *net, tcp_sock *tp) noexcept nogil:
+    """Lost is what three (or `reordering`) later segments came before (RFC 6675 4, IsLost)."""
+    cdef int32_t above = 0
+    cdef skb *one = tp.tcp_rtx_queue.last
+    if not tcp_is_sack(tp):
+        tcp_newreno_mark_lost(net, tp)
+        return
+    while one != NULL:
+        if one.sacked & TCPCB_SACKED_ACKED:
+            above += one.pcount
+        elif above >= tp.reordering and not one.sacked & (TCPCB_LOST | TCPCB_SACKED_RETRANS):
+            tcp_mark_skb_lost(tp, one)
+        one = one.prev
+    tcp_mark_lost_retrans(tp)
+
+
+cdef inline void tcp_mark_lost_retrans(tcp_sock *tp) noexcept nogil:
+    """What was sent again is lost if something sent after that has arrived (RFC 8985's idea)."""
+    cdef int64_t latest = 0, wait_ns
+    cdef skb *one = tp.tcp_rtx_queue.first
+    while one != NULL:
+        if one.sacked & TCPCB_SACKED_ACKED:
+            latest = max(latest, one.skb_mstamp_ns)
+        one = one.next
+    wait_ns = (tp.srtt_us >> 3) * 1000 // 4
+    one = tp.tcp_rtx_queue.first
+    while one != NULL:
+        if one.sacked & TCPCB_SACKED_RETRANS and one.skb_mstamp_ns + wait_ns < latest:
+            tcp_mark_skb_lost(tp, one)
+        one = one.next
+
+
+cdef inline void tcp_newreno_mark_lost(netns *net, tcp_sock *tp) noexcept nogil:
+    """Without SACK only the first piece is known to be lost (RFC 6582 3.2)."""
+    cdef skb *one = tp.tcp_rtx_queue.first
+    cdef int64_t mss
+    if one.sacked & TCPCB_LOST:
+        return
+    mss = tcp_current_mss(net, tp)
+    if one.pcount > 1:
+        tcp_fragment(net, tp, &tp.tcp_rtx_queue, one, mss, mss)
+    tcp_mark_skb_lost(tp, one)
+
+
+cdef inline void tcp_add_reno_sack(tcp_sock *tp, int32_t segs) noexcept nogil:
+    """Without SACK each duplicate ACK stands for a segment that left the network."""
+    tp.sacked_out = min(tp.sacked_out + segs, max(tp.packets_out - tp.lost_out - 1, 0))
+    tp.delivered += segs
+
+
+cdef inline void tcp_remove_reno_sacks(tcp_sock *tp, int32_t acked) noexcept nogil:
+    if acked > 0:
+        tp.delivered += max(acked - tp.sacked_out, 1)
+        tp.sacked_out = 0 if acked - 1 >= tp.sacked_out else tp.sacked_out - (acked - 1)
+    tp.sacked_out = min(tp.sacked_out, max(tp.packets_out - tp.lost_out, 0))
+
+
+cdef inline void tcp_init_undo(tcp_sock *tp) noexcept nogil:
+    tp.undo_marker = tp.tcb.snd_una if tp.tcb.snd_una else 1
+    tp.undo_retrans = tp.retrans_out if tp.retrans_out else -1
+
+
+cdef inline void tcp_init_cwnd_reduction(netns *net, tcp_sock *tp) noexcept nogil:
+    tp.high_seq = tp.tcb.snd_nxt
+    tp.snd_cwnd_cnt = 0
+    tp.prior_cwnd = tp.snd_cwnd
+    tp.prr_delivered = tp.prr_out = 0
+    tp.snd_ssthresh = ca_ssthresh(tp, net.net.now_ns)
+
+
+cdef inline void tcp_cwnd_reduction(
+    netns *net, tcp_sock *tp, int64_t delivered, int64_t lost, int flags
+) noexcept nogil:
+    """Spread what is sent in recovery over its round trip (RFC 9937)."""
+    cdef int64_t flight, delta, count
+    if delivered <= 0 or not tp.prior_cwnd:
+        return
+    flight = tcp_packets_in_flight(tp)
+    delta = tp.snd_ssthresh - flight
+    tp.prr_delivered += <int32_t>delivered
+    if delta < 0:
+        count = <int64_t>tp.snd_ssthresh * tp.prr_delivered + tp.prior_cwnd - 1
+        count = count // tp.prior_cwnd - tp.prr_out
+    else:
+        count = max(<int64_t>tp.prr_delivered - tp.prr_out, delivered)
+        if flags & FLAG_SND_UNA_ADVANCED and not lost:
+            count += 1
+        count = min(delta, count)
+    count = max(count, <int64_t>(0 if tp.prr_out else 1))
+    tp.snd_cwnd = <int32_t>(flight + count)
+
+
+cdef inline void tcp_end_cwnd_reduction(netns *net, tcp_sock *tp) noexcept nogil:
+    if tp.snd_ssthresh < 0x7FFFFFFF and (tp.undo_marker or tp.ca_state == TCP_CA_CWR):
+        tp.snd_cwnd = tp.snd_ssthresh
+        tp.snd_cwnd_stamp_ns = net.net.now_ns
+
+
+cdef inline void tcp_enter_recovery(netns *net, tcp_sock *tp, bint ece) noexcept nogil:
+    """Three duplicates: the window shrinks, what is lost is sent again (RFC 5681 3.2)."""
+    NET_INC_STATS(net, TCP_SACKRECOVERY if tcp_is_sack(tp) else TCP_RENORECOVERY)
+    tp.prior_ssthresh = 0
+    tcp_init_undo(tp)
+    if tp.ca_state < TCP_CA_CWR:
+        if not ece:
+            tp.prior_ssthresh = tcp_current_ssthresh(tp)
+        tcp_init_cwnd_reduction(net, tp)
+    tcp_set_ca_state(tp, TCP_CA_RECOVERY, net.net.now_ns)
+
+
+cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
+    """The time-out: everything in flight is lost, one segment goes (RFC 5681 3.1, 6298 5.4)."""
+    cdef skb *one = tp.tcp_rtx_queue.first
+    cdef bint reneging = one.sacked & TCPCB_SACKED_ACKED
+    if reneging:
+        NET_INC_STATS(net, TCP_SACKRENEGING)
+        tp.sacked_out = 0
+    elif not tcp_is_sack(tp):
+        tp.sacked_out = 0
+    while one != NULL:
+        if reneging:
+            one.sacked &= <uint8_t>~TCPCB_SACKED_ACKED
+        if one.sacked & TCPCB_SACKED_RETRANS:
+            one.sacked &= <uint8_t>~TCPCB_SACKED_RETRANS
+            tp.retrans_out -= one.pcount
+        tcp_mark_skb_lost(tp, one)
+        one = one.next
+    if (
+        tp.ca_state <= TCP_CA_DISORDER
+        or not after(tp.high_seq, tp.tcb.snd_una)
+        or (tp.ca_state == TCP_CA_LOSS and not tp.retransmits)
+    ):
+        tp.prior_ssthresh = tcp_current_ssthresh(tp)
+        tp.prior_cwnd = tp.snd_cwnd
+        tp.snd_ssthresh = ca_ssthresh(tp, net.net.now_ns)
+        ca_cwnd_event(tp, CA_EVENT_LOSS, net.net.now_ns)
+        tcp_init_undo(tp)
+    tp.snd_cwnd = tcp_packets_in_flight(tp) + 1
+    tp.snd_cwnd_cnt = 0
+    tp.snd_cwnd_stamp_ns = net.net.now_ns
+    if tp.ca_state <= TCP_CA_DISORDER and tp.sacked_out >= net.sysctl.tcp_reordering:
+        tp.reordering = <int32_t>min(<int64_t>tp.reordering, net.sysctl.tcp_reordering)
+    tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
+    tp.high_seq = tp.tcb.snd_nxt
+
+
+cdef inline bint tcp_may_undo(const tcp_sock *tp) noexcept nogil:
+    """True if nothing was lost: each copy was reported twice, or an echo is older than the copy."""
+    if not tp.undo_marker:
+        return False
+    return not tp.undo_retrans or (
+        tp.saw_tstamp
+        and tp.rcv_tsecr
+        and tp.retrans_stamp
+        and before(tp.rcv_tsecr, <uint32_t>tp.retrans_stamp + tp.tsoffset)
+    )
+
+
+cdef inline void tcp_undo_cwnd_reduction(netns *net, tcp_sock *tp, bint unmark) noexcept nogil:
+    cdef skb *one
+    if unmark:
+        one = tp.tcp_rtx_queue.first
+        while one != NULL:
+            one.sacked &= <uint8_t>~TCPCB_LOST
+            one = one.next
+        tp.lost_out = 0
+    if tp.prior_ssthresh:
+        tp.snd_cwnd = ca_undo_cwnd(tp)
+        tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
+    tp.snd_cwnd_stamp_ns = net.net.now_ns
+    tp.undo_marker = 0
+
+
+cdef inline bint tcp_any_retrans_done(const tcp_sock *tp) noexcept nogil:
+    cdef const skb *one = tp.tcp_rtx_queue.first
+    return tp.retrans_out or (one != NULL and one.sacked & TCPCB_EVER_RETRANS)
+
+
+cdef inline bint tcp_try_undo_recovery(netns *net, tcp_sock *tp) noexcept nogil:
+    """At the end of recovery: True if it goes on for NewReno's sake (RFC 6582 4.1)."""
+    if tcp_may_undo(tp):
+        NET_INC_STATS(net, TCP_LOSSUNDO if tp.ca_state == TCP_CA_LOSS else TCP_FULLUNDO)
+        tcp_undo_cwnd_reduction(net, tp, False)
+    if tp.tcb.snd_una == tp.high_seq and not tcp_is_sack(tp):
+        if not tcp_any_retrans_done(tp):
+            tp.retrans_stamp = 0
+        return True
+    tcp_set_ca_state(tp, TCP_CA_OPEN, net.net.now_ns)
+    return False
+
+
+cdef inline bint tcp_try_undo_partial(netns *net, tcp_sock *tp) noexcept nogil:
+    """A part was acknowledged before its copy could be: the loss was none."""
+    if not tp.undo_marker or not tcp_may_undo(tp) or tp.retrans_out:
+        return False
+    if not tcp_any_retrans_done(tp):
+        tp.retrans_stamp = 0
+    tcp_undo_cwnd_reduction(net, tp, True)
+    NET_INC_STATS(net, TCP_PARTIALUNDO)
+    tcp_try_keep_open(net, tp)
+    return True
+
+
+cdef inline bint tcp_try_undo_loss(netns *net, tcp_sock *tp) noexcept nogil:
+    if not tcp_may_undo(tp):
+        return False
+    tcp_undo_cwnd_reduction(net, tp, True)
+    NET_INC_STATS(net, TCP_LOSSUNDO)
+    tp.retransmits = 0
+    if tcp_is_sack(tp):
+        tcp_set_ca_state(tp, TCP_CA_OPEN, net.net.now_ns)
+    return True
+
+
+cdef inline void tcp_try_keep_open(netns *net, tcp_sock *tp) noexcept nogil:
+    cdef int state = TCP_CA_OPEN
+    if tp.sacked_out + tp.lost_out or tcp_any_retrans_done(tp):
+        state = TCP_CA_DISORDER
+    if tp.ca_state != state:
+        tcp_set_ca_state(tp, state, net.net.now_ns)
+        tp.high_seq = tp.tcb.snd_nxt
+
+
+cdef inline bint tcp_time_to_recover(const tcp_sock *tp) noexcept nogil:
+    if tp.lost_out:
+        return True
+    return tp.sacked_out >= tp.reordering or (
+        tp.sacked_out >= TCP_FASTRETRANS_THRESH and TCP_FASTRETRANS_THRESH > tp.reordering
+    )
+
+
+cdef inline void tcp_fastretrans_alert(
+    netns *net, tcp_sock *tp, int32_t dup_acks, int flags
+) noexcept nogil:
+    """Go through the states of recovery with one acknowledgment, where anything is out of order."""
+    if not tp.packets_out and tp.sacked_out:
+        tp.sacked_out = 0
+    if flags & FLAG_ECE:
+        tp.prior_ssthresh = 0
+    if tp.ca_state == TCP_CA_OPEN:
+        tp.retrans_stamp = 0
+    elif not before(tp.tcb.snd_una, tp.high_seq):
+        if tp.ca_state == TCP_CA_CWR:
+            if tp.tcb.snd_una != tp.high_seq:
+                tcp_end_cwnd_reduction(net, tp)
+                tcp_set_ca_state(tp, TCP_CA_OPEN, net.net.now_ns)
+        elif tp.ca_state == TCP_CA_RECOVERY:
+            if not tcp_is_sack(tp):
+                tp.sacked_out = 0
+            if tcp_try_undo_recovery(net, tp):
+                return
+            tcp_end_cwnd_reduction(net, tp)
+    if tp.ca_state == TCP_CA_RECOVERY:
+        if flags & FLAG_SND_UNA_ADVANCED:
+            if tcp_try_undo_partial(net, tp):
+                return
+            if tp.packets_out and not tcp_is_sack(tp):
+                tcp_newreno_mark_lost(net, tp)
+        elif not tcp_is_sack(tp) and (dup_acks > 0 or flags & FLAG_DATA_SACKED):
+            tcp_add_reno_sack(tp, dup_acks)
+        if tp.packets_out and tcp_is_sack(tp):
+            tcp_update_scoreboard(net, tp)
+        return
+    if tp.ca_state == TCP_CA_LOSS:
+        tcp_process_loss(net, tp, flags, dup_acks)
+        if tp.ca_state != TCP_CA_OPEN:
+            return
+    if not tcp_is_sack(tp):
+        if flags & FLAG_SND_UNA_ADVANCED:
+            tp.sacked_out = 0
+        if dup_acks:
+            tcp_add_reno_sack(tp, dup_acks)
+    if tp.packets_out and tcp_is_sack(tp):
+        tcp_update_scoreboard(net, tp)
+    if not tcp_time_to_recover(tp):
+        tcp_try_to_open(net, tp, flags)
+        return
+    tcp_enter_recovery(net, tp, flags & FLAG_ECE)
+    if tp.packets_out and not tcp_is_sack(tp):
+        tcp_newreno_mark_lost(net, tp)
+    elif tp.packets_out and not tp.lost_out:
+        tcp_mark_skb_lost(tp, tp.tcp_rtx_queue.first)
+
+
+cdef inline void tcp_try_to_open(netns *net, tcp_sock *tp, int flags) noexcept nogil:
+    if not tcp_any_retrans_done(tp):
+        tp.retrans_stamp = 0
+    if flags & FLAG_ECE and tp.ca_state < TCP_CA_CWR:
+        return
+    if tp.ca_state != TCP_CA_CWR:
+        tcp_try_keep_open(net, tp)
+
+
+cdef inline void tcp_process_loss(
+    netns *net, tcp_sock *tp, int flags, int32_t dup_acks
+) noexcept nogil:
+    """After a time-out: until everything of then is acknowledged."""
+    cdef bint recovered = not before(tp.tcb.snd_una, tp.high_seq)
+    if flags & FLAG_SND_UNA_ADVANCED and tcp_try_undo_loss(net, tp):
+        return
+    if recovered:
+        tcp_try_undo_recovery(net, tp)
+        return
+    if not tcp_is_sack(tp):
+        if after(tp.tcb.snd_nxt, tp.high_seq) and dup_acks:
+            tcp_add_reno_sack(tp, dup_acks)
+        elif flags & FLAG_SND_UNA_ADVANCED:
+            tp.sacked_out = 0

@@ -1,0 +1,321 @@
+# Options of a socket, by Linux's numbers.
+# Linux: do_tcp_setsockopt, do_tcp_getsockopt in net/ipv4/tcp.c; sk_setsockopt.
+
+from libc.errno cimport EINVAL, ENOENT, ENOPROTOOPT
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from netns cimport netns, sk_reset_timer, sk_stop_timer
+from sock cimport *
+from tcp cimport TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
+from tcp_cong cimport CA_CUBIC, CA_RENO, tcp_init_congestion_control
+from tcp_data_queue cimport tcp_enter_quickack_mode
+from tcp_input cimport keepalive_time_when
+from tcp_output cimport tcp_send_ack
+from tcp_timer cimport keepalive_intvl_when
+from tcp_user cimport tcp_set_cork, tcp_set_nodelay
+from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC
+
+cdef enum:
+    SOL_IP = 0
+    SOL_SOCKET = 1
+    SOL_TCP = 6
+    SOL_IPV6 = 41
+
+cdef enum:
+    SO_REUSEADDR = 2
+    SO_TYPE = 3
+    SO_ERROR = 4
+    SO_SNDBUF = 7
+    SO_RCVBUF = 8
+    SO_KEEPALIVE = 9
+    SO_OOBINLINE = 10
+    SO_LINGER = 13
+    SO_REUSEPORT = 15
+    SO_RCVLOWAT = 18
+    SO_ACCEPTCONN = 30
+    SO_PROTOCOL = 38
+    SO_DOMAIN = 39
+
+cdef enum:
+    TCP_NODELAY = 1
+    TCP_MAXSEG = 2
+    TCP_CORK = 3
+    TCP_KEEPIDLE = 4
+    TCP_KEEPINTVL = 5
+    TCP_KEEPCNT = 6
+    TCP_SYNCNT = 7
+    TCP_LINGER2 = 8
+    TCP_DEFER_ACCEPT = 9
+    TCP_WINDOW_CLAMP = 10
+    TCP_INFO = 11
+    TCP_QUICKACK = 12
+    TCP_CONGESTION = 13
+    TCP_USER_TIMEOUT = 18
+    TCP_NOTSENT_LOWAT = 25
+
+cdef enum:
+    IP_TOS = 1
+    IP_TTL = 2
+    IP_MTU_DISCOVER = 10
+    IP_RECVERR = 11
+    IP_MTU = 14
+    IPV6_UNICAST_HOPS = 16
+    IPV6_TCLASS = 67
+
+cdef enum:
+    SOCK_MIN_SNDBUF = 4608
+    SOCK_MIN_RCVBUF = 2304
+    MAX_SOCK_BUF = 0x7FFFFFFF >> 1
+
+
+cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value) noexcept nogil:
+    """SOL_SOCKET; 0 or a negative errno."""
+    if name == SO_REUSEADDR:
+        tp.reuse = value != 0
+    elif name == SO_REUSEPORT:
+        tp.reuseport = value != 0
+    elif name == SO_SNDBUF:
+        tp.userlocks |= SOCK_SNDBUF_LOCK
+        tp.sk_sndbuf = max(2 * min(value, <int64_t>MAX_SOCK_BUF), <int64_t>SOCK_MIN_SNDBUF)
+    elif name == SO_RCVBUF:
+        tp.userlocks |= SOCK_RCVBUF_LOCK
+        tp.sk_rcvbuf = max(2 * min(value, <int64_t>MAX_SOCK_BUF), <int64_t>SOCK_MIN_RCVBUF)
+    elif name == SO_KEEPALIVE:
+        tp.keepopen = value != 0
+        if tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN:
+            return 0
+        if value:
+            sk_reset_timer(
+                net, &tp.sk.sk_timer, net.net.now_ns + keepalive_time_when(net, tp)
+            )
+        else:
+            sk_stop_timer(&tp.sk.sk_timer)
+    elif name == SO_OOBINLINE:
+        tp.oobinline = value != 0
+    elif name == SO_RCVLOWAT:
+        tp.sk_rcvlowat = max(value, <int64_t>1)
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+cdef inline int sock_set_linger(tcp_sock *tp, bint on, int64_t seconds) noexcept nogil:
+    """SO_LINGER; 0."""
+    tp.linger = on
+    tp.linger_ns = max(seconds, <int64_t>0) * NSEC_PER_SEC
+    return 0
+
+
+cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value) noexcept nogil:
+    """SOL_TCP; 0 or a negative errno."""
+    cdef int64_t since_ns
+    if name == TCP_NODELAY:
+        tcp_set_nodelay(net, tp, value != 0)
+    elif name == TCP_CORK:
+        tcp_set_cork(net, tp, value != 0)
+    elif name == TCP_MAXSEG:
+        if value and not 88 <= value <= 32767:
+            return -EINVAL
+        tp.user_mss = <int32_t>value
+    elif name == TCP_KEEPIDLE:
+        if not 1 <= value <= MAX_TCP_KEEPIDLE:
+            return -EINVAL
+        tp.keepalive_time_ns = value * NSEC_PER_SEC
+        if tp.keepopen and tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN:
+            since_ns = max(tp.ack_lrcvtime_ns, tp.rcv_tstamp_ns)
+            sk_reset_timer(
+                net, &tp.sk.sk_timer, max(since_ns + tp.keepalive_time_ns, net.net.now_ns)
+            )
+    elif name == TCP_KEEPINTVL:
+        if not 1 <= value <= MAX_TCP_KEEPINTVL:
+            return -EINVAL
+        tp.keepalive_intvl_ns = value * NSEC_PER_SEC
+    elif name == TCP_KEEPCNT:
+        if not 1 <= value <= MAX_TCP_KEEPCNT:
+            return -EINVAL
+        tp.keepalive_probes = <uint8_t>value
+    elif name == TCP_SYNCNT:
+        if not 1 <= value <= MAX_TCP_SYNCNT:
+            return -EINVAL
+        tp.syn_retries = <uint8_t>value
+    elif name == TCP_LINGER2:
+        tp.linger2_ns = -1 if value < 0 else min(value, <int64_t>120) * NSEC_PER_SEC
+        if not value:
+            tp.linger2_ns = net.sysctl.tcp_fin_timeout * NSEC_PER_SEC
+    elif name == TCP_DEFER_ACCEPT:
+        tp.defer_accept = <uint8_t>secs_to_retrans(value)
+    elif name == TCP_WINDOW_CLAMP:
+        if not value and tp.tcb.state != TCP_CLOSE:
+            return -EINVAL
+        tp.window_clamp = max(value, <int64_t>(SOCK_MIN_RCVBUF // 2)) if value else 0
+    elif name == TCP_QUICKACK:
+        if not value:
+            tp.ack_pingpong = 3
+        else:
+            tp.ack_pingpong = 0
+            tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+            if tp.tcb.state == TCP_ESTABLISHED and tp.ack_pending & ICSK_ACK_SCHED:
+                tcp_send_ack(net, tp)
+            if not value & 1:
+                tp.ack_pingpong = 3
+    elif name == TCP_USER_TIMEOUT:
+        if value < 0:
+            return -EINVAL
+        tp.user_timeout_ns = value * NSEC_PER_MSEC
+    elif name == TCP_NOTSENT_LOWAT:
+        tp.notsent_lowat = value
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+cdef inline int secs_to_retrans(int64_t seconds) noexcept nogil:
+    """How many SYN-ACKs go in a time."""
+    cdef int count = 0
+    cdef int64_t period = 0, wait = 1
+    while period < seconds and count < 255:
+        count += 1
+        period += wait
+        wait = min(wait * 2, <int64_t>120)
+    return count
+
+
+cdef inline int64_t retrans_to_secs(int count) noexcept nogil:
+    cdef int64_t period = 0, wait = 1
+    while count > 0:
+        period += wait
+        wait = min(wait * 2, <int64_t>120)
+        count -= 1
+    return period
+
+
+cdef inline int tcp_set_congestion_control(netns *net, tcp_sock *tp, int which) noexcept nogil:
+    """TCP_CONGESTION; 0 or -ENOENT."""
+    if which != CA_RENO and which != CA_CUBIC:
+        return -ENOENT
+    tcp_init_congestion_control(tp, which, net.net.now_ns)
+    return 0
+
+
+cdef inline int ip_setsockopt(tcp_sock *tp, int level, int name, int64_t value) noexcept nogil:
+    """SOL_IP and SOL_IPV6 (9293:MUST-48, MUST-49); 0 or a negative errno."""
+    if (level == SOL_IP and name == IP_TOS) or (level == SOL_IPV6 and name == IPV6_TCLASS):
+        if not 0 <= value <= 255:
+            return -EINVAL
+        tp.sk.tos = <uint8_t>value
+    elif (level == SOL_IP and name == IP_TTL) or (
+        level == SOL_IPV6 and name == IPV6_UNICAST_HOPS
+    ):
+        if value != -1 and not 1 <= value <= 255:
+            return -EINVAL
+        tp.ttl = <uint8_t>(64 if value == -1 else value)
+    elif level == SOL_IP and name == IP_MTU_DISCOVER:
+        if not 0 <= value <= 5:
+            return -EINVAL
+        tp.pmtudisc = <uint8_t>value
+    elif level == SOL_IP and name == IP_RECVERR:
+        tp.recverr = value != 0
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+cdef inline int tcp_setsockopt_level(
+    netns *net, tcp_sock *tp, int level, int name, int64_t value
+) noexcept nogil:
+    """One option that is a number; 0 or a negative errno."""
+    if level == SOL_SOCKET:
+        return sock_setsockopt(net, tp, name, value)
+    if level == SOL_TCP:
+        return tcp_setsockopt(net, tp, name, value)
+    return ip_setsockopt(tp, level, name, value)
+
+
+cdef inline int tcp_getsockopt_level(
+    netns *net, tcp_sock *tp, int level, int name, int64_t *value
+) noexcept nogil:
+    """One option that is a number; 0 or a negative errno."""
+    value[0] = 0
+    if level == SOL_SOCKET:
+        return sock_getsockopt(tp, name, value)
+    if level == SOL_TCP:
+        return tcp_getsockopt(net, tp, name, value)
+    if (level == SOL_IP and name == IP_TOS) or (level == SOL_IPV6 and name == IPV6_TCLASS):
+        value[0] = tp.sk.tos
+    elif (level == SOL_IP and name == IP_TTL) or (
+        level == SOL_IPV6 and name == IPV6_UNICAST_HOPS
+    ):
+        value[0] = tp.ttl
+    elif level == SOL_IP and name == IP_MTU_DISCOVER:
+        value[0] = tp.pmtudisc
+    elif level == SOL_IP and name == IP_RECVERR:
+        value[0] = tp.recverr
+    elif level == SOL_IP and name == IP_MTU:
+        value[0] = tp.pmtu_cookie
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+cdef inline int sock_getsockopt(tcp_sock *tp, int name, int64_t *value) noexcept nogil:
+    if name == SO_ERROR:  # told once
+        value[0] = tp.sk_err if tp.sk_err else tp.sk_err_soft
+        tp.sk_err = tp.sk_err_soft = 0
+    elif name == SO_REUSEADDR:
+        value[0] = tp.reuse
+    elif name == SO_REUSEPORT:
+        value[0] = tp.reuseport
+    elif name == SO_TYPE:
+        value[0] = 1
+    elif name == SO_PROTOCOL:
+        value[0] = 6
+    elif name == SO_DOMAIN:
+        value[0] = 2 if tp.sk.ip == 4 else 10
+    elif name == SO_SNDBUF:
+        value[0] = tp.sk_sndbuf
+    elif name == SO_RCVBUF:
+        value[0] = tp.sk_rcvbuf
+    elif name == SO_KEEPALIVE:
+        value[0] = tp.keepopen
+    elif name == SO_OOBINLINE:
+        value[0] = tp.oobinline
+    elif name == SO_RCVLOWAT:
+        value[0] = tp.sk_rcvlowat
+    elif name == SO_ACCEPTCONN:
+        value[0] = tp.tcb.state == TCP_LISTEN
+    else:
+        return -ENOPROTOOPT
+    return 0
+
+
+cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *value) noexcept nogil:
+    if name == TCP_NODELAY:
+        value[0] = tp.nonagle & TCP_NAGLE_OFF != 0
+    elif name == TCP_CORK:
+        value[0] = tp.nonagle & TCP_NAGLE_CORK != 0
+    elif name == TCP_MAXSEG:
+        value[0] = tp.mss_cache
+        if tp.user_mss and (tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN):
+            value[0] = tp.user_mss
+    elif name == TCP_KEEPIDLE:
+        value[0] = keepalive_time_when(net, tp) // NSEC_PER_SEC
+    elif name == TCP_KEEPINTVL:
+        value[0] = keepalive_intvl_when(net, tp) // NSEC_PER_SEC
+    elif name == TCP_KEEPCNT:
+        value[0] = tp.keepalive_probes if tp.keepalive_probes else net.sysctl.tcp_keepalive_probes
+    elif name == TCP_SYNCNT:
+        value[0] = tp.syn_retries if tp.syn_retries else net.sysctl.tcp_syn_retries
+    elif name == TCP_LINGER2:
+        value[0] = -1 if tp.linger2_ns < 0 else tp.linger2_ns // NSEC_PER_SEC
+    elif name == TCP_DEFER_ACCEPT:
+        value[0] = retrans_to_secs(tp.defer_accept)
+    elif name == TCP_WINDOW_CLAMP:
+        value[0] = tp.window_clamp
+    elif name == TCP_QUICKACK:
+        value[0] = tp.ack_pingpong < 3
+    elif name == TCP_USER_TIMEOUT:
+        value[0] = tp.user_timeout_ns // NSEC_PER_MSEC
+    elif name == TCP_NOTSENT_LOWAT:
+        value[0] = tp.notsent_lowat
+    else:
+        return -ENOPROTOOPT
+    return 0

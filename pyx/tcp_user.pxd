@@ -1,0 +1,557 @@
+# The caller's side: bind, listen, accept, send, receive, shut down, close.
+# Linux: net/ipv4/tcp.c, af_inet.c, inet_connection_sock.c.  RFC 9293 3.9.1, 3.10.
+
+from libc.errno cimport (
+    EADDRNOTAVAIL,
+    EAGAIN,
+    ECONNRESET,
+    EINVAL,
+    ENOBUFS,
+    ENOTCONN,
+    EPIPE,
+)
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from inet_connection_sock cimport inet_csk_destroy_sock, tcp_done, tcp_set_state
+from inet_ports cimport inet_csk_get_port, inet_listen_hash, is_any
+from inet_timewait_sock cimport tcp_time_wait
+from ip_output cimport inet_addr_is_local
+from netns cimport NET_INC_STATS, netns, sk_reset_timer
+from skbuff cimport (
+    alloc_skb,
+    kfree_skb,
+    skb_grow,
+    skb_put_data,
+    skb_queue_bytes,
+    skb_queue_purge,
+    skb_queue_tail,
+    skb_unlink,
+)
+from sock cimport *
+from tcp cimport *
+from tcp_data_queue cimport tcp_rcv_space_adjust
+from tcp_input cimport tcp_fin_time_ns
+from tcp_minisocks cimport reqsk_drop
+from tcp_output cimport (
+    SKB_TRUESIZE_EMPTY,
+    tcp_data_snd_check,
+    tcp_push_pending_frames,
+    tcp_send_ack,
+    tcp_send_active_reset,
+    tcp_send_fin,
+    tcp_slow_start_after_idle_check,
+)
+from tcp_window cimport (
+    tcp_choose_window,
+    tcp_current_mss,
+    tcp_receive_window,
+    tcp_send_mss,
+)
+
+cdef enum:
+    MSG_OOB = 0x1
+    MSG_PEEK = 0x2
+    MSG_TRUNC = 0x20
+    MSG_DONTWAIT = 0x40
+    MSG_EOR = 0x80
+    MSG_WAITALL = 0x100
+    MSG_NOSIGNAL = 0x4000
+    MSG_MORE = 0x8000
+
+# poll(2)'s bits.
+cdef enum:
+    EPOLLIN = 0x001
+    EPOLLPRI = 0x002
+    EPOLLOUT = 0x004
+    EPOLLERR = 0x008
+    EPOLLHUP = 0x010
+    EPOLLRDHUP = 0x2000
+
+
+cdef inline int inet_bind(
+    netns *net, tcp_sock *tp, const uint8_t *addr, uint16_t port
+) noexcept nogil:
+    """Give a socket its own address and port (9293:MUST-43); 0 or a negative errno."""
+    cdef bint any_one = is_any(addr)
+    cdef int err
+    if tp.tcb.state != TCP_CLOSE or tp.sk.sport:
+        return -EINVAL
+    if not any_one and not inet_addr_is_local(net, addr):
+        return -EADDRNOTAVAIL
+    memcpy(tp.sk.saddr, addr, 16)
+    tp.has_saddr = 1
+    err = inet_csk_get_port(net, tp, port)
+    if err:
+        memset(tp.sk.saddr, 0, 16)
+        tp.has_saddr = 0
+        return err
+    if not any_one:
+        tp.userlocks |= SOCK_BINDADDR_LOCK
+    if port:
+        tp.userlocks |= SOCK_BINDPORT_LOCK
+    return 0
+
+
+cdef inline int inet_csk_listen_start(
+    netns *net, tcp_sock *tp, int64_t backlog, bint every_port
+) noexcept nogil:
+    """Passive open (RFC 9293 3.10.1); a second call changes the backlog alone."""
+    cdef int err
+    if (tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN) or tp.has_daddr:
+        return -EINVAL
+    tp.max_ack_backlog = min(
+        backlog if backlog >= 0 else <int64_t>0xFFFFFFFF, net.sysctl.somaxconn
+    )
+    if tp.tcb.state == TCP_LISTEN:
+        return 0
+    if not tp.sk.sport and not every_port:
+        err = inet_csk_get_port(net, tp, 0)
+        if err:
+            return err
+    tcp_set_state(net, tp, TCP_LISTEN)
+    inet_listen_hash(net, tp)
+    return 0
+
+
+cdef inline int inet_csk_accept(netns *net, tcp_sock *tp, tcp_sock **child) noexcept nogil:
+    """The oldest connection that is ready; 0 or a negative errno."""
+    cdef tcp_sock *oldest = tp.accept_head
+    if tp.tcb.state != TCP_LISTEN:
+        return -EINVAL
+    if oldest == NULL:
+        return -EAGAIN
+    tp.accept_head = oldest.accept_next
+    if tp.accept_head == NULL:
+        tp.accept_tail = NULL
+    tp.accept_len -= 1
+    oldest.accept_next = NULL
+    oldest.listener = NULL
+    child[0] = oldest
+    return 0
+
+
+# Send.
+
+
+cdef inline bint sk_stream_memory_free(const tcp_sock *tp) noexcept nogil:
+    return tp.sk_wmem_queued < tp.sk_sndbuf
+
+
+cdef inline bint tcp_skb_can_collapse_to(const skb *one) noexcept nogil:
+    return not one.eor
+
+
+cdef inline bint forced_push(const tcp_sock *tp) noexcept nogil:
+    return after(tp.write_seq, tp.pushed_seq + (tp.tcb.max_window >> 1))
+
+
+cdef inline void tcp_mark_push(tcp_sock *tp, skb *one) noexcept nogil:
+    one.tcp_flags |= TCPHDR_PSH
+    tp.pushed_seq = tp.write_seq
+
+
+cdef inline void tcp_push(
+    netns *net, tcp_sock *tp, int flags, int64_t mss, int nonagle
+) noexcept nogil:
+    """A write is over: its last piece is pushed, unless more was announced (9293:MUST-61)."""
+    cdef skb *tail = tp.sk_write_queue.last
+    if tail == NULL:
+        return
+    if not flags & MSG_MORE or forced_push(tp):
+        tcp_mark_push(tp, tail)
+    if flags & MSG_OOB:
+        tp.snd_up = tp.write_seq
+    if flags & MSG_MORE:
+        nonagle = TCP_NAGLE_CORK
+    tcp_push_pending_frames(net, tp, mss, nonagle)
+
+
+cdef inline int64_t tcp_sendmsg(
+    netns *net, tcp_sock *tp, const uint8_t *data, int64_t length, int flags
+) noexcept nogil:
+    """Queue data and send what may go (RFC 9293 3.10.2).
+
+    Bytes taken, which may be fewer; -EAGAIN where there is room for none, or an errno.
+    """
+    cdef int state = tp.tcb.state, err
+    cdef int64_t goal, mss, room, copied = 0
+    cdef uint32_t piece
+    cdef skb *one
+    if tp.sk_err:
+        err = tp.sk_err
+        tp.sk_err = 0
+        return -err
+    if tp.shutdown & SEND_SHUTDOWN:
+        return -EPIPE
+    if state != TCP_ESTABLISHED and state != TCP_CLOSE_WAIT:
+        return -EAGAIN if state == TCP_SYN_SENT or state == TCP_SYN_RECV else -EPIPE
+    tcp_slow_start_after_idle_check(net, tp)
+    mss = tcp_send_mss(net, tp, flags & MSG_OOB, &goal)
+    err = -EAGAIN
+    while copied < length:
+        one = tp.sk_write_queue.last
+        room = goal - one.len if one != NULL else 0
+        if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
+            if not sk_stream_memory_free(tp):
+                break
+            one = alloc_skb(&net.skbs, <uint32_t>min(goal, length - copied))
+            if one == NULL:
+                err = -ENOBUFS
+                break
+            one.seq = one.end_seq = tp.write_seq
+            one.tcp_flags = TCPHDR_ACK
+            one.truesize = SKB_TRUESIZE_EMPTY
+            tp.sk_wmem_queued += one.truesize
+            skb_queue_tail(&tp.sk_write_queue, one)
+            tp.nonagle &= <uint8_t>~TCP_NAGLE_PUSH
+            room = goal
+        piece = <uint32_t>min(room, length - copied)
+        if skb_grow(&net.skbs, one, piece, <uint32_t>goal):
+            err = -ENOBUFS
+            break
+        if not copied:
+            one.tcp_flags &= <uint8_t>~TCPHDR_PSH
+        skb_put_data(one, data + copied, piece)
+        tp.write_seq += piece
+        one.end_seq = tp.write_seq
+        one.truesize += piece
+        tp.sk_wmem_queued += piece
+        copied += piece
+        if copied == length:
+            if flags & MSG_EOR:
+                one.eor = 1
+            break
+        if one.len < goal or flags & MSG_OOB:
+            continue
+        if forced_push(tp):
+            tcp_mark_push(tp, one)
+            tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
+        elif one == tp.sk_write_queue.first:
+            tcp_push_pending_frames(net, tp, mss, tp.nonagle)
+    if copied:
+        if copied < length:
+            flags &= ~MSG_MORE
+        tcp_push(net, tp, flags, mss, tp.nonagle)
+        return copied
+    return err if length else 0
+
+
+# Receive.
+
+
+cdef inline int tcp_recvmsg(
+    netns *net, tcp_sock *tp, uint8_t *out, int64_t size, int flags, int64_t *copied
+) noexcept nogil:
+    """Hand out what is there (RFC 9293 3.10.3): 0 or a negative errno.
+
+    No bytes and no error: the peer has closed. The urgent octet is left out unless it is in line.
+    """
+    cdef skb *one = tp.sk_receive_queue.first
+    cdef uint32_t seq = tp.copied_seq, at, ahead
+    cdef int64_t n = 0, take
+    cdef bint peek = flags & MSG_PEEK
+    cdef int err
+    copied[0] = 0
+    if tp.tcb.state == TCP_LISTEN:
+        return -ENOTCONN
+    if flags & MSG_OOB:
+        return tcp_recv_urg(tp, out, flags, copied)
+    while n < size and one != NULL:
+        at = seq - one.seq
+        take = min(<int64_t>one.len - at, size - n)
+        if tp.urg_data and not before(tp.urg_seq, seq):
+            ahead = tp.urg_seq - seq
+            if ahead < take:
+                if ahead:
+                    take = ahead  # reading stops at the mark
+                elif not tp.oobinline:
+                    seq += 1
+                    if not peek:
+                        tp.copied_seq = seq
+                        tp.urg_data = 0
+                    if at + 1 >= one.len:
+                        one = tcp_eat_skb(net, tp, one, flags)
+                    continue
+                elif n:
+                    break
+        if take > 0:
+            memcpy(out + n, one.data + at, take)
+            n += take
+            seq += <uint32_t>take
+        if tp.urg_data and after(seq, tp.urg_seq) and not peek:
+            tp.urg_data = 0
+        if at + take >= one.len:
+            one = tcp_eat_skb(net, tp, one, flags)
+        if tp.urg_data and seq == tp.urg_seq and n:
+            break
+    if n:
+        copied[0] = n
+        if not peek:
+            tp.copied_seq = seq
+            tcp_rcv_space_adjust(net, tp)
+            tcp_cleanup_rbuf(net, tp, n)
+        return 0
+    if tp.sk_err:
+        err = tp.sk_err
+        tp.sk_err = 0
+        return -err
+    if tp.shutdown & RCV_SHUTDOWN:
+        return 0
+    if tp.tcb.state == TCP_CLOSE:
+        return -ENOTCONN
+    return -EAGAIN
+
+
+cdef inline skb *tcp_eat_skb(netns *net, tcp_sock *tp, skb *one, int flags) noexcept nogil:
+    """Pass over a piece, and free it unless it was only looked at; the next."""
+    cdef skb *next = one.next
+    if not flags & MSG_PEEK:
+        tp.sk_rmem_alloc -= one.truesize
+        skb_unlink(&tp.sk_receive_queue, one)
+        kfree_skb(&net.skbs, one)
+    return next
+
+
+cdef inline int tcp_recv_urg(
+    tcp_sock *tp, uint8_t *out, int flags, int64_t *copied
+) noexcept nogil:
+    """The urgent octet by itself (9293:MUST-30)."""
+    if tp.oobinline or not tp.urg_data or tp.urg_data & TCP_URG_READ:
+        return -EINVAL
+    if tp.urg_data & TCP_URG_VALID:
+        out[0] = tp.urg_data & 0xFF
+        copied[0] = 1
+        if not flags & MSG_PEEK:
+            tp.urg_data = TCP_URG_READ
+        return 0
+    if tp.tcb.state == TCP_CLOSE or tp.shutdown & RCV_SHUTDOWN:
+        return 0
+    return -EAGAIN
+
+
+cdef inline void tcp_cleanup_rbuf(netns *net, tcp_sock *tp, int64_t copied) noexcept nogil:
+    """Reading made room: tell the peer where that is worth a segment (9293:MUST-39)."""
+    cdef bint tell = False
+    cdef int64_t now, new
+    if tp.tcb.state == TCP_CLOSE:
+        return
+    if tp.ack_pending & ICSK_ACK_SCHED:
+        now = <uint32_t>(tp.tcb.rcv_nxt - tp.rcv_wup)
+        tell = now > tp.rcv_mss or (
+            copied > 0
+            and (
+                tp.ack_pending & ICSK_ACK_PUSHED2
+                or (tp.ack_pending & ICSK_ACK_PUSHED and tp.ack_pingpong < 3)
+            )
+            and not tp.sk_rmem_alloc
+        )
+    if copied > 0 and not tell and not tp.shutdown & RCV_SHUTDOWN:
+        now = tcp_receive_window(tp)
+        if 2 * now <= tp.window_clamp:
+            new = tcp_choose_window(tp)
+            tell = new and new >= 2 * now
+    if tell:
+        tcp_send_ack(net, tp)
+
+
+# Shut down and close.
+
+
+cdef inline bint tcp_close_state(netns *net, tcp_sock *tp) noexcept nogil:
+    """Move as this end has nothing more to send; True if a FIN is to be sent."""
+    cdef int state = tp.tcb.state
+    if state == TCP_ESTABLISHED or state == TCP_SYN_RECV:
+        tcp_set_state(net, tp, TCP_FIN_WAIT1)
+        return True
+    if state == TCP_CLOSE_WAIT:
+        tcp_set_state(net, tp, TCP_LAST_ACK)
+        return True
+    if state == TCP_SYN_SENT or state == TCP_LISTEN:
+        state = TCP_CLOSE
+    tcp_set_state(net, tp, state)
+    return False
+
+
+cdef inline int tcp_shutdown(netns *net, tcp_sock *tp, int how) noexcept nogil:
+    """SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2; 0 or a negative errno."""
+    cdef int state = tp.tcb.state
+    how += 1
+    if how & ~SHUTDOWN_MASK or not how:
+        return -EINVAL
+    if state == TCP_CLOSE:
+        return -ENOTCONN
+    if state == TCP_LISTEN:
+        if how & RCV_SHUTDOWN:
+            inet_csk_listen_stop(net, tp)
+            tcp_set_state(net, tp, TCP_CLOSE)
+        return 0
+    if state == TCP_SYN_SENT:
+        tcp_disconnect(net, tp)
+        return 0
+    tp.shutdown |= <uint8_t>how
+    if how & SEND_SHUTDOWN and (
+        state == TCP_ESTABLISHED or state == TCP_SYN_RECV or state == TCP_CLOSE_WAIT
+    ):
+        if tcp_close_state(net, tp):
+            tcp_send_fin(net, tp)
+    return 0
+
+
+cdef inline bint tcp_need_reset(int state) noexcept nogil:
+    return (
+        state == TCP_ESTABLISHED
+        or state == TCP_CLOSE_WAIT
+        or state == TCP_FIN_WAIT1
+        or state == TCP_FIN_WAIT2
+        or state == TCP_SYN_RECV
+    )
+
+
+cdef inline void tcp_disconnect(netns *net, tcp_sock *tp) noexcept nogil:
+    """ABORT (RFC 9293 3.10.5): what is queued is lost, the peer is told; then it is as new."""
+    if tp.tcb.state == TCP_LISTEN:
+        inet_csk_listen_stop(net, tp)
+    if tcp_need_reset(tp.tcb.state):
+        tcp_send_active_reset(net, tp)
+        tp.sk_err = ECONNRESET
+    elif tp.tcb.state == TCP_SYN_SENT:
+        tp.sk_err = ECONNRESET
+    tcp_done(net, tp)
+    skb_queue_purge(&net.skbs, &tp.sk_receive_queue)
+    skb_queue_purge(&net.skbs, &tp.out_of_order_queue)
+    tp.sk_rmem_alloc = 0
+
+
+cdef inline void inet_csk_listen_stop(netns *net, tcp_sock *tp) noexcept nogil:
+    """Requests are forgotten, connections that nobody has accepted are reset."""
+    cdef tcp_sock *child
+    cdef sock_common *sk
+    cdef sock_common *next
+    cdef uint32_t i
+    while tp.accept_head != NULL:
+        child = tp.accept_head
+        tp.accept_head = child.accept_next
+        child.dead = 1
+        tcp_disconnect(net, child)
+    tp.accept_tail = NULL
+    tp.accept_len = 0
+    if not tp.n_reqs:
+        return
+    for i in range(net.established_mask + 1):
+        sk = net.established[i]
+        while sk != NULL:
+            next = sk.ehash_next
+            if sk.kind == SK_REQUEST and (<request_sock *>sk).listener == tp:
+                reqsk_drop(net, <request_sock *>sk)
+            sk = next
+
+
+cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
+    """The caller lets go (RFC 9293 3.10.4): the rest goes, or the peer is told that data is lost."""
+    cdef int state = tp.tcb.state
+    cdef int64_t unread = 0, wait_ns
+    tp.shutdown = SHUTDOWN_MASK
+    if state == TCP_LISTEN:
+        inet_csk_listen_stop(net, tp)
+        tcp_set_state(net, tp, TCP_CLOSE)
+    if tp.sk_receive_queue.first != NULL:
+        unread = <int64_t>skb_queue_bytes(&tp.sk_receive_queue)
+        unread -= <uint32_t>(tp.copied_seq - tp.sk_receive_queue.first.seq)
+        skb_queue_purge(&net.skbs, &tp.sk_receive_queue)
+    tp.sk_rmem_alloc = 0
+    if tp.tcb.state == TCP_CLOSE:
+        tp.dead = 1
+        inet_csk_destroy_sock(net, tp)
+        return
+    if unread:
+        NET_INC_STATS(net, TCP_ABORTONCLOSE)
+        tcp_set_state(net, tp, TCP_CLOSE)
+        tcp_send_reset_now(net, tp, state)
+    elif tp.linger and not tp.linger_ns:
+        NET_INC_STATS(net, TCP_ABORTONDATA)
+        tcp_disconnect(net, tp)
+    elif tcp_close_state(net, tp):
+        tcp_send_fin(net, tp)
+    tp.dead = 1
+    if tp.tcb.state == TCP_CLOSE:
+        inet_csk_destroy_sock(net, tp)
+        return
+    net.n_orphans += 1
+    tp.zapped = 1
+    if tp.tcb.state == TCP_FIN_WAIT2:
+        if tp.linger2_ns < 0:
+            tcp_set_state(net, tp, TCP_CLOSE)
+            tcp_send_reset_now(net, tp, TCP_FIN_WAIT2)
+            NET_INC_STATS(net, TCP_ABORTONLINGER)
+        else:
+            wait_ns = tcp_fin_time_ns(tp)
+            if wait_ns > TCP_TIMEWAIT_LEN_NS:
+                sk_reset_timer(
+                    net, &tp.sk.sk_timer, net.net.now_ns + wait_ns - TCP_TIMEWAIT_LEN_NS
+                )
+            else:
+                tcp_time_wait(net, tp, TCP_FIN_WAIT2, wait_ns)
+                return
+    if tp.tcb.state != TCP_CLOSE and net.n_orphans > net.sysctl.tcp_max_orphans:
+        NET_INC_STATS(net, TCP_ABORTONMEMORY)
+        tcp_send_active_reset(net, tp)
+        tcp_set_state(net, tp, TCP_CLOSE)
+    if tp.tcb.state == TCP_CLOSE:
+        inet_csk_destroy_sock(net, tp)
+
+
+cdef inline void tcp_send_reset_now(netns *net, tcp_sock *tp, int state) noexcept nogil:
+    """A reset from a socket that is closed already."""
+    tp.tcb.state = <uint8_t>state
+    tcp_send_active_reset(net, tp)
+    tp.tcb.state = TCP_CLOSE
+
+
+cdef inline int tcp_poll(const tcp_sock *tp) noexcept nogil:
+    """What a socket is ready for, as poll(2) has it."""
+    cdef int state = tp.tcb.state, mask = 0
+    cdef int64_t readable
+    if state == TCP_LISTEN:
+        return EPOLLIN if tp.accept_head != NULL else 0
+    if tp.shutdown == SHUTDOWN_MASK or state == TCP_CLOSE:
+        mask |= EPOLLHUP
+    if tp.shutdown & RCV_SHUTDOWN:
+        mask |= EPOLLIN | EPOLLRDHUP
+    if state != TCP_SYN_SENT and state != TCP_SYN_RECV:
+        readable = <uint32_t>(tp.tcb.rcv_nxt - tp.copied_seq)
+        if state == TCP_CLOSE_WAIT or state == TCP_LAST_ACK or tp.shutdown & RCV_SHUTDOWN:
+            readable = <int64_t>skb_queue_bytes(&tp.sk_receive_queue)
+        if tp.sk_receive_queue.first != NULL and readable >= min(
+            tp.sk_rcvlowat, tp.sk_rcvbuf >> 1
+        ):
+            mask |= EPOLLIN
+        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 < tp.sk_sndbuf * 2:
+            mask |= EPOLLOUT
+        if tp.urg_data & TCP_URG_VALID:
+            mask |= EPOLLPRI
+    if tp.sk_err:
+        mask |= EPOLLERR | EPOLLIN | EPOLLOUT
+    return mask
+
+
+cdef inline void tcp_set_nodelay(netns *net, tcp_sock *tp, bint on) noexcept nogil:
+    if on:
+        tp.nonagle |= TCP_NAGLE_OFF | TCP_NAGLE_PUSH
+        if tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT:
+            tcp_data_snd_check(net, tp)
+    else:
+        tp.nonagle &= <uint8_t>~TCP_NAGLE_OFF
+
+
+cdef inline void tcp_set_cork(netns *net, tcp_sock *tp, bint on) noexcept nogil:
+    if on:
+        tp.nonagle |= TCP_NAGLE_CORK
+        return
+    tp.nonagle &= <uint8_t>~TCP_NAGLE_CORK
+    if tp.nonagle & TCP_NAGLE_OFF:
+        tp.nonagle |= TCP_NAGLE_PUSH
+    if tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT:
+        if tp.sk_write_queue.first != NULL:
+            tcp_push_pending_frames(
+                net, tp, tcp_current_mss(net, tp), tp.nonagle | TCP_NAGLE_OFF
+            )

@@ -1,0 +1,245 @@
+# What a segment may say and hold: the window to tell, its size, its options.
+# Linux: net/ipv4/tcp_output.c (tcp_select_window, tcp_sync_mss, tcp_established_options).
+# RFC 9293 3.7.1, 3.8.6.2.2; RFC 7323 2; RFC 2018 4.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, dst_mtu, ipv6_addr_v4mapped, options
+from netns cimport NET_INC_STATS, netns
+from sock cimport *
+from tcp cimport *
+from timer cimport NSEC_PER_MSEC
+from wire cimport TCP_HDR_LEN
+
+cdef enum:
+    TCPOLEN_TSTAMP_ALIGNED = 12
+    TCPOLEN_SACK_BASE_ALIGNED = 4
+    TCPOLEN_SACK_PERBLOCK = 8
+    MAX_TCP_OPTION_SPACE = 40
+
+# Windows.
+
+
+cdef inline int64_t tcp_win_from_space(int64_t space) noexcept nogil:
+    """Of memory for receiving, half is for data: the rest is what buffers cost."""
+    return space >> 1
+
+
+cdef inline int64_t tcp_space(const tcp_sock *tp) noexcept nogil:
+    return tcp_win_from_space(tp.sk_rcvbuf - tp.sk_rmem_alloc)
+
+
+cdef inline int64_t tcp_full_space(const tcp_sock *tp) noexcept nogil:
+    return tcp_win_from_space(tp.sk_rcvbuf)
+
+
+cdef inline int64_t tcp_receive_window(const tcp_sock *tp) noexcept nogil:
+    """What is left of the window that was told last."""
+    cdef uint32_t win = tp.rcv_wup + <uint32_t>tp.rcv_wnd - tp.tcb.rcv_nxt
+    return 0 if win > 0x7FFFFFFF else win
+
+
+cdef inline void tcp_select_initial_window(
+    const netns *net,
+    int64_t space,
+    int64_t mss,
+    bint scaling,
+    int64_t window_clamp,
+    int64_t *rcv_wnd,
+    int64_t *clamp,
+    uint8_t *rcv_wscale,
+) noexcept nogil:
+    """Of a SYN: its window, the most that will ever be told, the shift."""
+    cdef int64_t most
+    cdef int wscale = 0
+    space = max(space, <int64_t>0)
+    if not window_clamp:
+        window_clamp = <int64_t>65535 << TCP_MAX_WSCALE
+    space = min(window_clamp, space)
+    if space > mss:
+        space = space // mss * mss
+    rcv_wnd[0] = min(space, <int64_t>65535)
+    if scaling:
+        most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
+        while most > 65535 and wscale < TCP_MAX_WSCALE:
+            most >>= 1
+            wscale += 1
+    clamp[0] = min(<int64_t>65535 << wscale, window_clamp)
+    rcv_wscale[0] = <uint8_t>wscale
+
+
+cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
+    """The window to tell, in steps that are worth telling (RFC 9293 3.8.6.2.2)."""
+    cdef int64_t mss = tp.rcv_mss
+    cdef int64_t free_space = tcp_space(tp)
+    cdef int64_t allowed = tcp_full_space(tp)
+    cdef int64_t full_space = min(tp.window_clamp, allowed)
+    cdef int64_t window
+    cdef int scale
+    if mss > full_space:
+        mss = full_space
+        if mss <= 0:
+            return 0
+    scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
+    if free_space < full_space >> 1:
+        tp.ack_quick = 0
+        free_space = max(free_space, <int64_t>0) >> scale << scale
+        if free_space < allowed >> 4 or free_space < mss:
+            return 0
+    free_space = min(free_space, tp.rcv_ssthresh)
+    if scale:
+        return -(-free_space >> scale) << scale
+    window = tp.rcv_wnd
+    if window <= free_space - mss or window > free_space:
+        return free_space // mss * mss
+    if mss == full_space and free_space > window + (full_space >> 1):
+        return free_space
+    return window
+
+
+cdef inline uint16_t tcp_select_window(netns *net, tcp_sock *tp) noexcept nogil:
+    """The window of the segment that leaves now: its right edge never moves left."""
+    cdef int scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
+    cdef int64_t old = tp.rcv_wnd
+    cdef int64_t current = tcp_receive_window(tp)
+    cdef int64_t new = tcp_choose_window(tp)
+    if new < current:
+        if not new:
+            NET_INC_STATS(net, TCP_WANTZEROWINDOWADV)
+        new = -(-current >> scale) << scale
+    tp.rcv_wnd = new
+    tp.rcv_wup = tp.tcb.rcv_nxt
+    new = min(new, <int64_t>65535 << scale) >> scale
+    if not new and old:
+        NET_INC_STATS(net, TCP_TOZEROWINDOWADV)
+    elif new and not old:
+        NET_INC_STATS(net, TCP_FROMZEROWINDOWADV)
+    return <uint16_t>new
+
+
+cdef inline uint32_t tcp_wnd_end(const tcp_sock *tp) noexcept nogil:
+    return tp.tcb.snd_una + tp.tcb.snd_wnd
+
+
+# Segment sizes.
+
+
+cdef inline int64_t ip_header_len(const tcp_sock *tp) noexcept nogil:
+    return IPV4_HDR_LEN if ipv6_addr_v4mapped(tp.sk.daddr) else IPV6_HDR_LEN
+
+
+cdef inline int64_t tcp_mtu_to_mss(const netns *net, const tcp_sock *tp, int64_t mtu) noexcept nogil:
+    """Payload that fits, options of every segment counted (RFC 9293 3.7.1)."""
+    cdef int64_t mss = min(mtu - ip_header_len(tp) - TCP_HDR_LEN, <int64_t>tp.mss_clamp)
+    return max(mss, net.sysctl.tcp_min_snd_mss) - (<int64_t>tp.tcp_header_len - TCP_HDR_LEN)
+
+
+cdef inline int64_t tcp_bound_to_half_wnd(const tcp_sock *tp, int64_t size) noexcept nogil:
+    """Never more than half of the largest window seen."""
+    cdef int64_t most = tp.tcb.max_window
+    cdef int64_t half = most >> 1 if most > 536 else most
+    if half and size > half:
+        return max(half, <int64_t>68 - tp.tcp_header_len)
+    return size
+
+
+cdef inline int64_t tcp_sync_mss(netns *net, tcp_sock *tp, int64_t mtu) noexcept nogil:
+    """Follow the path's MTU; never more than half of the largest window seen."""
+    cdef int64_t mss = tcp_bound_to_half_wnd(tp, tcp_mtu_to_mss(net, tp, mtu))
+    tp.pmtu_cookie = <int32_t>mtu
+    tp.mss_cache = <int32_t>mss
+    return mss
+
+
+cdef inline int64_t tcp_current_mss(netns *net, tcp_sock *tp) noexcept nogil:
+    """Payload of a full segment now, with the options that it would have."""
+    cdef int64_t mtu = dst_mtu(net, tp.sk.daddr)
+    cdef int64_t mss = tp.mss_cache
+    if mtu != tp.pmtu_cookie:
+        mss = tcp_sync_mss(net, tp, mtu)
+    return mss - (TCP_HDR_LEN + tcp_established_options_size(tp) - tp.tcp_header_len)
+
+
+cdef inline int64_t tcp_send_mss(netns *net, tcp_sock *tp, bint oob, int64_t *goal) noexcept nogil:
+    """MSS, and how large a piece a write makes: whole segments, at most 64 KiB."""
+    cdef int64_t mss = tcp_current_mss(net, tp)
+    cdef int64_t most
+    goal[0] = mss
+    if not oob:
+        most = tcp_bound_to_half_wnd(tp, GSO_MAX_SIZE - 1 - MAX_TCP_HEADER)
+        goal[0] = max(most // mss * mss, mss)
+    return mss
+
+
+cdef inline int32_t tcp_set_skb_tso_segs(skb *one, int64_t mss) noexcept nogil:
+    """Count a piece in segments of `mss`."""
+    if one.len <= mss:
+        one.pcount = 1
+    else:
+        one.pcount = <int32_t>((one.len + mss - 1) // mss)
+    return one.pcount
+
+
+# Options.
+
+
+cdef inline uint32_t tcp_time_stamp(const netns *net, const tcp_sock *tp) noexcept nogil:
+    return <uint32_t>(net.net.now_ns // NSEC_PER_MSEC) + tp.tsoffset
+
+
+cdef inline void tcp_syn_options(netns *net, tcp_sock *tp, options *opts) noexcept nogil:
+    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2)."""
+    opts.n_sacks = 0
+    opts.mss = <uint16_t>tcp_advertise_mss(net, tp)
+    opts.has_tstamp = net.sysctl.tcp_timestamps != 0
+    if opts.has_tstamp:
+        opts.tsval = tcp_time_stamp(net, tp)
+        opts.tsecr = tp.tcb.ts_recent
+    opts.has_wscale = net.sysctl.tcp_window_scaling != 0
+    opts.wscale = tp.tcb.rcv_wscale
+    opts.sack_perm = net.sysctl.tcp_sack != 0
+
+
+cdef inline int64_t tcp_advertise_mss(netns *net, tcp_sock *tp) noexcept nogil:
+    """What fits this end's link (RFC 9293 3.7.1); a smaller one where the user asks for it."""
+    cdef int64_t mss = min(
+        dst_mtu(net, tp.sk.daddr) - ip_header_len(tp) - TCP_HDR_LEN, <int64_t>65535
+    )
+    tp.advmss = <int32_t>(min(mss, <int64_t>tp.user_mss) if tp.user_mss else mss)
+    return tp.advmss
+
+
+cdef inline int tcp_sack_blocks(const tcp_sock *tp, int room) noexcept nogil:
+    """How many blocks tell of data behind holes; a duplicate is the first (RFC 2018 4, 2883 4)."""
+    cdef int count = tp.n_sacks + tp.has_dsack
+    cdef int most = (room - TCPOLEN_SACK_BASE_ALIGNED) // TCPOLEN_SACK_PERBLOCK
+    if not tp.sack_ok:
+        return 0
+    return count if count < most else most
+
+
+cdef inline void tcp_established_options(
+    const netns *net, const tcp_sock *tp, options *opts
+) noexcept nogil:
+    cdef int room = MAX_TCP_OPTION_SPACE
+    cdef int i, own = 0
+    opts.mss = 0
+    opts.has_wscale = opts.sack_perm = 0
+    opts.has_tstamp = tp.tstamp_ok
+    if tp.tstamp_ok:
+        opts.tsval = tcp_time_stamp(net, tp)
+        opts.tsecr = tp.tcb.ts_recent
+        room -= TCPOLEN_TSTAMP_ALIGNED
+    opts.n_sacks = <uint8_t>tcp_sack_blocks(tp, room)
+    if opts.n_sacks and tp.has_dsack:
+        opts.sack[0] = tp.duplicate_sack
+        own = 1
+    for i in range(own, opts.n_sacks):
+        opts.sack[i] = tp.sack[i - own]
+
+
+cdef inline int64_t tcp_established_options_size(const tcp_sock *tp) noexcept nogil:
+    cdef int size = TCPOLEN_TSTAMP_ALIGNED if tp.tstamp_ok else 0
+    cdef int blocks = tcp_sack_blocks(tp, MAX_TCP_OPTION_SPACE - size)
+    if blocks:
+        size += TCPOLEN_SACK_BASE_ALIGNED + TCPOLEN_SACK_PERBLOCK * blocks
+    return size
