@@ -163,6 +163,8 @@ cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r, uint32_t room) noexcept nogil
     cdef tcp_sock *tp
     cdef tcp_sock *child = NULL
     cdef int what
+    if th.bad & BAD_IP_CSUM:
+        return IP_CSUM
     NET_INC_STATS(net, TCP_INSEGS)
     if th.bad & BAD_DOFF:
         NET_INC_STATS(net, TCP_INERRS)

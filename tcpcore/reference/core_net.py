@@ -73,7 +73,10 @@ class Net:
         return user.tcp_shutdown(self.net, self.sock(handle), how)
 
     def close(self, handle: int) -> None:
-        user.tcp_close(self.net, self.sock(handle))
+        tp = self.sock(handle)
+        if tp.dead or tp.listener is not None:
+            raise OSError(errno.EBADF, "no such socket")
+        user.tcp_close(self.net, tp)
 
     def abort(self, handle: int) -> None:
         user.tcp_disconnect(self.net, self.sock(handle))
@@ -116,7 +119,7 @@ class Net:
 
     def wakes(self) -> list[int]:
         """Handles of which something may have changed since the last call."""
-        woken = list(dict.fromkeys(self.net.wake))
+        woken = list(self.net.wake)
         self.net.wake.clear()
         return woken
 
@@ -136,8 +139,13 @@ class Net:
         """One IP packet: Drop, or 0."""
         self.advance(now_ns)
         th = Segment()
-        drop, _ = ip_rcv(self.net, 101, packet, 0, len(packet), len(packet), th)
-        return drop or tcp_v4_rcv(self.net, th, packet)
+        length = len(packet)
+        time_ns = self.net.now_ns
+        drop, outer = ip_rcv(self.net, 101, packet, 0, length, length, th, time_ns=time_ns)
+        if drop:
+            return drop
+        data, _, room = outer.transport  # a datagram's, if it came in fragments
+        return tcp_v4_rcv(self.net, th, bytes(data), room)
 
     def advance(self, now_ns: int) -> None:
         """Let everything happen that is due by now."""

@@ -69,7 +69,7 @@ class Netns(Net):
         self.handles = 0
         self.n_orphans = 0
         self.n_tw = 0
-        self.wake: deque[int] = deque()  # handles of which something can be told
+        self.wake: dict[int, None] = {}  # handles of which something can be told
         self.ip_id = 0
         self.rng = 0
 
@@ -98,4 +98,4 @@ def sk_stop_timer(timer: Timer) -> None:
 def sk_wake(net: Netns, tp: TcpSock) -> None:
     """Tell whoever drives the engine that a socket may be ready for something."""
     if tp.handle and not tp.dead:
-        net.wake.append(tp.handle)
+        net.wake[tp.handle] = None

@@ -158,8 +158,10 @@ def tcp_sack_parse(data: bytes, th: Segment) -> list[tuple[int, int]]:
     return []
 
 
-def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
-    """A segment for this host (RFC 9293 3.10.7): Drop, or 0."""
+def tcp_v4_rcv(net: Netns, th: Segment, data: bytes, room: int) -> int:
+    """A segment for this host (RFC 9293 3.10.7), of which `room` bytes are here: Drop, or 0."""
+    if th.bad & Bad.BAD_IP_CSUM:
+        return Drop.IP_CSUM
     net.mib[Mib.TCP_INSEGS] += 1
     if th.bad & Bad.BAD_DOFF:
         net.mib[Mib.TCP_INERRS] += 1
@@ -168,6 +170,9 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
         net.mib[Mib.TCP_CSUMERRORS] += 1
         net.mib[Mib.TCP_INERRS] += 1
         return Drop.TCP_CSUM
+    if 4 * th.doff + th.payload_len > room:
+        net.mib[Mib.TCP_INERRS] += 1
+        return Drop.PKT_TOO_SMALL
     if is_multicast(th.daddr) or is_multicast(th.saddr):
         return Drop.TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
     start = th.transport_header + 4 * th.doff

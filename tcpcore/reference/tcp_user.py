@@ -30,6 +30,7 @@ from .sock import (
     TCP_NAGLE_PUSH,
     TCP_TIMEWAIT_LEN_NS,
     TCP_URG_VALID,
+    RequestSock,
     SkBuff,
     TcpSock,
 )
@@ -52,6 +53,7 @@ from .tcp import (
 )
 from .tcp_data_queue import tcp_rcv_space_adjust
 from .tcp_input import tcp_fin_time_ns
+from .tcp_minisocks import reqsk_drop
 from .tcp_output import (
     SKB_TRUESIZE_EMPTY,
     tcp_data_snd_check,
@@ -374,6 +376,8 @@ def tcp_need_reset(state: int) -> bool:
 
 def tcp_disconnect(net: Netns, tp: TcpSock) -> None:
     """ABORT (RFC 9293 3.10.5): what is queued is lost, the peer is told; then it is as new."""
+    if tp.tcb.state == TCP_LISTEN:
+        inet_csk_listen_stop(net, tp)
     if tcp_need_reset(tp.tcb.state):
         tcp_send_active_reset(net, tp)
         tp.sk_err = ECONNRESET
@@ -387,15 +391,13 @@ def tcp_disconnect(net: Netns, tp: TcpSock) -> None:
 
 def inet_csk_listen_stop(net: Netns, tp: TcpSock) -> None:
     """Requests are forgotten, connections that nobody has accepted are reset."""
-    for sk in [sk for sk in net.established.values() if getattr(sk, "listener", None) is tp]:
-        if isinstance(sk, TcpSock):
-            sk.dead = True
-            tcp_disconnect(net, sk)
-        else:
-            from .tcp_minisocks import reqsk_drop
-
+    while tp.accept_queue:
+        child = tp.accept_queue.popleft()
+        child.dead = True
+        tcp_disconnect(net, child)
+    for sk in list(net.established.values()):
+        if isinstance(sk, RequestSock) and sk.listener is tp:
             reqsk_drop(net, sk)
-    tp.accept_queue.clear()
 
 
 def tcp_close(net: Netns, tp: TcpSock) -> None:

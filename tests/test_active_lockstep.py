@@ -1,0 +1,280 @@
+"""Both engines as endpoints, side by side: the same calls, the same frames byte for byte.
+
+Two hosts exchange seeded random traffic in virtual time; what either engine answers, sends, counts
+and when it wants to be called again is held against the other after every event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from typing import Any
+
+import pytest
+
+from tcpcore.engine import ENGINE
+from tcpcore.reference.core_net import Net as ReferenceNet
+
+compiled = pytest.importorskip("tcpcore._core") if ENGINE == "compiled" else None
+pytestmark = pytest.mark.skipif(compiled is None, reason="needs the compiled engine")
+
+MS, SEC = 1_000_000, 1_000_000_000
+V4 = bytes(10) + b"\xff\xff"
+ADDR = {
+    4: (V4 + bytes((10, 0, 0, 1)), V4 + bytes((10, 0, 0, 2))),
+    6: (bytes.fromhex("fd" + "00" * 14 + "01"), bytes.fromhex("fd" + "00" * 14 + "02")),
+}
+ANY = {4: V4 + bytes(4), 6: bytes(16)}
+
+
+class Host:
+    """One host in both engines; every call goes to both, and both have to answer alike."""
+
+    def __init__(self, key: bytes) -> None:
+        self.engines = (ReferenceNet(key), compiled.Net(key))
+        self.open: list[int] = []
+        self.listeners: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        methods = [getattr(engine, name) for engine in self.engines]
+
+        def call(*args: Any) -> Any:
+            answers = []
+            for method in methods:
+                try:
+                    answers.append(method(*args))
+                except OSError as error:
+                    answers.append(error.errno)
+            shown = [a[:80] if isinstance(a, bytes) else a for a in args]
+            assert answers[0] == answers[1], (name, shown)
+            return answers[0]
+
+        return call
+
+
+class World:
+    """Two hosts and a link that loses, delays, doubles and damages by a seed."""
+
+    def __init__(self, seed: int, **link: float) -> None:
+        self.random = random.Random(seed)
+        self.hosts = (Host(b"a" * 16), Host(b"b" * 16))
+        for i, host in enumerate(self.hosts):
+            for ip in (4, 6):
+                host.add_address(ADDR[ip][i], 120)
+        self.now = 0
+        self.flying: list[tuple[int, int, int, bytes]] = []
+        self.n = 0
+        self.delay_ns = int(link.get("delay_ms", 10) * MS)
+        self.link = link
+
+    def pump(self) -> None:
+        for i, host in enumerate(self.hosts):
+            for frame in host.transmit():
+                if self.random.random() < self.link.get("loss", 0):
+                    continue
+                copies = 2 if self.random.random() < self.link.get("double", 0) else 1
+                if self.random.random() < self.link.get("damage", 0):
+                    at = self.random.randrange(len(frame))
+                    bit = 1 << self.random.randrange(8)
+                    frame = frame[:at] + bytes([frame[at] ^ bit]) + frame[at + 1 :]
+                for _ in range(copies):
+                    late = 0
+                    if self.random.random() < self.link.get("reorder", 0):
+                        late = self.random.randrange(3 * self.delay_ns)
+                    self.n += 1
+                    when = self.now + self.delay_ns + late
+                    heapq.heappush(self.flying, (when, self.n, 1 - i, frame))
+
+    def run(self, until: int) -> None:
+        """Deliver and fire until a time, and compare what both engines say of themselves."""
+        while True:
+            self.pump()
+            due = [d for d in (host.next_deadline() for host in self.hosts) if d >= 0]
+            due += [self.flying[0][0]] if self.flying else []
+            if not due or min(due) > until:
+                break
+            self.now = max(self.now, min(due))
+            while self.flying and self.flying[0][0] <= self.now:
+                _, _, to, frame = heapq.heappop(self.flying)
+                self.hosts[to].receive(frame, self.now)
+            for host in self.hosts:
+                host.advance(self.now)
+        self.now = max(self.now, until)
+        for host in self.hosts:
+            host.advance(self.now)
+            host.counters()
+            host.wakes()
+        self.pump()
+
+
+OPTIONS = [
+    (1, 7, (2000, 10000, 100000)),
+    (1, 8, (2000, 10000, 300000)),
+    (1, 9, (0, 1)),
+    (1, 10, (0, 1)),
+    (1, 18, (1, 500)),
+    (6, 1, (0, 1)),
+    (6, 2, (0, 100, 536, 1400)),
+    (6, 3, (0, 1)),
+    (6, 4, (1, 5, 40)),
+    (6, 5, (1, 3)),
+    (6, 6, (1, 3)),
+    (6, 8, (-1, 0, 1, 70)),
+    (6, 9, (0, 3)),
+    (6, 10, (0, 3000)),
+    (6, 12, (0, 1, 2)),
+    (6, 18, (0, 500, 5000)),
+    (0, 1, (0, 16)),
+    (0, 2, (-1, 12)),
+    (41, 67, (0, 8)),
+]
+FLAGS = [0, 0, 0, 0x8000, 0x80, 0x1]
+
+
+def act(world: World) -> None:
+    """One thing that a program does."""
+    rng = world.random
+    side = rng.randrange(2)
+    host = world.hosts[side]
+    what = rng.randrange(100)
+    if what < 8 and len(host.open) < 12:
+        ip = rng.choice((4, 4, 6))
+        handle = host.socket(ip)
+        host.open.append(handle)
+        for _ in range(rng.randrange(3)):
+            level, name, values = rng.choice(OPTIONS)
+            host.setsockopt(handle, level, name, rng.choice(values))
+        if rng.random() < 0.2:
+            host.bind(handle, ANY[ip], rng.choice((0, 5000, 5001)))
+        if rng.random() < 0.2:
+            host.set_congestion(handle, "reno")
+        port = rng.choice((80, 80, 80, 81))
+        host.connect(handle, 2 if ip == 4 else 10, ADDR[ip][1 - side], port)
+        return
+    if what < 16:
+        for listener in list(host.listeners):
+            child = host.accept(listener)
+            if child > 0:
+                host.open.append(child)
+        return
+    if what < 18:
+        if host.listeners and rng.random() < 0.5:
+            host.close(host.listeners.pop(rng.randrange(len(host.listeners))))
+        else:
+            listen(world, side)
+        return
+    if not host.open:
+        return
+    handle = rng.choice(host.open)
+    if what < 50:
+        size = rng.choice((1, 10, 100, 1000, 5000, 40000, 100000))
+        host.sendmsg(handle, rng.randbytes(size), rng.choice(FLAGS))
+    elif what < 80:
+        host.recvmsg(handle, rng.choice((1, 100, 5000, 1 << 20)), rng.choice((0, 0, 0, 0, 2, 1)))
+    elif what < 84:
+        level, name, values = rng.choice(OPTIONS)
+        host.setsockopt(handle, level, name, rng.choice(values))
+    elif what < 87:
+        host.shutdown(handle, rng.randrange(3))
+    elif what < 90:
+        host.open.remove(handle)
+        host.close(handle)
+    elif what < 91:
+        host.abort(handle)
+    elif what < 92:
+        host.set_linger(handle, True, rng.choice((0, 5)))
+    else:
+        host.info(handle)
+        host.poll(handle)
+        host.sockname(handle)
+        host.peername(handle)
+        for level, name, _ in OPTIONS:
+            host.getsockopt(handle, level, name)
+        host.getsockopt(handle, 1, 4)
+
+
+def listen(world: World, side: int) -> None:
+    rng = world.random
+    host = world.hosts[side]
+    ip = rng.choice((4, 6, 6))
+    handle = host.socket(ip)
+    if rng.random() < 0.3:
+        level, name, values = rng.choice(OPTIONS)
+        host.setsockopt(handle, level, name, rng.choice(values))
+    host.bind(handle, ANY[ip], rng.choice((80, 81)))
+    host.listen(handle, rng.choice((0, 1, 5, 100)))
+    host.listeners.append(handle)
+
+
+LINKS = [
+    {},
+    {"loss": 0.02},
+    {"loss": 0.2},
+    {"reorder": 0.1},
+    {"loss": 0.05, "reorder": 0.1, "double": 0.05},
+    {"loss": 0.02, "damage": 0.02, "reorder": 0.05},
+    {"delay_ms": 0.05},
+    {"delay_ms": 300, "loss": 0.05},
+]
+KNOBS = [
+    ("tcp_timestamps", 0),
+    ("tcp_sack", 0),
+    ("tcp_window_scaling", 0),
+    ("tcp_syncookies", 0),
+    ("tcp_syncookies", 2),
+    ("tcp_abort_on_overflow", 1),
+    ("tcp_congestion_control", "reno"),
+    ("tcp_tw_reuse", 1),
+    ("tcp_max_tw_buckets", 2),
+    ("tcp_rfc1337", 1),
+    ("tcp_slow_start_after_idle", 0),
+    ("tcp_retries2", 4),
+    ("tcp_max_orphans", 1),
+    ("tcp_stdurg", 1),
+    ("ip_local_port_range", (40000, 40003)),
+    ("tcp_rmem", (4096, 20000, 60000)),
+]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_both_engines_are_one_host(seed: int) -> None:
+    world = World(seed, **LINKS[seed % len(LINKS)])
+    rng = world.random
+    for host in world.hosts:
+        for name, value in rng.sample(KNOBS, rng.randrange(4)):
+            host.set_sysctl(name, value)
+    listen(world, 0)
+    listen(world, 1)
+    for _ in range(600):
+        act(world)
+        pause = rng.choice((0, 0, MS // 10, 5 * MS, 30 * MS, 300 * MS, 3 * SEC))
+        world.run(world.now + pause)
+        if rng.random() < 0.005:
+            world.run(world.now + 200 * SEC)
+    for host in world.hosts:
+        for handle in host.open + host.listeners:
+            host.close(handle)
+    world.run(world.now + 2000 * SEC)
+
+
+def test_a_transfer_is_the_same() -> None:
+    """A bulk transfer through loss, and every byte of it."""
+    world = World(1, loss=0.03, reorder=0.02)
+    a, b = world.hosts
+    listener = b.socket(4)
+    b.bind(listener, ANY[4], 80)
+    b.listen(listener, 5)
+    handle = a.socket(4)
+    assert a.connect(handle, 2, ADDR[4][1], 80) == 0
+    world.run(5 * SEC)
+    child = b.accept(listener)
+    data = random.Random(2).randbytes(300_000)
+    got = bytearray()
+    sent = 0
+    while len(got) < len(data):
+        taken = a.sendmsg(handle, data[sent : sent + 65536])
+        sent += max(taken, 0)
+        world.run(world.now + 20 * MS)
+        got += b.recvmsg(child, 1 << 20)[1]
+        assert world.now < 1000 * SEC
+    assert got == data
