@@ -48,15 +48,15 @@ FLOORS = {
 LAYERS = {
     name: layer
     for layer, names in {
-        8: "__main__",
+        8: "__main__ pytest_plugin",
         7: "cli",
         6: "__init__ verbs",
-        5: "passive export stack network aio",
-        4: "cut stream",
+        5: "passive export network aio handshake",
+        4: "cut stream stack poll",
         3: "table socket where",
         2: "pcap filter arrow",
-        1: "engine summary",
-        0: "arguments columns mib report link clock sysctl _version",
+        1: "engine summary neigh",
+        0: "arguments columns mib report link clock sysctl sockopt _version",
     }.items()
     for name in names.split()
 }

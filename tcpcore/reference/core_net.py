@@ -114,11 +114,21 @@ class Net:
         connected = tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT)
         return (tp.ip, tp.daddr, tp.dport) if connected else (tp.ip, b"", 0)
 
+    def endpoints(self, handle: int) -> tuple[tuple[int, bytes, int], tuple[int, bytes, int]]:
+        """Both ends, as `sockname` tells the first; the peer's is kept after the end."""
+        tp = self.sock(handle)
+        return self.sockname(handle), (tp.ip, tp.daddr or any_address(tp.ip), tp.dport)
+
     def wakes(self) -> list[int]:
         """Handles of which something may have changed since the last call."""
         woken = list(dict.fromkeys(self.net.wake))
         self.net.wake.clear()
         return woken
+
+    def set_link(self, mtu: int, gso: bool) -> None:
+        """What the link carries: bytes of a packet, and whether it takes larger segments."""
+        self.net.mtu = mtu
+        self.net.gso = gso
 
     def add_address(self, addr: bytes, prefix: int) -> None:
         self.net.addrs[addr] = prefix
