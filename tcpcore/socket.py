@@ -8,9 +8,12 @@ from __future__ import annotations
 import errno
 import io
 import ipaddress
+import operator
 import os
 import socket as _socket
+import stat
 import struct
+import warnings
 
 from tcpcore.sockopt import TCP_CONGESTION, TCP_INFO, tcp_info
 
@@ -39,6 +42,27 @@ SYN_SENT, SYN_RECV = 2, 3
 def mapped(packed: bytes) -> bytes:
     """An address of 4 or 16 bytes as 16, IPv4 mapped."""
     return V4MAPPED + packed if len(packed) == 4 else packed
+
+
+def view_of(data: Any) -> memoryview:
+    """The bytes of what can be sent."""
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        kind = type(data).__name__
+        raise TypeError(f"a bytes-like object is required, not '{kind}'") from None
+
+
+def room_of(call: str, buffer: Any) -> memoryview:
+    """The bytes of what can be received into."""
+    try:
+        view = memoryview(buffer).cast("B")
+    except TypeError:
+        view = None
+    if view is None or view.readonly:
+        kind = "None" if buffer is None else type(buffer).__name__
+        raise TypeError(f"{call}() argument 1 must be read-write bytes-like object, not {kind}")
+    return view
 
 
 def fail(number: int) -> NoReturn:
@@ -150,6 +174,8 @@ class Socket:
         if value is None:
             self._timeout_ns = None
             return
+        if not isinstance(value, (int, float)):
+            value = operator.index(value)
         seconds = float(value)
         if seconds != seconds:
             raise ValueError("Invalid value NaN (not a number)")
@@ -201,14 +227,15 @@ class Socket:
 
     def connect(self, address: Address) -> None:
         """Open a connection to a peer."""
-        found = self._connect(address)
+        found = self._connect(*self._resolve("connect", address))
         if found:
             fail(found)
 
     def connect_ex(self, address: Address) -> int:
         """Open a connection: 0 or an errno, where `connect` raises an OSError of the network's."""
+        where = self._resolve("connect_ex", address)
         try:
-            return self._connect(address)
+            return self._connect(*where)
         except TimeoutError:
             return errno.EAGAIN
         except OSError as error:
@@ -216,8 +243,7 @@ class Socket:
                 raise
             return error.errno
 
-    def _connect(self, address: Address) -> int:
-        packed, port = self._resolve("connect", address)
+    def _connect(self, packed: bytes, port: int) -> int:
         family = self._family
         if family == _socket.AF_INET6 and packed.startswith(V4MAPPED):
             family = _socket.AF_INET
@@ -281,7 +307,11 @@ class Socket:
             )
         most = 2 if family == "AF_INET" else 4
         if not 2 <= len(address) <= most:
-            pair = "a pair (host, port)" if most == 2 else "a tuple (host, port[, flowinfo[, scopeid]])"
+            pair = (
+                "a pair (host, port)"
+                if most == 2
+                else "a tuple (host, port[, flowinfo[, scopeid]])"
+            )
             raise TypeError(f"{family} address must be {pair}")
         host, port = address[:2]
         if not isinstance(port, int):
@@ -318,7 +348,7 @@ class Socket:
 
     def send(self, data: Buffer, flags: int = 0) -> int:
         """Queue data: how many bytes were taken. Without a timeout all of them are."""
-        view = memoryview(data).cast("B")
+        view = view_of(data)
         sent = self._send(view, flags, self._timeout_ns)
         while self._timeout_ns is None and not flags & _socket.MSG_DONTWAIT and sent < len(view):
             try:
@@ -331,7 +361,7 @@ class Socket:
 
     def sendall(self, data: Buffer, flags: int = 0) -> None:
         """Queue all data; the timeout is for the whole of it."""
-        view = memoryview(data).cast("B")
+        view = view_of(data)
         end_ns = None
         if self._timeout_ns:
             end_ns = self._stack.clock.now_ns() + self._timeout_ns
@@ -372,7 +402,7 @@ class Socket:
         """`send` of several buffers, one after the other; there is no ancillary data to send."""
         if list(ancdata):
             fail(errno.EINVAL)
-        return self.send(b"".join(memoryview(one).cast("B") for one in buffers), flags)
+        return self.send(b"".join(view_of(one) for one in buffers), flags)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send what is left of a file, or `count` bytes of it; how many that were."""
@@ -380,7 +410,11 @@ class Socket:
             raise ValueError("non-blocking sockets are not supported")
         if count is not None and count <= 0:
             raise ValueError(f"count must be a positive integer (got {count!r})")
-        if offset:
+        try:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        except (AttributeError, io.UnsupportedOperation):
+            regular = False
+        if offset or regular:  # of what has a descriptor the offset counts from its start
             file.seek(offset)
         sent = 0
         while count is None or sent < count:
@@ -405,7 +439,7 @@ class Socket:
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """`recv` into a buffer; how many bytes that were."""
-        view = memoryview(buffer).cast("B")
+        view = room_of("recv_into", buffer)
         if nbytes < 0:
             raise ValueError("negative buffersize in recv_into")
         if nbytes > len(view):
@@ -432,7 +466,7 @@ class Socket:
         self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0
     ) -> tuple[int, list[tuple[int, int, bytes]], int, Address | None]:
         """`recvmsg` into buffers, one after the other."""
-        views = [memoryview(one).cast("B") for one in buffers]
+        views = [room_of("recvmsg_into", one) for one in buffers]
         data = self._recv(sum(len(view) for view in views), flags)
         at = 0
         for view in views:
@@ -442,12 +476,12 @@ class Socket:
         return len(data), [], flags & _socket.MSG_OOB, None
 
     def _recv(self, size: int, flags: int) -> bytes:
+        if not size:
+            return b""
         wanted = flags & ~(_socket.MSG_DONTWAIT | _socket.MSG_WAITALL)
 
         def attempt(handle: int) -> bytes | None:
             found, data = self._net.recvmsg(handle, size, wanted)
-            if not size and found in (0, -errno.EAGAIN):
-                return b""
             return None if _result(found) is None else data
 
         if not flags & _socket.MSG_WAITALL or flags & _socket.MSG_PEEK or not self.getblocking():
@@ -520,8 +554,6 @@ class Socket:
     def __del__(self) -> None:
         handle = getattr(self, "_handle", -1)
         if handle >= 0:
-            import warnings
-
             self._handle = -1
             self._stack._garbage.append(handle)  # the engine may be in the midst of something
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
@@ -576,19 +608,17 @@ class Socket:
         """An option by its number: an int, or bytes as C has them."""
         handle = self._open()
         linger = level == _socket.SOL_SOCKET and optname == _socket.SO_LINGER
-        if value is None:
-            if optlen is None:
-                raise TypeError("setsockopt() takes 4 arguments (3 given)")
+        if value is None and optlen is not None:
             fail(errno.EFAULT if optlen >= 4 else errno.EINVAL)
         with self._stack._lock:
             if isinstance(value, int):
                 if not -(1 << 31) <= value < 1 << 31:
-                    raise OverflowError("signed integer is out of range of C's int")
+                    raise TypeError("a bytes-like object is required, not 'int'")
                 if linger or (level, optname) == TCP_CONGESTION:
                     fail(errno.EINVAL if linger else errno.ENOENT)
                 made: int = self._net.setsockopt(handle, level, optname, value)
             else:
-                data = bytes(value)
+                data = bytes(view_of(value))
                 if (level, optname) == TCP_CONGESTION:
                     word = data.split(b"\0")[0].decode("ascii", "replace")
                     made = self._net.set_congestion(handle, word) if data else -errno.EINVAL

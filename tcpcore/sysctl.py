@@ -88,14 +88,19 @@ KNOBS = {
         0, "1: reset a connection that finds the accept queue full; 0: let the peer try again."
     ),
     "tcp_adv_win_scale": Knob(
-        1, -31, 31, "How receive memory is shared between data and their cost: kept, and fixed at 1."
+        1,
+        -31,
+        31,
+        "How receive memory is shared between data and their cost: kept, and fixed at 1.",
     ),
     "tcp_autocorking": _switch(1, "Let small writes wait for one another while segments queue."),
     "tcp_base_mss": Knob(1024, 48, 65535, "Where probing for a path's MTU begins, bytes."),
     "tcp_challenge_ack_limit": Knob(
         INT_MAX, 0, INT_MAX, "Challenge ACKs that a host sends in a second (RFC 5961 7)."
     ),
-    "tcp_congestion_control": Knob("cubic", 0, 0, "Congestion control of new sockets: cubic, reno."),
+    "tcp_congestion_control": Knob(
+        "cubic", 0, 0, "Congestion control of new sockets: cubic, reno."
+    ),
     "tcp_dsack": _switch(1, "Tell the sender of what came twice (RFC 2883)."),
     "tcp_early_retrans": _switch(3, "3: tail loss probes; 0: none (RFC 8985 7).", 4),
     "tcp_fin_timeout": Knob(60, 0, 120, "How long an orphan stays in FIN-WAIT-2, s."),
@@ -155,7 +160,9 @@ KNOBS = {
         INT_MAX,
         "Send buffer of a socket: least, at first, most; bytes of memory.",
     ),
-    "tcp_workaround_signed_windows": _switch(0, "1: windows that are not scaled stay below 32 KiB."),
+    "tcp_workaround_signed_windows": _switch(
+        0, "1: windows that are not scaled stay below 32 KiB."
+    ),
 }
 
 

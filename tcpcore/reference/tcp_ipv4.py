@@ -5,7 +5,7 @@ Linux: net/ipv4/tcp_ipv4.c.  RFC 9293 3.10.7, 3.5.2, 3.10.1; RFC 5961.
 
 from __future__ import annotations
 
-from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
+from errno import EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
 from struct import Struct
 
 from .inet_connection_sock import tcp_set_state
@@ -97,8 +97,6 @@ def tcp_v4_connect(net: Netns, tp: TcpSock, family: int, addr: bytes, port: int,
         return -EISCONN
     if is_any(addr):  # to nobody means to oneself
         addr = V4MAPPED + b"\x7f\0\0\1" if tp.ip == 4 else bytes(15) + b"\1"
-    if not port:
-        return -EADDRNOTAVAIL
     err, saddr = ip_route_connect(net, addr, b"" if is_any(tp.saddr) else tp.saddr)
     if err:
         if err == -ENETUNREACH:

@@ -6,6 +6,7 @@ Linux: net/ipv4/tcp.c, af_inet.c, inet_connection_sock.c.  RFC 9293 3.9.1, 3.10.
 from __future__ import annotations
 
 from errno import (
+    EADDRINUSE,
     EADDRNOTAVAIL,
     EAGAIN,
     ECONNRESET,
@@ -20,7 +21,7 @@ from .inet_connection_sock import (
     tcp_set_state,
     tcp_write_queue_purge,
 )
-from .inet_ports import inet_csk_get_port, inet_put_port, is_any
+from .inet_ports import bind_conflict, inet_csk_get_port, inet_put_port, is_any
 from .inet_timewait_sock import tcp_time_wait
 from .ip_output import inet_addr_is_local
 from .netns import Netns, sk_reset_timer
@@ -117,7 +118,11 @@ def inet_csk_listen_start(net: Netns, tp: TcpSock, backlog: int, every_port: boo
     tp.max_ack_backlog = min(backlog if backlog >= 0 else 0xFFFFFFFF, net.sysctl.somaxconn)
     if tp.tcb.state == TCP_LISTEN:
         return 0
-    if not tp.sport and not every_port:
+    if tp.sport:
+        others = net.bound.get(tp.sport, ())
+        if any(other is not tp and bind_conflict(tp, other) for other in others):
+            return -EADDRINUSE
+    elif not every_port:
         err = inet_csk_get_port(net, tp, 0)
         if err:
             return err
@@ -360,6 +365,7 @@ def tcp_shutdown(net: Netns, tp: TcpSock, how: int) -> int:
         return -EINVAL
     state = tp.tcb.state
     if state == TCP_CLOSE:
+        tp.shutdown |= how  # whoever polls it is to see that
         return -ENOTCONN
     if state == TCP_LISTEN:
         if how & RCV_SHUTDOWN:
