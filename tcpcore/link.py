@@ -68,7 +68,7 @@ class Path:
         Share of frames that begin a burst of losses, share of a burst's frames that end it
         (Gilbert's model); all of a burst is lost.
     reorder, reorder_s : float
-        Share of frames that are overtaken, and how much later they come (0: a delay, at least 1 ms).
+        Share of frames that are overtaken; how much later they come (0: a delay, at least 1 ms).
     duplicate, corrupt : float
         Share of frames that come twice; of which one bit is turned.
     queue : int

@@ -12,8 +12,8 @@ from dataclasses import replace
 from tcpcore.clock import VirtualClock
 from tcpcore.link import MemoryLink, Path
 from tcpcore.pcap import PcapWriter
-from tcpcore.socket import mapped
 from tcpcore.stack import Stack
+from tcpcore.transfer import mapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ ALWAYS = POLLERR | POLLHUP
 READABLE, WRITABLE, SPECIAL = POLLIN | POLLHUP | POLLERR, POLLOUT | POLLERR, POLLPRI
 
 
-class poll:  # noqa: N801
+class poll:
     """Like the object that `select.poll()` gives, with sockets in the place of descriptors."""
 
     def __init__(self) -> None:

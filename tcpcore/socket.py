@@ -9,17 +9,15 @@ import errno
 import io
 import ipaddress
 import operator
-import os
 import socket as _socket
-import stat
-import struct
 import warnings
 
-from tcpcore.sockopt import TCP_CONGESTION, TCP_INFO, tcp_info
+from tcpcore.sockopt import Options
+from tcpcore.transfer import V4MAPPED, fail, mapped, result_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, NoReturn
 
@@ -29,48 +27,15 @@ if TYPE_CHECKING:
     Address = tuple[Any, ...]
 
 __all__ = ["POLLERR", "POLLHUP", "POLLIN", "POLLOUT", "POLLPRI", "POLLRDHUP"]
-__all__ += ["Socket", "mapped"]
+__all__ += ["Socket"]
 
 POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLRDHUP = 1, 2, 4, 8, 16, 0x2000
 
-V4MAPPED = bytes(10) + b"\xff\xff"
-PIECE = 1 << 18  # bytes handed to the engine at once
 CLOSING_STATES = (4, 11, 9)  # FIN-WAIT-1, CLOSING, LAST-ACK: the peer has not everything yet
 SYN_SENT, SYN_RECV = 2, 3
 
 
-def mapped(packed: bytes) -> bytes:
-    """An address of 4 or 16 bytes as 16, IPv4 mapped."""
-    return V4MAPPED + packed if len(packed) == 4 else packed
-
-
-def view_of(data: Any) -> memoryview:
-    """The bytes of what can be sent."""
-    try:
-        return memoryview(data).cast("B")
-    except TypeError:
-        kind = type(data).__name__
-        raise TypeError(f"a bytes-like object is required, not '{kind}'") from None
-
-
-def room_of(call: str, buffer: Any) -> memoryview:
-    """The bytes of what can be received into."""
-    try:
-        view = memoryview(buffer).cast("B")
-    except TypeError:
-        view = None
-    if view is None or view.readonly:
-        kind = "None" if buffer is None else type(buffer).__name__
-        raise TypeError(f"{call}() argument 1 must be read-write bytes-like object, not {kind}")
-    return view
-
-
-def fail(number: int) -> NoReturn:
-    """Raise what the system raises for an errno."""
-    raise OSError(number, os.strerror(number))
-
-
-class Socket:
+class Socket(Options):
     """A TCP socket of a stack. `Stack.socket` makes one, `accept` too.
 
     Methods and their arguments are those of `socket.socket`; whatever that raises, this raises.
@@ -175,7 +140,7 @@ class Socket:
             self._timeout_ns = None
             return
         if not isinstance(value, (int, float)):
-            value = operator.index(value)
+            value = operator.index(value)  # type: ignore[unreachable]
         seconds = float(value)
         if seconds != seconds:
             raise ValueError("Invalid value NaN (not a number)")
@@ -192,10 +157,6 @@ class Socket:
     def setblocking(self, flag: bool) -> None:
         """True: calls wait as long as it takes; False: they never wait."""
         self.settimeout(None if flag else 0.0)
-
-    def getblocking(self) -> bool:
-        """Whether calls may wait."""
-        return self._timeout_ns != 0
 
     # Addresses.
 
@@ -217,7 +178,7 @@ class Socket:
 
         def attempt(handle: int) -> int | None:
             found: int = self._net.accept(handle)
-            return _result(found)
+            return result_of(found)
 
         handle = self._wait(attempt)
         made = Socket(self._stack, self._family, self.type, self._proto, handle=handle)
@@ -344,164 +305,6 @@ class Socket:
             raise _socket.gaierror(kind, words)
         return mapped(found.packed)
 
-    # Data.
-
-    def send(self, data: Buffer, flags: int = 0) -> int:
-        """Queue data: how many bytes were taken. Without a timeout all of them are."""
-        view = view_of(data)
-        sent = self._send(view, flags, self._timeout_ns)
-        while self._timeout_ns is None and not flags & _socket.MSG_DONTWAIT and sent < len(view):
-            try:
-                sent += self._send(view[sent:], flags, None)
-            except OSError:
-                if sent:
-                    break
-                raise
-        return sent
-
-    def sendall(self, data: Buffer, flags: int = 0) -> None:
-        """Queue all data; the timeout is for the whole of it."""
-        view = view_of(data)
-        end_ns = None
-        if self._timeout_ns:
-            end_ns = self._stack.clock.now_ns() + self._timeout_ns
-        sent = 0
-        while True:
-            left_ns = self._timeout_ns
-            if end_ns is not None:
-                left_ns = end_ns - self._stack.clock.now_ns()
-                if left_ns <= 0:
-                    raise TimeoutError("timed out")
-            sent += self._send(view[sent:], flags, left_ns)
-            if sent >= len(view):
-                return
-
-    def _send(self, view: memoryview, flags: int, timeout_ns: int | None) -> int:
-        def attempt(handle: int) -> int | None:
-            piece = bytes(view[:PIECE])
-            more = flags | _socket.MSG_MORE if len(view) > PIECE else flags
-            found: int = self._net.sendmsg(handle, piece, more & ~_socket.MSG_DONTWAIT)
-            return _result(found)
-
-        found: int = self._wait(attempt, flags, timeout_ns)
-        return found
-
-    def sendto(self, data: Buffer, *rest: Any) -> int:
-        """`send`: of a stream the address is of no meaning."""
-        if not 1 <= len(rest) <= 2:
-            raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(rest)} given)")
-        return self.send(data, rest[0] if len(rest) == 2 else 0)
-
-    def sendmsg(
-        self,
-        buffers: Iterable[Buffer],
-        ancdata: Iterable[tuple[int, int, Buffer]] = (),
-        flags: int = 0,
-        address: Address | None = None,
-    ) -> int:
-        """`send` of several buffers, one after the other; there is no ancillary data to send."""
-        if list(ancdata):
-            fail(errno.EINVAL)
-        return self.send(b"".join(view_of(one) for one in buffers), flags)
-
-    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        """Send what is left of a file, or `count` bytes of it; how many that were."""
-        if self._timeout_ns == 0:
-            raise ValueError("non-blocking sockets are not supported")
-        if count is not None and count <= 0:
-            raise ValueError(f"count must be a positive integer (got {count!r})")
-        try:
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-        except (AttributeError, io.UnsupportedOperation):
-            regular = False
-        if offset or regular:  # of what has a descriptor the offset counts from its start
-            file.seek(offset)
-        sent = 0
-        while count is None or sent < count:
-            piece = file.read(PIECE if count is None else min(PIECE, count - sent))
-            if not piece:
-                break
-            self.sendall(piece)
-            sent += len(piece)
-        return sent
-
-    def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """Data as they come, at most so many bytes; none: the peer has sent all."""
-        if bufsize < 0:
-            raise ValueError("negative buffersize in recv")
-        return self._recv(bufsize, flags)
-
-    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Address | None]:
-        """`recv`; a stream tells no address."""
-        if bufsize < 0:
-            raise ValueError("negative buffersize in recvfrom")
-        return self._recv(bufsize, flags), None
-
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        """`recv` into a buffer; how many bytes that were."""
-        view = room_of("recv_into", buffer)
-        if nbytes < 0:
-            raise ValueError("negative buffersize in recv_into")
-        if nbytes > len(view):
-            raise ValueError("buffer too small for requested bytes")
-        data = self._recv(nbytes or len(view), flags)
-        view[: len(data)] = data
-        return len(data)
-
-    def recvfrom_into(
-        self, buffer: Any, nbytes: int = 0, flags: int = 0
-    ) -> tuple[int, Address | None]:
-        """`recv_into`; a stream tells no address."""
-        return self.recv_into(buffer, nbytes, flags), None
-
-    def recvmsg(
-        self, bufsize: int, ancbufsize: int = 0, flags: int = 0
-    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Address | None]:
-        """(data, ancillary data, flags, address): of a stream only the first tells anything."""
-        if bufsize < 0:
-            raise ValueError("negative buffer size in recvmsg()")
-        return self._recv(bufsize, flags), [], flags & _socket.MSG_OOB, None
-
-    def recvmsg_into(
-        self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0
-    ) -> tuple[int, list[tuple[int, int, bytes]], int, Address | None]:
-        """`recvmsg` into buffers, one after the other."""
-        views = [room_of("recvmsg_into", one) for one in buffers]
-        data = self._recv(sum(len(view) for view in views), flags)
-        at = 0
-        for view in views:
-            piece = data[at : at + len(view)]
-            view[: len(piece)] = piece
-            at += len(piece)
-        return len(data), [], flags & _socket.MSG_OOB, None
-
-    def _recv(self, size: int, flags: int) -> bytes:
-        if not size:
-            return b""
-        wanted = flags & ~(_socket.MSG_DONTWAIT | _socket.MSG_WAITALL)
-
-        def attempt(handle: int) -> bytes | None:
-            found, data = self._net.recvmsg(handle, size, wanted)
-            return None if _result(found) is None else data
-
-        if not flags & _socket.MSG_WAITALL or flags & _socket.MSG_PEEK or not self.getblocking():
-            found: bytes = self._wait(attempt, flags)
-            return found
-        data = bytearray()
-        whole = size
-        while size:
-            try:
-                piece: bytes = self._wait(attempt, flags)
-            except OSError:
-                if data:
-                    break
-                raise
-            data += piece
-            size = whole - len(data)
-            if not piece:
-                break
-        return bytes(data)
-
     # The end.
 
     def shutdown(self, how: int) -> None:
@@ -544,7 +347,7 @@ class Socket:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        kind: Any,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
@@ -600,66 +403,6 @@ class Socket:
         if self._closed:
             self.close()
 
-    # Options.
-
-    def setsockopt(
-        self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None
-    ) -> None:
-        """An option by its number: an int, or bytes as C has them."""
-        handle = self._open()
-        linger = level == _socket.SOL_SOCKET and optname == _socket.SO_LINGER
-        if value is None and optlen is not None:
-            fail(errno.EFAULT if optlen >= 4 else errno.EINVAL)
-        with self._stack._lock:
-            if isinstance(value, int):
-                if not -(1 << 31) <= value < 1 << 31:
-                    raise TypeError("a bytes-like object is required, not 'int'")
-                if linger or (level, optname) == TCP_CONGESTION:
-                    fail(errno.EINVAL if linger else errno.ENOENT)
-                made: int = self._net.setsockopt(handle, level, optname, value)
-            else:
-                data = bytes(view_of(value))
-                if (level, optname) == TCP_CONGESTION:
-                    word = data.split(b"\0")[0].decode("ascii", "replace")
-                    made = self._net.set_congestion(handle, word) if data else -errno.EINVAL
-                elif linger:
-                    if len(data) < 8:
-                        fail(errno.EINVAL)
-                    on, seconds = struct.unpack_from("ii", data)
-                    made = self._net.set_linger(handle, bool(on), seconds)
-                elif len(data) < 4:
-                    made = -errno.EINVAL
-                else:
-                    made = self._net.setsockopt(
-                        handle, level, optname, struct.unpack_from("i", data)[0]
-                    )
-            self._stack._flush(self._stack.clock.now_ns())
-        if made:
-            fail(-made)
-
-    def getsockopt(self, level: int, optname: int, buflen: int = 0) -> int | bytes:
-        """An option: an int, or `buflen` bytes at most as C has them."""
-        handle = self._open()
-        if not 0 <= buflen <= 1024:
-            raise OSError("getsockopt buflen out of range")
-        with self._stack._lock:
-            if level == _socket.SOL_SOCKET and optname == _socket.SO_LINGER:
-                on, seconds = self._net.linger(handle)
-                data = struct.pack("ii", on, seconds)
-            elif (level, optname) == TCP_CONGESTION:
-                data = self._net.congestion(handle).encode().ljust(16, b"\0")
-            elif (level, optname) == TCP_INFO:
-                data = tcp_info(self._net.info(handle))
-            else:
-                failed, value = self._net.getsockopt(handle, level, optname)
-                if failed:
-                    fail(-failed)
-                data = struct.pack("I", value & 0xFFFFFFFF)
-        if buflen:
-            return data[:buflen]
-        number: int = struct.unpack_from("i", data)[0]
-        return number
-
     # Readiness.
 
     def poll(self) -> int:
@@ -684,28 +427,3 @@ class Socket:
             self._stack._flush(self._stack.clock.now_ns())
         if found < 0:
             fail(-found)
-
-    def _wait(
-        self, attempt: Callable[[int], Any], flags: int = 0, timeout_ns: int | None = -1
-    ) -> Any:
-        """A call that waits as the socket is told to; `attempt` gives None to be asked again."""
-        if timeout_ns == -1:
-            timeout_ns = self._timeout_ns
-        if flags & _socket.MSG_DONTWAIT:
-            timeout_ns = 0
-        self._open()
-        value = self._stack.wait(lambda: attempt(self._open()), timeout_ns)
-        if value is not None:
-            return value
-        if timeout_ns == 0:
-            fail(errno.EAGAIN)
-        raise TimeoutError("timed out")
-
-
-def _result(found: int) -> int | None:
-    """What the engine answers: None for EAGAIN; errors are raised."""
-    if found == -errno.EAGAIN:
-        return None
-    if found < 0:
-        fail(-found)
-    return found

@@ -16,8 +16,10 @@ from collections import deque
 from tcpcore import engine as _engine
 from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
 from tcpcore.mib import COUNTERS
-from tcpcore.socket import Socket, mapped
+from tcpcore.neigh import Neighbours
+from tcpcore.socket import Socket
 from tcpcore.sysctl import Sysctl
+from tcpcore.transfer import mapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Stack:
         For messages.
     hosts
         Addresses by names, for `Socket.connect` and others: no name is asked of any server.
+    gateway
+        On Ethernet: the router's address, for all that is on no network of ours.
     engine
         'compiled', 'reference', or None for the default.
 
@@ -80,6 +84,7 @@ class Stack:
         sysctl: Sysctl | Mapping[str, Any] | None = None,
         name: str = "",
         hosts: Mapping[str, str] | None = None,
+        gateway: str | None = None,
         engine: str | None = None,
     ) -> None:
         given = [address] if isinstance(address, str) else list(address)
@@ -115,9 +120,9 @@ class Stack:
         self._garbage: deque[int] = deque()
         self._wake_fds: tuple[int, int] | None = None
         self._frames = [0, 0]
-        self._drops: dict[int, int] = {}
-        self._neighbours: Any = None
+        self._neighbours: Neighbours | None = None
         self._interfaces = interfaces
+        self._gateway = mapped(ipaddress.ip_address(gateway).packed) if gateway else b""
         self.link: Link | None = None
         if link is not None:
             self.attach(link)
@@ -138,10 +143,8 @@ class Stack:
         self._net.set_link(link.mtu, link.gso)
         link.attach(self._wake)
         if link.ethernet:
-            from tcpcore.neigh import Neighbours
-
             hwaddr = getattr(link, "hwaddr", None)
-            self._neighbours = Neighbours(self._interfaces, hwaddr)
+            self._neighbours = Neighbours(self._interfaces, hwaddr, self._gateway)
 
     # Sockets.
 

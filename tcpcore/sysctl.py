@@ -5,6 +5,8 @@ Linux: Documentation/networking/ip-sysctl.rst; the defaults are Linux's.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,7 +59,7 @@ class Knob:
             if len(value) != len(self.default):
                 raise ValueError(f"{name} must be {len(self.default)} numbers")
             numbers = tuple(self._number(name, one) for one in value)
-            if any(a > b for a, b in zip(numbers, numbers[1:], strict=False)):
+            if any(a > b for a, b in pairwise(numbers)):
                 raise ValueError(f"{name}: {value!r} is not in ascending order")
             return numbers
         return self._number(name, value)

@@ -55,8 +55,8 @@ LAYERS = {
         4: "cut stream stack poll",
         3: "table socket where",
         2: "pcap filter arrow",
-        1: "engine summary neigh",
-        0: "arguments columns mib report link clock sysctl sockopt _version",
+        1: "engine summary neigh sockopt",
+        0: "arguments columns mib report link clock sysctl transfer _version",
     }.items()
     for name in names.split()
 }
