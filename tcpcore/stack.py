@@ -182,7 +182,7 @@ class Stack:
         Parameters
         ----------
         address
-            Host ('' for any) and port.
+            Host ('' for any) and port; with `every_port` only the host's family counts.
         backlog
             How many connections may wait to be accepted.
         every_port
@@ -192,7 +192,8 @@ class Stack:
         made = self.socket(_family(self, address[0]))
         try:
             made.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            made.bind(address)
+            if not every_port:
+                made.bind(address)
             made.listen(backlog, every_port=every_port)
         except BaseException:
             made.close()

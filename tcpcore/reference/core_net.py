@@ -11,6 +11,8 @@ from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
 from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
+from .ip_output import inet_addr_is_local
+from .ip_tunnel import Encap, Outer
 from .netns import Netns
 from .sock import (
     ICSK_TIME_DACK,
@@ -19,7 +21,7 @@ from .sock import (
     TCP_SYNACK_TIMER,
     TcpSock,
 )
-from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, Segment
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, Bad, Drop, Mib, Segment
 from .tcp_ipv4 import any_address, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
@@ -145,9 +147,21 @@ class Net:
     def receive(self, packet: bytes, now_ns: int) -> int:
         """One IP packet: Drop, or 0."""
         self.advance(now_ns)
+        net = self.net
         th = Segment()
-        drop, _ = ip_rcv(self.net, 101, packet, 0, len(packet), len(packet), th)
-        return drop or tcp_v4_rcv(self.net, th, packet)
+        drop, outer = ip_rcv(net, 101, packet, 0, len(packet), len(packet), th)
+        if drop:
+            return drop
+        if outer.encap & ~Encap.WRAP_FRAGMENTS:  # a host takes nothing out of tunnels
+            return Drop.IP_NOPROTO
+        if th.bad & Bad.BAD_IP_CSUM:
+            return Drop.IP_CSUM
+        if is_truncated(th, outer):
+            net.mib[Mib.IP_INTRUNCATEDPKTS if th.ip == 4 else Mib.IP6_INTRUNCATEDPKTS] += 1
+            return Drop.PKT_TOO_SMALL
+        if not inet_addr_is_local(net, th.daddr):
+            return Drop.TCP_CLOSED  # somebody else's: nobody here says anything
+        return tcp_v4_rcv(net, th, outer.transport[0])
 
     def advance(self, now_ns: int) -> None:
         """Let everything happen that is due by now."""
@@ -173,3 +187,14 @@ HANDLERS = {
     ICSK_TIME_KEEPOPEN: tcp_keepalive_timer,
     TCP_SYNACK_TIMER: reqsk_timer_handler,
 }
+
+
+def is_truncated(th: Segment, outer: Outer) -> bool:
+    """True if the packet is longer than what came of it, or its headers than the packet."""
+    data, at, room = outer.network
+    if not outer.encap:  # what is put together of fragments is whole
+        told = data[at + 2 : at + 4] if th.ip == 4 else data[at + 4 : at + 6]
+        if int.from_bytes(told, "big") + (0 if th.ip == 4 else 40) > room:
+            return True
+    room = outer.transport[2]
+    return 4 * th.doff > room or 4 * th.doff + th.payload_len > room
