@@ -105,6 +105,11 @@ class Net:
     def state(self, handle: int) -> int:
         return self.sock(handle).tcb.state
 
+    def queued(self, handle: int) -> tuple[int, int]:
+        """Of a listener: requests that wait for their ACK, connections that wait for `accept`."""
+        tp = self.sock(handle)
+        return tp.n_reqs, len(tp.accept_queue)
+
     def sockname(self, handle: int) -> tuple[int, bytes, int]:
         """(4 or 6, address, port); any address and 0 before there are others."""
         tp = self.sock(handle)
