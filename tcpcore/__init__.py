@@ -1,17 +1,20 @@
 """TCP in user space, cut the way Linux cuts it: captures followed, and hosts of one's own."""
 
 from tcpcore._version import __version__
-from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
 from tcpcore.engine import ENGINE
 from tcpcore.filter import FilterError
-from tcpcore.link import CallableLink, MemoryLink, PacketLink, Path, TapLink, TunLink
-from tcpcore.network import Network
 from tcpcore.passive import Replay, replay, replay_batches
 from tcpcore.pcap import PcapError, PcapWriter
-from tcpcore.poll import poll, select
-from tcpcore.socket import Socket
-from tcpcore.stack import Stack
-from tcpcore.sysctl import Sysctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
+    from tcpcore.link import CallableLink, MemoryLink, PacketLink, Path, TapLink, TunLink
+    from tcpcore.network import Network
+    from tcpcore.readiness import poll, select
+    from tcpcore.socket import Socket
+    from tcpcore.stack import Stack
+    from tcpcore.sysctl import Sysctl
 
 __all__ = [
     "CallableLink",
@@ -38,3 +41,37 @@ __all__ = [
     "replay_batches",
     "select",
 ]
+
+# Names of active mode and their files: who follows captures does not wait for their import.
+_ACTIVE = {
+    "CallableLink": "link",
+    "DeadlockError": "clock",
+    "MemoryLink": "link",
+    "MonotonicClock": "clock",
+    "Network": "network",
+    "PacketLink": "link",
+    "Path": "link",
+    "Socket": "socket",
+    "Stack": "stack",
+    "Sysctl": "sysctl",
+    "TapLink": "link",
+    "TunLink": "link",
+    "VirtualClock": "clock",
+    "poll": "readiness",
+    "select": "readiness",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of active mode when it is first asked for."""
+    from importlib import import_module
+
+    if name in _ACTIVE:
+        found: object = getattr(import_module(f"tcpcore.{_ACTIVE[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'tcpcore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

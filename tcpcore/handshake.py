@@ -7,13 +7,11 @@ compiled one has the same, by the same names.
 from __future__ import annotations
 
 import os
-import socket as _socket
 import struct
 import sys
 from functools import partial
 
 from tcpcore.columns import FLAG_NAMES, STATE_NAMES
-from tcpcore.network import Network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,6 +122,8 @@ class Walk:
     def __init__(
         self, say: Callable[[str], object], ipv6: bool, cookies: bool, functions: bool
     ) -> None:
+        from tcpcore.network import Network
+
         self.say = say
         self.functions = functions
         self.six = ipv6
@@ -137,7 +137,7 @@ class Walk:
             end.tap(partial(self.sent, arrow))
         module = sys.modules[type(self.client._net).__module__]
         self.watch = Watch(os.path.dirname(str(module.__file__)))
-        family = _socket.AF_INET6 if ipv6 else _socket.AF_INET
+        family = 10 if ipv6 else 2  # AF_INET6, AF_INET
         self.sock = self.client.socket(family)
         self.sock.setblocking(False)
         self.listener = self.server.socket(family)
@@ -154,7 +154,7 @@ class Walk:
         self.do(self.client, "connect()", lambda: sock.connect_ex(target))
         self.arrivals()
         self.do(self.server, "accept()", self.accept)
-        self.do(self.client, "shutdown()", lambda: sock.shutdown(_socket.SHUT_WR))
+        self.do(self.client, "shutdown()", lambda: sock.shutdown(1))
         self.arrivals()
         if self.child is not None:
             self.do(self.server, "close()", self.child.close)

@@ -52,7 +52,7 @@ LAYERS = {
         7: "cli",
         6: "__init__ verbs",
         5: "passive export network aio handshake",
-        4: "cut stream stack poll",
+        4: "cut stream stack readiness",
         3: "table socket where",
         2: "pcap filter arrow",
         1: "engine summary neigh sockopt",
