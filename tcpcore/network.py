@@ -6,12 +6,12 @@ Whatever happens follows from the seed: the same programs and the same seed give
 from __future__ import annotations
 
 import ipaddress
-import struct
 from dataclasses import replace
 
 from tcpcore.clock import VirtualClock
 from tcpcore.link import MemoryLink, Path
 from tcpcore.pcap import PcapWriter
+from tcpcore.router import Router
 from tcpcore.stack import Stack
 from tcpcore.transfer import mapped
 
@@ -90,74 +90,6 @@ class Cable:
 
     def __repr__(self) -> str:
         return f"<Cable {self.a}-{self.b}>"
-
-
-class Router:
-    """Passes packets on, by the shortest way. It speaks no TCP.
-
-    Attributes
-    ----------
-    name : str
-    default : str
-        The neighbour that gets what is for nobody the network knows; '': nobody.
-    dropped : int
-        Packets without a way, whose time to live was over, or too large for the next link.
-    """
-
-    def __init__(self, network: Network, name: str) -> None:
-        self.network = network
-        self.name = name
-        self.default = ""
-        self.dropped = 0
-        self.ports: list[tuple[str, MemoryLink]] = []
-        self.routes: dict[bytes, MemoryLink] = {}
-
-    @property
-    def next_deadline(self) -> int | None:
-        """When the next packet comes, ns."""
-        times = [when for _, port in self.ports if (when := port.next_arrival) is not None]
-        return min(times) if times else None
-
-    def run(self, now_ns: int) -> None:
-        """Pass on what has come."""
-        for _, port in self.ports:
-            for frame in port.recv(now_ns):
-                self.forward(frame, now_ns)
-
-    def forward(self, packet: bytes, now_ns: int) -> None:
-        """One packet: a hop less, and on."""
-        made = one_hop(packet)
-        port = self.port(made) if made else None
-        if port is None or (len(made) > port.mtu and not port.gso):
-            self.dropped += 1
-            return
-        port.send([made], now_ns)
-
-    def port(self, packet: bytes) -> MemoryLink | None:
-        """Where a packet leaves."""
-        four = packet[0] >> 4 == 4
-        found = self.routes.get(mapped(packet[16:20] if four else packet[24:40]))
-        if found is None and self.default:
-            found = dict(self.ports).get(self.default)
-        return found
-
-    def __repr__(self) -> str:
-        return f"<Router {self.name}>"
-
-
-def one_hop(packet: bytes) -> bytes:
-    """A packet with a time to live of one less; empty if it was over, or is no packet."""
-    if len(packet) >= 20 and packet[0] >> 4 == 4 and packet[8] > 1:
-        made = bytearray(packet)
-        made[8] -= 1
-        total = struct.unpack_from(">H", packet, 10)[0] + 0x100  # RFC 1141
-        struct.pack_into(">H", made, 10, (total + (total >> 16)) & 0xFFFF)
-        return bytes(made)
-    if len(packet) >= 40 and packet[0] >> 4 == 6 and packet[7] > 1:
-        made = bytearray(packet)
-        made[7] -= 1
-        return bytes(made)
-    return b""
 
 
 class Network:
@@ -246,7 +178,7 @@ class Network:
     def router(self, name: str) -> Router:
         """A new router, with as many links as `link` gives it."""
         self._free(name)
-        made = self.routers[name] = Router(self, name)
+        made = self.routers[name] = Router(name)
         self.clock.attach(made)
         return made
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import tcpcore
-from tcpcore.network import one_hop
+from tcpcore.router import checksum, icmp, one_hop
 
 ENGINES = ["reference"]
 
@@ -102,7 +102,7 @@ def test_a_hop_less() -> None:
         words = struct.unpack(">10H", packet[:20])
         assert sum(words) % 0xFFFF == 0, "the header's checksum holds"
     assert packet[8] == 1
-    assert one_hop(packet) == one_hop(b"") == one_hop(b"\x60") == b""
+    assert one_hop(packet) == b""
     one.close()
     other.close()
     network.close()
@@ -119,8 +119,68 @@ def test_a_ring_ends_what_is_for_nobody(network: tcpcore.Network) -> None:
     with pytest.raises(TimeoutError):
         sock.connect(("192.0.2.1", 80))
     assert left.dropped + right.dropped == 1
-    assert sum(one["sent"] for one in network.links[1].counts.values()) == 63
+    assert sum(one["sent"] for one in network.links[1].counts.values()) == 64, "63 hops, and ICMP back"
     sock.close()
+
+
+def test_fragments_where_they_are_allowed(network: tcpcore.Network) -> None:
+    client, server = network.host("client"), network.host("server")
+    network.router("r")
+    network.link("client", "r")
+    network.link("r", "server", mtu=600)
+    sizes: list[int] = []
+    network.links[1].ends[0].tap(lambda frame, now_ns: sizes.append(len(frame)))
+    listener = server.socket()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+    listener.bind(("", 80))
+    listener.listen()
+    one = client.socket()
+    one.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER: IP_PMTUDISC_DONT
+    one.connect(("server", 80))
+    other, _ = listener.accept()
+    one.sendall(bytes(range(256)) * 100)
+    listener.close()
+    if one.info()["tcpi_snd_mss"] > 600:
+        assert other.recv(25600, socket.MSG_WAITALL) == bytes(range(256)) * 100
+        assert max(sizes) <= 600 < sum(sizes) / len(sizes) * 2
+        assert server.counters["IpReasmOKs"] > 5
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("host", ["server", "fd00::2"])
+def test_too_large_is_told(network: tcpcore.Network, host: str) -> None:
+    """The sender hears of it from the router, with the size that fits."""
+    client, server = network.host("client"), network.host("server")
+    router = network.router("r")
+    network.link("client", "r", mtu=1500)
+    network.link("r", "server", mtu=1300)
+    told: list[bytes] = []
+    network.links[0].ends[1].tap(lambda frame, now_ns: told.append(frame))
+    v6 = ":" in host
+    sizes = (60, 1400)
+    for size in sizes:
+        router.forward(packet_of(size, v6), 0)
+    assert router.dropped == 1
+    (message,) = told
+    at = 40 if v6 else 20
+    assert (message[at], message[at + 1]) == ((2, 0) if v6 else (3, 4))
+    assert int.from_bytes(message[at + 6 : at + 8], "big") == 1300
+    assert message[at + 8 : at + 28] == packet_of(1400, v6)[:20]
+    assert icmp(message, ((3, 0), (1, 0)), 0) == b"", "no answer to an answer"
+    client.receive([message])
+    server.receive([message])
+
+
+def packet_of(size: int, v6: bool) -> bytes:
+    """A packet from the first host to the second."""
+    if v6:
+        ends = b"\xfd" + bytes(14) + b"\1\xfd" + bytes(14) + b"\2"
+        return struct.pack(">IHBB", 6 << 28, size - 40, 6, 64) + ends + bytes(size - 40)
+    head = struct.pack(">BBHHHBB", 0x45, 0, size, 0, 0x4000, 64, 6)
+    ends = bytes((10, 0, 0, 1, 10, 0, 0, 2))
+    check = checksum(head + b"\0\0" + ends).to_bytes(2, "big")
+    return head + check + ends + bytes(size - 20)
 
 
 def test_partition_and_heal(network: tcpcore.Network) -> None:
