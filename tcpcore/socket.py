@@ -116,6 +116,7 @@ class Socket(Options):
     def info(self) -> dict[str, int]:
         """What TCP_INFO tells, by Linux's names; times in us, those with `last` in ms."""
         with self._stack._lock:
+            self._stack._sync()
             made: dict[str, int] = self._net.info(self._open())
             return made
 
@@ -210,6 +211,7 @@ class Socket(Options):
             family = _socket.AF_INET
         with self._stack._lock:
             handle = self._open()
+            self._stack._sync()
             state = self._net.state(handle)
             if self._connecting:
                 if state in (SYN_SENT, SYN_RECV):
@@ -323,6 +325,7 @@ class Socket(Options):
             return
         stack, net = self._stack, self._net
         with stack._lock:
+            stack._sync()
             linger, seconds = net.linger(handle)
             net.close(handle)
             stack._flush(stack.clock.now_ns())
@@ -423,6 +426,7 @@ class Socket(Options):
     def _now(self, call: Callable[[int], int]) -> None:
         """A call that never waits."""
         with self._stack._lock:
+            self._stack._sync()
             found = call(self._open())
             self._stack._flush(self._stack.clock.now_ns())
         if found < 0:

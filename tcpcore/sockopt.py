@@ -60,6 +60,7 @@ class Options(Transfer):
         if value is None and optlen is not None:
             fail(errno.EFAULT if optlen >= 4 else errno.EINVAL)
         with self._stack._lock:
+            self._stack._sync()
             if isinstance(value, int):
                 if not -(1 << 31) <= value < 1 << 31:
                     raise TypeError("a bytes-like object is required, not 'int'")

@@ -334,6 +334,7 @@ class Stack:
         def ready() -> bool:
             with self._lock:
                 try:
+                    self._sync()
                     value = attempt()
                 except Exception as error:
                     failed.append(error)
@@ -403,6 +404,10 @@ class Stack:
                 os.write(fds[1], b"\0")
             except BlockingIOError:
                 return  # full of wakes
+
+    def _sync(self) -> None:
+        """Let the engine know what time it is, before it is asked for anything."""
+        self._net.advance(self.clock.now_ns())
 
     def _now(self, now_ns: int | None) -> int:
         return self.clock.now_ns() if now_ns is None else now_ns

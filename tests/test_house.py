@@ -50,8 +50,8 @@ LAYERS = {
     for layer, names in {
         8: "__main__ pytest_plugin",
         7: "cli",
-        6: "__init__ verbs",
-        5: "passive export network aio handshake",
+        6: "__init__ verbs handshake",
+        5: "passive export network aio",
         4: "cut stream stack readiness",
         3: "table socket where",
         2: "pcap filter arrow",

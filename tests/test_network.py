@@ -119,7 +119,9 @@ def test_a_ring_ends_what_is_for_nobody(network: tcpcore.Network) -> None:
     with pytest.raises(TimeoutError):
         sock.connect(("192.0.2.1", 80))
     assert left.dropped + right.dropped == 1
-    assert sum(one["sent"] for one in network.links[1].counts.values()) == 64, "63 hops, and ICMP back"
+    assert sum(one["sent"] for one in network.links[1].counts.values()) == 64, (
+        "63 hops, and ICMP back"
+    )
     sock.close()
 
 

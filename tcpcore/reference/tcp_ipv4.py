@@ -230,9 +230,11 @@ def tcp_v4_listen_rcv(
         return 0
     if flags & TCPHDR_ACK:
         if not flags & TCPHDR_SYN:
-            child = tcp_v4_cookie_check(net, listener, th)
+            valid, child = tcp_v4_cookie_check(net, listener, th)
             if child is not None:
                 return tcp_child_process(net, child, th, data, sack)
+            if valid:  # but there is no room: the peer is left alone
+                return 0
         tcp_v4_send_reset(net, th)
         return 0
     if flags & TCPHDR_SYN and not flags & TCPHDR_FIN:
@@ -240,10 +242,10 @@ def tcp_v4_listen_rcv(
     return 0
 
 
-def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> TcpSock | None:
-    """An ACK for a listener may answer a cookie: the socket that it stands for, or None."""
+def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> tuple[bool, TcpSock | None]:
+    """An ACK for a listener may answer a cookie: whether it does, and the socket made of it."""
     if not net.sysctl.tcp_syncookies:
-        return None
+        return False, None
     req = RequestSock(listener)
     req.ip = th.ip
     req.saddr, req.daddr, req.sport, req.dport = th.daddr, th.saddr, th.dport, th.sport
@@ -251,17 +253,17 @@ def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> TcpSock |
     req.tos = listener.tos
     if not cookie_v4_check(net, req, th):
         net.mib[Mib.TCP_SYNCOOKIESFAILED] += 1
-        return None
+        return False, None
     net.mib[Mib.TCP_SYNCOOKIESRECV] += 1
     if sk_acceptq_is_full(listener):
         net.mib[Mib.TCP_LISTENOVERFLOWS] += 1
         net.mib[Mib.TCP_LISTENDROPS] += 1
-        return None
+        return True, None
     tcp_openreq_init_rwin(net, req)
     child = tcp_v4_syn_recv_sock(net, req)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)
-    return child
+    return True, child
 
 
 def tcp_v4_timewait(net: Netns, tw: TimewaitSock, th: Segment) -> TcpSock | None:
