@@ -9,7 +9,8 @@ from tcpcore.pcap import PcapError, PcapWriter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
-    from tcpcore.link import CallableLink, MemoryLink, PacketLink, Path, TapLink, TunLink
+    from tcpcore.device import PacketLink, TapLink, TunLink
+    from tcpcore.link import CallableLink, Frame, MemoryLink, Path
     from tcpcore.network import Network
     from tcpcore.readiness import poll, select
     from tcpcore.socket import Socket
@@ -21,6 +22,7 @@ __all__ = [
     "DeadlockError",
     "ENGINE",
     "FilterError",
+    "Frame",
     "MemoryLink",
     "MonotonicClock",
     "Network",
@@ -46,16 +48,17 @@ __all__ = [
 _ACTIVE = {
     "CallableLink": "link",
     "DeadlockError": "clock",
+    "Frame": "link",
     "MemoryLink": "link",
     "MonotonicClock": "clock",
     "Network": "network",
-    "PacketLink": "link",
+    "PacketLink": "device",
     "Path": "link",
     "Socket": "socket",
     "Stack": "stack",
     "Sysctl": "sysctl",
-    "TapLink": "link",
-    "TunLink": "link",
+    "TapLink": "device",
+    "TunLink": "device",
     "VirtualClock": "clock",
     "poll": "readiness",
     "select": "readiness",

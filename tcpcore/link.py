@@ -5,9 +5,7 @@ A frame is bytes: an IP packet, or an Ethernet frame where the link says so.
 
 from __future__ import annotations
 
-import fcntl
 import heapq
-import os
 import random
 import struct
 import threading
@@ -50,6 +48,23 @@ if TYPE_CHECKING:
 ETH_HLEN = 14
 CE = 3
 _U16 = struct.Struct(">H")
+
+
+class Frame(bytes):
+    """A frame, and what its bytes do not tell: a plain one is bytes alone.
+
+    Attributes
+    ----------
+    gso_size : int
+        Payload of each segment that it is to be cut into; 0: it is one.
+    """
+
+    gso_size: int
+
+    def __new__(cls, data: bytes, gso_size: int = 0) -> Frame:
+        made = super().__new__(cls, data)
+        made.gso_size = gso_size
+        return made
 
 
 @dataclass(frozen=True)
@@ -394,179 +409,3 @@ class CallableLink:
     def close(self) -> None:
         """Forget what was delivered."""
         self._inbox.clear()
-
-
-class _FileLink:
-    """A descriptor that gives and takes a frame at a time."""
-
-    BATCH = 64
-    ethernet = False
-    gso = False
-
-    def __init__(self, fd: int, mtu: int) -> None:
-        self._fd = fd
-        self.mtu = mtu
-        self.dropped = 0
-        os.set_blocking(fd, False)
-
-    def fileno(self) -> int:
-        """The descriptor; -1 once it is closed."""
-        return self._fd
-
-    def attach(self, wake: Callable[[], None]) -> None:
-        """Nothing to do: the descriptor wakes who waits for it."""
-
-    @property
-    def next_arrival(self) -> int | None:
-        """None: it is the descriptor that tells."""
-        return None
-
-    def send(self, frames: Sequence[bytes], now_ns: int) -> None:
-        """Send frames; those that the system has no room for are dropped, as on any link."""
-        for frame in frames:
-            try:
-                os.write(self._fd, frame)
-            except OSError:
-                self.dropped += 1
-
-    def recv(self, now_ns: int) -> list[bytes]:
-        """What is there, a batch at most."""
-        found = []
-        size = self.mtu + ETH_HLEN + 4
-        for _ in range(self.BATCH):
-            try:
-                frame = os.read(self._fd, size)
-            except BlockingIOError:
-                break
-            if not frame:
-                break
-            found.append(frame)
-        return found
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-TUNSETIFF = 0x400454CA
-IFF_TUN, IFF_TAP, IFF_NO_PI = 0x0001, 0x0002, 0x1000
-ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA, PACKET_OUTGOING = 3, 263, 8, 4
-TP_STATUS_CSUMNOTREADY = 8
-FRAME_MAX = 65536 + ETH_HLEN + 4  # what the kernel leaves to a card to cut
-
-
-class TunLink(_FileLink):
-    """A TUN interface of Linux: IP packets between this process and the machine's kernel.
-
-    Parameters
-    ----------
-    name
-        Of the interface, which is made if it is not there; '' lets Linux choose.
-    mtu
-        As the interface has it.
-
-    Raises
-    ------
-    OSError
-        Without /dev/net/tun, or the right to use it.
-    """
-
-    def __init__(self, name: str = "", mtu: int = 1500) -> None:
-        super().__init__(*self._open(name, IFF_TUN, mtu))
-
-    def _open(self, name: str, kind: int, mtu: int) -> tuple[int, int]:
-        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            request = struct.pack("16sH22x", name.encode(), kind | IFF_NO_PI)
-            answer = fcntl.ioctl(fd, TUNSETIFF, request)
-        except OSError:
-            os.close(fd)
-            raise
-        self.name = answer[:16].rstrip(b"\0").decode()
-        return fd, mtu
-
-
-class TapLink(TunLink):
-    """A TAP interface of Linux: Ethernet frames between this process and the kernel.
-
-    Parameters and errors are those of `TunLink`.
-    """
-
-    ethernet = True
-
-    def __init__(self, name: str = "", mtu: int = 1500) -> None:
-        _FileLink.__init__(self, *self._open(name, IFF_TAP, mtu))
-
-
-class PacketLink(_FileLink):
-    """An interface of the machine by a packet socket: Ethernet frames, its kernel's own too.
-
-    Parameters
-    ----------
-    interface
-        Its name.
-    mtu
-        As the interface has it.
-
-    Raises
-    ------
-    OSError
-        Without the right (CAP_NET_RAW), or without the interface.
-    """
-
-    ethernet = True
-
-    def __init__(self, interface: str, mtu: int = 1500) -> None:
-        import socket
-
-        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        try:
-            made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-            made.bind((interface, 0))
-        except OSError:
-            made.close()
-            raise
-        self.name = interface
-        self._socket = made
-        super().__init__(made.fileno(), mtu)
-
-    def recv(self, now_ns: int) -> list[bytes]:
-        """What is there, a batch at most; checksums that the kernel had left to a card are made."""
-        found = []
-        for _ in range(self.BATCH):
-            try:
-                frame, told, _, address = self._socket.recvmsg(FRAME_MAX, 128)
-            except BlockingIOError:
-                break
-            if address[2] == PACKET_OUTGOING:
-                continue
-            for level, kind, data in told:
-                aux = (level, kind) == (SOL_PACKET, PACKET_AUXDATA)
-                if aux and struct.unpack_from("I", data)[0] & TP_STATUS_CSUMNOTREADY:
-                    frame = tcp_csum_filled(frame)
-            found.append(frame)
-        return found
-
-    def close(self) -> None:
-        """Give the socket back."""
-        self._socket.close()
-        self._fd = -1
-
-
-def tcp_csum_filled(frame: bytes) -> bytes:
-    """An Ethernet frame with its TCP checksum made (RFC 9293 3.1); another one as it is."""
-    four = frame[12:14] == b"\x08\x00"
-    at = ETH_HLEN + (4 * (frame[ETH_HLEN] & 15) if four else 40)
-    addresses = frame[26:34] if four else frame[22:54]
-    protocol = frame[23 if four else 20] if len(frame) >= ETH_HLEN + 40 else 0
-    if protocol != 6 or len(frame) < at + 20:
-        return frame
-    end = ETH_HLEN + (int.from_bytes(frame[16:18], "big") if four else len(frame) - ETH_HLEN)
-    tcp = frame[at:end]
-    tcp = tcp[:16] + b"\0\0" + tcp[18:]
-    words = addresses + struct.pack(">II", 6, len(tcp)) + tcp + bytes(len(tcp) % 2)
-    check = ~(sum(struct.unpack(f">{len(words) // 2}H", words)) % 0xFFFF) & 0xFFFF
-    made: bytes = frame[: at + 16] + check.to_bytes(2, "big") + frame[at + 18 :]
-    return made

@@ -15,6 +15,7 @@ from collections import deque
 
 from tcpcore import engine as _engine
 from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
+from tcpcore.link import Frame
 from tcpcore.mib import COUNTERS
 from tcpcore.neigh import Neighbours
 from tcpcore.socket import Socket
@@ -221,7 +222,8 @@ class Stack:
     def transmit(self, now_ns: int | None = None) -> list[bytes]:
         """Let happen what is due by now, and hand out the frames that leave.
 
-        With a link they have gone there, and the list is empty.
+        With a link they have gone there, and the list is empty. A frame larger than the link's
+        MTU is a `tcpcore.Frame`, whose `gso_size` tells how it is to be cut.
         """
         with self._lock:
             now = self._now(now_ns)
@@ -436,10 +438,12 @@ class Stack:
             frames = self._net.transmit()
             if not frames:
                 break
-            for frame in frames:
-                if self._is_mine(frame):
-                    self._net.receive(frame, now)
-                elif self._neighbours is not None:
+            for packet, gso_size in frames:
+                if self._is_mine(packet):
+                    self._net.receive(packet, now)
+                    continue
+                frame = Frame(packet, gso_size) if gso_size else packet
+                if self._neighbours is not None:
                     self._neighbours.send(frame, self._out)
                 else:
                     self._out.append(frame)

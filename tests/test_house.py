@@ -55,7 +55,7 @@ LAYERS = {
         4: "cut stream stack readiness",
         3: "table socket where",
         2: "pcap filter arrow",
-        1: "engine summary neigh router sockopt",
+        1: "engine summary device neigh router sockopt",
         0: "arguments columns mib report link clock sysctl transfer _version",
     }.items()
     for name in names.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import struct
 from collections.abc import Iterator
@@ -325,8 +326,8 @@ def test_back_off_doubles(make) -> None:
     one.sendall(b"x")
     world.network.advance(30)
     times = [t for t, name, _, size in world.wire.take() if name == "client" and size]
-    waits = [b - a for a, b in zip(times[1:], times[2:], strict=False)]
-    assert all(1.9 < b / a < 2.1 for a, b in zip(waits[1:], waits[2:], strict=False))
+    waits = [b - a for a, b in itertools.pairwise(times)]
+    assert all(1.9 < b / a < 2.1 for a, b in itertools.pairwise(waits))
     close(one, other, world.listener)
 
 

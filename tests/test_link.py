@@ -117,7 +117,8 @@ KERNEL = """
         sh("ip link set veth1 up")
         name, link = "veth0", lambda: tcpcore.PacketLink("veth1")
     else:
-        link = tcpcore.TunLink("t0") if kind == "tun" else tcpcore.TapLink("t0")
+        gso = kind.endswith("gso")
+        link = (tcpcore.TunLink if "tun" in kind else tcpcore.TapLink)("t0", gso=gso)
         name, made = "t0", link
         link = lambda: made
     sh(f"ip addr add 10.77.0.1/24 dev {name}; ip link set {name} up")
@@ -167,12 +168,16 @@ KERNEL = """
     except ConnectionRefusedError:
         print("talked to the kernel")
     listener.close()
+    assert stack.counters["TcpInCsumErrors"] == 0
+    if "gso" in kind:
+        assert stack.counters["frames_sent"] < 200, "pieces of up to 64 KiB"
+        assert stack.counters["frames_received"] < 200
     stack.close()
     stack.link.close()
 """
 
 
-@pytest.mark.parametrize("kind", ["tun", "tap", "packet"])
+@pytest.mark.parametrize("kind", ["tun", "tap", "tun gso", "tap gso", "packet"])
 def test_with_the_kernel(kind: str, engine: str) -> None:
     """Both ways, both ends, with the machine's own TCP, in a network namespace of its own."""
     if sys.platform != "linux" or os.geteuid() != 0:

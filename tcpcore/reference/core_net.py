@@ -180,8 +180,9 @@ class Net:
     def next_deadline(self) -> int:
         return timer_next(self.net.timers)
 
-    def transmit(self) -> list[bytes]:
-        frames = [frame for frame, _ in self.net.out]
+    def transmit(self) -> list[tuple[bytes, int]]:
+        """Packets that leave; with each the payload of the segments to cut it into, 0 for none."""
+        frames = list(self.net.out)
         self.net.out.clear()
         return frames
 
