@@ -7,6 +7,7 @@ clock one of the threads that wait drives and the others wait for what it finds.
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import select
 import socket as _socket
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DeadlockError", "Stack"]
 
 KEY_SIZE = 16
+FD_SETSIZE = 1024
 LOOPBACK_MAX = 1 << 20  # frames to oneself that one call lets pass
 
 
@@ -281,6 +283,10 @@ class Stack:
                     os.close(fd)
                 self._wake_fds = None
 
+    def __del__(self) -> None:
+        for fd in getattr(self, "_wake_fds", None) or ():
+            os.close(fd)
+
     def __enter__(self) -> Stack:
         return self
 
@@ -389,7 +395,7 @@ class Stack:
                 fds.append(self.link.fileno())
             self._lock.release()
             try:
-                ready, _, _ = select.select(fds, [], [], seconds)
+                ready = readable(fds, seconds)
             finally:
                 self._lock.acquire()
             if fds[0] in ready:
@@ -460,6 +466,16 @@ class Stack:
         if packet[0] >> 4 == 4:
             return packet[16] == 127 or mapped(packet[16:20]) in self._local
         return packet[24:40] == b"\0" * 15 + b"\1" or packet[24:40] in self._local
+
+
+def readable(fds: list[int], seconds: float | None) -> list[int]:
+    """Those descriptors that can be read from, waiting for at most so long."""
+    if max(fds) < FD_SETSIZE:  # finer than poll, which counts milliseconds
+        return select.select(fds, [], [], seconds)[0]
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _ in poller.poll(None if seconds is None else math.ceil(1000 * seconds))]
 
 
 def _key(seed: int | bytes | None) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,14 @@ def test_the_page_shows_what_runs() -> None:
     told = [line.strip() for line in said()]
     assert shown
     assert all(line.strip() in told for line in shown)
+
+
+def test_the_program_of_the_page() -> None:
+    page = (ROOT / "docs" / "socket.md").read_text(encoding="utf-8")
+    program = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, object] = {}
+    exec(program.replace("\nnetwork.run", "\nfound = network.run"), names)
+    assert names["found"] == [None, b"HELLO"]
 
 
 # ---- the plugin ---------------------------------------------------------------------------------

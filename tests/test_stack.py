@@ -281,6 +281,26 @@ def test_a_timeout_takes_as_long_as_it_says(engine: str) -> None:
     server.close()
 
 
+def test_more_descriptors_than_select_takes(engine: str) -> None:
+    """Many hosts, more descriptors than select(2) takes."""
+    import os
+
+    held = [os.dup(0) for _ in range(1030)]
+    try:
+        client, server = real_pair(engine)
+        listener = server.listen(("", 80))
+        timer = threading.Timer(0.05, lambda: client.connect(("10.0.0.2", 80)).close())
+        timer.start()
+        sock, _ = listener.accept()
+        assert sock.recv(1) == b""
+        timer.join()
+        sock.close()
+        listener.close()
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
 def test_select_over_threads(engine: str) -> None:
     client, server = real_pair(engine)
     listener = server.listen(("", 80))
