@@ -108,15 +108,23 @@ class VirtualClock:
             False if there is no event (until then).
         """
         with self.lock:
-            when = self.next_deadline
-            if when is None or (until_ns is not None and when > until_ns):
+            due = []
+            when = self._events[0][0] if self._events else None
+            for party in self._parties:
+                deadline = party.next_deadline
+                if deadline is not None:
+                    due.append((deadline, party))
+                    when = deadline if when is None else min(when, deadline)
+            if when is None:
+                return False
+            when = max(when, self._now_ns)
+            if until_ns is not None and when > until_ns:
                 return False
             self._now_ns = when
             while self._events and self._events[0][0] <= when:
                 heapq.heappop(self._events)[2]()
-            for party in tuple(self._parties):
-                due = party.next_deadline
-                if due is not None and due <= when:
+            for deadline, party in due:
+                if deadline <= when:
                     party.run(when)
             return True
 

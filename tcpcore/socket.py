@@ -362,7 +362,8 @@ class Socket(Options):
         if handle >= 0:
             self._handle = -1
             self._stack._garbage.append(handle)  # the engine may be in the midst of something
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            words = f"unclosed <tcpcore.Socket of {self._stack.name}, handle {handle}>"
+            warnings.warn(words, ResourceWarning, source=self, stacklevel=2)
 
     def __getstate__(self) -> NoReturn:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")

@@ -112,7 +112,6 @@ class Stack:
             self._local.add(packed)
         for knob, value in self.sysctl.items():
             self._net.set_sysctl(knob, value)
-        self._every_address = False
         self._virtual = clock if isinstance(clock, VirtualClock) else None
         self._lock = self._virtual.lock if self._virtual else threading.RLock()
         self._changed = threading.Condition(self._lock)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 V4MAPPED = bytes(10) + b"\xff\xff"
 PIECE = 1 << 18  # bytes handed to the engine at once
+ANSWER = 4 | 8 | 16  # POLLOUT, POLLERR, POLLHUP: a call to send has an answer
 
 
 def mapped(packed: bytes) -> bytes:
@@ -126,7 +127,13 @@ class Transfer:
                 return
 
     def _send(self, view: memoryview, flags: int, timeout_ns: int | None) -> int:
+        full = False
+
         def attempt(handle: int) -> int | None:
+            nonlocal full
+            if full and not self._net.poll(handle) & ANSWER:
+                return None  # who found no room is woken when a third of the buffer is free
+            full = True
             piece = bytes(view[:PIECE])
             more = flags | _socket.MSG_MORE if len(view) > PIECE else flags
             found: int = self._net.sendmsg(handle, piece, more & ~_socket.MSG_DONTWAIT)

@@ -177,19 +177,34 @@ def test_the_same_seed_gives_the_same_bytes(engine: str) -> None:
     assert run(5) != run(6)
 
 
-@pytest.mark.parametrize("rate_bps", [1e6, 10e6])
-@pytest.mark.parametrize("delay_s", [0.001, 0.02])
-def test_a_link_is_filled(rate_bps: float, delay_s: float, engine: str) -> None:
-    """A bulk transfer takes hardly longer than the link needs for its bytes."""
-    size = int(rate_bps / 8 * 2)  # two seconds of it
-    with tcpcore.Network(1, engine=engine) as network:
-        network.host("client")
-        network.host("server")
-        network.link("client", "server", rate_bps=rate_bps, delay_s=delay_s, queue=200)
-        begun_s = network.now_s
-        client, server, there, _ = exchange(network, bytes(size), b"x")
-        took_s = network.now_s - begun_s
-        client.close()
-        server.close()
-    assert len(there) == size
-    assert size * 8 / took_s >= 0.9 * rate_bps
+@pytest.mark.parametrize("control", ["cubic", "reno"])
+@pytest.mark.parametrize("queue_bdp", [1, 4])
+@pytest.mark.parametrize("rtt_s", [0.002, 0.04, 0.1])
+def test_a_link_is_filled(rtt_s: float, queue_bdp: int, control: str, engine: str) -> None:
+    """Past slow start, a bulk transfer leaves nothing of a link unused."""
+    rate_bps, size = 10e6, 3_000_000
+    queue = max(4, int(queue_bdp * rate_bps * rtt_s / 8 / 1500))
+    knobs = {"tcp_congestion_control": control}
+    with tcpcore.Network(1, engine=engine, sysctl=knobs) as network:
+        client, server = network.host("client"), network.host("server")
+        network.link(client, server, rate_bps=rate_bps, delay_s=rtt_s / 2, queue=queue)
+        got: list[tuple[float, int]] = [(0.0, 0)]
+
+        def serve() -> None:
+            with server.listen(("", 80)) as listener:
+                sock, _ = listener.accept()
+            with sock:
+                while more := sock.recv(1 << 20):
+                    got.append((network.now_s, got[-1][1] + len(more)))
+
+        def ask() -> None:
+            with client.connect(("server", 80)) as sock:
+                sock.sendall(bytes(size))
+
+        network.run(serve, ask)
+        assert client.counters["TcpExtTCPTimeouts"] == 0
+    assert got[-1][1] == size
+    late = [one for one in got if one[0] > got[-1][0] / 2]
+    seconds, count = late[-1][0] - late[0][0], late[-1][1] - late[0][1]
+    headers = 1500 / 1448
+    assert count * headers * 8 / seconds >= 0.95 * rate_bps
