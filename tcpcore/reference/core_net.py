@@ -22,6 +22,7 @@ from .sock import (
     TcpSock,
 )
 from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, Bad, Drop, Mib, Segment
+from .tcp_icmp import icmp_rcv, is_icmp
 from .tcp_ipv4 import any_address, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
@@ -153,6 +154,8 @@ class Net:
         """One IP packet: Drop, or 0."""
         self.advance(now_ns)
         net = self.net
+        if is_icmp(packet):
+            return icmp_rcv(net, packet)
         th = Segment()
         drop, outer = ip_rcv(net, 101, packet, 0, len(packet), len(packet), th)
         if drop:
