@@ -127,21 +127,19 @@ def test_a_ring_ends_what_is_for_nobody(network: tcpcore.Network) -> None:
 
 def test_fragments_where_they_are_allowed(network: tcpcore.Network) -> None:
     client, server = network.host("client"), network.host("server")
-    network.router("r")
-    network.link("client", "r")
-    network.link("r", "server", mtu=600)
+    for name in ("r1", "r2"):
+        network.router(name)
+    network.link("client", "r1")
+    network.link("r1", "r2", mtu=600)
+    network.link("r2", "server")
     sizes: list[int] = []
     network.links[1].ends[0].tap(lambda frame, now_ns: sizes.append(len(frame)))
-    listener = server.socket()
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
-    listener.bind(("", 80))
-    listener.listen()
     one = client.socket()
     one.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER: IP_PMTUDISC_DONT
-    one.connect(("server", 80))
-    other, _ = listener.accept()
+    with server.listen(("", 80)) as listener:
+        one.connect(("server", 80))
+        other, _ = listener.accept()
     one.sendall(bytes(range(256)) * 100)
-    listener.close()
     assert other.recv(25600, socket.MSG_WAITALL) == bytes(range(256)) * 100
     assert max(sizes) <= 600
     assert server.counters["IpReasmOKs"] > 5
