@@ -13,7 +13,7 @@ import socket as _socket
 import warnings
 
 from tcpcore.sockopt import Options
-from tcpcore.transfer import V4MAPPED, fail, mapped, result_of
+from tcpcore.transfer import fail, mapped, result_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,9 +206,6 @@ class Socket(Options):
             return error.errno
 
     def _connect(self, packed: bytes, port: int) -> int:
-        family = self._family
-        if family == _socket.AF_INET6 and packed.startswith(V4MAPPED):
-            family = _socket.AF_INET
         with self._stack._lock:
             handle = self._open()
             self._stack._sync()
@@ -220,7 +217,7 @@ class Socket(Options):
                 else:
                     return self._connected(handle) or 0
             else:
-                made: int = self._net.connect(handle, int(family), packed, port)
+                made: int = self._net.connect(handle, int(self._family), packed, port)
                 if made:
                     return -made
                 self._connecting = True

@@ -235,6 +235,19 @@ def both_families(api: Any) -> Seen:
 
 
 @case
+def mapped(api: Any) -> Seen:
+    """An IPv6 socket speaks IPv4 to an address that is mapped."""
+    listener = api.listener()
+    one = api.socket(socket.AF_INET6)
+    seen: Seen = [of(lambda: one.connect(("::ffff:127.0.0.1", listener.getsockname()[1])))]
+    other, address = listener.accept()
+    api.keep(other)
+    one.sendall(bytes(5000))
+    seen += [ends(address), ends(one.getsockname()), ends(one.getpeername())]
+    return [*seen, len(other.recv(5000, socket.MSG_WAITALL))]
+
+
+@case
 def refused(api: Any) -> Seen:
     gone = api.socket()
     gone.bind((HOST, 0))

@@ -169,7 +169,7 @@ class Net:
             return Drop.PKT_TOO_SMALL
         if not inet_addr_is_local(net, th.daddr):
             return Drop.TCP_CLOSED  # somebody else's: nobody here says anything
-        return tcp_v4_rcv(net, th, outer.transport[0])
+        return tcp_v4_rcv(net, th, bytes(outer.transport[0]))
 
     def advance(self, now_ns: int) -> None:
         """Let everything happen that is due by now."""
