@@ -9,9 +9,10 @@ from inet_connection_sock cimport sk_alloc
 from inet_timewait_sock cimport tw_timer_handler
 from ip_fragment cimport ip_frags_batch
 from ip_input cimport DLT_RAW, ip_rcv
-from ip_output cimport OUT_KEEP
-from ip_tunnel cimport outer
+from ip_output cimport OUT_KEEP, inet_addr_is_local
+from ip_tunnel cimport WRAP_FRAGMENTS, outer
 from netns cimport (
+    NET_INC_STATS,
     ifaddr,
     netns,
     netns_free,
@@ -31,8 +32,22 @@ from sock cimport (
     tcp_sock,
     timewait_sock,
 )
-from tcp cimport TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, tcb
-from tcp_ipv4 cimport tcp_v4_connect, tcp_v4_rcv
+from tcp cimport (
+    BAD_IP_CSUM,
+    IP6_INTRUNCATEDPKTS,
+    IP_CSUM,
+    IP_INTRUNCATEDPKTS,
+    IP_NOPROTO,
+    PKT_TOO_SMALL,
+    TCP_CLOSE,
+    TCP_CLOSED,
+    TCP_LISTEN,
+    TCP_SYN_SENT,
+    segment,
+    tcb,
+)
+from tcp_icmp cimport icmp_rcv, is_icmp
+from tcp_ipv4 cimport rcv_skb_addr, tcp_v4_connect, tcp_v4_rcv
 from tcp_minisocks cimport reqsk_timer_handler
 from tcp_sockopt cimport (
     sock_set_linger,
@@ -53,6 +68,7 @@ from tcp_user cimport (
     tcp_shutdown,
 )
 from timer cimport NSEC_PER_MSEC, timer, timer_advance, timer_next
+from unaligned cimport get_be16
 
 # The knobs in the order of `sysctls`, and how many numbers each has.
 cdef tuple SYSCTLS = tuple(
@@ -72,6 +88,17 @@ cdef tuple SYSCTLS = tuple(
     ).split()
 )
 cdef tuple CONGESTION_CONTROLS = ("reno", "cubic")
+
+
+cdef inline bint is_truncated(const segment *th, const outer *around) noexcept nogil:
+    """True if the packet is longer than what came of it, or its headers than the packet."""
+    cdef const uint8_t *iph = around.network_header
+    cdef uint32_t told
+    if not around.encap:  # what is put together of fragments is whole
+        told = get_be16(iph + 2) if th.ip == 4 else get_be16(iph + 4) + 40
+        if told > around.network_room:
+            return True
+    return 4 * <uint64_t>th.doff + th.payload_len > around.transport_room
 
 
 cdef class Net:
@@ -164,7 +191,10 @@ cdef class Net:
         netns_reap(self.net)
 
     def abort(self, uint64_t handle):
-        tcp_disconnect(self.net, self.sock(handle))
+        cdef tcp_sock *tp = self.sock(handle)
+        if tp.listener != NULL:
+            raise OSError(_errno.EBADF, "no such socket")
+        tcp_disconnect(self.net, tp)
         netns_reap(self.net)
 
     def setsockopt(self, uint64_t handle, int level, int name, int64_t value):
@@ -196,6 +226,11 @@ cdef class Net:
     def state(self, uint64_t handle):
         return self.sock(handle).tcb.state
 
+    def queued(self, uint64_t handle):
+        """Of a listener: requests that wait for their ACK, connections that wait for `accept`."""
+        cdef tcp_sock *tp = self.sock(handle)
+        return tp.n_reqs, tp.accept_len
+
     def sockname(self, uint64_t handle):
         """(4 or 6, address, port); any address and 0 before there are others."""
         cdef tcp_sock *tp = self.sock(handle)
@@ -211,6 +246,19 @@ cdef class Net:
         if state == TCP_CLOSE or state == TCP_LISTEN or state == TCP_SYN_SENT or not tp.has_daddr:
             return tp.sk.ip, b"", 0
         return tp.sk.ip, PyBytes_FromStringAndSize(<const char *>tp.sk.daddr, 16), tp.sk.dport
+
+    def endpoints(self, uint64_t handle):
+        """Both ends, as `sockname` tells the first; the peer's is kept after the end."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef bytes addr = PyBytes_FromStringAndSize(<const char *>tp.sk.daddr, 16)
+        if not tp.has_daddr and tp.sk.ip == 4:
+            addr = bytes(10) + b"\xff\xff" + bytes(4)
+        return self.sockname(handle), (tp.sk.ip, addr, tp.sk.dport)
+
+    def set_link(self, int64_t mtu, bint gso):
+        """What the link carries: bytes of a packet, and whether it takes larger segments."""
+        self.net.mtu = mtu
+        self.net.gso = gso
 
     def wakes(self):
         """Handles of which something may have changed since the last call."""
@@ -274,12 +322,31 @@ cdef class Net:
         one.caplen = one.wirelen = <uint32_t>len(packet)
         one.linktype = DLT_RAW
         one.time_ns = self.net.net.now_ns
-        ip_frags_batch(&self.net.net.frags)
-        drop = ip_rcv(&self.net.net, &one, &r.th, &around)
-        if not drop:
-            drop = tcp_v4_rcv(self.net, &r, around.transport_room)
-            netns_reap(self.net)
+        if is_icmp(one.data, one.caplen):
+            drop = icmp_rcv(self.net, one.data, one.caplen)
+        else:
+            ip_frags_batch(&self.net.net.frags)
+            drop = ip_rcv(&self.net.net, &one, &r.th, &around)
+            if not drop:
+                drop = self.deliver(&r, &around)
+        netns_reap(self.net)
         return drop
+
+    cdef int deliver(self, rcv_skb *r, const outer *around) noexcept nogil:
+        """A segment, if it is whole and this host's: Drop, or 0."""
+        if around.encap & ~WRAP_FRAGMENTS:  # a host takes nothing out of tunnels
+            return IP_NOPROTO
+        if r.th.bad & BAD_IP_CSUM:
+            return IP_CSUM
+        if is_truncated(&r.th, around):
+            NET_INC_STATS(
+                self.net, IP_INTRUNCATEDPKTS if r.th.ip == 4 else IP6_INTRUNCATEDPKTS
+            )
+            return PKT_TOO_SMALL
+        rcv_skb_addr(r)
+        if not inet_addr_is_local(self.net, r.daddr):
+            return TCP_CLOSED  # somebody else's: nobody here says anything
+        return tcp_v4_rcv(self.net, r)
 
     def advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
@@ -305,15 +372,15 @@ cdef class Net:
         return timer_next(&self.net.timers)
 
     def transmit(self):
+        """Packets that leave; with each the payload of the segments to cut it into, 0 for none."""
         cdef netns *net = self.net
         cdef out_frame *one
         cdef list frames = []
         cdef uint32_t i
         for i in range(net.n_out):
             one = &net.out[i]
-            frames.append(
-                PyBytes_FromStringAndSize(<const char *>net.out_bytes + one.offset, one.length)
-            )
+            frame = PyBytes_FromStringAndSize(<const char *>net.out_bytes + one.offset, one.length)
+            frames.append((frame, one.gso_size))
         net.n_out = 0
         net.out_used = 0
         if net.out_room > OUT_KEEP:

@@ -31,6 +31,19 @@ from tcp cimport (
 from tcp_cong cimport tcp_init_congestion_control
 
 
+cdef inline void tcp_init_sock(tcp_sock *tp) noexcept nogil:
+    """What a connection begins with, where that is not zero."""
+    tp.tcb.state = TCP_CLOSE
+    tp.advmss = tp.mss_clamp = tp.mss_cache = TCP_MSS_DEFAULT
+    tp.tcp_header_len = 20
+    tp.rtt_min_us = 0xFFFFFFFF
+    tp.rto_ns = TCP_TIMEOUT_INIT_NS
+    tp.snd_cwnd = TCP_INIT_CWND
+    tp.snd_ssthresh = TCP_INFINITE_SSTHRESH
+    tp.ack_ato_ns = TCP_ATO_MIN_NS
+    tp.rcv_mss = TCP_MSS_DEFAULT
+
+
 cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
     """A new socket with the stack's defaults; NULL without memory."""
     cdef const sysctls *sysctl = &net.sysctl
@@ -41,17 +54,9 @@ cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
         net.timers.reserved -= 3
         kmem_cache_free(&net.sock_cache, tp)
         return NULL
-    tp.tcb.state = TCP_CLOSE
+    tcp_init_sock(tp)
     tp.sk_rcvlowat = 1
     tp.pmtudisc = 1
-    tp.advmss = tp.mss_clamp = tp.mss_cache = TCP_MSS_DEFAULT
-    tp.tcp_header_len = 20
-    tp.rtt_min_us = 0xFFFFFFFF
-    tp.rto_ns = TCP_TIMEOUT_INIT_NS
-    tp.snd_cwnd = TCP_INIT_CWND
-    tp.snd_ssthresh = TCP_INFINITE_SSTHRESH
-    tp.ack_ato_ns = TCP_ATO_MIN_NS
-    tp.rcv_mss = TCP_MSS_DEFAULT
     tp.sk_rcvbuf = sysctl.tcp_rmem[1]
     tp.sk_sndbuf = sysctl.tcp_wmem[1]
     tp.ttl = <uint8_t>sysctl.ip_default_ttl

@@ -17,10 +17,6 @@ cdef inline bint is_any(const uint8_t *addr) noexcept nogil:
     return ipv6_addr_any(addr) or (ipv6_addr_v4mapped(addr) and get_u32(addr + 12) == 0)
 
 
-cdef inline bint is_any4(const uint8_t *addr) noexcept nogil:
-    return ipv6_addr_v4mapped(addr) and get_u32(addr + 12) == 0
-
-
 cdef inline uint32_t inet_ehashfn(
     const netns *net, const uint8_t *saddr, uint16_t sport, const uint8_t *daddr, uint16_t dport
 ) noexcept nogil:
@@ -118,9 +114,7 @@ cdef inline tcp_sock *inet_lookup_listener(
             value = 0
             if tp.sk.sport == port:
                 if not tp.has_saddr or is_any(tp.sk.saddr):
-                    if not (
-                        tp.has_saddr and is_any4(tp.sk.saddr) and not ipv6_addr_v4mapped(daddr)
-                    ):
+                    if tp.sk.ip != 4 or ipv6_addr_v4mapped(daddr):
                         value = 2 if port else 1
                 elif memcmp(tp.sk.saddr, daddr, 16) == 0:
                     value = 3
@@ -169,16 +163,22 @@ cdef inline bint bind_conflict(const tcp_sock *tp, const sock_common *other) noe
     return not (tp.reuseport and there.reuseport)
 
 
+cdef inline bint port_conflict(netns *net, const tcp_sock *tp, uint16_t port) noexcept nogil:
+    """True if somebody is at a port who does not share it."""
+    cdef sock_common *other = net.bound[port]
+    while other != NULL:
+        if other != &tp.sk and bind_conflict(tp, other):
+            return True
+        other = other.bind_next
+    return False
+
+
 cdef inline int inet_csk_get_port(netns *net, tcp_sock *tp, uint16_t port) noexcept nogil:
     """Bind to a port, or to a free one for 0; 0 or a negative errno."""
-    cdef sock_common *other
     cdef int64_t low, count, start, i, even
     if port:
-        other = net.bound[port]
-        while other != NULL:
-            if other != &tp.sk and bind_conflict(tp, other):
-                return -EADDRINUSE
-            other = other.bind_next
+        if port_conflict(net, tp, port):
+            return -EADDRINUSE
     else:
         low = net.sysctl.ip_local_port_range[0]
         count = net.sysctl.ip_local_port_range[1] - low + 1

@@ -32,7 +32,7 @@ cdef inline void tcp_clean_rtx_queue(
 ) noexcept nogil:
     """Free what is acknowledged."""
     cdef uint32_t una = tp.tcb.snd_una
-    cdef int64_t first_ns = 0, last_ns = 0, now_ns = net.net.now_ns
+    cdef int64_t first_ns = -1, last_ns = -1, now_ns = net.net.now_ns
     cdef int flags = 0
     cdef int32_t acked = 0, pcount
     cdef skb *one = tp.tcp_rtx_queue.first
@@ -55,7 +55,7 @@ cdef inline void tcp_clean_rtx_queue(
             flags |= FLAG_RETRANS_DATA_ACKED
         elif not sacked & TCPCB_SACKED_ACKED:
             last_ns = one.skb_mstamp_ns
-            if not first_ns:
+            if first_ns < 0:
                 first_ns = last_ns
         if sacked & TCPCB_SACKED_ACKED:
             tp.sacked_out -= pcount
@@ -84,7 +84,7 @@ cdef inline void tcp_clean_rtx_queue(
     if one != NULL and one.sacked & TCPCB_SACKED_ACKED:
         flags |= FLAG_SACK_RENEGING
     done.rtt_us = -1
-    if first_ns and not flags & FLAG_RETRANS_DATA_ACKED:
+    if first_ns >= 0 and not flags & FLAG_RETRANS_DATA_ACKED:
         done.rtt_us = (now_ns - first_ns) // 1000
         ca_pkts_acked(tp, max((now_ns - last_ns) // 1000, <int64_t>1), now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):

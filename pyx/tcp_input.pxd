@@ -84,8 +84,11 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     if state == TCP_SYN_RECV and verdict & TCB_ESTAB:
         tcp_finish_handshake(net, tp)
     tcp_ack(net, tp, r, prior_una, flags)
-    if tp.tcb.state != state and tcp_closing_states(net, tp, state):
-        return REPLY_NONE
+    if tp.tcb.state != state:
+        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state):
+            return REPLY_RST
+        if tcp_closing_states(net, tp, state):
+            return REPLY_NONE
     if th.flags & TCPHDR_URG:
         tcp_urg(net, tp, r)
     if th.payload_len or th.flags & TCPHDR_FIN:

@@ -1,7 +1,7 @@
 # Who a segment is for, what is done with one that is for nobody, and the active open.
 # Linux: net/ipv4/tcp_ipv4.c.  RFC 9293 3.10.7, 3.5.2, 3.10.1; RFC 5961.
 
-from libc.errno cimport EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
+from libc.errno cimport EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_connection_sock cimport inet_csk_reqsk_queue_add, sk_acceptq_is_full, tcp_set_state
@@ -71,8 +71,6 @@ cdef inline int tcp_v4_connect(
             daddr[10] = daddr[11] = 0xFF
             daddr[12] = 127
         daddr[15] = 1
-    if not port:
-        return -EADDRNOTAVAIL
     err = ip_route_connect(net, daddr, NULL if is_any(tp.sk.saddr) else tp.sk.saddr, saddr)
     if err:
         if err == -ENETUNREACH:
@@ -156,15 +154,13 @@ cdef inline void rcv_skb_addr(rcv_skb *r) noexcept nogil:
     r.dport = get_be16(ports + 2)
 
 
-cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r, uint32_t room) noexcept nogil:
-    """A segment for this host (RFC 9293 3.10.7), of which `room` bytes are here: Drop, or 0."""
+cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r) noexcept nogil:
+    """A segment for this host, its addresses known (RFC 9293 3.10.7): Drop, or 0."""
     cdef segment *th = &r.th
     cdef sock_common *sk
     cdef tcp_sock *tp
     cdef tcp_sock *child = NULL
     cdef int what
-    if th.bad & BAD_IP_CSUM:
-        return IP_CSUM
     NET_INC_STATS(net, TCP_INSEGS)
     if th.bad & BAD_DOFF:
         NET_INC_STATS(net, TCP_INERRS)
@@ -173,10 +169,6 @@ cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r, uint32_t room) noexcept nogil
         NET_INC_STATS(net, TCP_CSUMERRORS)
         NET_INC_STATS(net, TCP_INERRS)
         return TCP_CSUM
-    if 4 * <uint64_t>th.doff + th.payload_len > room:
-        NET_INC_STATS(net, TCP_INERRS)
-        return PKT_TOO_SMALL
-    rcv_skb_addr(r)
     if is_multicast(r.daddr) or is_multicast(r.saddr):
         return TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
     r.data = th.transport_header + 4 * th.doff
@@ -234,14 +226,17 @@ cdef inline int tcp_v4_do_rcv(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nog
 cdef inline int tcp_v4_listen_rcv(netns *net, tcp_sock *listener, rcv_skb *r) noexcept nogil:
     """For a listener: a SYN, or the ACK of a cookie; else nobody asked for it."""
     cdef uint16_t flags = r.th.flags
-    cdef tcp_sock *child
+    cdef tcp_sock *child = NULL
+    cdef bint valid
     if flags & TCPHDR_RST:
         return 0
     if flags & TCPHDR_ACK:
         if not flags & TCPHDR_SYN:
-            child = tcp_v4_cookie_check(net, listener, r)
+            valid = tcp_v4_cookie_check(net, listener, r, &child)
             if child != NULL:
                 return tcp_child_process(net, child, r)
+            if valid:  # but there is no room: the peer is left alone
+                return 0
         tcp_v4_send_reset(net, r)
         return 0
     if flags & TCPHDR_SYN and not flags & TCPHDR_FIN:
@@ -249,15 +244,14 @@ cdef inline int tcp_v4_listen_rcv(netns *net, tcp_sock *listener, rcv_skb *r) no
     return 0
 
 
-cdef inline tcp_sock *tcp_v4_cookie_check(
-    netns *net, tcp_sock *listener, const rcv_skb *r
+cdef inline bint tcp_v4_cookie_check(
+    netns *net, tcp_sock *listener, const rcv_skb *r, tcp_sock **child
 ) noexcept nogil:
-    """An ACK for a listener may answer a cookie: the socket that it stands for, or NULL."""
+    """An ACK for a listener may answer a cookie: whether it does, and the socket made of it."""
     cdef request_sock passing
     cdef request_sock *req = &passing
-    cdef tcp_sock *child
     if not net.sysctl.tcp_syncookies:
-        return NULL
+        return False
     memset(req, 0, sizeof(passing))
     req.listener = listener
     reqsk_addr(req, r)
@@ -267,18 +261,18 @@ cdef inline tcp_sock *tcp_v4_cookie_check(
     req.sk.tos = listener.sk.tos
     if not cookie_v4_check(net, req, r):
         NET_INC_STATS(net, TCP_SYNCOOKIESFAILED)
-        return NULL
+        return False
     NET_INC_STATS(net, TCP_SYNCOOKIESRECV)
     if sk_acceptq_is_full(listener):
         NET_INC_STATS(net, TCP_LISTENOVERFLOWS)
         NET_INC_STATS(net, TCP_LISTENDROPS)
-        return NULL
+        return True
     tcp_openreq_init_rwin(net, req)
-    child = tcp_v4_syn_recv_sock(net, req)
-    if child != NULL:
-        inet_ehash_insert(net, &child.sk)
-        inet_csk_reqsk_queue_add(net, listener, child)
-    return child
+    child[0] = tcp_v4_syn_recv_sock(net, req)
+    if child[0] != NULL:
+        inet_ehash_insert(net, &child[0].sk)
+        inet_csk_reqsk_queue_add(net, listener, child[0])
+    return True
 
 
 cdef inline void tcp_v4_timewait(netns *net, timewait_sock *tw, rcv_skb *r) noexcept nogil:

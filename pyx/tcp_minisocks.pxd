@@ -24,6 +24,7 @@ from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
 from sock cimport *
 from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence
 from tcp cimport *
+from tcp_ack cimport tcp_ack_update_rtt
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_output cimport tcp_oow_rate_limited
 from tcp_window cimport tcp_full_space, tcp_select_initial_window
@@ -167,7 +168,7 @@ cdef inline int tcp_v4_send_synack(netns *net, request_sock *req, bint cookie) n
     opts.wscale = req.rcv_wscale
     opts.sack_perm = req.sack_ok
     opts.n_sacks = 0
-    if not req.snt_synack_ns:
+    if not req.num_retrans:
         req.snt_synack_ns = net.net.now_ns
     out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
     out.saddr = req.sk.saddr
@@ -277,6 +278,8 @@ cdef inline int tcp_check_req(
     if child[0] == NULL:
         NET_INC_STATS(net, TCP_LISTENDROPS)
         return REQ_DROP
+    if not req.num_retrans:  # the SYN-ACK's round trip
+        tcp_ack_update_rtt(net, child[0], 0, (net.net.now_ns - req.snt_synack_ns) // 1000)
     reqsk_drop(net, req)
     inet_ehash_insert(net, &child[0].sk)
     inet_csk_reqsk_queue_add(net, listener, child[0])

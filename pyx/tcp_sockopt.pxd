@@ -69,6 +69,7 @@ cdef enum:
 
 cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value) noexcept nogil:
     """SOL_SOCKET; 0 or a negative errno."""
+    cdef int64_t most
     if name == SO_REUSEADDR:
         tp.reuse = value != 0
     elif name == SO_REUSEPORT:
@@ -92,7 +93,11 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
     elif name == SO_OOBINLINE:
         tp.oobinline = value != 0
     elif name == SO_RCVLOWAT:
-        tp.sk_rcvlowat = max(value, <int64_t>1)
+        most = tp.sk_rcvbuf
+        if not tp.userlocks & SOCK_RCVBUF_LOCK:
+            most = net.sysctl.tcp_rmem[2]
+        value = min(value if value >= 0 else <int64_t>MAX_SOCK_BUF, most >> 1)
+        tp.sk_rcvlowat = value if value else 1
     else:
         return -ENOPROTOOPT
     return 0
@@ -155,8 +160,8 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
             tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
             if tp.tcb.state == TCP_ESTABLISHED and tp.ack_pending & ICSK_ACK_SCHED:
                 tcp_send_ack(net, tp)
-            if not value & 1:
-                tp.ack_pingpong = 3
+                if not value & 1:
+                    tp.ack_pingpong = 3
     elif name == TCP_USER_TIMEOUT:
         if value < 0:
             return -EINVAL
@@ -198,10 +203,12 @@ cdef inline int tcp_set_congestion_control(netns *net, tcp_sock *tp, int which) 
 
 cdef inline int ip_setsockopt(tcp_sock *tp, int level, int name, int64_t value) noexcept nogil:
     """SOL_IP and SOL_IPV6 (9293:MUST-48, MUST-49); 0 or a negative errno."""
+    if level == SOL_IPV6 and name == IPV6_TCLASS and not -1 <= value <= 255:
+        return -EINVAL
     if (level == SOL_IP and name == IP_TOS) or (level == SOL_IPV6 and name == IPV6_TCLASS):
-        if not 0 <= value <= 255:
-            return -EINVAL
-        tp.sk.tos = <uint8_t>value
+        value = 0 if level == SOL_IPV6 and value == -1 else value & 255
+        # Of a stream's the last two bits are ECN's (RFC 3168 23.1).
+        tp.sk.tos = <uint8_t>((value & ~<int64_t>3) | (tp.sk.tos & 3))
     elif (level == SOL_IP and name == IP_TTL) or (
         level == SOL_IPV6 and name == IPV6_UNICAST_HOPS
     ):

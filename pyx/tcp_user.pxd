@@ -2,6 +2,7 @@
 # Linux: net/ipv4/tcp.c, af_inet.c, inet_connection_sock.c.  RFC 9293 3.9.1, 3.10.
 
 from libc.errno cimport (
+    EADDRINUSE,
     EADDRNOTAVAIL,
     EAGAIN,
     ECONNRESET,
@@ -12,8 +13,20 @@ from libc.errno cimport (
 )
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from inet_connection_sock cimport inet_csk_destroy_sock, tcp_done, tcp_set_state
-from inet_ports cimport inet_csk_get_port, inet_listen_hash, is_any
+from inet_connection_sock cimport (
+    inet_csk_destroy_sock,
+    tcp_done,
+    tcp_init_sock,
+    tcp_set_state,
+    tcp_write_queue_purge,
+)
+from inet_ports cimport (
+    inet_csk_get_port,
+    inet_listen_hash,
+    inet_put_port,
+    is_any,
+    port_conflict,
+)
 from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport inet_addr_is_local
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
@@ -31,7 +44,8 @@ from sock cimport *
 from tcp cimport *
 from tcp_data_queue cimport tcp_rcv_space_adjust
 from tcp_input cimport tcp_fin_time_ns
-from tcp_minisocks cimport reqsk_drop
+from tcp_cong cimport tcp_init_congestion_control
+from tcp_minisocks cimport reqsk_drop, tcp_inherit
 from tcp_output cimport (
     SKB_TRUESIZE_EMPTY,
     tcp_data_snd_check,
@@ -104,10 +118,15 @@ cdef inline int inet_csk_listen_start(
     )
     if tp.tcb.state == TCP_LISTEN:
         return 0
-    if not tp.sk.sport and not every_port:
+    if tp.sk.sport:
+        if port_conflict(net, tp, tp.sk.sport):
+            return -EADDRINUSE
+    elif not every_port:
         err = inet_csk_get_port(net, tp, 0)
         if err:
             return err
+    if not tp.sk.sport:
+        net.any_address += 1
     tcp_set_state(net, tp, TCP_LISTEN)
     inet_listen_hash(net, tp)
     return 0
@@ -379,6 +398,7 @@ cdef inline int tcp_shutdown(netns *net, tcp_sock *tp, int how) noexcept nogil:
     if how & ~SHUTDOWN_MASK or not how:
         return -EINVAL
     if state == TCP_CLOSE:
+        tp.shutdown |= <uint8_t>how  # whoever polls it is to see that
         return -ENOTCONN
     if state == TCP_LISTEN:
         if how & RCV_SHUTDOWN:
@@ -416,10 +436,44 @@ cdef inline void tcp_disconnect(netns *net, tcp_sock *tp) noexcept nogil:
         tp.sk_err = ECONNRESET
     elif tp.tcb.state == TCP_SYN_SENT:
         tp.sk_err = ECONNRESET
+    tcp_write_queue_purge(net, tp)
     tcp_done(net, tp)
     skb_queue_purge(&net.skbs, &tp.sk_receive_queue)
     skb_queue_purge(&net.skbs, &tp.out_of_order_queue)
     tp.sk_rmem_alloc = 0
+    if not tp.dead:
+        tcp_renew(net, tp)
+
+
+cdef inline void tcp_renew(netns *net, tcp_sock *tp) noexcept nogil:
+    """Forget a connection, keep what the caller has asked for: options, and what he bound."""
+    cdef tcp_sock old
+    if not tp.userlocks & SOCK_BINDPORT_LOCK:
+        inet_put_port(net, &tp.sk)
+        tp.sk.sport = 0
+    old = tp[0]
+    memset(tp, 0, sizeof(old))
+    tcp_init_sock(tp)
+    tp.sk = old.sk
+    tp.retransmit_timer = old.retransmit_timer
+    tp.delack_timer = old.delack_timer
+    tp.handle = old.handle
+    tp.handle_next = old.handle_next
+    tp.woken = old.woken
+    memset(tp.sk.daddr, 0, 16)
+    tp.sk.dport = 0
+    if old.userlocks & SOCK_BINDADDR_LOCK:
+        tp.has_saddr = 1
+    else:
+        memset(tp.sk.saddr, 0, 16)
+    tcp_inherit(tp, &old)
+    tp.zapped = old.zapped
+    tp.sk_err = old.sk_err
+    tp.recverr = old.recverr
+    tp.syn_retries = old.syn_retries
+    tp.defer_accept = old.defer_accept
+    tp.reordering = old.reordering
+    tcp_init_congestion_control(tp, old.ca, net.net.now_ns)
 
 
 cdef inline void inet_csk_listen_stop(netns *net, tcp_sock *tp) noexcept nogil:
@@ -435,6 +489,8 @@ cdef inline void inet_csk_listen_stop(netns *net, tcp_sock *tp) noexcept nogil:
         tcp_disconnect(net, child)
     tp.accept_tail = NULL
     tp.accept_len = 0
+    if not tp.sk.sport:
+        net.any_address -= 1
     if not tp.n_reqs:
         return
     for i in range(net.established_mask + 1):

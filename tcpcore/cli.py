@@ -11,7 +11,7 @@ import os
 import re
 import sys
 
-from tcpcore import __version__, engine, passive, report, verbs
+from tcpcore import __version__, engine, handshake, passive, report, verbs
 from tcpcore.arguments import INT64_MAX, INT64_MIN
 from tcpcore.columns import schemas
 
@@ -175,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", choices=("compiled", "reference"), help=f"default: {engine.ENGINE}"
     )
     verbs.add(group, _formatter)
+    handshake.add(group, _formatter)
     return parser
 
 

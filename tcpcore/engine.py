@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from types import ModuleType
+from typing import Any
 
 _core: ModuleType | None = None
 
@@ -102,6 +103,20 @@ def load(name: str | None = None) -> ModuleType:
         return _compiled()
     except ImportError as error:
         raise ImportError(f"the compiled engine cannot be imported: {error}") from error
+
+
+def load_net(name: str | None = None) -> Any:
+    """Return the class of an endpoint's engine: of active mode only the reference has one.
+
+    Parameters and errors are those of `load`; the default is the reference where the compiled
+    engine has none.
+    """
+    found = getattr(load(name), "Net", None) if name != "reference" else None
+    if found is None and name == "compiled":
+        raise ImportError("the compiled engine has no active mode")
+    if found is None:
+        from tcpcore.reference.core_net import Net as found
+    return found
 
 
 ENGINE = _choose()

@@ -69,7 +69,7 @@ class World:
 
     def pump(self) -> None:
         for i, host in enumerate(self.hosts):
-            for frame in host.transmit():
+            for frame, _ in host.transmit():
                 if self.random.random() < self.link.get("loss", 0):
                     continue
                 copies = 2 if self.random.random() < self.link.get("double", 0) else 1

@@ -48,15 +48,15 @@ FLOORS = {
 LAYERS = {
     name: layer
     for layer, names in {
-        8: "__main__",
+        8: "__main__ pytest_plugin",
         7: "cli",
-        6: "__init__ verbs",
-        5: "passive export stack network aio",
-        4: "cut stream",
+        6: "__init__ verbs handshake",
+        5: "passive export network aio",
+        4: "cut stream stack readiness",
         3: "table socket where",
         2: "pcap filter arrow",
-        1: "engine summary",
-        0: "arguments columns mib report link clock sysctl _version",
+        1: "engine summary device neigh router sockopt",
+        0: "arguments columns mib report link clock sysctl transfer _version",
     }.items()
     for name in names.split()
 }

@@ -11,6 +11,8 @@ from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
 from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
+from .ip_output import inet_addr_is_local
+from .ip_tunnel import Encap, Outer
 from .netns import Netns
 from .sock import (
     ICSK_TIME_DACK,
@@ -19,7 +21,8 @@ from .sock import (
     TCP_SYNACK_TIMER,
     TcpSock,
 )
-from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, Segment
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, Bad, Drop, Mib, Segment
+from .tcp_icmp import icmp_rcv, is_icmp
 from .tcp_ipv4 import any_address, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
@@ -79,7 +82,10 @@ class Net:
         user.tcp_close(self.net, tp)
 
     def abort(self, handle: int) -> None:
-        user.tcp_disconnect(self.net, self.sock(handle))
+        tp = self.sock(handle)
+        if tp.listener is not None:
+            raise OSError(errno.EBADF, "no such socket")
+        user.tcp_disconnect(self.net, tp)
 
     def setsockopt(self, handle: int, level: int, name: int, value: int) -> int:
         return tcp_setsockopt_level(self.net, self.sock(handle), level, name, value)
@@ -106,6 +112,11 @@ class Net:
     def state(self, handle: int) -> int:
         return self.sock(handle).tcb.state
 
+    def queued(self, handle: int) -> tuple[int, int]:
+        """Of a listener: requests that wait for their ACK, connections that wait for `accept`."""
+        tp = self.sock(handle)
+        return tp.n_reqs, len(tp.accept_queue)
+
     def sockname(self, handle: int) -> tuple[int, bytes, int]:
         """(4 or 6, address, port); any address and 0 before there are others."""
         tp = self.sock(handle)
@@ -117,11 +128,21 @@ class Net:
         connected = tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT)
         return (tp.ip, tp.daddr, tp.dport) if connected else (tp.ip, b"", 0)
 
+    def endpoints(self, handle: int) -> tuple[tuple[int, bytes, int], tuple[int, bytes, int]]:
+        """Both ends, as `sockname` tells the first; the peer's is kept after the end."""
+        tp = self.sock(handle)
+        return self.sockname(handle), (tp.ip, tp.daddr or any_address(tp.ip), tp.dport)
+
     def wakes(self) -> list[int]:
         """Handles of which something may have changed since the last call."""
         woken = list(self.net.wake)
         self.net.wake.clear()
         return woken
+
+    def set_link(self, mtu: int, gso: bool) -> None:
+        """What the link carries: bytes of a packet, and whether it takes larger segments."""
+        self.net.mtu = mtu
+        self.net.gso = gso
 
     def add_address(self, addr: bytes, prefix: int) -> None:
         self.net.addrs[addr] = prefix
@@ -138,14 +159,24 @@ class Net:
     def receive(self, packet: bytes, now_ns: int) -> int:
         """One IP packet: Drop, or 0."""
         self.advance(now_ns)
+        net = self.net
+        if is_icmp(packet):
+            return icmp_rcv(net, packet)
         th = Segment()
         length = len(packet)
-        time_ns = self.net.now_ns
-        drop, outer = ip_rcv(self.net, 101, packet, 0, length, length, th, time_ns=time_ns)
+        drop, outer = ip_rcv(net, 101, packet, 0, length, length, th, time_ns=net.now_ns)
         if drop:
             return drop
-        data, _, room = outer.transport  # a datagram's, if it came in fragments
-        return tcp_v4_rcv(self.net, th, bytes(data), room)
+        if outer.encap & ~Encap.WRAP_FRAGMENTS:  # a host takes nothing out of tunnels
+            return Drop.IP_NOPROTO
+        if th.bad & Bad.BAD_IP_CSUM:
+            return Drop.IP_CSUM
+        if is_truncated(th, outer):
+            net.mib[Mib.IP_INTRUNCATEDPKTS if th.ip == 4 else Mib.IP6_INTRUNCATEDPKTS] += 1
+            return Drop.PKT_TOO_SMALL
+        if not inet_addr_is_local(net, th.daddr):
+            return Drop.TCP_CLOSED  # somebody else's: nobody here says anything
+        return tcp_v4_rcv(net, th, bytes(outer.transport[0]))
 
     def advance(self, now_ns: int) -> None:
         """Let everything happen that is due by now."""
@@ -159,8 +190,9 @@ class Net:
     def next_deadline(self) -> int:
         return timer_next(self.net.timers)
 
-    def transmit(self) -> list[bytes]:
-        frames = [frame for frame, _ in self.net.out]
+    def transmit(self) -> list[tuple[bytes, int]]:
+        """Packets that leave; with each the payload of the segments to cut it into, 0 for none."""
+        frames = list(self.net.out)
         self.net.out.clear()
         return frames
 
@@ -171,3 +203,14 @@ HANDLERS = {
     ICSK_TIME_KEEPOPEN: tcp_keepalive_timer,
     TCP_SYNACK_TIMER: reqsk_timer_handler,
 }
+
+
+def is_truncated(th: Segment, outer: Outer) -> bool:
+    """True if the packet is longer than what came of it, or its headers than the packet."""
+    data, at, room = outer.network
+    if not outer.encap:  # what is put together of fragments is whole
+        told = data[at + 2 : at + 4] if th.ip == 4 else data[at + 4 : at + 6]
+        if int.from_bytes(told, "big") + (0 if th.ip == 4 else 40) > room:
+            return True
+    room = outer.transport[2]
+    return 4 * th.doff > room or 4 * th.doff + th.payload_len > room

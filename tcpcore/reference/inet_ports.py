@@ -47,7 +47,7 @@ def inet_lookup_listener(net: Netns, daddr: bytes, dport: int) -> TcpSock | None
     for port in (dport, 0):
         for sk in net.listening.get(port, ()):
             if is_any(sk.saddr):
-                if sk.saddr == ANY4 and not daddr.startswith(ANY4[:12]):
+                if sk.ip == 4 and not daddr.startswith(ANY4[:12]):
                     continue
                 value = 2 if port else 1
             elif sk.saddr == daddr:

@@ -49,7 +49,8 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, i
     """Free what is acknowledged: (FLAG_, segments, round trip in us or -1)."""
     flags = acked = 0
     una = tp.tcb.snd_una
-    first_ns = last_ns = sack_free = 0
+    sack_free = 0
+    first_ns = last_ns = -1
     queue = tp.tcp_rtx_queue
     while queue:
         skb = queue[0]
@@ -69,7 +70,7 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, i
             flags |= FLAG_RETRANS_DATA_ACKED
         elif not sacked & TCPCB_SACKED_ACKED:
             last_ns = skb.skb_mstamp_ns
-            first_ns = first_ns or last_ns
+            first_ns = last_ns if first_ns < 0 else first_ns
         if sacked & TCPCB_SACKED_ACKED:
             tp.sacked_out -= pcount
             sack_free += pcount
@@ -95,7 +96,7 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, i
     if queue and queue[0].sacked & TCPCB_SACKED_ACKED:
         flags |= FLAG_SACK_RENEGING
     rtt_us = -1
-    if first_ns and not flags & FLAG_RETRANS_DATA_ACKED:
+    if first_ns >= 0 and not flags & FLAG_RETRANS_DATA_ACKED:
         rtt_us = (net.now_ns - first_ns) // 1000
         tp.ca.pkts_acked(tp, max((net.now_ns - last_ns) // 1000, 1), net.now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):

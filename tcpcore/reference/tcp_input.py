@@ -136,8 +136,11 @@ def tcp_rcv_state_process(
     if state == TCP_SYN_RECV and verdict & TCB_ESTAB:
         tcp_finish_handshake(net, tp)
     tcp_ack(net, tp, th, sack, prior_una, flags)
-    if tcb.state != state and tcp_closing_states(net, tp, th, state):
-        return REPLY_NONE
+    if tcb.state != state:
+        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state):
+            return REPLY_RST
+        if tcp_closing_states(net, tp, th, state):
+            return REPLY_NONE
     if th.flags & TCPHDR_URG:
         tcp_urg(net, tp, th, data)
     if th.payload_len or th.flags & TCPHDR_FIN:

@@ -5,7 +5,7 @@ Linux: net/ipv4/tcp_ipv4.c.  RFC 9293 3.10.7, 3.5.2, 3.10.1; RFC 5961.
 
 from __future__ import annotations
 
-from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
+from errno import EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
 from struct import Struct
 
 from .inet_connection_sock import tcp_set_state
@@ -97,8 +97,6 @@ def tcp_v4_connect(net: Netns, tp: TcpSock, family: int, addr: bytes, port: int,
         return -EISCONN
     if is_any(addr):  # to nobody means to oneself
         addr = V4MAPPED + b"\x7f\0\0\1" if tp.ip == 4 else bytes(15) + b"\1"
-    if not port:
-        return -EADDRNOTAVAIL
     err, saddr = ip_route_connect(net, addr, b"" if is_any(tp.saddr) else tp.saddr)
     if err:
         if err == -ENETUNREACH:
@@ -158,10 +156,8 @@ def tcp_sack_parse(data: bytes, th: Segment) -> list[tuple[int, int]]:
     return []
 
 
-def tcp_v4_rcv(net: Netns, th: Segment, data: bytes, room: int) -> int:
-    """A segment for this host (RFC 9293 3.10.7), of which `room` bytes are here: Drop, or 0."""
-    if th.bad & Bad.BAD_IP_CSUM:
-        return Drop.IP_CSUM
+def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
+    """A segment for this host (RFC 9293 3.10.7): Drop, or 0."""
     net.mib[Mib.TCP_INSEGS] += 1
     if th.bad & Bad.BAD_DOFF:
         net.mib[Mib.TCP_INERRS] += 1
@@ -170,9 +166,6 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes, room: int) -> int:
         net.mib[Mib.TCP_CSUMERRORS] += 1
         net.mib[Mib.TCP_INERRS] += 1
         return Drop.TCP_CSUM
-    if 4 * th.doff + th.payload_len > room:
-        net.mib[Mib.TCP_INERRS] += 1
-        return Drop.PKT_TOO_SMALL
     if is_multicast(th.daddr) or is_multicast(th.saddr):
         return Drop.TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
     start = th.transport_header + 4 * th.doff
@@ -237,9 +230,11 @@ def tcp_v4_listen_rcv(
         return 0
     if flags & TCPHDR_ACK:
         if not flags & TCPHDR_SYN:
-            child = tcp_v4_cookie_check(net, listener, th)
+            valid, child = tcp_v4_cookie_check(net, listener, th)
             if child is not None:
                 return tcp_child_process(net, child, th, data, sack)
+            if valid:  # but there is no room: the peer is left alone
+                return 0
         tcp_v4_send_reset(net, th)
         return 0
     if flags & TCPHDR_SYN and not flags & TCPHDR_FIN:
@@ -247,10 +242,10 @@ def tcp_v4_listen_rcv(
     return 0
 
 
-def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> TcpSock | None:
-    """An ACK for a listener may answer a cookie: the socket that it stands for, or None."""
+def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> tuple[bool, TcpSock | None]:
+    """An ACK for a listener may answer a cookie: whether it does, and the socket made of it."""
     if not net.sysctl.tcp_syncookies:
-        return None
+        return False, None
     req = RequestSock(listener)
     req.ip = th.ip
     req.saddr, req.daddr, req.sport, req.dport = th.daddr, th.saddr, th.dport, th.sport
@@ -258,17 +253,17 @@ def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> TcpSock |
     req.tos = listener.tos
     if not cookie_v4_check(net, req, th):
         net.mib[Mib.TCP_SYNCOOKIESFAILED] += 1
-        return None
+        return False, None
     net.mib[Mib.TCP_SYNCOOKIESRECV] += 1
     if sk_acceptq_is_full(listener):
         net.mib[Mib.TCP_LISTENOVERFLOWS] += 1
         net.mib[Mib.TCP_LISTENDROPS] += 1
-        return None
+        return True, None
     tcp_openreq_init_rwin(net, req)
     child = tcp_v4_syn_recv_sock(net, req)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)
-    return child
+    return True, child
 
 
 def tcp_v4_timewait(net: Netns, tw: TimewaitSock, th: Segment) -> TcpSock | None:

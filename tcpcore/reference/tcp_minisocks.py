@@ -43,6 +43,7 @@ from .tcp import (
     after,
     before,
 )
+from .tcp_ack import tcp_ack_update_rtt
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_output import tcp_oow_rate_limited
 from .tcp_window import tcp_full_space, tcp_select_initial_window
@@ -146,7 +147,7 @@ def tcp_v4_send_synack(net: Netns, req: RequestSock, cookie: bool = False) -> in
     if req.wscale_ok:
         opts.wscale = req.rcv_wscale
     opts.sack_perm = req.sack_ok
-    req.snt_synack_ns = req.snt_synack_ns or net.now_ns
+    req.snt_synack_ns = req.snt_synack_ns if req.num_retrans else net.now_ns
     return ip_queue_xmit(
         net, req.saddr, req.daddr, req.sport, req.dport, req.snt_isn, req.rcv_nxt,
         TCPHDR_SYN | TCPHDR_ACK, min(req.rsk_rcv_wnd, 65535), 0, tcp_options_write(opts), b"", 0,
@@ -238,6 +239,8 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         req.acked = True
         return REQ_DROP, None
     child = tcp_v4_syn_recv_sock(net, req)
+    if not req.num_retrans:  # the SYN-ACK's round trip
+        tcp_ack_update_rtt(net, child, 0, (net.now_ns - req.snt_synack_ns) // 1000)
     reqsk_drop(net, req)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)

@@ -69,7 +69,8 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == SO_OOBINLINE:
         tp.oobinline = bool(value)
     elif name == SO_RCVLOWAT:
-        tp.sk_rcvlowat = max(value, 1)
+        most = tp.sk_rcvbuf if tp.userlocks & SOCK_RCVBUF_LOCK else net.sysctl.tcp_rmem[2]
+        tp.sk_rcvlowat = min(value if value >= 0 else MAX_SOCK_BUF, most >> 1) or 1
     else:
         return -ENOPROTOOPT
     return 0
@@ -130,8 +131,8 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
             tcp_enter_quickack_mode(tp, 16)
             if tp.tcb.state == TCP_ESTABLISHED and tp.ack_pending & 1:
                 tcp_send_ack(net, tp)
-            if not value & 1:
-                tp.ack_pingpong = 3
+                if not value & 1:
+                    tp.ack_pingpong = 3
     elif name == TCP_USER_TIMEOUT:
         if value < 0:
             return -EINVAL
@@ -172,10 +173,12 @@ def tcp_set_congestion_control(net: Netns, tp: TcpSock, name: str) -> int:
 
 def ip_setsockopt(tp: TcpSock, level: int, name: int, value: int) -> int:
     """SOL_IP and SOL_IPV6 (9293:MUST-48, MUST-49); 0 or a negative errno."""
+    if (level, name) == (SOL_IPV6, IPV6_TCLASS) and not -1 <= value <= 255:
+        return -EINVAL
     if (level, name) in ((SOL_IP, IP_TOS), (SOL_IPV6, IPV6_TCLASS)):
-        if not 0 <= value <= 255:
-            return -EINVAL
-        tp.tos = value
+        value = 0 if level == SOL_IPV6 and value == -1 else value & 255
+        # Of a stream's the last two bits are ECN's (RFC 3168 23.1).
+        tp.tos = (value & ~3) | (tp.tos & 3)
     elif (level, name) in ((SOL_IP, IP_TTL), (SOL_IPV6, IPV6_UNICAST_HOPS)):
         if value != -1 and not 1 <= value <= 255:
             return -EINVAL

@@ -6,6 +6,7 @@ Linux: net/ipv4/tcp.c, af_inet.c, inet_connection_sock.c.  RFC 9293 3.9.1, 3.10.
 from __future__ import annotations
 
 from errno import (
+    EADDRINUSE,
     EADDRNOTAVAIL,
     EAGAIN,
     ECONNRESET,
@@ -14,8 +15,13 @@ from errno import (
     EPIPE,
 )
 
-from .inet_connection_sock import inet_csk_destroy_sock, tcp_done, tcp_set_state
-from .inet_ports import inet_csk_get_port, is_any
+from .inet_connection_sock import (
+    inet_csk_destroy_sock,
+    tcp_done,
+    tcp_set_state,
+    tcp_write_queue_purge,
+)
+from .inet_ports import bind_conflict, inet_csk_get_port, inet_put_port, is_any
 from .inet_timewait_sock import tcp_time_wait
 from .ip_output import inet_addr_is_local
 from .netns import Netns, sk_reset_timer
@@ -51,6 +57,7 @@ from .tcp import (
     after,
     before,
 )
+from .tcp_cong import tcp_init_congestion_control
 from .tcp_data_queue import tcp_rcv_space_adjust
 from .tcp_input import tcp_fin_time_ns
 from .tcp_minisocks import reqsk_drop
@@ -113,10 +120,16 @@ def inet_csk_listen_start(net: Netns, tp: TcpSock, backlog: int, every_port: boo
     tp.max_ack_backlog = min(backlog if backlog >= 0 else 0xFFFFFFFF, net.sysctl.somaxconn)
     if tp.tcb.state == TCP_LISTEN:
         return 0
-    if not tp.sport and not every_port:
+    if tp.sport:
+        others = net.bound.get(tp.sport, ())
+        if any(other is not tp and bind_conflict(tp, other) for other in others):
+            return -EADDRINUSE
+    elif not every_port:
         err = inet_csk_get_port(net, tp, 0)
         if err:
             return err
+    if not tp.sport:
+        net.any_address += 1
     tcp_set_state(net, tp, TCP_LISTEN)
     net.listening.setdefault(tp.sport, []).append(tp)
     return 0
@@ -354,6 +367,7 @@ def tcp_shutdown(net: Netns, tp: TcpSock, how: int) -> int:
         return -EINVAL
     state = tp.tcb.state
     if state == TCP_CLOSE:
+        tp.shutdown |= how  # whoever polls it is to see that
         return -ENOTCONN
     if state == TCP_LISTEN:
         if how & RCV_SHUTDOWN:
@@ -383,10 +397,68 @@ def tcp_disconnect(net: Netns, tp: TcpSock) -> None:
         tp.sk_err = ECONNRESET
     elif tp.tcb.state == TCP_SYN_SENT:
         tp.sk_err = ECONNRESET
+    tcp_write_queue_purge(tp)
     tcp_done(net, tp)
     tp.sk_receive_queue.clear()
     tp.out_of_order_queue.clear()
     tp.sk_rmem_alloc = 0
+    if not tp.dead:
+        tcp_renew(net, tp)
+
+
+def tcp_renew(net: Netns, tp: TcpSock) -> None:
+    """Forget a connection, keep what the caller has asked for: options, and what he bound."""
+    new = TcpSock()
+    for name in KEPT:
+        setattr(new, name, getattr(tp, name))
+    if tp.userlocks & SOCK_BINDADDR_LOCK:
+        new.saddr = tp.saddr
+    if tp.userlocks & SOCK_BINDPORT_LOCK:
+        new.sport, new.bound = tp.sport, tp.bound
+    else:
+        inet_put_port(net, tp)
+    for name in TcpSock.__slots__:
+        if name not in ("retransmit_timer", "delack_timer", "sk_timer"):  # they know their owner
+            setattr(tp, name, getattr(new, name))
+    tcp_init_congestion_control(tp, tp.ca.name, net.now_ns)
+
+
+# What a socket keeps when its connection is forgotten.
+KEPT = (
+    "handle",
+    "ip",
+    "userlocks",
+    "reuse",
+    "reuseport",
+    "dead",
+    "zapped",
+    "sk_err",
+    "nonagle",
+    "keepopen",
+    "oobinline",
+    "linger",
+    "linger_ns",
+    "sk_rcvbuf",
+    "sk_sndbuf",
+    "sk_rcvlowat",
+    "tos",
+    "ttl",
+    "recverr",
+    "user_mss",
+    "user_timeout_ns",
+    "syn_retries",
+    "keepalive_time_ns",
+    "keepalive_intvl_ns",
+    "keepalive_probes",
+    "linger2_ns",
+    "defer_accept",
+    "notsent_lowat",
+    "pmtudisc",
+    "reordering",
+    "rto_min_ns",
+    "rto_max_ns",
+    "ca",
+)
 
 
 def inet_csk_listen_stop(net: Netns, tp: TcpSock) -> None:
@@ -398,6 +470,8 @@ def inet_csk_listen_stop(net: Netns, tp: TcpSock) -> None:
     for sk in list(net.established.values()):
         if isinstance(sk, RequestSock) and sk.listener is tp:
             reqsk_drop(net, sk)
+    if not tp.sport:
+        net.any_address -= 1
 
 
 def tcp_close(net: Netns, tp: TcpSock) -> None:

@@ -1,0 +1,113 @@
+"""Waiting for several sockets at once: twins of `select.poll` and `select.select`.
+
+Linux: poll(2), select(2).
+"""
+
+from __future__ import annotations
+
+from tcpcore.clock import VirtualClock
+from tcpcore.socket import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, Socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+POLLNVAL = 32
+ALWAYS = POLLERR | POLLHUP
+READABLE, WRITABLE, SPECIAL = POLLIN | POLLHUP | POLLERR, POLLOUT | POLLERR, POLLPRI
+
+
+class poll:
+    """Like the object that `select.poll()` gives, with sockets in the place of descriptors."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[int, tuple[Socket, int]] = {}
+
+    def register(self, sock: Socket, eventmask: int = POLLIN | POLLPRI | POLLOUT) -> None:
+        """Watch a socket, or watch it for something else."""
+        self._wanted[id(sock)] = (sock, eventmask)
+
+    def modify(self, sock: Socket, eventmask: int) -> None:
+        """Watch for something else. Raises FileNotFoundError if it was not watched."""
+        if id(sock) not in self._wanted:
+            raise FileNotFoundError(2, "No such file or directory")
+        self._wanted[id(sock)] = (sock, eventmask)
+
+    def unregister(self, sock: Socket) -> None:
+        """Watch it no more. Raises KeyError if it was not watched."""
+        if self._wanted.pop(id(sock), None) is None:
+            raise KeyError(sock)
+
+    def poll(self, timeout: float | None = None) -> list[tuple[Socket, int]]:
+        """Wait until one is ready.
+
+        Parameters
+        ----------
+        timeout
+            Milliseconds at most; None or negative: as long as it takes.
+
+        Returns
+        -------
+        list of (Socket, int)
+            Those that are ready, and for what.
+        """
+
+        def ready() -> list[tuple[Socket, int]]:
+            found = []
+            for sock, mask in self._wanted.values():
+                if sock._handle < 0:
+                    found.append((sock, POLLNVAL))
+                elif bits := sock._net.poll(sock._handle) & (mask | ALWAYS):
+                    found.append((sock, bits))
+            return found
+
+        endless = timeout is None or timeout < 0
+        seconds = None if endless or timeout is None else timeout / 1000
+        return _wait([sock for sock, _ in self._wanted.values()], ready, seconds)
+
+
+def select(
+    rlist: Iterable[Socket],
+    wlist: Iterable[Socket],
+    xlist: Iterable[Socket],
+    timeout: float | None = None,
+) -> tuple[list[Socket], list[Socket], list[Socket]]:
+    """Like `select.select`, for sockets of one stack, or of stacks with one virtual clock.
+
+    Raises
+    ------
+    ValueError
+        If one is closed, or the timeout is negative.
+    """
+    lists = [list(one) for one in (rlist, wlist, xlist)]
+    everyone = [sock for one in lists for sock in one]
+    if any(sock._handle < 0 for sock in everyone):
+        raise ValueError("file descriptor cannot be a negative integer (-1)")
+    if timeout is not None and timeout < 0:
+        raise ValueError("timeout must be non-negative")
+
+    def ready() -> list[list[Socket]]:
+        masks = (READABLE, WRITABLE, SPECIAL)
+        found = [
+            [sock for sock in one if sock._net.poll(sock._handle) & mask]
+            for one, mask in zip(lists, masks, strict=True)
+        ]
+        return found if any(found) else []
+
+    found = _wait(everyone, ready, timeout)
+    return (found[0], found[1], found[2]) if found else ([], [], [])
+
+
+def _wait(socks: list[Socket], ready: Callable[[], list[Any]], seconds: float | None) -> list[Any]:
+    stacks = list({id(sock.stack): sock.stack for sock in socks}.values())
+    if not stacks:
+        raise ValueError("there is nothing to wait for")
+    clocks = {id(stack.clock) for stack in stacks}
+    if len(clocks) > 1 or (len(stacks) > 1 and not isinstance(stacks[0].clock, VirtualClock)):
+        raise ValueError("sockets of several stacks can be waited for in one virtual time alone")
+    for stack in stacks[1:]:
+        stack.run()
+    nanoseconds = None if seconds is None else round(seconds * 1e9)
+    found = stacks[0].wait(lambda: ready() or None, nanoseconds)
+    return list(found) if found is not None else []

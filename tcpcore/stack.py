@@ -1,0 +1,495 @@
+"""One host: an engine, its link, its clock, and the only loop that drives one.
+
+A call that waits drives the host: in virtual time it goes from event to event, with the system's
+clock one of the threads that wait drives and the others wait for what it finds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import select
+import socket as _socket
+import threading
+from collections import deque
+
+from tcpcore import engine as _engine
+from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
+from tcpcore.link import Frame
+from tcpcore.mib import COUNTERS
+from tcpcore.neigh import Neighbours
+from tcpcore.socket import Socket
+from tcpcore.sysctl import Sysctl
+from tcpcore.transfer import mapped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+    from typing import Any
+
+    from tcpcore.link import Link
+
+__all__ = ["DeadlockError", "Stack"]
+
+KEY_SIZE = 16
+FD_SETSIZE = 1024
+LOOPBACK_MAX = 1 << 20  # frames to oneself that one call lets pass
+
+
+class Stack:
+    """A host with TCP, inside this process.
+
+    Parameters
+    ----------
+    address
+        Its address or addresses, IPv4 or IPv6, each with the length of its network's prefix
+        (``'10.0.0.1/24'``) or without one.
+    link
+        Where its packets go. None: `receive` and `transmit` are called by the caller's own loop.
+    clock
+        None: the system's for a link that has a descriptor, else a virtual one of its own. Hosts
+        that are to talk in virtual time need the same one.
+    seed
+        Decides initial sequence numbers, ports and cookies: an int or bytes. None: unpredictable,
+        as whatever meets a real network has to be.
+    sysctl
+        Knobs, a `Sysctl` or a mapping of Linux's names.
+    name
+        For messages.
+    hosts
+        Addresses by names, for `Socket.connect` and others: no name is asked of any server.
+    gateway
+        On Ethernet: the router's address, for all that is on no network of ours.
+    engine
+        'compiled', 'reference', or None for the default.
+
+    Attributes
+    ----------
+    addresses : tuple of str
+    clock, link, sysctl, name, hosts
+        As given or chosen.
+
+    Raises
+    ------
+    ValueError
+        If an address or a knob is none.
+    """
+
+    def __init__(
+        self,
+        address: str | Iterable[str],
+        *,
+        link: Link | None = None,
+        clock: VirtualClock | MonotonicClock | None = None,
+        seed: int | bytes | None = None,
+        sysctl: Sysctl | Mapping[str, Any] | None = None,
+        name: str = "",
+        hosts: Mapping[str, str] | None = None,
+        gateway: str | None = None,
+        engine: str | None = None,
+    ) -> None:
+        given = [address] if isinstance(address, str) else list(address)
+        if not given:
+            raise ValueError("a stack needs an address")
+        interfaces = [ipaddress.ip_interface(one) for one in given]
+        if clock is None:
+            real = link is not None and link.fileno() >= 0
+            clock = MonotonicClock() if real else VirtualClock()
+        self.clock = clock
+        self.name = name or str(interfaces[0].ip)
+        self.hosts = {} if hosts is None else hosts
+        self.sysctl = Sysctl.of(sysctl)
+        self.addresses = tuple(str(one.ip) for one in interfaces)
+        self._net = _engine.load_net(engine)(_key(seed))
+        self._local = set()
+        for given_address, one in zip(given, interfaces, strict=True):
+            packed = mapped(one.ip.packed)
+            whole = "/" not in given_address
+            length = one.network.max_prefixlen if whole else one.network.prefixlen
+            self._net.add_address(packed, length + 128 - one.network.max_prefixlen)
+            self._local.add(packed)
+        for knob, value in self.sysctl.items():
+            self._net.set_sysctl(knob, value)
+        self._virtual = clock if isinstance(clock, VirtualClock) else None
+        self._lock = self._virtual.lock if self._virtual else threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._leader = False
+        self._asleep = False
+        self._closed = False
+        self._out: deque[bytes] = deque()
+        self._garbage: deque[int] = deque()
+        self._wake_fds: tuple[int, int] | None = None
+        self._frames = [0, 0]
+        self._neighbours: Neighbours | None = None
+        self._interfaces = interfaces
+        self._gateway = mapped(ipaddress.ip_address(gateway).packed) if gateway else b""
+        self.link: Link | None = None
+        if link is not None:
+            self.attach(link)
+        if self._virtual:
+            self._virtual.attach(self)
+
+    def attach(self, link: Link) -> None:
+        """Plug a link in, where there is none.
+
+        Raises
+        ------
+        ValueError
+            If there is one.
+        """
+        if self.link is not None:
+            raise ValueError(f"{self.name} has a link")
+        self.link = link
+        self._net.set_link(link.mtu, link.gso)
+        link.attach(self._wake)
+        if link.ethernet:
+            hwaddr = getattr(link, "hwaddr", None)
+            self._neighbours = Neighbours(self._interfaces, hwaddr, self._gateway)
+
+    # Sockets.
+
+    def socket(
+        self,
+        family: int = _socket.AF_INET,
+        type: int = _socket.SOCK_STREAM,
+        proto: int = 0,
+    ) -> Socket:
+        """A new TCP socket.
+
+        Raises
+        ------
+        OSError
+            As the system's for a family, type or protocol that is not there.
+        """
+        return Socket(self, family, type, proto)
+
+    def connect(self, address: tuple[Any, ...], timeout: float | None = None) -> Socket:
+        """A socket connected to an address, as `socket.create_connection` makes one."""
+        made = self.socket(_family(self, address[0]))
+        try:
+            made.settimeout(timeout)
+            made.connect(address)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def listen(
+        self, address: tuple[Any, ...], backlog: int = 128, *, every_port: bool = False
+    ) -> Socket:
+        """A socket that listens, as `socket.create_server` makes one.
+
+        Parameters
+        ----------
+        address
+            Host ('' for any) and port; with `every_port` only the host's family counts.
+        backlog
+            How many connections may wait to be accepted.
+        every_port
+            Listen at all ports that nobody else has, of every address there is: whatever reaches
+            this host is for it, and `getsockname` of an accepted socket tells where it was sent.
+        """
+        made = self.socket(_family(self, address[0]))
+        try:
+            made.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+            if not every_port:
+                made.bind(address)
+            made.listen(backlog, every_port=every_port)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    # Frames, for a loop of the caller's own.
+
+    def receive(self, frames: Iterable[bytes], now_ns: int | None = None) -> None:
+        """Take frames that have arrived: IP packets, or Ethernet frames where the link has them.
+
+        Parameters
+        ----------
+        frames
+            Any bytes; whatever they hold, nothing is raised.
+        now_ns
+            When, ns; None: what the clock says. Time never goes back.
+        """
+        with self._lock:
+            now = self._now(now_ns)
+            for frame in frames:
+                self._input(bytes(frame), now)
+            self._flush(now)
+
+    def transmit(self, now_ns: int | None = None) -> list[bytes]:
+        """Let happen what is due by now, and hand out the frames that leave.
+
+        With a link they have gone there, and the list is empty. A frame larger than the link's
+        MTU is a `tcpcore.Frame`, whose `gso_size` tells how it is to be cut.
+        """
+        with self._lock:
+            now = self._now(now_ns)
+            self._net.advance(now)
+            self._flush(now)
+            found = list(self._out)
+            self._out.clear()
+            return found
+
+    @property
+    def next_deadline(self) -> int | None:
+        """When `transmit` is to be called at the latest, ns; None: not until frames arrive."""
+        with self._lock:
+            when = self._net.next_deadline()
+            times = [] if when < 0 else [when]
+            if self.link is not None:
+                arrival = self.link.next_arrival
+                if arrival is not None:
+                    times.append(arrival)
+            return min(times) if times else None
+
+    def run(self, now_ns: int | None = None) -> None:
+        """Fetch what the link has and let happen what is due; never waits."""
+        with self._lock:
+            self._pump(self._now(now_ns))
+
+    def drive(self, seconds: float) -> None:
+        """Live for so long: what was sent is sent again where need be, timers expire.
+
+        A host lives only while a call drives it. After the last `close` its peer may not have
+        everything yet: this sees to it.
+        """
+        self.wait(lambda: None, max(round(seconds * 1e9), 1))
+
+    # What it has counted.
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """All counters by Linux's names, and how many frames came and left."""
+        with self._lock:
+            made = dict(zip(COUNTERS, self._net.counters(), strict=True))
+            made["frames_received"], made["frames_sent"] = self._frames
+            return made
+
+    def close(self) -> None:
+        """End the host: nothing of it is sent any more. Its link stays open."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._virtual:
+                self._virtual.detach(self)
+            if self._wake_fds:
+                for fd in self._wake_fds:
+                    os.close(fd)
+                self._wake_fds = None
+
+    def __del__(self) -> None:
+        for fd in getattr(self, "_wake_fds", None) or ():
+            os.close(fd)
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Stack {self.name} {', '.join(self.addresses)}>"
+
+    # How it is driven.
+
+    def wait(self, attempt: Callable[[], Any], timeout_ns: int | None = None) -> Any:
+        """Drive the host until `attempt()` gives something else than None; give that.
+
+        Parameters
+        ----------
+        attempt
+            Tries what the caller wants, with the stack's lock held; it may raise.
+        timeout_ns
+            How long at most; 0: try once. None: as long as it takes.
+
+        Returns
+        -------
+        object
+            What `attempt` gave; None when the time was over.
+
+        Raises
+        ------
+        DeadlockError
+            In virtual time, when nothing can happen any more.
+        """
+        if timeout_ns == 0:
+            with self._lock:
+                self._pump(self._now(None))
+                value = attempt()
+                self._flush(self._now(None))
+                return value
+        if self._virtual:
+            return self._wait_virtual(self._virtual, attempt, timeout_ns)
+        return self._wait_real(attempt, timeout_ns)
+
+    def _wait_virtual(
+        self, clock: VirtualClock, attempt: Callable[[], Any], timeout_ns: int | None
+    ) -> Any:
+        found: list[Any] = []
+        failed: list[BaseException] = []
+
+        def ready() -> bool:
+            with self._lock:
+                try:
+                    self._sync()
+                    value = attempt()
+                except Exception as error:
+                    failed.append(error)
+                    return True
+                finally:
+                    self._flush(clock.now_ns())
+                if value is None:
+                    return False
+                found.append(value)
+                return True
+
+        self.run()
+        clock.wait(ready, None if timeout_ns is None else clock.now_ns() + timeout_ns)
+        if failed:
+            raise failed[0]
+        return found[0] if found else None
+
+    def _wait_real(self, attempt: Callable[[], Any], timeout_ns: int | None) -> Any:
+        clock = self.clock
+        end_ns = None if timeout_ns is None else clock.now_ns() + timeout_ns
+        with self._lock:
+            while True:
+                self._pump(clock.now_ns())
+                value = attempt()
+                self._flush(clock.now_ns())
+                if value is not None:
+                    return value
+                left_ns = None if end_ns is None else end_ns - clock.now_ns()
+                if left_ns is not None and left_ns <= 0:
+                    return None
+                if self._leader:
+                    self._changed.wait(None if left_ns is None else left_ns / 1e9)
+                else:
+                    self._lead(end_ns)
+
+    def _lead(self, end_ns: int | None) -> None:
+        """Wait for the link or for time, for all; the lock is given up meanwhile."""
+        self._leader = self._asleep = True
+        try:
+            if self._wake_fds is None:
+                self._wake_fds = os.pipe()
+                for fd in self._wake_fds:
+                    os.set_blocking(fd, False)
+            times = [one for one in (self.next_deadline, end_ns) if one is not None]
+            seconds = None
+            if times:
+                seconds = max((min(times) - self.clock.now_ns()) / 1e9, 0)
+            fds = [self._wake_fds[0]]
+            if self.link is not None and self.link.fileno() >= 0:
+                fds.append(self.link.fileno())
+            self._lock.release()
+            try:
+                ready = readable(fds, seconds)
+            finally:
+                self._lock.acquire()
+            if fds[0] in ready:
+                os.read(fds[0], 4096)
+        finally:
+            self._leader = self._asleep = False
+            self._changed.notify_all()
+
+    def _wake(self) -> None:
+        """Something is on its way, or a deadline is earlier than it was; from any thread."""
+        fds = self._wake_fds
+        if self._asleep and fds is not None:
+            try:
+                os.write(fds[1], b"\0")
+            except BlockingIOError:
+                return  # full of wakes
+
+    def _sync(self) -> None:
+        """Let the engine know what time it is, before it is asked for anything."""
+        self._net.advance(self.clock.now_ns())
+
+    def _now(self, now_ns: int | None) -> int:
+        return self.clock.now_ns() if now_ns is None else now_ns
+
+    def _pump(self, now: int) -> None:
+        while self._garbage:
+            self._net.close(self._garbage.popleft())
+        if self.link is not None:
+            for frame in self.link.recv(now):
+                self._input(frame, now)
+        self._net.advance(now)
+        self._flush(now)
+
+    def _input(self, frame: bytes, now: int) -> None:
+        self._frames[0] += 1
+        if self._neighbours is not None:
+            packet = self._neighbours.receive(frame, self._out)
+            if packet is None:
+                return
+            frame = packet
+        self._net.receive(frame, now)
+
+    def _flush(self, now: int) -> None:
+        """Send what wants to leave; what is for this host itself comes in again."""
+        for _ in range(LOOPBACK_MAX):
+            frames = self._net.transmit()
+            if not frames:
+                break
+            for packet, gso_size in frames:
+                if self._is_mine(packet):
+                    self._net.receive(packet, now)
+                    continue
+                frame = Frame(packet, gso_size) if gso_size else packet
+                if self._neighbours is not None:
+                    self._neighbours.send(frame, self._out)
+                else:
+                    self._out.append(frame)
+        if self._net.wakes() and self._leader:
+            self._changed.notify_all()
+        if self.link is not None and self._out:
+            self._frames[1] += len(self._out)
+            self.link.send(list(self._out), now)
+            self._out.clear()
+        if self._asleep:
+            self._wake()
+
+    def _is_mine(self, packet: bytes) -> bool:
+        if packet[0] >> 4 == 4:
+            return packet[16] == 127 or mapped(packet[16:20]) in self._local
+        return packet[24:40] == b"\0" * 15 + b"\1" or packet[24:40] in self._local
+
+
+def readable(fds: list[int], seconds: float | None) -> list[int]:
+    """Those descriptors that can be read from, waiting for at most so long."""
+    if max(fds) < FD_SETSIZE:  # finer than poll, which counts milliseconds
+        return select.select(fds, [], [], seconds)[0]
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _ in poller.poll(None if seconds is None else math.ceil(1000 * seconds))]
+
+
+def _key(seed: int | bytes | None) -> bytes:
+    """16 bytes of a seed; the only place where entropy is taken."""
+    if seed is None:
+        return os.urandom(KEY_SIZE)
+    if isinstance(seed, int):
+        import hashlib
+
+        return hashlib.blake2b(str(seed).encode(), digest_size=KEY_SIZE).digest()
+    if len(seed) != KEY_SIZE:
+        raise ValueError(f"a seed of bytes has {KEY_SIZE} of them")
+    return bytes(seed)
+
+
+def _family(stack: Stack, host: str) -> int:
+    host = stack.hosts.get(host, host)
+    return _socket.AF_INET6 if ":" in host else _socket.AF_INET

@@ -1,0 +1,259 @@
+"""Data through a socket, in all the ways that `socket.socket` has.
+
+POSIX, Linux: send(2), recv(2); Python's library reference, `socket`.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import socket as _socket
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
+
+    from tcpcore.stack import Stack
+
+    Buffer = bytes | bytearray | memoryview
+    Address = tuple[Any, ...]
+
+V4MAPPED = bytes(10) + b"\xff\xff"
+PIECE = 1 << 18  # bytes handed to the engine at once
+ANSWER = 4 | 8 | 16  # POLLOUT, POLLERR, POLLHUP: a call to send has an answer
+
+
+def mapped(packed: bytes) -> bytes:
+    """An address of 4 or 16 bytes as 16, IPv4 mapped."""
+    return V4MAPPED + packed if len(packed) == 4 else packed
+
+
+def fail(number: int) -> NoReturn:
+    """Raise what the system raises for an errno."""
+    raise OSError(number, os.strerror(number))
+
+
+def view_of(data: Any) -> memoryview:
+    """The bytes of what can be sent."""
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        kind = type(data).__name__
+        raise TypeError(f"a bytes-like object is required, not '{kind}'") from None
+
+
+def room_of(call: str, buffer: Any) -> memoryview:
+    """The bytes of what can be received into."""
+    try:
+        view = memoryview(buffer).cast("B")
+    except TypeError:
+        view = None
+    if view is None or view.readonly:
+        kind = "None" if buffer is None else type(buffer).__name__
+        raise TypeError(f"{call}() argument 1 must be read-write bytes-like object, not {kind}")
+    return view
+
+
+def result_of(found: int) -> int | None:
+    """What the engine answers: None for EAGAIN; errors are raised."""
+    if found == -errno.EAGAIN:
+        return None
+    if found < 0:
+        fail(-found)
+    return found
+
+
+class Transfer:
+    """Sending and receiving; `Socket` adds the rest."""
+
+    _net: Any
+    _stack: Stack
+    _timeout_ns: int | None
+
+    def getblocking(self) -> bool:
+        """Whether calls may wait."""
+        return self._timeout_ns != 0
+
+    def _open(self) -> int:
+        raise NotImplementedError
+
+    def _wait(
+        self, attempt: Callable[[int], Any], flags: int = 0, timeout_ns: int | None = -1
+    ) -> Any:
+        """A call that waits as the socket is told to; `attempt` gives None to be asked again."""
+        if timeout_ns == -1:
+            timeout_ns = self._timeout_ns
+        if flags & _socket.MSG_DONTWAIT:
+            timeout_ns = 0
+        self._open()
+        value = self._stack.wait(lambda: attempt(self._open()), timeout_ns)
+        if value is not None:
+            return value
+        if timeout_ns == 0:
+            fail(errno.EAGAIN)
+        raise TimeoutError("timed out")
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        """Queue data: how many bytes were taken. Without a timeout all of them are."""
+        view = view_of(data)
+        sent = self._send(view, flags, self._timeout_ns)
+        while self._timeout_ns is None and not flags & _socket.MSG_DONTWAIT and sent < len(view):
+            try:
+                sent += self._send(view[sent:], flags, None)
+            except OSError:
+                if sent:
+                    break
+                raise
+        return sent
+
+    def sendall(self, data: Buffer, flags: int = 0) -> None:
+        """Queue all data; the timeout is for the whole of it."""
+        view = view_of(data)
+        end_ns = None
+        if self._timeout_ns:
+            end_ns = self._stack.clock.now_ns() + self._timeout_ns
+        sent = 0
+        while True:
+            left_ns = self._timeout_ns
+            if end_ns is not None:
+                left_ns = end_ns - self._stack.clock.now_ns()
+                if left_ns <= 0:
+                    raise TimeoutError("timed out")
+            sent += self._send(view[sent:], flags, left_ns)
+            if sent >= len(view):
+                return
+
+    def _send(self, view: memoryview, flags: int, timeout_ns: int | None) -> int:
+        full = False
+
+        def attempt(handle: int) -> int | None:
+            nonlocal full
+            if full and not self._net.poll(handle) & ANSWER:
+                return None  # who found no room is woken when a third of the buffer is free
+            full = True
+            piece = bytes(view[:PIECE])
+            more = flags | _socket.MSG_MORE if len(view) > PIECE else flags
+            found: int = self._net.sendmsg(handle, piece, more & ~_socket.MSG_DONTWAIT)
+            return result_of(found)
+
+        found: int = self._wait(attempt, flags, timeout_ns)
+        return found
+
+    def sendto(self, data: Buffer, *rest: Any) -> int:
+        """`send`: of a stream the address is of no meaning."""
+        if not 1 <= len(rest) <= 2:
+            raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(rest)} given)")
+        return self.send(data, rest[0] if len(rest) == 2 else 0)
+
+    def sendmsg(
+        self,
+        buffers: Iterable[Buffer],
+        ancdata: Iterable[tuple[int, int, Buffer]] = (),
+        flags: int = 0,
+        address: Address | None = None,
+    ) -> int:
+        """`send` of several buffers, one after the other; there is no ancillary data to send."""
+        if list(ancdata):
+            fail(errno.EINVAL)
+        return self.send(b"".join(view_of(one) for one in buffers), flags)
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """Send what is left of a file, or `count` bytes of it; how many that were."""
+        if self._timeout_ns == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        if count is not None and count <= 0:
+            raise ValueError(f"count must be a positive integer (got {count!r})")
+        try:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        except (AttributeError, io.UnsupportedOperation):
+            regular = False
+        if offset or regular:  # of what has a descriptor the offset counts from its start
+            file.seek(offset)
+        sent = 0
+        while count is None or sent < count:
+            piece = file.read(PIECE if count is None else min(PIECE, count - sent))
+            if not piece:
+                break
+            self.sendall(piece)
+            sent += len(piece)
+        return sent
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """Data as they come, at most so many bytes; none: the peer has sent all."""
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv")
+        return self._recv(bufsize, flags)
+
+    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Address | None]:
+        """`recv`; a stream tells no address."""
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recvfrom")
+        return self._recv(bufsize, flags), None
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """`recv` into a buffer; how many bytes that were."""
+        view = room_of("recv_into", buffer)
+        if nbytes < 0:
+            raise ValueError("negative buffersize in recv_into")
+        if nbytes > len(view):
+            raise ValueError("buffer too small for requested bytes")
+        data = self._recv(nbytes or len(view), flags)
+        view[: len(data)] = data
+        return len(data)
+
+    def recvfrom_into(
+        self, buffer: Any, nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, Address | None]:
+        """`recv_into`; a stream tells no address."""
+        return self.recv_into(buffer, nbytes, flags), None
+
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Address | None]:
+        """(data, ancillary data, flags, address): of a stream only the first tells anything."""
+        if bufsize < 0:
+            raise ValueError("negative buffer size in recvmsg()")
+        return self._recv(bufsize, flags), [], flags & _socket.MSG_OOB, None
+
+    def recvmsg_into(
+        self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, Address | None]:
+        """`recvmsg` into buffers, one after the other."""
+        views = [room_of("recvmsg_into", one) for one in buffers]
+        data = self._recv(sum(len(view) for view in views), flags)
+        at = 0
+        for view in views:
+            piece = data[at : at + len(view)]
+            view[: len(piece)] = piece
+            at += len(piece)
+        return len(data), [], flags & _socket.MSG_OOB, None
+
+    def _recv(self, size: int, flags: int) -> bytes:
+        if not size:
+            return b""
+        wanted = flags & ~(_socket.MSG_DONTWAIT | _socket.MSG_WAITALL)
+
+        def attempt(handle: int) -> bytes | None:
+            found, data = self._net.recvmsg(handle, size, wanted)
+            return None if result_of(found) is None else data
+
+        if not flags & _socket.MSG_WAITALL or flags & _socket.MSG_PEEK or not self.getblocking():
+            found: bytes = self._wait(attempt, flags)
+            return found
+        data = bytearray()
+        whole = size
+        while size:
+            try:
+                piece: bytes = self._wait(attempt, flags)
+            except OSError:
+                if data:
+                    break
+                raise
+            data += piece
+            size = whole - len(data)
+            if not piece:
+                break
+        return bytes(data)
