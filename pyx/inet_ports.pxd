@@ -239,7 +239,7 @@ cdef inline bint tw_reuse(netns *net, tcp_sock *tp, timewait_sock *tw) noexcept 
         tp.write_seq = 1
     tp.tcb.ts_recent = tw.ts_recent
     tp.ts_recent_stamp_ns = tw.ts_recent_stamp_ns
-    tp.tw = tw  # to be ended once the place is taken
+    net.replaced = tw  # to be ended once the place is taken
     return True
 
 

@@ -56,6 +56,7 @@ cdef struct netns:
     kmem_cache sock_cache
     kmem_cache request_cache
     kmem_cache timewait_cache
+    timewait_sock *replaced  # whose place a connection takes
     sock_common *grave  # over, and freed when the event that ended them is
     ifaddr *addrs
     uint32_t n_addrs

@@ -157,7 +157,6 @@ cdef inline void skb_queue_after(skb_queue *queue, skb *where, skb *one) noexcep
         one.next.prev = one
     else:
         queue.last = one
-    queue.qlen += 1
 
 
 cdef inline void skb_queue_tail(skb_queue *queue, skb *one) noexcept nogil:
@@ -173,7 +172,6 @@ cdef inline void skb_unlink(skb_queue *queue, skb *one) noexcept nogil:
         one.next.prev = one.prev
     else:
         queue.last = one.prev
-    queue.qlen -= 1
 
 
 cdef inline void skb_queue_purge(skb_pools *pools, skb_queue *queue) noexcept nogil:
@@ -183,7 +181,6 @@ cdef inline void skb_queue_purge(skb_pools *pools, skb_queue *queue) noexcept no
         queue.first = one.next
         kfree_skb(pools, one)
     queue.last = NULL
-    queue.qlen = 0
 
 
 cdef inline uint64_t skb_queue_bytes(const skb_queue *queue) noexcept nogil:

@@ -132,7 +132,6 @@ cdef struct skb:
 cdef struct skb_queue:
     skb *first
     skb *last
-    uint32_t qlen
 
 # A stack's knobs by their Linux names, in Linux's units and the reference's order.
 cdef struct sysctls:
@@ -188,19 +187,19 @@ cdef struct sysctls:
 
 # CUBIC's and HyStart's (tcp_cong).
 cdef struct cubic:
-    int64_t cnt  # acknowledged segments that are worth one segment of window
-    int64_t last_max_cwnd
-    int64_t last_cwnd
     int64_t last_time
-    int64_t bic_origin_point
-    int64_t bic_k
     int64_t delay_min_us
     int64_t epoch_start
-    int64_t ack_cnt
-    int64_t tcp_cwnd
     int64_t round_start_ns
     int64_t last_ack_ns
     int64_t curr_rtt_us
+    int32_t cnt  # acknowledged segments that are worth one segment of window
+    int32_t last_max_cwnd
+    int32_t last_cwnd
+    int32_t bic_origin_point
+    int32_t bic_k
+    int32_t ack_cnt
+    int32_t tcp_cwnd
     uint32_t end_seq
     uint16_t sample_cnt
     uint8_t found
@@ -364,10 +363,10 @@ cdef struct tcp_sock:
     int64_t keepalive_time_ns
     int64_t keepalive_intvl_ns
     int64_t linger2_ns  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
-    int64_t notsent_lowat
-    int64_t sk_rcvlowat
+    uint32_t notsent_lowat
+    int32_t sk_rcvlowat
     # Listener, and who waits to be accepted.
-    int64_t max_ack_backlog
+    uint32_t max_ack_backlog
     tcp_sock *accept_head
     tcp_sock *accept_tail
     tcp_sock *accept_next
@@ -375,7 +374,6 @@ cdef struct tcp_sock:
     tcp_sock *listen_next
     uint32_t accept_len
     uint32_t n_reqs
-    timewait_sock *tw  # whose place this connection takes
     # TCP_INFO.
     uint64_t bytes_sent
     uint64_t bytes_retrans

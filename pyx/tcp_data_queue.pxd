@@ -34,7 +34,7 @@ cdef inline bint tcp_try_rmem_schedule(netns *net, tcp_sock *tp, const rcv_skb *
         and tp.sk_rmem_alloc > tp.sk_rcvbuf
         and not after(r.th.seq, tp.tcb.rcv_nxt)
     ):
-        NET_INC_STATS(net, TCP_OFOPRUNE if queue.qlen == 1 else TCP_OFODROP)
+        NET_INC_STATS(net, TCP_OFOPRUNE if queue.first == queue.last else TCP_OFODROP)
         last = queue.last
         skb_unlink(queue, last)
         tp.sk_rmem_alloc -= last.truesize

@@ -85,11 +85,12 @@ cdef inline int tcp_v4_connect(
     tp.has_saddr = tp.has_daddr = 1
     tp.mss_clamp = 536 if tp.sk.ip == 4 else 1220
     tcp_set_state(net, tp, TCP_SYN_SENT)
+    net.replaced = NULL
     err = inet_hash_connect(net, tp)
     if not err:
-        if tp.tw != NULL:
-            tw = tp.tw
-            tp.tw = NULL
+        if net.replaced != NULL:
+            tw = net.replaced
+            net.replaced = NULL
             inet_twsk_kill_replaced(net, tw)
         if not tp.write_seq:
             tp.write_seq = secure_tcp_seq(

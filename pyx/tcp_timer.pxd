@@ -124,7 +124,12 @@ cdef inline void tcp_retransmit_timer(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline bint tcp_rtx_probe0_timed_out(const netns *net, const tcp_sock *tp) noexcept nogil:
-    cdef int64_t timeout_ns = max(2 * tp.rto_max_ns, tp.user_timeout_ns)
+    cdef int64_t timeout_ns = 2 * tp.rto_max_ns, since_ns
+    if tp.user_timeout_ns:
+        since_ns = net.net.now_ns - tp.retrans_stamp * NSEC_PER_MSEC
+        if tp.retrans_stamp and since_ns > tp.user_timeout_ns:
+            return True  # whatever the peer answers, nothing gets on
+        timeout_ns = min(timeout_ns, tp.user_timeout_ns)
     return net.net.now_ns - max(tp.rcv_tstamp_ns, <int64_t>1) > timeout_ns
 
 

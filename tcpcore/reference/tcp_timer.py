@@ -120,9 +120,13 @@ def tcp_retransmit_timer(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_rtx_probe0_timed_out(net: Netns, tp: TcpSock) -> bool:
-    timeout_ns = max(2 * tp.rto_max_ns, tp.user_timeout_ns)
-    since_ns = net.now_ns - max(tp.rcv_tstamp_ns, 1)
-    return since_ns > timeout_ns
+    timeout_ns = 2 * tp.rto_max_ns
+    if tp.user_timeout_ns:
+        since_ns = net.now_ns - tp.retrans_stamp * NSEC_PER_MSEC
+        if tp.retrans_stamp and since_ns > tp.user_timeout_ns:
+            return True  # whatever the peer answers, nothing gets on
+        timeout_ns = min(timeout_ns, tp.user_timeout_ns)
+    return net.now_ns - max(tp.rcv_tstamp_ns, 1) > timeout_ns
 
 
 def tcp_out_reset_timer(net: Netns, tp: TcpSock) -> None:
