@@ -1,16 +1,8 @@
 # The caller's side: bind, listen, accept, send, receive, shut down, close.
 # Linux: net/ipv4/tcp.c, af_inet.c, inet_connection_sock.c.  RFC 9293 3.9.1, 3.10.
 
-from libc.errno cimport (
-    EADDRINUSE,
-    EADDRNOTAVAIL,
-    EAGAIN,
-    ECONNRESET,
-    EINVAL,
-    ENOBUFS,
-    ENOTCONN,
-    EPIPE,
-)
+from libc.errno cimport EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNRESET, EINVAL, ENOBUFS
+from libc.errno cimport ENOTCONN, EPIPE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_connection_sock cimport (
@@ -20,13 +12,7 @@ from inet_connection_sock cimport (
     tcp_set_state,
     tcp_write_queue_purge,
 )
-from inet_ports cimport (
-    inet_csk_get_port,
-    inet_listen_hash,
-    inet_put_port,
-    is_any,
-    port_conflict,
-)
+from inet_ports cimport inet_csk_get_port, inet_listen_hash, inet_put_port, is_any, port_conflict
 from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport inet_addr_is_local
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
@@ -55,12 +41,7 @@ from tcp_output cimport (
     tcp_send_fin,
     tcp_slow_start_after_idle_check,
 )
-from tcp_window cimport (
-    tcp_choose_window,
-    tcp_current_mss,
-    tcp_receive_window,
-    tcp_send_mss,
-)
+from tcp_window cimport tcp_choose_window, tcp_current_mss, tcp_receive_window, tcp_send_mss
 
 cdef enum:
     MSG_OOB = 0x1
