@@ -121,7 +121,10 @@ cdef tuple CONNECTIONS = tuple(
         "duplicate_bytes".split()
     )
     for way in ("ab", "ba")
-) + ("history", "conn_state")
+) + tuple(
+    "history conn_state handshake_ns app_limited_ns_ab app_limited_ns_ba rwnd_limited_ns_ab "
+    "rwnd_limited_ns_ba network_limited_ns_ab network_limited_ns_ba slow".split()
+)
 cdef tuple PACKETS = tuple(
     "packet file conn dir time_ns offset caplen wirelen seq ack flags window payload_len verdict "
     "drop_reason analysis dup_ack_num reason".split()

@@ -143,6 +143,7 @@ cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
     if ct.analysis:
         prefetchw(&analysis_at(ct, guess).ends[0])
         prefetchw(&analysis_at(ct, guess).gauges[0])
+        prefetchw(&analysis_at(ct, guess).limited_ns[0])
         prefetchw(&analysis_at(ct, guess).rtts[0])
     if b.segs[i].flags & TCPHDR_SYN:
         prefetchw(rest_at(ct, guess))

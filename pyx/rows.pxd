@@ -41,6 +41,7 @@ from tcp cimport (
     flow_row,
     segment,
 )
+from tcp_chrono cimport LIMITED_HANDSHAKE, chrono_slow, limited_value
 from tcp_conntrack cimport batch, fate, flow_completeness
 from tcp_history cimport conn_state
 from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped
@@ -61,6 +62,8 @@ cdef enum:  # Column
     C_IN_FLIGHT_MAX_AB, C_IN_FLIGHT_MAX_BA, C_WINDOW_MIN_AB, C_WINDOW_MIN_BA
     C_WINDOW_MAX_AB, C_WINDOW_MAX_BA, C_GAPS_AB, C_GAPS_BA, C_GAP_BYTES_AB, C_GAP_BYTES_BA
     C_DUPLICATE_BYTES_AB, C_DUPLICATE_BYTES_BA, C_HISTORY, C_CONN_STATE
+    C_HANDSHAKE_NS, C_APP_LIMITED_NS_AB, C_APP_LIMITED_NS_BA, C_RWND_LIMITED_NS_AB
+    C_RWND_LIMITED_NS_BA, C_NETWORK_LIMITED_NS_AB, C_NETWORK_LIMITED_NS_BA, C_SLOW
     N_COLUMNS
 
 cdef enum:  # PacketColumn
@@ -109,7 +112,7 @@ cdef inline uint8_t column_size(int column) noexcept nogil:
         return 4
     if column == C_HISTORY:
         return 48
-    if column == C_CONN_STATE:
+    if column == C_CONN_STATE or column == C_SLOW:
         return 1
     if column == C_IP or C_STATE_A <= column <= C_COMPLETENESS:
         return 1
@@ -257,6 +260,33 @@ cdef inline int64_t counts_value(int column, int side, const analysis_rare *rare
     return total
 
 
+cdef inline void fill_chrono(
+    int column, const row_source *rows, int n, uint8_t *out
+) noexcept nogil:
+    """One column of what limited the connections."""
+    cdef int i, k = column - C_HANDSHAKE_NS
+    cdef const analysis *an
+    for i in range(n):
+        an = rows[i].an
+        if column == C_SLOW:
+            out[i] = 0 if an == NULL else chrono_slow(an, busy_side(rows[i].fl, rows[i].rest))
+        elif an == NULL:
+            (<int64_t *>out)[i] = 0
+        elif k == 0:
+            (<int64_t *>out)[i] = limited_value(an, 0, LIMITED_HANDSHAKE)
+        else:
+            (<int64_t *>out)[i] = limited_value(an, (k - 1) & 1, ((k - 1) >> 1) + 1)
+
+
+cdef inline int busy_side(const flow *fl, const flow_rest *rest) noexcept nogil:
+    """The side with more payload, a if both have the same; -1 without any."""
+    cdef int64_t a = wide(fl.ends[0].payload_bytes, rest.payload_bytes_hi[0])
+    cdef int64_t b = wide(fl.ends[1].payload_bytes, rest.payload_bytes_hi[1])
+    if a == 0 and b == 0:
+        return -1
+    return b > a
+
+
 cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) noexcept nogil:
     """One column of `n` rows."""
     cdef int i
@@ -272,6 +302,8 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
     elif column == C_CONN_STATE:
         for i in range(n):
             out[i] = conn_state(rows[i].fl, flow_completeness(rows[i].fl, rows[i].rest))
+    elif C_HANDSHAKE_NS <= column <= C_SLOW:
+        fill_chrono(column, rows, n, out)
     elif C_CLASSES <= column < C_HISTORY:
         fill_analysis(column, rows, n, wides)
     elif column == C_CONN:

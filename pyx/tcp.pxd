@@ -339,18 +339,25 @@ cdef struct analysis_rtt:
     uint16_t min_ns_hi
     uint16_t max_ns_hi
 
-# The analysis of a connection, four lines by use: what each segment needs, what most move, round
-# trips, and text that is written a few times.
+# The analysis of a connection, five lines by use: what each segment needs, what most move, round
+# trips, what is written a few times, and the clocks of why it is slow (tcp_chrono.pxd).
 cdef struct analysis:
     analysis_end ends[2]
     analysis_gauge gauges[2]
     analysis_rtt rtts[2]
     uint32_t base[2]  # number of the end's SYN, the last one that differs
     uint32_t rare  # index of its analysis_rare, and one; 0 for none
-    uint32_t pad
+    uint32_t round_edge  # where the window ended when the round began
     uint8_t history[48]
+    uint32_t recover[2]  # what has to be acknowledged to end a recovery
+    uint64_t handshake_ns
+    uint64_t limited_ns[6]  # application, receiver, network of a; then of b
+    uint32_t round_end  # time when the round ends, the low word in ns
+    uint32_t answer_end  # and when the end that was last idle could have answered
+    uint16_t full_size[2]  # of a segment that each end could not have made longer
+    uint8_t limits[2]  # LimitBit
+    uint8_t rounds  # RoundBit
     uint8_t history_len
-    uint8_t pad2[15]
 
 cdef struct hole:
     uint32_t begin

@@ -19,6 +19,7 @@ from tcb cimport (
 )
 from tcp cimport *
 from tcp_analysis cimport analysis_init, analysis_predict, tcp_analyze
+from tcp_chrono cimport chrono_init, tcp_chrono
 from unaligned cimport held
 
 cdef enum:
@@ -425,6 +426,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     cdef int side = -1
     cdef uint32_t verdict
     cdef flow *fl = NULL
+    cdef int64_t was_ns
     if at.time_ns > ct.net.now_ns and not at.clamped:
         ct.net.now_ns = at.time_ns
     if ct.bounded and conntrack_expire(ct):
@@ -433,7 +435,10 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         index = b.guesses[i]
         fl = b.flows[i]
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
-    if side < 0 or not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
+    if side < 0:
+        return conntrack_follow(ct, b, i, index, side)
+    was_ns = fl.last_ns
+    if not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
         return conntrack_follow(ct, b, i, index, side)
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
@@ -441,7 +446,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
     if ct.analysis:
         return conntrack_analyze(
-            ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns, False
+            ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns, was_ns, False
         )
     return 0
 
@@ -452,7 +457,7 @@ cdef inline int conntrack_follow(
     """Follow a segment that was not predicted; `index` and `side` are a guess, -1 for none."""
     cdef const segment *th = &b.segs[i]
     cdef const frame *at = &b.frames[i]
-    cdef int64_t time_ns = at.time_ns
+    cdef int64_t time_ns = at.time_ns, was_ns
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
     cdef uint8_t drop = 0
@@ -475,6 +480,7 @@ cdef inline int conntrack_follow(
         fl = flow_at(ct, <uint32_t>index)
         side = tcp_is_synack(th)
         verdict |= CT_NEW
+    was_ns = fl.last_ns
     if (
         verdict & CT_NEW
         and (th.flags & (TCPHDR_FIN | TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK)) == TCPHDR_SYN
@@ -503,6 +509,7 @@ cdef inline int conntrack_follow(
     if ct.analysis:
         if verdict & CT_NEW:
             analysis_init(analysis_at(ct, <uint32_t>index))
+            chrono_init(analysis_at(ct, <uint32_t>index))
         return conntrack_analyze(
             ct,
             &b.fates[i].analysed,
@@ -511,6 +518,7 @@ cdef inline int conntrack_follow(
             side,
             th,
             time_ns,
+            was_ns,
             verdict & CT_REUSED,
         )
     return 0
@@ -534,18 +542,19 @@ cdef inline int conntrack_analyze(
     int side,
     const segment *th,
     int64_t time_ns,
+    int64_t was_ns,
     bint reused,
 ) noexcept nogil:
-    """Have a segment analysed; -1 without memory."""
+    """Have a segment analysed; `was_ns` is the flow's last time before it. -1 without memory."""
     cdef analysis *an = <analysis *>held(analysis_at(ct, index))
+    cdef const flow_rest *rest = rest_at(ct, index)
     cdef uint32_t window = conntrack_window(fl, side, th)
     if analysis_predict(an, fl, side, th, time_ns, window, &out.reason):
         out.classes = out.dup_ack_num = 0
-        return 0
-    return tcp_analyze(
+    elif tcp_analyze(
         an,
         fl,
-        rest_at(ct, index),
+        rest,
         &ct.rares,
         &ct.spare_rare,
         side,
@@ -554,7 +563,10 @@ cdef inline int conntrack_analyze(
         window,
         reused,
         out,
-    )
+    ):
+        return -1
+    tcp_chrono(an, fl, rest, side, th, was_ns, out.classes)
+    return 0
 
 
 cdef inline uint8_t conntrack_bad(conntrack *ct, const segment *th) noexcept nogil:

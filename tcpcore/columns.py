@@ -157,6 +157,28 @@ def _analysis() -> tuple[Column, ...]:
     return classes + rest
 
 
+# What may limit a direction: the word in the names of columns, and what it is.
+_LIMITS = (
+    ("app", "its application had nothing to send"),
+    ("rwnd", "the other end's window was full"),
+    ("network", "the network carried no more: losses, congestion window"),
+)
+
+
+def _limits() -> tuple[Column, ...]:
+    return tuple(
+        Column(
+            f"{name}_limited_ns_{d}",
+            "int64",
+            "ns",
+            f"how long {meaning}, {words}",
+            group="slow",
+        )
+        for name, meaning in _LIMITS
+        for d, words in (("ab", "from a to b"), ("ba", "from b to a"))
+    )
+
+
 CONNECTIONS = (
     Column("conn", "int64", "", "number of the connection, from 0, by first segment", group="who"),
     Column("ip", "uint8", "", "IP version: 4 or 6", group="who"),
@@ -200,6 +222,15 @@ CONNECTIONS = (
         "Zeek's history: a letter for what was first seen of a, a small one of b; ASCII",
     ),
     Column("conn_state", "uint8", "conn_state", "Zeek's state of the connection", group="life"),
+    Column("handshake_ns", "int64", "ns", "how long the handshake lasted, as far as seen", group="slow"),
+    *_limits(),
+    Column(
+        "slow",
+        "uint8",
+        "cause",
+        "what limited the direction with more payload longest (docs/slow.md)",
+        group="slow",
+    ),
 )
 
 PACKETS = (
@@ -343,6 +374,9 @@ CONN_STATE_NAMES = (
     "SH",
     "SHR",
 )
+
+# Index: number in the column `slow`.
+CAUSE_NAMES = ("none", "application", "receiver", "network", "handshake")
 
 # Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
 LINKTYPES = {

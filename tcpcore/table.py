@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcpcore.columns import (
     ANALYSIS_NAMES,
+    CAUSE_NAMES,
     CONN_STATE_NAMES,
     DROP_NAMES,
     FLAG_NAMES,
@@ -208,6 +209,8 @@ class Table:
             return REASON_NAMES[number]
         if column.unit == "conn_state":
             return CONN_STATE_NAMES[number]
+        if column.unit == "cause":
+            return CAUSE_NAMES[number]
         if column.name == "analysis":
             return _bits(number, ANALYSIS_NAMES)
         if column.name == "flags":
@@ -242,7 +245,7 @@ def _array(buffer: Any, dtype: str, count: int) -> NDArray[Any]:
 
 
 def _is_text(column: Column) -> bool:
-    words = ("address", "state", "reason", "kind", "conn_state", "text")
+    words = ("address", "state", "reason", "kind", "conn_state", "cause", "text")
     return column.unit in words or column.name in ("flags", "verdict", "analysis")
 
 

@@ -37,7 +37,7 @@ FLOORS = {
         5: "tcp_output tcp_analysis conntrack",
         4: "inet_connection_sock inet_timewait_sock syncookies ip_input",
         3: "net ip_route",
-        2: "tcb tcp_history tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire inet_hashtables",
+        2: "tcb tcp_history tcp_chrono tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire inet_hashtables",
         1: "tcp",
         0: "timer csum secure_seq pcap slab",
         -1: "unaligned",  # what C has and Cython has not
@@ -62,7 +62,7 @@ LAYERS = {
 NEVER_IN_AN_ENGINE = {"time", "random", "os", "socket", "threading", "numpy"}
 CANNOT_SEND = (
     {"tcp_output", "tcp_ack", "tcp_input", "tcp_timer", "tcp_recovery", "tcp_user", "tcp_ipv4"},
-    ("conntrack", "tcp_conntrack", "tcp_analysis", "tcp_history", "rows"),
+    ("conntrack", "tcp_conntrack", "tcp_analysis", "tcp_history", "tcp_chrono", "rows"),
 )
 # Tests of a floor's twins, which may reach below the seam.
 REACH_BELOW = {
@@ -138,6 +138,7 @@ ONLY_COMPILED = {
         "analysis_soon",
         "analysis_window_full",
     },
+    "tcp_chrono": {"chrono_init"},
     "tcp_conntrack": {
         "conntrack_analyze",
         "conntrack_count_rare",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from .conntrack import ROWS_KEEP, Departed, Tracker, depart
 from .tcp import MASK32, AnalysisEnd, End, Flow, FlowBit, Opt
+from .tcp_chrono import Cause, chrono_slow, limited_value
 from .tcp_history import conn_state
 
 # Type codes are those of `array`; -1 stands for what is absent.
@@ -71,6 +72,12 @@ ANALYSIS_COLUMNS: dict[str, Callable[[AnalysisEnd], int]] = {
     "gap_bytes": lambda e: e.gap_bytes + sum((end - begin) & MASK32 for begin, end in e.holes),
     "duplicate_bytes": lambda e: e.duplicate_bytes,
 }
+CHRONO_COLUMNS = {
+    "app_limited_ns": Cause.LIMITED_APPLICATION,
+    "rwnd_limited_ns": Cause.LIMITED_RECEIVER,
+    "network_limited_ns": Cause.LIMITED_NETWORK,
+    "handshake_ns": Cause.LIMITED_HANDSHAKE,
+}
 NOT_ANALYSED = AnalysisEnd()
 HISTORY_WIDTH = 48
 SIDES = {"ab": 0, "ba": 1}
@@ -118,6 +125,23 @@ def fill_analysis(column: str, side: int, flows: Sequence[Flow]) -> bytes:
     return array("q", map(ANALYSIS_COLUMNS[column], ends)).tobytes()
 
 
+def fill_chrono(column: str, side: int, flows: Sequence[Flow]) -> bytes:
+    """Make one column of what limited the connections."""
+    analyses = [flow.analysis for flow in flows]
+    if column == "slow":
+        sides = map(busy_side, flows)
+        pairs = zip(analyses, sides, strict=True)
+        return bytes(chrono_slow(an, s) if an else 0 for an, s in pairs)
+    cause = CHRONO_COLUMNS[column]
+    return array("q", (limited_value(an, side, cause) if an else 0 for an in analyses)).tobytes()
+
+
+def busy_side(flow: Flow) -> int:
+    """Tell the side with more payload, a if both have the same; -1 without any."""
+    a, b = (end.payload_bytes for end in flow.ends)
+    return int(b > a) if a or b else -1
+
+
 def fill_history(flows: Sequence[Flow]) -> bytes:
     """Make the column of histories."""
     texts = (bytes(flow.analysis.history) if flow.analysis else b"" for flow in flows)
@@ -137,12 +161,16 @@ def fill(column: str, flows: Sequence[Flow]) -> bytes:
         return fill_addrs(column, flows)
     if column == "history":
         return fill_history(flows)
+    if column in ("handshake_ns", "slow"):
+        return fill_chrono(column, 0, flows)
     if column in FLOW_COLUMNS:
         code, value = FLOW_COLUMNS[column]
         return array(code, map(value, flows)).tobytes()
     name, _, direction = column.rpartition("_")
     if name in END_COLUMNS:
         return fill_end(name, SIDES[direction], flows)
+    if name in CHRONO_COLUMNS:
+        return fill_chrono(name, SIDES[direction], flows)
     return fill_analysis(name, SIDES[direction], flows)
 
 

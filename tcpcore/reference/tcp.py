@@ -442,12 +442,54 @@ class AnalysisEnd:
         self.holes: list[tuple[int, int]] = []  # ascending
 
 
+class ChronoEnd:
+    """What limits one end: the cause that holds, and what it is told by."""
+
+    __slots__ = (
+        "cause",
+        "answering",
+        "answer_end_ns",
+        "limited_ns",
+        "full_size",
+        "short",
+        "full",
+        "recovering",
+        "recover",
+    )
+
+    def __init__(self) -> None:
+        self.cause = 0  # Cause
+        self.answering = False  # idle, but it cannot have answered before answer_end_ns
+        self.answer_end_ns = 0
+        self.limited_ns = [0] * 5  # by Cause
+        self.full_size = 512  # of a segment that it could not have made longer
+        self.short = False  # its last segment was shorter
+        self.full = False  # the last round filled the window
+        self.recovering = False  # until `recover` is acknowledged
+        self.recover = 0
+
+
+class Chrono:
+    """Clocks of a connection: what limited each end, and for how long."""
+
+    __slots__ = ("ends", "handshake_ns", "round_edge", "round_end_ns", "round_full", "round_side")
+
+    def __init__(self) -> None:
+        self.ends = (ChronoEnd(), ChronoEnd())
+        self.handshake_ns = 0
+        self.round_side: int | None = None  # whose flight is measured; None while none is
+        self.round_end_ns: int | None = None
+        self.round_edge = 0  # where the window ended when the round began
+        self.round_full = False
+
+
 class Analysis:
     """What the analysis knows of a connection."""
 
-    __slots__ = ("ends", "history", "noted")
+    __slots__ = ("chrono", "ends", "history", "noted")
 
     def __init__(self) -> None:
+        self.chrono = Chrono()
         self.ends = (AnalysisEnd(), AnalysisEnd())
         self.history = bytearray()
         self.noted = [0, 0]  # which letters of the history each side has

@@ -47,6 +47,7 @@ from .tcp import (
     Verdict,
 )
 from .tcp_analysis import tcp_analyze
+from .tcp_chrono import tcp_chrono
 
 # Plain ints: an enum member's `|` costs more than the step itself.
 OPT_MSS, OPT_WSCALE = int(Opt.OPT_MSS), int(Opt.OPT_WSCALE)
@@ -283,6 +284,7 @@ def tcp_conntrack(
         for end in flow.ends:
             end.tcb.flags &= ~TCB_TSTAMP
     side = flow_side(flow, th)
+    was_ns = flow.last_ns
     conntrack_count(flow, side, th, time_ns, wirelen)
     ct.tcp_segments += 1
     net.mib[Mib.TCP_INSEGS] += 1
@@ -298,4 +300,5 @@ def tcp_conntrack(
     told = 0, 0, 0
     if flow.analysis is not None:
         told = tcp_analyze(flow, side, th, time_ns, window, bool(verdict & CT_REUSED))
+        tcp_chrono(flow, side, th, was_ns, told[0])
     return flow.conn, side, verdict, window, int(drop), told

@@ -1,0 +1,239 @@
+# Why it is slow: time of each direction by what limited it, as a tap can tell.
+# Linux: tcp_output.c (tcp_chrono_start).  RFC 4898 4.5 (SndLimTime); docs/slow.md has the rules.
+
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from tcp cimport *
+
+cdef enum:  # Cause
+    LIMITED_NONE = 0
+    LIMITED_APPLICATION = 1
+    LIMITED_RECEIVER = 2
+    LIMITED_NETWORK = 3
+    LIMITED_HANDSHAKE = 4
+
+cdef enum:  # LimitBit
+    LIMIT_CAUSE = 7  # the cause that holds
+    LIMIT_SHORT = 8  # its last segment was shorter than it could have been
+    LIMIT_FULL = 16  # its last round filled the window
+    LIMIT_RECOVERY = 32  # until `recover` is acknowledged
+    LIMIT_ANSWER = 64  # idle, but it cannot have answered before answer_end
+
+cdef enum:  # RoundBit
+    ROUND_ON = 1  # lasts until round_end
+    ROUND_BA = 2  # it is b's flight that is measured
+    ROUND_FULL = 4  # which filled the window
+    ROUND_BLIND = 8  # nothing is measured, a pause
+
+cdef enum:
+    FULL_SIZE_MIN = 512  # no path carries less: 576 bytes and headers with options (RFC 791 3.2)
+    NEAR_FACTOR = 8  # a sender that is so much nearer than its peer is as good as here
+    FAR_NS = 1000000000  # nobody is farther away than that
+    PAUSE_NS = 100000000
+    TIMESTAMP_ROOM = 12  # its option, padded
+    HALF_OPEN = 1 << TCP_LISTEN | 1 << TCP_SYN_SENT | 1 << TCP_SYN_RECV
+    NOT_NEW = (
+        TCP_A_RETRANSMISSION | TCP_A_OUT_OF_ORDER | TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE
+    )
+
+
+cdef inline void chrono_init(analysis *an) noexcept nogil:
+    an.full_size[0] = an.full_size[1] = FULL_SIZE_MIN
+
+
+cdef inline uint32_t chrono_distance(const analysis *an, int side) noexcept nogil:
+    """Time from here to an end and back, as its quickest acknowledgment tells; 0 if none has."""
+    cdef const analysis_rtt *rtt = &an.rtts[1 - side]
+    if not rtt.samples:
+        return 0
+    return FAR_NS if rtt.min_ns_hi else min(rtt.min_ns, <uint32_t>FAR_NS)
+
+
+cdef inline uint32_t chrono_flight(const tcb *snd) noexcept nogil:
+    """Bytes in flight."""
+    cdef uint32_t flight = snd.snd_nxt - snd.snd_una
+    return 0 if not snd.flags & TCB_SND or flight >> 31 else flight
+
+
+cdef inline int chrono_cause(const analysis *an, const flow *fl, int side) noexcept nogil:
+    """What limits an end from now on."""
+    cdef const tcb *snd = &fl.ends[side].tcb
+    cdef uint32_t flight = chrono_flight(snd), size = an.full_size[side]
+    cdef uint8_t bits = an.limits[side]
+    if not fl.bits & FLOW_OPEN:
+        if (
+            not fl.bits & FLOW_JUDGED
+            or (1 << snd.state | 1 << fl.ends[1 - side].tcb.state) & HALF_OPEN
+        ):
+            return LIMITED_HANDSHAKE
+        if snd.state == TCP_CLOSE or (snd.flags & TCB_FIN_SENT and not flight):
+            return LIMITED_NONE
+    if not flight:
+        if snd.flags & TCB_PEER_WINDOW and (
+            snd.snd_wnd == 0 or (snd.snd_wnd < size and not bits & LIMIT_SHORT)
+        ):
+            return LIMITED_RECEIVER
+        return LIMITED_APPLICATION
+    if bits & LIMIT_RECOVERY:
+        return LIMITED_NETWORK
+    if snd.flags & TCB_PEER_WINDOW and (bits & LIMIT_FULL or flight + size > snd.snd_wnd):
+        return LIMITED_RECEIVER
+    return LIMITED_APPLICATION if bits & LIMIT_SHORT else LIMITED_NETWORK
+
+
+cdef inline void chrono_spend(
+    analysis *an, int side, uint64_t passed, uint32_t was, bint lost
+) noexcept nogil:
+    """Add the time since the last segment, which came at `was`, to the cause that held; if
+    something was `lost`, the end has waited for it."""
+    cdef uint8_t bits = an.limits[side]
+    cdef uint32_t left
+    if lost and bits & LIMIT_CAUSE:
+        bits = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER)) | LIMITED_NETWORK
+        an.limits[side] = bits
+    elif bits & LIMIT_ANSWER:
+        left = an.answer_end - was
+        if passed >= left:
+            an.limited_ns[3 * side + (bits & LIMIT_CAUSE) - 1] += left
+            passed -= left
+            bits = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER | LIMIT_FULL)) | LIMITED_APPLICATION
+            an.limits[side] = bits
+    if bits & LIMIT_CAUSE:
+        an.limited_ns[3 * side + (bits & LIMIT_CAUSE) - 1] += passed
+
+
+cdef inline void chrono_round(
+    analysis *an, const flow *fl, int side, uint32_t now
+) noexcept nogil:
+    """Begin a round: what comes within it was sent without knowing a later window than this."""
+    cdef const tcb *snd = &fl.ends[side].tcb
+    cdef uint32_t distance = chrono_distance(an, side)
+    an.rounds = ROUND_ON | (ROUND_BA if side else 0)
+    if (
+        not snd.flags & TCB_PEER_WINDOW
+        or distance == 0
+        or distance < chrono_distance(an, 1 - side) // NEAR_FACTOR
+    ):
+        an.rounds |= ROUND_BLIND
+        an.limits[side] &= ~LIMIT_FULL
+        an.round_end = now + PAUSE_NS
+    else:
+        an.round_edge = snd.snd_una + snd.snd_wnd
+        an.round_end = now + distance + distance // 8
+
+
+cdef inline void chrono_sent(
+    analysis *an, const flow *fl, const flow_rest *rest, int side, const segment *th
+) noexcept nogil:
+    """New data of an end: is the segment as long as it could be, and the window full?"""
+    cdef uint32_t length = th.payload_len, size = an.full_size[side], room = 0xFFFF
+    if length > size:
+        if fl.ends[1 - side].opts & OPT_MSS:
+            room = rest.mss[1 - side]
+        if th.opts & OPT_TIMESTAMP and room > TIMESTAMP_ROOM:
+            room -= TIMESTAMP_ROOM
+        size = max(size, min(length, room))
+        an.full_size[side] = <uint16_t>size
+    if length < size:
+        an.limits[side] |= LIMIT_SHORT
+    else:
+        an.limits[side] &= ~LIMIT_SHORT
+    if not an.rounds & ROUND_ON:
+        chrono_round(an, fl, side, <uint32_t>fl.last_ns)
+    if an.rounds == (ROUND_ON | (ROUND_BA if side else 0)):
+        if after(fl.ends[side].tcb.snd_nxt + size, an.round_edge):
+            an.rounds |= ROUND_FULL
+
+
+cdef inline void chrono_limit(analysis *an, const flow *fl, int side) noexcept nogil:
+    """Find out what limits an end from now on."""
+    cdef const tcb *snd = &fl.ends[side].tcb
+    cdef uint8_t bits = an.limits[side]
+    cdef uint32_t distance
+    cdef int cause
+    if bits & LIMIT_RECOVERY and not before(snd.snd_una, an.recover[side]):
+        bits &= ~LIMIT_RECOVERY
+        an.limits[side] = bits
+    cause = chrono_cause(an, fl, side)
+    if cause == LIMITED_APPLICATION and (bits & LIMIT_CAUSE) != LIMITED_APPLICATION:
+        if chrono_flight(snd) == 0:
+            if bits & LIMIT_ANSWER:
+                return
+            distance = chrono_distance(an, side)
+            if distance and LIMITED_RECEIVER <= (bits & LIMIT_CAUSE) <= LIMITED_NETWORK:
+                an.answer_end = <uint32_t>fl.last_ns + distance + distance // 8
+                an.limits[side] = bits | LIMIT_ANSWER
+                if an.limits[1 - side] & LIMIT_ANSWER:  # only one is waited for
+                    an.limits[1 - side] = (
+                        an.limits[1 - side] & ~(LIMIT_CAUSE | LIMIT_ANSWER)
+                    ) | LIMITED_APPLICATION
+                return
+    an.limits[side] = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER)) | cause
+
+
+cdef inline void tcp_chrono(
+    analysis *an,
+    const flow *fl,
+    const flow_rest *rest,
+    int side,
+    const segment *th,
+    int64_t was_ns,
+    uint32_t classes,
+) noexcept nogil:
+    """Move the clocks by one segment of `side`; `was_ns` is the flow's last time before it."""
+    cdef uint64_t passed = <uint64_t>fl.last_ns - <uint64_t>was_ns
+    cdef uint32_t was = <uint32_t>was_ns
+    cdef const tcb *snd = &fl.ends[side].tcb
+    cdef bint lost = False
+    cdef int of
+    if classes & TCP_A_RETRANSMISSION:
+        lost = not snd.flags & TCB_PEER_WINDOW or snd.snd_wnd != 0
+    if passed:
+        if (an.limits[0] & LIMIT_CAUSE) == LIMITED_HANDSHAKE:
+            an.handshake_ns += passed
+        else:
+            chrono_spend(an, side, passed, was, lost)
+            chrono_spend(an, 1 - side, passed, was, False)
+        if an.rounds & ROUND_ON and passed >= <uint32_t>(an.round_end - was):
+            if not an.rounds & ROUND_BLIND:
+                of = (an.rounds & ROUND_BA) != 0
+                if an.rounds & ROUND_FULL:
+                    an.limits[of] |= LIMIT_FULL
+                else:
+                    an.limits[of] &= ~LIMIT_FULL
+            an.rounds = 0
+    if th.payload_len and not classes & NOT_NEW:
+        chrono_sent(an, fl, rest, side, th)
+    elif (classes & (TCP_A_RETRANSMISSION | TCP_A_SPURIOUS_RETRANSMISSION)) == TCP_A_RETRANSMISSION:
+        an.recover[side] = snd.snd_nxt
+        an.limits[side] |= LIMIT_RECOVERY
+    if th.opts & OPT_MSS and th.flags & TCPHDR_SYN:
+        an.full_size[1 - side] = min(an.full_size[1 - side], rest.mss[side])
+    chrono_limit(an, fl, side)
+    chrono_limit(an, fl, 1 - side)
+
+
+cdef inline int64_t limited_value(const analysis *an, int side, int cause) noexcept nogil:
+    """How long a cause held, as the column has it."""
+    cdef uint64_t value
+    if cause == LIMITED_HANDSHAKE:
+        value = an.handshake_ns
+    else:
+        value = an.limited_ns[3 * side + cause - 1]
+    return <int64_t>min(value, <uint64_t>INT64_MAX)
+
+
+cdef inline uint8_t chrono_slow(const analysis *an, int side) noexcept nogil:
+    """The cause that held longest in a direction, if there is one; `side` is -1 for none."""
+    cdef int64_t most = 0, value
+    cdef uint8_t found = LIMITED_NONE
+    cdef int cause
+    if side < 0:
+        return LIMITED_NONE
+    for cause in range(LIMITED_APPLICATION, LIMITED_HANDSHAKE + 1):
+        value = limited_value(an, side, cause)
+        if value > most:
+            most = value
+            found = cause
+        elif value == most:
+            found = LIMITED_NONE
+    return found
