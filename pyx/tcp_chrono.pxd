@@ -118,7 +118,22 @@ cdef inline void chrono_round(
         an.round_end = now + PAUSE_NS
     else:
         an.round_edge = snd.snd_una + snd.snd_wnd
-        an.round_end = now + distance + distance // 8
+        an.round_end = now + distance
+
+
+cdef inline void chrono_round_ends(analysis *an, int side, const segment *th) noexcept nogil:
+    """A round is over: did what came within it, and the segment after it, fill the window?"""
+    cdef int of = (an.rounds & ROUND_BA) != 0
+    cdef uint32_t size = an.full_size[of]
+    cdef bint full = (an.rounds & ROUND_FULL) != 0
+    if not an.rounds & ROUND_BLIND:
+        if of == side and th.payload_len:
+            full = full or after(th.seq + min(th.payload_len, size) + size, an.round_edge)
+        if full:
+            an.limits[of] |= LIMIT_FULL
+        else:
+            an.limits[of] &= ~LIMIT_FULL
+    an.rounds = 0
 
 
 cdef inline void chrono_sent(
@@ -184,7 +199,6 @@ cdef inline void tcp_chrono(
     cdef uint32_t was = <uint32_t>was_ns
     cdef const tcb *snd = &fl.ends[side].tcb
     cdef bint lost = False
-    cdef int of
     if classes & TCP_A_RETRANSMISSION:
         lost = not snd.flags & TCB_PEER_WINDOW or snd.snd_wnd != 0
     if passed:
@@ -194,13 +208,7 @@ cdef inline void tcp_chrono(
             chrono_spend(an, side, passed, was, lost)
             chrono_spend(an, 1 - side, passed, was, False)
         if an.rounds & ROUND_ON and passed >= <uint32_t>(an.round_end - was):
-            if not an.rounds & ROUND_BLIND:
-                of = (an.rounds & ROUND_BA) != 0
-                if an.rounds & ROUND_FULL:
-                    an.limits[of] |= LIMIT_FULL
-                else:
-                    an.limits[of] &= ~LIMIT_FULL
-            an.rounds = 0
+            chrono_round_ends(an, side, th)
     if th.payload_len and not classes & NOT_NEW:
         chrono_sent(an, fl, rest, side, th)
     elif (classes & (TCP_A_RETRANSMISSION | TCP_A_SPURIOUS_RETRANSMISSION)) == TCP_A_RETRANSMISSION:

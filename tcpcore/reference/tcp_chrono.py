@@ -118,7 +118,19 @@ def chrono_round(an: Analysis, flow: Flow, side: int, now_ns: int) -> None:
     else:
         ch.round_side = side
         ch.round_edge = (snd.snd_una + snd.snd_wnd) & MASK32
-        ch.round_end_ns = now_ns + distance + distance // 8
+        ch.round_end_ns = now_ns + distance
+
+
+def chrono_round_ends(an: Analysis, side: int, th: Segment) -> None:
+    """A round is over: did what came within it, and the segment after it, fill the window?"""
+    ch = an.chrono
+    if ch.round_side is not None:
+        e = ch.ends[ch.round_side]
+        e.full = ch.round_full
+        if ch.round_side == side and th.payload_len:
+            edge = (th.seq + min(th.payload_len, e.full_size) + e.full_size) & MASK32
+            e.full = e.full or after(edge, ch.round_edge)
+    ch.round_end_ns = ch.round_side = None
 
 
 def chrono_sent(an: Analysis, flow: Flow, side: int, th: Segment) -> None:
@@ -174,9 +186,7 @@ def tcp_chrono(flow: Flow, side: int, th: Segment, was_ns: int, classes: int) ->
             chrono_spend(an, side, was_ns, now_ns, lost)
             chrono_spend(an, 1 - side, was_ns, now_ns, False)
         if ch.round_end_ns is not None and now_ns >= ch.round_end_ns:
-            if ch.round_side is not None:
-                ch.ends[ch.round_side].full = ch.round_full
-            ch.round_end_ns = ch.round_side = None
+            chrono_round_ends(an, side, th)
     if th.payload_len and not classes & NOT_NEW:
         chrono_sent(an, flow, side, th)
     elif classes & RETRANSMISSION and not classes & SPURIOUS_RETRANSMISSION:
