@@ -1,7 +1,7 @@
 # Why it is slow: time of each direction by what limited it, as a tap can tell.
 # Linux: tcp_output.c (tcp_chrono_start).  RFC 4898 4.5 (SndLimTime); docs/slow.md has the rules.
 
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tcp cimport *
 
 cdef enum:  # Cause
@@ -152,7 +152,7 @@ cdef inline void chrono_sent(
         an.limits[side] |= LIMIT_SHORT
     else:
         an.limits[side] &= ~LIMIT_SHORT
-    if not an.rounds & ROUND_ON:
+    if length >= size and not an.rounds & ROUND_ON:
         chrono_round(an, fl, side, <uint32_t>fl.last_ns)
     if an.rounds == (ROUND_ON | (ROUND_BA if side else 0)):
         if after(fl.ends[side].tcb.snd_nxt + size, an.round_edge):
@@ -183,6 +183,63 @@ cdef inline void chrono_limit(analysis *an, const flow *fl, int side) noexcept n
                     ) | LIMITED_APPLICATION
                 return
     an.limits[side] = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER)) | cause
+
+
+cdef inline int chrono_open(const tcb *snd, uint32_t size, uint8_t bits) noexcept nogil:
+    """What limits an end of an open connection that recovers from nothing; LIMITED_NONE if it is
+    idle and that is news."""
+    cdef int32_t flight = <int32_t>(snd.snd_nxt - snd.snd_una)
+    cdef uint32_t window = snd.snd_wnd
+    cdef bint short = bits & LIMIT_SHORT
+    if flight > 0:
+        if bits & LIMIT_FULL or <uint32_t>flight + size > window:
+            return LIMITED_RECEIVER
+        return LIMITED_APPLICATION if short else LIMITED_NETWORK
+    if window < size and (window == 0 or not short):
+        return LIMITED_RECEIVER
+    return LIMITED_APPLICATION if (bits & LIMIT_CAUSE) == LIMITED_APPLICATION else LIMITED_NONE
+
+
+cdef inline bint chrono_predict(
+    analysis *an, const flow *fl, int side, const segment *th, int64_t was_ns
+) noexcept nogil:
+    """What `tcp_chrono` would do, in few steps, for a predicted segment of no class where nothing
+    is waited for. False, and nothing done, for anything else."""
+    cdef const tcb *snd = &fl.ends[side].tcb
+    cdef uint8_t bits = an.limits[side], other = an.limits[1 - side], rounds = an.rounds
+    cdef uint64_t passed = <uint64_t>fl.last_ns - <uint64_t>was_ns
+    cdef uint32_t length = th.payload_len, size
+    cdef uint8_t told = bits
+    cdef int cause, of_other
+    if (
+        (bits | other) & (LIMITED_HANDSHAKE | LIMIT_RECOVERY | LIMIT_ANSWER)
+        or not bits & LIMIT_CAUSE
+        or not other & LIMIT_CAUSE
+        or (rounds and passed >= <uint32_t>(an.round_end - <uint32_t>was_ns))
+    ):
+        return False
+    of_other = chrono_open(&fl.ends[1 - side].tcb, an.full_size[1 - side], other)
+    if not of_other:
+        return False
+    if length:  # else nothing has changed for who sent it
+        size = an.full_size[side]
+        if length < size:
+            told |= LIMIT_SHORT
+        elif length > size or not rounds:
+            return False
+        else:
+            told &= ~LIMIT_SHORT
+        cause = chrono_open(snd, size, told)
+        if not cause:
+            return False
+        if rounds == (ROUND_ON | (ROUND_BA if side else 0)):
+            if after(snd.snd_nxt + size, an.round_edge):
+                an.rounds = rounds | ROUND_FULL
+        an.limits[side] = (told & ~LIMIT_CAUSE) | cause
+    an.limits[1 - side] = (other & ~LIMIT_CAUSE) | of_other
+    an.limited_ns[3 * side + (bits & LIMIT_CAUSE) - 1] += passed
+    an.limited_ns[3 - 3 * side + (other & LIMIT_CAUSE) - 1] += passed
+    return True
 
 
 cdef inline void tcp_chrono(

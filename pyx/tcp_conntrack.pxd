@@ -19,7 +19,7 @@ from tcb cimport (
 )
 from tcp cimport *
 from tcp_analysis cimport analysis_init, analysis_predict, tcp_analyze
-from tcp_chrono cimport chrono_init, tcp_chrono
+from tcp_chrono cimport chrono_init, chrono_predict, tcp_chrono
 from unaligned cimport held
 
 cdef enum:
@@ -426,6 +426,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     cdef int side = -1
     cdef uint32_t verdict
     cdef flow *fl = NULL
+    cdef analysed *out
     cdef int64_t was_ns
     if at.time_ns > ct.net.now_ns and not at.clamped:
         ct.net.now_ns = at.time_ns
@@ -445,8 +446,9 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
     if ct.analysis:
+        out = &b.fates[i].analysed
         return conntrack_analyze(
-            ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns, was_ns, False
+            ct, out, fl, <uint32_t>index, side, th, at.time_ns, was_ns, False, True
         )
     return 0
 
@@ -461,6 +463,8 @@ cdef inline int conntrack_follow(
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
     cdef uint8_t drop = 0
+    cdef analysed *out
+    cdef bint reused
     if side < 0:
         index = conntrack_lookup(ct, th, tag, &side)
     fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
@@ -510,16 +514,10 @@ cdef inline int conntrack_follow(
         if verdict & CT_NEW:
             analysis_init(analysis_at(ct, <uint32_t>index))
             chrono_init(analysis_at(ct, <uint32_t>index))
+        out = &b.fates[i].analysed
+        reused = (verdict & CT_REUSED) != 0
         return conntrack_analyze(
-            ct,
-            &b.fates[i].analysed,
-            fl,
-            <uint32_t>index,
-            side,
-            th,
-            time_ns,
-            was_ns,
-            verdict & CT_REUSED,
+            ct, out, fl, <uint32_t>index, side, th, time_ns, was_ns, reused, False
         )
     return 0
 
@@ -544,17 +542,17 @@ cdef inline int conntrack_analyze(
     int64_t time_ns,
     int64_t was_ns,
     bint reused,
+    bint predicted,
 ) noexcept nogil:
     """Have a segment analysed; `was_ns` is the flow's last time before it. -1 without memory."""
     cdef analysis *an = <analysis *>held(analysis_at(ct, index))
-    cdef const flow_rest *rest = rest_at(ct, index)
     cdef uint32_t window = conntrack_window(fl, side, th)
     if analysis_predict(an, fl, side, th, time_ns, window, &out.reason):
         out.classes = out.dup_ack_num = 0
     elif tcp_analyze(
         an,
         fl,
-        rest,
+        rest_at(ct, index),
         &ct.rares,
         &ct.spare_rare,
         side,
@@ -565,7 +563,8 @@ cdef inline int conntrack_analyze(
         out,
     ):
         return -1
-    tcp_chrono(an, fl, rest, side, th, was_ns, out.classes)
+    if not predicted or out.classes or not chrono_predict(an, fl, side, th, was_ns):
+        tcp_chrono(an, fl, rest_at(ct, index), side, th, was_ns, out.classes)
     return 0
 
 

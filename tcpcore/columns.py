@@ -222,7 +222,9 @@ CONNECTIONS = (
         "Zeek's history: a letter for what was first seen of a, a small one of b; ASCII",
     ),
     Column("conn_state", "uint8", "conn_state", "Zeek's state of the connection", group="life"),
-    Column("handshake_ns", "int64", "ns", "how long the handshake lasted, as far as seen", group="slow"),
+    Column(
+        "handshake_ns", "int64", "ns", "how long the handshake lasted, as far as seen", group="slow"
+    ),
     *_limits(),
     Column(
         "slow",

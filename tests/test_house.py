@@ -37,7 +37,8 @@ FLOORS = {
         5: "tcp_output tcp_analysis conntrack",
         4: "inet_connection_sock inet_timewait_sock syncookies ip_input",
         3: "net ip_route",
-        2: "tcb tcp_history tcp_chrono tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire inet_hashtables",
+        2: "tcb tcp_history tcp_chrono tcp_rtt tcp_cong tcp_rate tcp_queue ip_fragment wire "
+        "inet_hashtables",
         1: "tcp",
         0: "timer csum secure_seq pcap slab",
         -1: "unaligned",  # what C has and Cython has not
@@ -138,7 +139,7 @@ ONLY_COMPILED = {
         "analysis_soon",
         "analysis_window_full",
     },
-    "tcp_chrono": {"chrono_init"},
+    "tcp_chrono": {"chrono_init", "chrono_open", "chrono_predict"},
     "tcp_conntrack": {
         "conntrack_analyze",
         "conntrack_count_rare",

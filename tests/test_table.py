@@ -178,7 +178,9 @@ def expected(t: Table, column: Column, i: int) -> Any:
         address = ipaddress.IPv6Address(value.tobytes())
         return f"::ffff:{address.ipv4_mapped}" if address.ipv4_mapped else str(address)
     if column.unit in NAMES:
-        return NAMES[column.unit][value] if value or column.unit in ("conn_state", "cause") else None
+        return (
+            NAMES[column.unit][value] if value or column.unit in ("conn_state", "cause") else None
+        )
     if column.unit == "text":
         return value.decode()
     if column.dtype == "bool":

@@ -142,7 +142,7 @@ def chrono_sent(an: Analysis, flow: Flow, side: int, th: Segment) -> None:
             room -= TIMESTAMP_ROOM
         e.full_size = max(e.full_size, min(th.payload_len, room))
     e.short = th.payload_len < e.full_size
-    if ch.round_end_ns is None:
+    if ch.round_end_ns is None and not e.short:
         chrono_round(an, flow, side, flow.last_ns)
     if ch.round_side == side:
         edge = (flow.ends[side].tcb.snd_nxt + e.full_size) & MASK32
@@ -176,9 +176,7 @@ def tcp_chrono(flow: Flow, side: int, th: Segment, was_ns: int, classes: int) ->
     assert an is not None
     ch, e, snd = an.chrono, an.chrono.ends[side], flow.ends[side].tcb
     now_ns = flow.last_ns
-    lost = bool(classes & RETRANSMISSION) and not (
-        snd.flags & TCB_PEER_WINDOW and snd.snd_wnd == 0
-    )
+    lost = bool(classes & RETRANSMISSION) and not (snd.flags & TCB_PEER_WINDOW and snd.snd_wnd == 0)
     if now_ns > was_ns:
         if ch.ends[0].cause == HANDSHAKE:
             ch.handshake_ns += now_ns - was_ns
