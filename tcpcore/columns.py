@@ -172,7 +172,7 @@ def _limits() -> tuple[Column, ...]:
             "int64",
             "ns",
             f"how long {meaning}, {words}",
-            group="slow",
+            group="analysis_slow",
         )
         for name, meaning in _LIMITS
         for d, words in (("ab", "from a to b"), ("ba", "from b to a"))
@@ -223,7 +223,11 @@ CONNECTIONS = (
     ),
     Column("conn_state", "uint8", "conn_state", "Zeek's state of the connection", group="life"),
     Column(
-        "handshake_ns", "int64", "ns", "how long the handshake lasted, as far as seen", group="slow"
+        "handshake_ns",
+        "int64",
+        "ns",
+        "how long the handshake lasted, as far as seen",
+        group="analysis_slow",
     ),
     *_limits(),
     Column(
@@ -231,7 +235,7 @@ CONNECTIONS = (
         "uint8",
         "cause",
         "what limited the direction with more payload longest (docs/slow.md)",
-        group="slow",
+        group="analysis_slow",
     ),
 )
 

@@ -51,7 +51,7 @@ def test_a_column_is_read_when_asked_for_with_its_group_and_once() -> None:
     assert len(source.asked) == 2
     for name in t.names:
         assert len(t[name]) == 7
-    assert len(source.asked) == 8
+    assert len(source.asked) == 9
     assert sorted(name for names in source.asked for name in names) == sorted(t.names)
 
 
@@ -126,11 +126,11 @@ def test_a_short_buffer_is_an_error() -> None:
 
 def test_repr() -> None:
     lines = repr(table(rows=1000)).splitlines()
-    assert lines[0] == "1,000 rows x 87 columns"
+    assert lines[0] == "1,000 rows x 95 columns"
     assert lines[1].split()[:5] == ["conn", "a_addr", "a_port", "b_addr", "b_port"]
     assert len(lines) == 2 + 5 + 1 + 5
     assert set(lines[7]) == {".", " "}
-    assert repr(table(rows=0)).startswith("0 rows x 87 columns\n")
+    assert repr(table(rows=0)).startswith("0 rows x 95 columns\n")
     assert len(repr(table(rows=10)).splitlines()) == 12
 
 
