@@ -113,7 +113,11 @@ class Peers:
 
     def command(self, name: str) -> list[str | Path]:
         if name not in self.commands:
-            if name in LIBRARIES:
+            if name == "tshark":
+                if shutil.which(name) is None:
+                    raise Unavailable("tshark is not installed")
+                made = [name, "-n", "-q", "-z", "conv,tcp", "-r"]
+            elif name in LIBRARIES:
                 made = [compiled(name, LIBRARIES[name], self.work)]
             elif importlib.util.find_spec(name) is None:
                 raise Unavailable(f"{name} is not installed")
@@ -288,13 +292,18 @@ class Yardsticks:
         loop = self.peers.contender("loop", "bare libpcap loop", path, n)
         nids = self.peers.contender("nids", "libnids, checksums on", path, n)
         dpkt = self.peers.contender("dpkt", "dpkt and a dict", start, first)
-        self.race("min64", [reading(path, n), summary, loop, columns, packets, nids, dpkt])
+        analysed = ours("tcpcore, analysis on, to the summary", path, analysis=True)
+        tshark = self.peers.contender("tshark", "tshark -z conv,tcp", start, first)
+        entrants = [reading(path, n), summary, loop, columns, packets, nids, dpkt]
+        self.race("min64", [*entrants, analysed, tshark])
         what = "minimal frames, to the summary"
         self.faster(f"{what}: libpcap loop", summary, loop, 0.9)
         self.faster(f"{what}: libpcap loop (aim)", summary, loop, 1.1)
         self.faster(f"{what}: libnids", summary, nids, 15)
         self.faster(f"{what}: dpkt and a dict", summary, dpkt, 200)
         self.slower("minimal frames, columns of packets too: time", packets, columns, 1.5)
+        self.faster("minimal frames, analysis on: libpcap loop", analysed, loop, 0.7)
+        self.faster("minimal frames, analysis on: tshark -z conv,tcp", analysed, tshark, 130)
 
     def real(self) -> None:
         what = "real traffic, to the connection columns"
@@ -314,10 +323,15 @@ class Yardsticks:
         loop = self.peers.contender("loop", "bare libpcap loop", path, n)
         nids = self.peers.contender("nids", "libnids, checksums on", path, n)
         nfstream = self.peers.contender("nfstream", "nfstream, no dissection", start, first)
-        self.race("real", [reading(path, n), columns, loop, packets, nids, nfstream])
+        analysed = ours("tcpcore, analysis on, to the summary", path, analysis=True)
+        tshark = self.peers.contender("tshark", "tshark -z conv,tcp", start, first)
+        entrants = [reading(path, n), columns, loop, packets, nids, nfstream]
+        self.race("real", [*entrants, analysed, tshark])
         for (peer, least), other in zip(bounds.items(), (loop, nids, nfstream), strict=True):
             self.faster(f"{what}: {peer}", columns, other, least)
         self.slower(wide, packets, columns, 1.5)
+        self.faster("real traffic, analysis on: libpcap loop", analysed, loop, 1.4)
+        self.faster("real traffic, analysis on: tshark -z conv,tcp", analysed, tshark, 65)
 
     def flood(self) -> None:
         path = self.capture("flood")

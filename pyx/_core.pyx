@@ -26,12 +26,15 @@ from dev cimport (
     batch_clear,
     batch_parse,
     batch_receive,
+    batch_sift,
     batch_take,
     totals,
     totals_clear,
     window,
 )
+from filter cimport filter
 from inet_hashtables cimport bucket
+from offload cimport offload
 from pcap cimport (
     NO_MEMORY,
     capture,
@@ -61,17 +64,22 @@ from tcp cimport (
     IP_CSUMERRORS,
     NR_DROPS,
     NR_MIBS,
+    SOCKET_FILTER,
     TCP_MAX_STATES,
     analysis,
+    analysis_far,
+    analysis_more,
     analysis_rare,
     end,
     flow,
     flow_addrs,
     flow_link,
+    flow_outer,
     flow_rest,
     flow_row,
 )
 from tcp_conntrack cimport BATCH, batch
+from tcp_queue cimport SKB_SIZE, SOCK_SIZE, queue_init
 from unaligned cimport cpu_to_be16, spin_trylock, spin_unlock
 
 cdef extern from "arrow.h":
@@ -83,52 +91,7 @@ cdef extern from "arrow.h":
 ENGINE = "compiled"
 CHUNK = 256 << 10  # fits the second-level cache beside the batch
 
-# By Format and by Damage of pcap.pxd.
-cdef tuple FORMATS = ("", "pcap", "pcap-ns", "pcap-modified", "pcapng")
-cdef tuple PCAP_REASONS = (
-    "",
-    "not a pcap or pcapng capture",
-    "file header is cut",
-    "record header is cut",
-    "record is cut",
-    "record claims {} bytes",
-    "block header is cut",
-    "block is cut",
-    "block claims {} bytes",
-    "block lengths differ",
-    "section has no byte-order magic",
-    "section is of version {}",
-    "section has more than 65536 interfaces",
-    "packet of interface {}, which is not declared",
-    "packet claims {} bytes",
-    "no memory to go on",
-)
-
-# The columns of tcpcore/columns.py, in its order and that of the enums in rows.pxd.
-cdef tuple CONNECTIONS = tuple(
-    "conn ip a_addr a_port b_addr b_port first_ns last_ns first_packet packets_ab packets_ba "
-    "frame_bytes_ab frame_bytes_ba payload_bytes_ab payload_bytes_ba flags_ab flags_ba isn_ab "
-    "isn_ba mss_ab mss_ba wscale_ab wscale_ba sack_permitted_ab sack_permitted_ba timestamps_ab "
-    "timestamps_ba bad_checksum_ab bad_checksum_ba state_a state_b completeness "
-    "initial_rtt_ns".split()
-) + tuple(
-    f"{name}_{way}"
-    for name in (
-        "retransmission fast_retransmission spurious_retransmission out_of_order lost_segment "
-        "ack_lost_segment duplicate_ack keep_alive keep_alive_ack zero_window zero_window_probe "
-        "zero_window_probe_ack window_full window_update reused_ports retrans_bytes rtt_min_ns "
-        "rtt_mean_ns rtt_max_ns rtt_samples in_flight_max window_min window_max gaps gap_bytes "
-        "duplicate_bytes".split()
-    )
-    for way in ("ab", "ba")
-) + tuple(
-    "history conn_state handshake_ns app_limited_ns_ab app_limited_ns_ba rwnd_limited_ns_ab "
-    "rwnd_limited_ns_ba network_limited_ns_ab network_limited_ns_ba slow".split()
-)
-cdef tuple PACKETS = tuple(
-    "packet file conn dir time_ns offset caplen wirelen seq ack flags window payload_len verdict "
-    "drop_reason analysis dup_ack_num reason".split()
-)
+include "names.pxi"
 
 tcpcore_isa_select(NULL)
 
@@ -142,6 +105,10 @@ def isa_select(str name):
     """Force an instruction set, for tests and comparisons; ValueError if the machine lacks it."""
     if tcpcore_isa_select(name.encode()):
         raise ValueError(f"no instruction set {name!r} here; this machine runs {isa()!r}")
+
+
+include "filter.pxi"
+include "offload.pxi"
 
 
 cdef int get_buffer(data, Py_ssize_t length, Py_buffer *view) except -1:
@@ -228,9 +195,11 @@ cdef class Conntrack:
     cdef batch *batches
     cdef packet_rows rows
     cdef list owners  # of the packet columns that are shared: a _Column each, else None
+    cdef uint64_t repaired  # lengths, in the inputs before this one
     cdef totals total
     cdef totals input
     cdef window window
+    cdef filter wanted  # frames; without instructions it wants all
     cdef uint64_t count
     cdef int file
     cdef public int64_t size  # of the input in bytes, 0 where nobody knows: to make room ahead
@@ -250,8 +219,9 @@ cdef class Conntrack:
         self,
         *,
         bint packets=False,
-        bint analysis=True,
+        bint analysis=False,
         bint strict=False,
+        bint auto=False,
         str rows="keep",
         uint64_t max_connections=0,
         uint64_t expire_idle_ns=0,
@@ -259,6 +229,9 @@ cdef class Conntrack:
         int64_t from_ns=INT64_MIN,
         int64_t to_ns=INT64_MAX,
         uint64_t count=0,
+        uint64_t streams=0,
+        filter=(),
+        int keyed=0,
         bytes key=bytes(16),
     ):
         if self.ct.flows.size:
@@ -269,6 +242,8 @@ cdef class Conntrack:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
         memcpy(self.ct.key, PyBytes_AS_STRING(key), 16)
         self.ct.strict = strict
+        self.ct.auto = auto
+        self.ct.keyed = keyed
         self.ct.analysis = analysis
         self.ct.rows = ("keep", "drain", "drop").index(rows)
         self.ct.max_connections = max_connections
@@ -280,7 +255,12 @@ cdef class Conntrack:
         self.window.from_ns = from_ns
         self.window.to_ns = to_ns
         self.count = count
+        queue_init(&self.ct.queues, streams)
+        take_filter(&self.wanted, filter)
         self.ct.departed = <departed *>vzalloc(sizeof(departed))
+        self.ct.offload = <offload *>vzalloc(sizeof(offload))
+        if self.ct.offload == NULL:
+            raise MemoryError()
         if self.ct.departed == NULL or conntrack_init(self.ct) or pcap_open(&self.cap):
             raise MemoryError()
 
@@ -289,8 +269,10 @@ cdef class Conntrack:
         if self.ct != NULL:
             conntrack_free(self.ct)
             vfree(self.ct.departed, sizeof(departed))
+            vfree(self.ct.offload, sizeof(offload))
             vfree(self.ct, sizeof(conntrack))
         vfree(self.batches, 3 * sizeof(batch))
+        free(self.wanted.insns)
         packet_rows_free(&self.rows)
 
     def begin(self, int file):
@@ -298,8 +280,10 @@ cdef class Conntrack:
         self.enter()
         try:
             self.file = file
+            self.ct.queues.file = self.ct.net.frags.file = file
             self.size = 0
             totals_clear(&self.input)
+            self.repaired += self.cap.repaired
             if pcap_open(&self.cap):
                 raise MemoryError("no memory to begin an input")
         finally:
@@ -356,23 +340,29 @@ cdef class Conntrack:
         batch_clear(next)
         while True:
             limit = BATCH
-            if self.count and self.count - self.total.packets < limit:
-                limit = self.count - self.total.packets
+            if self.count and self.count - self.taken() < limit:
+                limit = self.count - self.taken()
             found = 0
             if limit:
                 consumed += pcap_index(
                     &self.cap, data + consumed, length - consumed, last.frames, <int>limit, &found
                 )
             last.n = batch_take(last, found, &self.window, &self.input, &self.total)
-            batch_parse(self.ct, last)
+            batch_parse(self.ct, last, &self.wanted)
             if batch_receive(self.ct, now, next, last):
                 return -1
+            if self.want_packets and self.wanted.length:
+                batch_sift(now)
             if self.want_packets and packet_rows_write(&self.rows, now, self.file):
                 return -1
             if not (found or last.n or next.n):
                 break
             now, next, last = next, last, now
         return consumed
+
+    cdef uint64_t taken(self) noexcept nogil:
+        """Frames that the filter wants."""
+        return self.total.packets - self.ct.drops[SOCKET_FILTER]
 
     cdef void expect(self) noexcept:
         """Guess from the input so far how many rows of packets there will be."""
@@ -395,7 +385,7 @@ cdef class Conntrack:
     def done(self):
         """True when this input is damaged or enough frames were taken."""
         return bool(self.cap.damage) or (
-            self.count != 0 and <uint64_t>self.total.packets >= self.count
+            self.count != 0 and self.taken() >= self.count
         )
 
     @property
@@ -417,6 +407,16 @@ cdef class Conntrack:
         return self.ct.live
 
     @property
+    def begun(self):
+        """Connections so far."""
+        return self.ct.connections
+
+    @property
+    def given_up(self):
+        """Connections whose records of streams were given up."""
+        return self.ct.queues.given_up
+
+    @property
     def memory(self):
         """Bytes of live state and table."""
         cdef uint64_t each = sizeof(flow) + sizeof(flow_rest)
@@ -424,10 +424,14 @@ cdef class Conntrack:
             each += sizeof(flow_link)
         return (
             self.ct.flows.used * each
-            + self.ct.analyses.used * sizeof(analysis)
-            + self.ct.rares.used * sizeof(analysis_rare)
+            + self.ct.analyses.used * (sizeof(analysis) + sizeof(analysis_more))
+            + self.ct.rares.pool.used * sizeof(analysis_rare)
+            + self.ct.fars.pool.used * sizeof(analysis_far)
             + self.ct.addrs.used * sizeof(flow_addrs)
+            + (self.ct.flows.used * sizeof(flow_outer) if self.ct.outers.n_chunks else 0)
             + (sizeof(bucket) << self.ct.table.shift)
+            + self.ct.queues.live_skbs * SKB_SIZE
+            + self.ct.queues.live_socks * SOCK_SIZE
         )
 
     def capture(self):
@@ -471,13 +475,20 @@ cdef class Conntrack:
                 "last_ns": self.total.last_ns if some else None,
                 "states": states,
                 "top": busiest,
-                "drops": {i: self.ct.drops[i] for i in range(1, NR_DROPS) if self.ct.drops[i]},
+                "filtered": self.ct.drops[SOCKET_FILTER],
+                "drops": {
+                    i: self.ct.drops[i] for i in range(1, SOCKET_FILTER) if self.ct.drops[i]
+                },
                 "bad_ip_checksums": self.ct.net.mib[IP_CSUMERRORS],
                 "bad_tcp_checksums": (gone.bad_checksum[0], gone.bad_checksum[1]),
                 "evicted": self.ct.evicted,
                 "expired": self.ct.expired,
                 "time_clamped": self.total.clamped,
+                "repaired": self.repaired + self.cap.repaired,
+                "offload": offload_dict(self.ct.offload),
                 "live": self.ct.live,
+                "streams_given_up": self.ct.queues.given_up,
+                "stream_bytes_given_up": self.ct.queues.given_up_bytes,
                 "counters": [self.ct.net.mib[i] for i in range(NR_MIBS)],
             }
         finally:
@@ -579,4 +590,5 @@ cdef dict row_dict(const flow_row *row):
     }
 
 
+include "streams.pxi"
 include "doors.pxi"

@@ -4,17 +4,26 @@
 from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_hashtables cimport *
+from ip_fragment cimport ip_frags_free
 from net cimport net
+from offload cimport offload
+from pcap cimport frame
 from slab cimport (
     SLAB_MASK,
     SLAB_SHIFT,
     slab,
+    slab_alloc,
     slab_at,
     slab_free,
     slab_full,
+    slab_give,
+    slab_reach,
+    slab_recycled,
     slab_reserve,
 )
+from synack cimport synacks
 from tcp cimport *
+from tcp_queue cimport *
 from unaligned cimport ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
 
 cdef enum:
@@ -51,13 +60,19 @@ cdef struct conntrack:
     slab links  # used when `linked`: else a flow's index is its number and none ever leaves
     slab ended  # flow_row, in order of closing
     slab analyses  # analysis, by the same index as flows, if it is wanted
+    slab mores  # analysis_more, likewise
     slab ended_analyses  # those of `ended`
-    slab rares  # analysis_rare; a spare one names the next
-    uint32_t spare_rare
+    slab ended_mores
+    slab_recycled rares  # analysis_rare
+    slab_recycled fars  # analysis_far
     bint analysis
+    slab outers  # flow_outer, by the flow's index, of those that have one
+    slab ended_outers  # and by the ended row's
     bint linked
     bint bounded
     bint strict
+    bint auto  # strict, but for what offload explains
+    int keyed  # Key
     int rows  # Rows
     uint64_t max_connections
     uint64_t expire_idle_ns
@@ -75,6 +90,10 @@ cdef struct conntrack:
     uint64_t drops[NR_DROPS]
     uint64_t tcp_segments
     departed *departed
+    queue_pool queues  # where payload lies, if streams are wanted
+    slab socks  # of each flow the index of its sock_queue, if they are
+    offload *offload
+    synacks synacks
 
 
 cdef inline flow *flow_at(const conntrack *ct, uint32_t index) noexcept nogil:
@@ -93,19 +112,28 @@ cdef inline analysis *analysis_at(const conntrack *ct, uint32_t index) noexcept 
     return <analysis *>ct.analyses.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
 
 
-cdef inline void analysis_free(conntrack *ct, uint32_t number) noexcept nogil:
-    """Let another connection have the counts of one that is gone; 0 is none."""
-    if number:
-        (<analysis_rare *>slab_at(&ct.rares, number - 1)).ends[0].next = ct.spare_rare
-        ct.spare_rare = number
+cdef inline analysis_more *more_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <analysis_more *>ct.mores.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline void analysis_free(conntrack *ct, const analysis_more *more) noexcept nogil:
+    """Let another connection have the counts of one that is gone."""
+    cdef int side
+    cdef uint32_t far
+    for side in range(2):
+        if more.rare[side]:
+            far = (<analysis_rare *>slab_at(&ct.rares.pool, more.rare[side] - 1)).far
+            if far:
+                slab_give(&ct.fars, far)
+            slab_give(&ct.rares, more.rare[side])
 
 
 cdef inline void conntrack_drain(conntrack *ct) noexcept nogil:
     """Forget the rows of ended connections, which were handed out."""
     cdef uint32_t i
-    for i in range(ct.ended_analyses.used):
-        analysis_free(ct, (<analysis *>slab_at(&ct.ended_analyses, i)).rare)
-    ct.ended.used = ct.ended_analyses.used = 0
+    for i in range(ct.ended_mores.used):
+        analysis_free(ct, <analysis_more *>slab_at(&ct.ended_mores, i))
+    ct.ended.used = ct.ended_analyses.used = ct.ended_mores.used = 0
 
 
 cdef inline flow_addrs *addrs_of(
@@ -115,6 +143,23 @@ cdef inline flow_addrs *addrs_of(
     if fl.ip == 4:
         return NULL
     return <flow_addrs *>slab_at(&ct.addrs, rest_at(ct, index).addrs)
+
+
+cdef inline const flow_outer *outer_of(
+    const conntrack *ct, const flow *fl, uint32_t index
+) noexcept nogil:
+    """What was around a flow's first segment; NULL for nothing."""
+    if not fl.wrapped:
+        return NULL
+    return <const flow_outer *>slab_at(&ct.outers, index)
+
+
+cdef inline uint64_t flow_context(
+    const conntrack *ct, const flow *fl, uint32_t index
+) noexcept nogil:
+    """What is part of a flow's key besides its 4-tuple."""
+    cdef const flow_outer *around = outer_of(ct, fl, index)
+    return 0 if around == NULL else around.context
 
 
 cdef inline void conntrack_row(const conntrack *ct, uint32_t index, flow_row *row) noexcept nogil:
@@ -208,17 +253,70 @@ cdef inline void conntrack_depart(
         conntrack_row(ct, index, &gone.top[at])
 
 
+cdef inline uint32_t *sock_of(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <uint32_t *>slab_at(&ct.socks, index)
+
+
+cdef inline sock_queue *conntrack_sock(const conntrack *ct, uint32_t index) noexcept nogil:
+    """The records of a live flow; NULL if it has none, or if they were given up."""
+    cdef uint32_t at = sock_of(ct, index)[0]
+    cdef sock_queue *sk
+    if at == <uint32_t>QUEUE_NONE:
+        return NULL
+    sk = sock_at(&ct.queues, at)
+    if sk.given_up or sk.conn != (link_at(ct, index).conn if ct.linked else index):
+        return NULL
+    return sk
+
+
+cdef inline void conntrack_close(conntrack *ct, uint32_t index) noexcept nogil:
+    """A flow has closed: its records are among the first to be given up."""
+    if conntrack_sock(ct, index) != NULL:
+        sk_close(&ct.queues, sock_of(ct, index)[0])
+
+
+cdef inline void conntrack_unlink(conntrack *ct, uint32_t index) noexcept nogil:
+    """A flow is followed no more; what is known of acknowledgments stays with its records."""
+    cdef sock_queue *sk = conntrack_sock(ct, index)
+    cdef int side
+    if sk == NULL:
+        return
+    for side in range(2):
+        sk.sides[side].una = flow_at(ct, index).ends[side].tcb.snd_una
+    sk.live = 0
+    sk_close(&ct.queues, sock_of(ct, index)[0])
+
+
+cdef inline uint32_t conntrack_una(
+    const conntrack *ct, const sock_queue *sk, int side
+) noexcept nogil:
+    """What the peer has acknowledged of a direction."""
+    return flow_at(ct, sk.flow).ends[side].tcb.snd_una if sk.live else sk.sides[side].una
+
+
+cdef inline int conntrack_reserve_ended(conntrack *ct, const flow *fl) noexcept nogil:
+    """Give out an ended row for a flow, and room for what goes with it; -1 without memory."""
+    if fl.wrapped and slab_reach(&ct.ended_outers, ct.ended.used):
+        return -1
+    if ct.analysis and (slab_reserve(&ct.ended_analyses) or slab_reserve(&ct.ended_mores)):
+        return -1
+    return slab_alloc(&ct.ended)
+
+
 cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) noexcept nogil:
     """Follow a flow no more; its row waits among the ended. -1 without memory."""
     cdef flow *fl = flow_at(ct, index)
+    cdef flow_outer *around
+    cdef analysis *an
+    cdef analysis_more *more
     cdef bint kept = ct.linked and ct.rows != ROWS_DROP
-    if kept:  # the steps that may fail come first
-        if slab_reserve(&ct.ended) or (ct.analysis and slab_reserve(&ct.ended_analyses)):
-            return -1
-        ct.ended.used += 1
+    if kept and conntrack_reserve_ended(ct, fl):  # what may fail comes first
+        return -1
     inet_unhash(&ct.table, tag, index)
     ct.live -= 1
     ct.releases += 1
+    if ct.queues.on:
+        conntrack_unlink(ct, index)
     if not ct.linked:
         return 0
     queue_take(ct, &ct.idle, IDLE, index)
@@ -230,15 +328,18 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
         conntrack_depart(ct, ct.departed, index)
     if kept:
         conntrack_row(ct, index, <flow_row *>slab_at(&ct.ended, ct.ended.used - 1))
+        if fl.wrapped:
+            around = <flow_outer *>slab_at(&ct.ended_outers, ct.ended.used - 1)
+            around[0] = outer_of(ct, fl, index)[0]
         if ct.analysis:
-            memcpy(
-                slab_at(&ct.ended_analyses, ct.ended_analyses.used),
-                analysis_at(ct, index),
-                sizeof(analysis),
-            )
+            an = <analysis *>slab_at(&ct.ended_analyses, ct.ended_analyses.used)
+            an[0] = analysis_at(ct, index)[0]
+            more = <analysis_more *>slab_at(&ct.ended_mores, ct.ended_mores.used)
+            more[0] = more_at(ct, index)[0]
             ct.ended_analyses.used += 1
+            ct.ended_mores.used += 1
     elif ct.analysis:
-        analysis_free(ct, analysis_at(ct, index).rare)
+        analysis_free(ct, more_at(ct, index))
     link_at(ct, index).next[IDLE] = ct.spare
     ct.spare = index
     return 0
@@ -329,7 +430,9 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
     if fresh and slab_full(&ct.flows):  # the others go in step, so it comes last
         if ct.linked and slab_reserve(&ct.links):
             return -1
-        if ct.analysis and slab_reserve(&ct.analyses):
+        if ct.queues.on and slab_reserve(&ct.socks):
+            return -1
+        if ct.analysis and (slab_reserve(&ct.analyses) or slab_reserve(&ct.mores)):
             return -1
         if slab_reserve(&ct.rests) or slab_reserve(&ct.flows):
             return -1
@@ -339,7 +442,12 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
 
 
 cdef inline int64_t conntrack_new(
-    conntrack *ct, const segment *th, uint32_t tag, int64_t time_ns, uint64_t packet
+    conntrack *ct,
+    const segment *th,
+    uint32_t tag,
+    int64_t time_ns,
+    uint64_t packet,
+    bint wrapped,
 ) noexcept nogil:
     """A connection begins; who is `a` is decided here for good. Its index, -1 without memory."""
     cdef uint32_t index
@@ -356,6 +464,10 @@ cdef inline int64_t conntrack_new(
     if conntrack_reserve(ct, th.ip):
         return -1
     index = ct.spare
+    if wrapped and slab_reach(
+        &ct.outers, index if index != <uint32_t>NIL else ct.flows.used
+    ):
+        return -1
     if index != <uint32_t>NIL:
         ct.spare = link_at(ct, index).next[IDLE]
         addrs_at = rest_at(ct, index).addrs
@@ -365,7 +477,9 @@ cdef inline int64_t conntrack_new(
         ct.flows.used += 1
         ct.rests.used += 1
         ct.links.used += ct.linked
+        ct.socks.used += ct.queues.on
         ct.analyses.used += ct.analysis
+        ct.mores.used += ct.analysis
     inet_hash(&ct.table, tag, index)
     fl = flow_at(ct, index)
     rest = rest_at(ct, index)
@@ -383,12 +497,15 @@ cdef inline int64_t conntrack_new(
         memcpy(addrs.b, th.addrs if reply else th.addrs + 16, 16)
     memcpy(&fl.a_addr, &acookie, 8)
     memcpy(&fl.a_port, &ports, 4)
+    fl.wrapped = wrapped
     fl.ip = th.ip
     fl.last_ns = time_ns
     fl.ends[0].tcb.state = TCP_CLOSE
     fl.ends[1].tcb.state = TCP_CLOSE
     rest.first_ns = time_ns
     rest.first_packet = packet
+    if ct.queues.on:
+        sock_of(ct, index)[0] = QUEUE_NONE
     if ct.linked:
         link_at(ct, index).conn = ct.connections
         link_at(ct, index).tag = tag
@@ -400,14 +517,20 @@ cdef inline int64_t conntrack_new(
 
 cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     """Begin with nothing but options and key set; -1 without memory."""
-    ct.net.now_ns = INT64_MIN
+    ct.net.now_ns = ct.net.frags.now_ns = INT64_MIN
+    ct.net.frags.key[0] = ct.key[0]
+    ct.net.frags.key[1] = ct.key[1]
     ct.flows.size = sizeof(flow)
     ct.rests.size = sizeof(flow_rest)
     ct.addrs.size = sizeof(flow_addrs)
     ct.links.size = sizeof(flow_link)
     ct.ended.size = sizeof(flow_row)
+    ct.socks.size = sizeof(uint32_t)
     ct.analyses.size = ct.ended_analyses.size = sizeof(analysis)
-    ct.rares.size = sizeof(analysis_rare)
+    ct.mores.size = ct.ended_mores.size = sizeof(analysis_more)
+    ct.rares.pool.size = sizeof(analysis_rare)
+    ct.fars.pool.size = sizeof(analysis_far)
+    ct.outers.size = ct.ended_outers.size = sizeof(flow_outer)
     ct.idle.head = ct.idle.tail = NIL
     ct.half_open.head = ct.half_open.tail = NIL
     ct.closed.head = ct.closed.tail = NIL
@@ -417,11 +540,19 @@ cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
 
 cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     inet_table_free(&ct.table)
+    ip_frags_free(&ct.net.frags)
     slab_free(&ct.flows)
     slab_free(&ct.rests)
     slab_free(&ct.addrs)
     slab_free(&ct.links)
     slab_free(&ct.ended)
+    slab_free(&ct.socks)
+    queue_exit(&ct.queues)
     slab_free(&ct.analyses)
+    slab_free(&ct.mores)
     slab_free(&ct.ended_analyses)
-    slab_free(&ct.rares)
+    slab_free(&ct.ended_mores)
+    slab_free(&ct.rares.pool)
+    slab_free(&ct.fars.pool)
+    slab_free(&ct.outers)
+    slab_free(&ct.ended_outers)

@@ -8,6 +8,7 @@ cdef extern from "csum.h" nogil:
     uint32_t csum_partial(const void *data, size_t length, uint32_t start)
     uint64_t csum_short64(const void *data, size_t length, uint64_t start)
     uint16_t csum_fold(uint32_t csum)
+    uint32_t csum_fold64(uint64_t sum)
     bint csum_wrong(uint64_t total)
     bint ip_fast_csum(const void *header, unsigned int words)
     bint csum_tcpudp_magic(const void *segment, size_t length, uint64_t pseudo)

@@ -1,12 +1,16 @@
 # Frames in batches through the stages, so that no stage waits for the memory of the next.
-# Linux: net/core/dev.c (netif_receive_skb_list).  docs/architecture.md, "The hot path".
+# Linux: net/core/dev.c (netif_receive_skb_list).  docs/architecture.md, "The path of a packet".
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
 from conntrack cimport *
 from inet_hashtables cimport flow_words4, flow_words6, inet_home, inet_lookup_tag
-from ip_input cimport ip_rcv
+from filter cimport filter
+from ip_fragment cimport ip_frags_batch
+from ip_input cimport ip_rcv, ip_rcv_plain
 from pcap cimport frame
-from secure_seq cimport SIPHASH_LANES, siphash_lanes
+from ip_tunnel cimport TUNNEL_MIX, outer
+from secure_seq cimport SIPHASH_LANES, siphash, siphash_lanes
 from tcp cimport *
 from tcp_conntrack cimport BATCH, batch, fate, tcp_conntrack
 from unaligned cimport held, prefetch, prefetchw
@@ -94,17 +98,34 @@ cdef inline void batch_clear(batch *b) noexcept nogil:
         b.segs[i].ip = 0
 
 
-cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
+cdef inline void batch_parse(conntrack *ct, batch *b, const filter *wanted) noexcept nogil:
     """First stage: frames to segments and their hashes."""
     cdef uint64_t words4[2][SIPHASH_LANES]
     cdef uint64_t words6[5][SIPHASH_LANES]
     cdef uint64_t hashes[SIPHASH_LANES]
+    cdef uint64_t mib[NR_MIBS]
     cdef segment *th
+    cdef outer *around
     cdef int i, n4 = 0, n6 = 0
     cdef uint8_t drop
+    b.wrapped = 0
+    ip_frags_batch(&ct.net.frags)
     for i in range(b.n):
         th = <segment *>held(&b.segs[i])
-        drop = ip_rcv(&ct.net, &b.frames[i], th)
+        if wanted.length:
+            memcpy(mib, ct.net.mib, sizeof(mib))
+        drop = 0
+        around = NULL
+        if not ip_rcv_plain(&ct.net, &b.frames[i], th):
+            around = &b.outers[i]
+            drop = ip_rcv(&ct.net, &b.frames[i], th, around)
+            if around.encap or around.vlan >= 0:
+                b.wrapped |= <uint32_t>1 << i
+        if wanted.length and not wanted.run(
+            wanted, &b.frames[i], NULL if drop else th, around
+        ):
+            memcpy(ct.net.mib, mib, sizeof(mib))  # it leaves no trace
+            drop = SOCKET_FILTER
         if drop:
             ct.drops[drop] += 1
             th.ip = 0
@@ -127,11 +148,54 @@ cdef inline void batch_parse(conntrack *ct, batch *b) noexcept nogil:
         for i in range(b.n):
             if b.segs[i].ip == 6:
                 b.hashes[i] = hashes[i]
+    if ct.keyed:
+        batch_key(ct, b)
+
+
+cdef inline void batch_key(const conntrack *ct, batch *b) noexcept nogil:
+    """Let what is part of the key besides the 4-tuple be part of the hash."""
+    cdef uint64_t pair[2]
+    cdef uint64_t context
+    cdef int i
+    for i in range(b.n):
+        context = 0
+        if b.wrapped >> i & 1:
+            if ct.keyed & KEY_VLAN:
+                context = b.outers[i].vlans
+            if ct.keyed & KEY_TUNNEL:
+                context = context * TUNNEL_MIX + b.outers[i].tunnel
+        if ct.keyed & KEY_INTERFACE:
+            context = context * TUNNEL_MIX + b.frames[i].interface
+        b.contexts[i] = context
+        if context:
+            pair[0] = b.hashes[i]
+            pair[1] = context
+            b.hashes[i] = siphash(ct.key, pair, 16)
+
+
+cdef inline void batch_sift(batch *b) noexcept nogil:
+    """Close the gaps that frames leave which the filter did not want, once a batch is followed."""
+    cdef uint32_t wrapped = b.wrapped
+    cdef int i, m = 0
+    b.wrapped = 0
+    for i in range(b.n):
+        if b.segs[i].ip == 0 and b.fates[i].drop == SOCKET_FILTER:
+            continue
+        if wrapped >> i & 1:
+            b.outers[m] = b.outers[i]
+            b.wrapped |= <uint32_t>1 << m
+        b.frames[m] = b.frames[i]
+        b.segs[m] = b.segs[i]
+        b.packets[m] = b.packets[i]
+        b.fates[m] = b.fates[i]
+        m += 1
+    b.n = m
 
 
 cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
     """Third stage: the flow that a segment belongs to, by its tag, is sent for."""
     cdef uint32_t guess = inet_lookup_tag(&ct.table, b.hashes[i] >> 32)
+    cdef uint8_t *an
     if guess == 0:
         b.flows[i] = NULL
         return
@@ -141,10 +205,12 @@ cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
     prefetchw(b.flows[i])
     prefetchw(&b.flows[i].ends[1])
     if ct.analysis:
-        prefetchw(&analysis_at(ct, guess).ends[0])
-        prefetchw(&analysis_at(ct, guess).gauges[0])
-        prefetchw(&analysis_at(ct, guess).limited_ns[0])
-        prefetchw(&analysis_at(ct, guess).rtts[0])
+        an = <uint8_t *>analysis_at(ct, guess)
+        prefetchw(an)
+        prefetchw(an + 64)
+        if b.segs[i].flags & (TCPHDR_SYN | TCPHDR_FIN):
+            prefetchw(more_at(ct, guess))
+            prefetchw(<uint8_t *>more_at(ct, guess) + 64)
     if b.segs[i].flags & TCPHDR_SYN:
         prefetchw(rest_at(ct, guess))
 

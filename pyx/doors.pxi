@@ -7,7 +7,9 @@ from libc.string cimport memcpy, memset
 from csum cimport csum_fold, csum_partial
 from inet_hashtables cimport flow_hash as c_flow_hash
 from inet_hashtables cimport bucket
-from ip_input cimport ip_rcv
+from ip_fragment cimport ip_frags_free
+from ip_input cimport ip_rcv, ip_rcv_plain
+from ip_tunnel cimport outer, outer_clear
 from net cimport net
 from pcap cimport frame
 from secure_seq cimport siphash as c_siphash
@@ -29,6 +31,7 @@ from tcp cimport (
     segment,
     tcb,
 )
+from tcp_queue cimport skb, sock_queue
 from unaligned cimport cpu_to_be32, get_be16, ipv6_addr_set_v4mapped
 from wire cimport tcp_parse_options
 
@@ -67,7 +70,8 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
     cdef frame at
     cdef segment seg
     cdef net n
-    cdef int drop
+    cdef outer out
+    cdef int drop = 0
     cdef char addrs[32]
     memset(&at, 0, sizeof(at))
     memset(&seg, 0, sizeof(seg))
@@ -76,7 +80,10 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
     at.caplen = len(data)
     at.wirelen = max(<uint32_t>len(data), wirelen)
     at.linktype = linktype
-    drop = ip_rcv(&n, &at, &seg)
+    outer_clear(&out)
+    if not ip_rcv_plain(&n, &at, &seg):
+        drop = ip_rcv(&n, &at, &seg, &out)
+        ip_frags_free(&n.frags)
     if drop:
         return {"drop": drop}
     if seg.ip == 4:
@@ -98,14 +105,47 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
         "window": seg.window,
         "doff": seg.doff,
         "opts": seg.opts,
+        "transport_header": seg.transport_header - at.data,
         "mss": seg.mss,
         "wscale": seg.wscale,
         "tsval": seg.tsval,
         "tsecr": seg.tsecr,
+        "vlan": out.vlan,
+        "vlans": out.vlans,
+        "encap": out.encap,
+        "tunnel": out.tunnel,
+        "outer": ((<char *>out.addrs)[:16], (<char *>out.addrs)[16:32]) if out.ip else (),
         "bad_ip_csum": (seg.bad & BAD_IP_CSUM) != 0,
         "bad_tcp_csum": (seg.bad & BAD_TCP_CSUM) != 0,
         "drop": TCP_BAD_DOFF if seg.bad & BAD_DOFF else 0,
     }
+
+
+def fragment_pieces(int linktype, list frames):
+    """Where the datagram lies that the last of these frames makes whole, if their bytes follow one
+    another in a capture: (offset in the datagram, length, offset in the capture) of each piece."""
+    cdef frame at
+    cdef segment seg
+    cdef net n
+    cdef outer out
+    cdef bytes data
+    cdef int drop = 0
+    cdef list found = []
+    memset(&at, 0, sizeof(at))
+    memset(&n, 0, sizeof(n))
+    outer_clear(&out)
+    for data in frames:
+        at.data = <const uint8_t *>PyBytes_AS_STRING(data)
+        at.caplen = at.wirelen = len(data)
+        at.linktype = linktype
+        drop = ip_rcv(&n, &at, &seg, &out)
+        at.offset += len(data)
+    if drop == 0 and out.whole != NULL:
+        for i in range(out.whole.n_pieces):
+            one = out.whole.pieces[i]
+            found.append((one.offset, one.length, one.source))
+    ip_frags_free(&n.frags)
+    return found
 
 
 def parse_options(bytes options):
@@ -198,6 +238,10 @@ def sizes():
         "flow_rest": sizeof(flow_rest),
         "flow_link": sizeof(flow_link),
         "analysis": sizeof(analysis),
+        "analysis_more": sizeof(analysis_more),
         "analysis_rare": sizeof(analysis_rare),
+        "analysis_far": sizeof(analysis_far),
         "bucket": sizeof(bucket),
+        "skb": sizeof(skb),
+        "sock_queue": sizeof(sock_queue),
     }

@@ -2,8 +2,10 @@
 # Linux: include/net/net_namespace.h, snmp.h.
 
 from libc.stdint cimport int64_t, uint64_t
+from ip_fragment cimport ip_frags
 from tcp cimport NR_MIBS
 
 cdef struct net:
     int64_t now_ns  # the largest capture time seen
     uint64_t mib[NR_MIBS]
+    ip_frags frags

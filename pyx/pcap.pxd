@@ -86,6 +86,7 @@ cdef struct frame:
     uint32_t wirelen
     uint16_t linktype
     uint8_t clamped  # its time did not fit
+    uint32_t interface  # its number in this section; 0 in a pcap
 
 # What an interface says of its frames.
 cdef struct interface:
@@ -101,6 +102,7 @@ cdef struct capture:
     interface *interfaces  # of this section
     uint32_t n_interfaces
     uint32_t max_interfaces
+    uint64_t repaired  # packets whose length on the wire was below what was captured
     uint16_t *linktypes  # of the whole input, in order of appearance
     uint32_t n_linktypes
     uint8_t *seen_linktypes  # one bit each
@@ -252,7 +254,7 @@ cdef inline uint32_t index_records(
     cdef bint swapped = cap.swapped
     cdef uint16_t linktype
     cdef frame *at
-    cdef int n = 0
+    cdef int n = 0, repaired = 0
     if not cap.offset:
         if length < FILE_HEADER:
             return 0
@@ -291,8 +293,11 @@ cdef inline uint32_t index_records(
         at.wirelen = max(caplen, wirelen)
         at.linktype = linktype
         at.clamped = 0
+        at.interface = 0
+        repaired += caplen > wirelen
         n += 1
         pos += caplen
+    cap.repaired += repaired
     found[0] = n
     return pos
 
@@ -427,6 +432,8 @@ cdef inline int read_block(
     at.caplen = caplen
     at.wirelen = max(caplen, wirelen)
     at.linktype = port.linktype
+    at.interface = number
+    cap.repaired += caplen > wirelen
     found[0] += 1
     return 0
 

@@ -16,6 +16,8 @@ from conntrack cimport (
     departed,
     flow_at,
     link_at,
+    more_at,
+    outer_of,
     rest_at,
 )
 from pcap cimport frame
@@ -23,52 +25,32 @@ from slab cimport slab_at, vfree, vgrow, vkeep, vmalloc
 from tcp cimport (
     CT_TIME_CLAMPED,
     FLOW_RTT,
-    NR_CLASSES,
     OPT_ISN,
     OPT_MSS,
     OPT_SACK_PERM,
     OPT_TIMESTAMP,
     OPT_WSCALE,
     analysis,
-    analysis_counts,
-    analysis_gauge,
-    analysis_rare,
-    analysis_rtt,
+    analysis_more,
     end,
     flow,
     flow_addrs,
+    flow_outer,
     flow_rest,
     flow_row,
     segment,
 )
-from tcp_chrono cimport LIMITED_HANDSHAKE, chrono_slow, limited_value
-from tcp_conntrack cimport batch, fate, flow_completeness
+from rows_analysis cimport *
+from conntrack_acct cimport flow_completeness
+from tcp_conntrack cimport batch, fate
 from tcp_history cimport conn_state
-from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped
+from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped, stream_copy, stream_end
 
 # In the order of tcpcore/columns.py; core has the names.
-cdef enum:  # Column
-    C_CONN, C_IP, C_A_ADDR, C_A_PORT, C_B_ADDR, C_B_PORT
-    C_FIRST_NS, C_LAST_NS, C_FIRST_PACKET
-    C_PACKETS_AB, C_PACKETS_BA, C_FRAME_BYTES_AB, C_FRAME_BYTES_BA
-    C_PAYLOAD_BYTES_AB, C_PAYLOAD_BYTES_BA, C_FLAGS_AB, C_FLAGS_BA, C_ISN_AB, C_ISN_BA
-    C_MSS_AB, C_MSS_BA, C_WSCALE_AB, C_WSCALE_BA, C_SACK_PERMITTED_AB, C_SACK_PERMITTED_BA
-    C_TIMESTAMPS_AB, C_TIMESTAMPS_BA, C_BAD_CHECKSUM_AB, C_BAD_CHECKSUM_BA
-    C_STATE_A, C_STATE_B, C_COMPLETENESS, C_INITIAL_RTT_NS
-    C_CLASSES  # of the analysis, each of a to b and of b to a
-    C_RETRANS_BYTES_AB = C_CLASSES + 2 * NR_CLASSES
-    C_RETRANS_BYTES_BA, C_RTT_MIN_NS_AB, C_RTT_MIN_NS_BA, C_RTT_MEAN_NS_AB, C_RTT_MEAN_NS_BA
-    C_RTT_MAX_NS_AB, C_RTT_MAX_NS_BA, C_RTT_SAMPLES_AB, C_RTT_SAMPLES_BA
-    C_IN_FLIGHT_MAX_AB, C_IN_FLIGHT_MAX_BA, C_WINDOW_MIN_AB, C_WINDOW_MIN_BA
-    C_WINDOW_MAX_AB, C_WINDOW_MAX_BA, C_GAPS_AB, C_GAPS_BA, C_GAP_BYTES_AB, C_GAP_BYTES_BA
-    C_DUPLICATE_BYTES_AB, C_DUPLICATE_BYTES_BA, C_HISTORY, C_CONN_STATE
-    C_HANDSHAKE_NS, C_APP_LIMITED_NS_AB, C_APP_LIMITED_NS_BA, C_RWND_LIMITED_NS_AB
-    C_RWND_LIMITED_NS_BA, C_NETWORK_LIMITED_NS_AB, C_NETWORK_LIMITED_NS_BA, C_SLOW
-    N_COLUMNS
-
 cdef enum:  # PacketColumn
     P_PACKET, P_FILE, P_CONN, P_DIR, P_TIME_NS, P_OFFSET, P_CAPLEN, P_WIRELEN
     P_SEQ, P_ACK, P_FLAGS, P_WINDOW, P_PAYLOAD_LEN, P_VERDICT, P_DROP_REASON
+    P_INTERFACE, P_VLAN, P_ENCAP
     P_ANALYSIS, P_DUP_ACK_NUM, P_REASON
     N_PACKET_COLUMNS
 
@@ -82,15 +64,6 @@ cdef struct row_place:
     uint32_t index
     uint32_t ended
 
-# What one row is made of.
-cdef struct row_source:
-    const flow *fl
-    const flow_rest *rest
-    const flow_addrs *addrs  # NULL for IPv4
-    const analysis *an  # NULL if it is not wanted
-    const analysis_rare *rare  # NULL where nothing happened
-    uint64_t conn
-
 # Frames' rows grow at the end, so they are kept as columns.
 cdef struct packet_rows:
     uint8_t *columns[N_PACKET_COLUMNS]
@@ -102,8 +75,10 @@ cdef struct packet_rows:
 
 cdef inline uint8_t column_size(int column) noexcept nogil:
     """Bytes of one value."""
-    if column == C_A_ADDR or column == C_B_ADDR:
+    if C_OUTER_A <= column <= C_OUTER_B or column == C_A_ADDR or column == C_B_ADDR:
         return 16
+    if C_INTERFACE <= column <= C_ENCAP:
+        return 2
     if column == C_A_PORT or column == C_B_PORT:
         return 2
     if C_FLAGS_AB <= column <= C_FLAGS_BA or C_WSCALE_AB <= column <= C_WSCALE_BA:
@@ -111,7 +86,7 @@ cdef inline uint8_t column_size(int column) noexcept nogil:
     if C_MSS_AB <= column <= C_MSS_BA:
         return 4
     if column == C_HISTORY:
-        return 48
+        return HISTORY_WIDTH
     if column == C_CONN_STATE or column == C_SLOW:
         return 1
     if column == C_IP or C_STATE_A <= column <= C_COMPLETENESS:
@@ -125,16 +100,11 @@ cdef inline uint8_t packet_column_size(int column) noexcept nogil:
     """Bytes of one value."""
     if column == P_DIR or column == P_DROP_REASON or column == P_REASON:
         return 1
-    if column == P_FLAGS:
+    if column == P_FLAGS or P_INTERFACE <= column <= P_ENCAP:
         return 2
     if column == P_PACKET or column == P_CONN or column == P_TIME_NS or column == P_OFFSET:
         return 8
     return 4
-
-
-cdef inline int64_t wide(uint32_t low, uint16_t high) noexcept nogil:
-    """A count from its two parts."""
-    return <int64_t>high << 32 | low
 
 
 cdef inline void fill_end(
@@ -199,92 +169,26 @@ cdef inline void fill_addrs(int column, const row_source *rows, int n, uint8_t *
             memcpy(out + 16 * i, rows[i].addrs.b, 16)
 
 
-cdef inline void fill_analysis(
-    int column, const row_source *rows, int n, int64_t *out
-) noexcept nogil:
-    """One column of the analysis."""
-    cdef int i, side = (column - C_CLASSES) & 1
-    for i in range(n):
-        if column < C_RETRANS_BYTES_AB:
-            out[i] = 0
-            if rows[i].rare != NULL:
-                out[i] = rows[i].rare.ends[side].counts[(column - C_CLASSES) >> 1]
-        elif C_RTT_MIN_NS_AB <= column <= C_WINDOW_MAX_BA:
-            out[i] = gauge_value(column - side, side, rows[i].an)
-        else:
-            out[i] = counts_value(column - side, side, rows[i].rare)
-
-
-cdef inline int64_t gauge_value(int column, int side, const analysis *an) noexcept nogil:
-    """What was measured of one end; `column` is the one of a."""
-    cdef const analysis_rtt *rtt
-    cdef const analysis_gauge *g
-    if an == NULL:
-        return 0 if column == C_RTT_SAMPLES_AB or column == C_IN_FLIGHT_MAX_AB else -1
-    rtt = &an.rtts[side]
-    g = &an.gauges[side]
-    if column == C_RTT_SAMPLES_AB:
-        return rtt.samples
-    if column == C_IN_FLIGHT_MAX_AB:
-        return g.in_flight_max
-    if column == C_WINDOW_MIN_AB or column == C_WINDOW_MAX_AB:
-        if g.window_min > g.window_max:
-            return -1
-        return g.window_min if column == C_WINDOW_MIN_AB else g.window_max
-    if not rtt.samples:
-        return -1
-    if column == C_RTT_MIN_NS_AB:
-        return wide(rtt.min_ns, rtt.min_ns_hi)
-    if column == C_RTT_MAX_NS_AB:
-        return wide(rtt.max_ns, rtt.max_ns_hi)
-    return rtt.sum_ns // rtt.samples
-
-
-cdef inline int64_t counts_value(int column, int side, const analysis_rare *rare) noexcept nogil:
-    """Bytes and holes of one end; `column` is the one of a."""
-    cdef const analysis_counts *c
-    cdef int64_t total
-    cdef uint32_t i
-    if rare == NULL:
-        return 0
-    c = &rare.ends[side]
-    if column == C_RETRANS_BYTES_AB:
-        return c.retrans_bytes
-    if column == C_DUPLICATE_BYTES_AB:
-        return c.duplicate_bytes
-    if column == C_GAPS_AB:
-        return <int64_t>c.gaps + c.n_holes
-    total = c.gap_bytes
-    for i in range(c.n_holes):
-        total += <uint32_t>(c.holes[i].end - c.holes[i].begin)
-    return total
-
-
-cdef inline void fill_chrono(
+cdef inline void fill_outer(
     int column, const row_source *rows, int n, uint8_t *out
 ) noexcept nogil:
-    """One column of what limited the connections."""
-    cdef int i, k = column - C_HANDSHAKE_NS
-    cdef const analysis *an
+    """One column of what was around the first segment."""
+    cdef int i
+    cdef int16_t *halves = <int16_t *>out
+    cdef const flow_outer *around
+    memset(out, 0xFF if column == C_VLAN else 0, n * column_size(column))
     for i in range(n):
-        an = rows[i].an
-        if column == C_SLOW:
-            out[i] = 0 if an == NULL else chrono_slow(an, busy_side(rows[i].fl, rows[i].rest))
-        elif an == NULL:
-            (<int64_t *>out)[i] = 0
-        elif k == 0:
-            (<int64_t *>out)[i] = limited_value(an, 0, LIMITED_HANDSHAKE)
+        around = rows[i].outer
+        if around == NULL:
+            continue
+        if column == C_INTERFACE:
+            halves[i] = <int16_t>around.interface
+        elif column == C_VLAN:
+            halves[i] = around.vlan
+        elif column == C_ENCAP:
+            halves[i] = <int16_t>around.encap
         else:
-            (<int64_t *>out)[i] = limited_value(an, (k - 1) & 1, ((k - 1) >> 1) + 1)
-
-
-cdef inline int busy_side(const flow *fl, const flow_rest *rest) noexcept nogil:
-    """The side with more payload, a if both have the same; -1 without any."""
-    cdef int64_t a = wide(fl.ends[0].payload_bytes, rest.payload_bytes_hi[0])
-    cdef int64_t b = wide(fl.ends[1].payload_bytes, rest.payload_bytes_hi[1])
-    if a == 0 and b == 0:
-        return -1
-    return b > a
+            memcpy(out + 16 * i, around.addrs + (0 if column == C_OUTER_A else 16), 16)
 
 
 cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) noexcept nogil:
@@ -295,10 +199,7 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
         i = (column - C_PACKETS_AB) & 1
         fill_end(column - i, i, rows, n, out)
     elif column == C_HISTORY:
-        for i in range(n):
-            memset(out + 48 * i, 0, 48)
-            if rows[i].an != NULL:
-                memcpy(out + 48 * i, rows[i].an.history, rows[i].an.history_len)
+        fill_history(rows, n, out)
     elif column == C_CONN_STATE:
         for i in range(n):
             out[i] = conn_state(rows[i].fl, flow_completeness(rows[i].fl, rows[i].rest))
@@ -338,16 +239,11 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
     elif column == C_COMPLETENESS:
         for i in range(n):
             out[i] = flow_completeness(rows[i].fl, rows[i].rest)
-    else:
+    elif column == C_INITIAL_RTT_NS:
         for i in range(n):
             wides[i] = rows[i].rest.rtt_ns if rows[i].fl.bits & FLOW_RTT else -1
-
-
-cdef inline const analysis_rare *rare_of(const conntrack *ct, const analysis *an) noexcept nogil:
-    """The counts of a connection where something happened; NULL if nothing did."""
-    if an == NULL or not an.rare:
-        return NULL
-    return <const analysis_rare *>slab_at(&ct.rares, an.rare - 1)
+    else:
+        fill_outer(column, rows, n, out)
 
 
 cdef inline void fill_rows(
@@ -363,7 +259,9 @@ cdef inline void fill_rows(
     Without `places` a flow's index is its number.
     """
     cdef row_source rows[ROWS_BLOCK]
+    cdef uint8_t values[ROWS_BLOCK * HISTORY_WIDTH]
     cdef flow_row *row
+    cdef size_t size
     cdef uint64_t begin = 0
     cdef uint32_t index
     cdef int i, k, m
@@ -384,16 +282,25 @@ cdef inline void fill_rows(
                     rows[i].an = NULL
                     if ct.analysis:
                         rows[i].an = <analysis *>slab_at(&ct.ended_analyses, index)
-                    rows[i].rare = rare_of(ct, rows[i].an)
+                        rows[i].more = <analysis_more *>slab_at(&ct.ended_mores, index)
+                    find_rares(ct, &rows[i])
+                    rows[i].outer = NULL
+                    if row.flow.wrapped:
+                        rows[i].outer = <flow_outer *>slab_at(&ct.ended_outers, index)
                     continue
             rows[i].fl = flow_at(ct, index)
             rows[i].rest = rest_at(ct, index)
             rows[i].addrs = addrs_of(ct, rows[i].fl, index)
             rows[i].an = analysis_at(ct, index) if ct.analysis else NULL
-            rows[i].rare = rare_of(ct, rows[i].an)
+            rows[i].more = more_at(ct, index) if ct.analysis else NULL
+            find_rares(ct, &rows[i])
+            rows[i].outer = outer_of(ct, rows[i].fl, index)
         for k in range(wanted):
-            fill(columns[k], rows, m, out[k] + begin * column_size(columns[k]))
+            size = column_size(columns[k])
+            fill(columns[k], rows, m, values)
+            stream_copy(out[k] + begin * size, values, m * size)
         begin += m
+    stream_end()
 
 
 cdef inline int by_conn(const void *a, const void *b) noexcept nogil:
@@ -462,7 +369,9 @@ cdef inline int packet_rows_grow(packet_rows *rows, size_t room) noexcept nogil:
                 i -= 1
                 size = packet_column_size(i)
                 if rows.room:
-                    vgrow(rows.columns[i], room * size, rows.room * size)
+                    more = vgrow(rows.columns[i], room * size, rows.room * size)
+                    if more != NULL:
+                        rows.columns[i] = <uint8_t *>more
                 else:
                     vfree(rows.columns[i], room * size)
                     rows.columns[i] = NULL
@@ -484,6 +393,24 @@ cdef inline void packet_rows_free(packet_rows *rows) noexcept nogil:
     rows.used = rows.room = 0
 
 
+cdef inline void packet_rows_outer(packet_rows *rows, const batch *b) noexcept nogil:
+    """What was around the frames of a batch, which follow the rows that are used."""
+    cdef uint16_t *interfaces = <uint16_t *>rows.columns[P_INTERFACE] + rows.used
+    cdef int16_t *vlans = <int16_t *>rows.columns[P_VLAN] + rows.used
+    cdef uint16_t *encaps = <uint16_t *>rows.columns[P_ENCAP] + rows.used
+    cdef int i
+    for i in range(b.n):
+        interfaces[i] = b.frames[i].interface
+    for i in range(b.n):
+        vlans[i] = -1
+        encaps[i] = 0
+    if b.wrapped:
+        for i in range(b.n):
+            if b.wrapped >> i & 1:
+                vlans[i] = b.outers[i].vlan
+                encaps[i] = b.outers[i].encap
+
+
 cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) noexcept nogil:
     """Add the frames of a batch; -1 without memory. A column after the other, each in one go."""
     cdef const frame *frames = &b.frames[0]
@@ -495,6 +422,8 @@ cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) n
     cdef uint32_t *words
     cdef uint16_t *halves
     cdef uint8_t *octets
+    if n == 0:
+        return 0
     if row + n > rows.room:
         if not rows.room:
             if packet_rows_grow(rows, PACKET_ROWS_MIN):
@@ -556,5 +485,6 @@ cdef inline int packet_rows_write(packet_rows *rows, const batch *b, int file) n
     octets = rows.columns[P_REASON] + row
     for i in range(n):
         octets[i] = fates[i].analysed.reason
+    packet_rows_outer(rows, b)
     rows.used += n
     return 0

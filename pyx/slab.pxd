@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
+from libc.string cimport memset
 
 cdef extern from "vmalloc.h" nogil:
     void *vmalloc(size_t size)
@@ -22,6 +23,11 @@ cdef struct slab:
     uint32_t n_chunks
     uint32_t max_chunks
     uint32_t used  # items given out
+
+# A pool whose items come back; one that is spare names the next.
+cdef struct slab_recycled:
+    slab pool
+    uint32_t spare  # its index and one; 0 for none
 
 
 cdef inline void *slab_at(const slab *pool, uint32_t index) noexcept nogil:
@@ -54,12 +60,49 @@ cdef inline int slab_reserve(slab *pool) noexcept nogil:
     return 0
 
 
+cdef inline int slab_reach(slab *pool, uint32_t index) noexcept nogil:
+    """See to it that there is this item, whichever others there are, in a pool from which none is
+    given out; -1 without memory."""
+    cdef uint8_t **chunks
+    cdef uint32_t chunk = index >> SLAB_SHIFT
+    if chunk >= pool.n_chunks:
+        chunks = <uint8_t **>realloc(pool.chunks, (chunk + 1) * sizeof(uint8_t *))
+        if chunks == NULL:
+            return -1
+        memset(chunks + pool.n_chunks, 0, (chunk + 1 - pool.n_chunks) * sizeof(uint8_t *))
+        pool.chunks = chunks
+        pool.n_chunks = chunk + 1
+    if pool.chunks[chunk] == NULL:
+        pool.chunks[chunk] = <uint8_t *>vmalloc(pool.size << SLAB_SHIFT)
+    return 0 if pool.chunks[chunk] != NULL else -1
+
+
 cdef inline int slab_alloc(slab *pool) noexcept nogil:
     """Give out item `used`; -1 without memory."""
     if slab_reserve(pool):
         return -1
     pool.used += 1
     return 0
+
+
+cdef inline uint32_t slab_take(slab_recycled *source) noexcept nogil:
+    """Give out an item of zeros, one that was given back if there is any: its index and one; 0
+    without memory."""
+    cdef uint32_t index = source.spare
+    if index:
+        source.spare = (<uint32_t *>slab_at(&source.pool, index - 1))[0]
+    else:
+        if slab_alloc(&source.pool):
+            return 0
+        index = source.pool.used
+    memset(slab_at(&source.pool, index - 1), 0, source.pool.size)
+    return index
+
+
+cdef inline void slab_give(slab_recycled *to, uint32_t index) noexcept nogil:
+    """Give back what `slab_take` gave out."""
+    (<uint32_t *>slab_at(&to.pool, index - 1))[0] = to.spare
+    to.spare = index
 
 
 cdef inline void slab_free(slab *pool) noexcept nogil:

@@ -1,7 +1,7 @@
 # The vocabulary: states, flags, options, verdicts, drop reasons, structs, sequence arithmetic.
 # Linux: include/net/tcp.h, tcp_states.h, dropreason-core.h.  RFC 9293 3.1 to 3.4.
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # Linux's numbers, which the columns state_a and state_b carry.
 cdef enum:
@@ -59,6 +59,11 @@ cdef enum:  # Bad
     BAD_IP_CSUM = 1
     BAD_TCP_CSUM = 2
     BAD_DOFF = 4  # nobody can tell where its header ends
+    # Of a wrong checksum, what tells that the sender's network card was to fill it in.
+    BAD_PARTIAL = 8  # TCP's is the pseudo header's sum, with or without a length
+    BAD_ZERO = 16  # TCP's is 0
+    BAD_TSO = 32  # IP's length is 0: the card cuts it into segments
+    BAD_IP_ZERO = 64  # IP's is 0
 
 # What is known of one end.
 cdef enum:  # TcbFlag
@@ -129,8 +134,9 @@ cdef enum:  # Drop
     IP_NOPROTO = 4  # IP, but not TCP
     IP_INHDR = 5  # version, header length or total length is wrong
     IPV6_BAD_EXTHDR = 6
-    IP_FRAGMENT = 7
-    ENCAP_DEPTH = 8  # more VLAN tags or extension headers than the loop takes
+    IP_FRAGMENT = 7  # a part, of a datagram whose segment is in another frame, if it got whole
+    ENCAP_DEPTH = 8  # more headers in each other than the loop takes
+    # A tunnel's header that is wrong, or says that no frame or packet is in it.
     ENCAP_MPLS = 9
     ENCAP_PPPOE = 10
     ENCAP_LLC = 11
@@ -156,7 +162,9 @@ cdef enum:  # Drop
     TCP_INVALID_RST = 30
     TCP_CLOSED = 31  # nobody is there to take it
     TCP_FLAGS = 32  # neither SYN, RST nor ACK
-    NR_DROPS = 33
+    # Neither: a frame that the filter does not want is in no row.
+    SOCKET_FILTER = 33
+    NR_DROPS = 34
 
 # Counters; tcpcore/mib.py has their Linux names in this order.
 cdef enum:  # Mib
@@ -166,24 +174,31 @@ cdef enum:  # Mib
     IP_INUNKNOWNPROTOS = 3
     IP_CSUMERRORS = 4
     IP_REASMREQDS = 5
-    IP6_INRECEIVES = 6
-    IP6_INHDRERRORS = 7
-    IP6_INTRUNCATEDPKTS = 8
-    IP6_INUNKNOWNPROTOS = 9
-    IP6_REASMREQDS = 10
-    TCP_ACTIVEOPENS = 11
-    TCP_PASSIVEOPENS = 12
-    TCP_ATTEMPTFAILS = 13
-    TCP_ESTABRESETS = 14
-    TCP_INSEGS = 15
-    TCP_INERRS = 16
-    TCP_CSUMERRORS = 17
-    TCP_PAWSESTABREJECTED = 18
-    TCP_OFOQUEUE = 19
-    TCP_CHALLENGEACK = 20
-    TCP_SYNCHALLENGE = 21
-    TCP_TW = 22
-    NR_MIBS = 23
+    IP_REASMTIMEOUT = 6
+    IP_REASMOKS = 7
+    IP_REASMFAILS = 8
+    IP_REASMOVERLAPS = 9
+    IP6_INRECEIVES = 10
+    IP6_INHDRERRORS = 11
+    IP6_INTRUNCATEDPKTS = 12
+    IP6_INUNKNOWNPROTOS = 13
+    IP6_REASMREQDS = 14
+    IP6_REASMTIMEOUT = 15
+    IP6_REASMOKS = 16
+    IP6_REASMFAILS = 17
+    TCP_ACTIVEOPENS = 18
+    TCP_PASSIVEOPENS = 19
+    TCP_ATTEMPTFAILS = 20
+    TCP_ESTABRESETS = 21
+    TCP_INSEGS = 22
+    TCP_INERRS = 23
+    TCP_CSUMERRORS = 24
+    TCP_PAWSESTABREJECTED = 25
+    TCP_OFOQUEUE = 26
+    TCP_CHALLENGEACK = 27
+    TCP_SYNCHALLENGE = 28
+    TCP_TW = 29
+    NR_MIBS = 30
 
 # Completeness, OR over all segments in any order.
 cdef enum:
@@ -235,7 +250,8 @@ cdef struct tcb:
 
 # One segment's fields in host order, as `ip_rcv` and `tcp_parse` leave them.
 cdef struct segment:
-    const uint8_t *addrs  # of IPv6: where they lie in the frame, the source's and the destination's
+    const uint8_t *transport_header  # where TCP's header lies
+    const uint8_t *addrs  # of IPv6: where they lie in the frame or its datagram, both side by side
     uint64_t acookie  # both side by side as on the wire, of IPv6 the last four bytes of each
     uint32_t ports  # both, as on the wire
     uint32_t seq
@@ -278,7 +294,7 @@ cdef struct flow:
     uint8_t ip
     uint8_t completeness  # of its SYNs and ACKs; the counts tell of the rest
     uint8_t bits  # FlowBit
-    uint8_t pad
+    uint8_t wrapped  # it has a flow_outer
     int64_t last_ns
     end ends[2]
 
@@ -296,12 +312,26 @@ cdef struct flow_rest:
     uint16_t mss[2]
     uint8_t wscale[2]
     uint8_t has_addrs  # `addrs` is set; it stays so when another flow takes this one's place
-    uint8_t pad
+    uint8_t synacks  # SYN-ACKs with other numbers than the first that are kept of it
 
 # Addresses of an IPv6 connection.
 cdef struct flow_addrs:
     uint8_t a[16]
     uint8_t b[16]
+
+# What was around the first segment of a connection, where there was anything.
+cdef struct flow_outer:
+    uint8_t addrs[32]  # a's end of the outermost packet, then b's; zeros if there is none
+    uint64_t context  # what of it is part of the key
+    uint16_t encap
+    int16_t vlan
+    uint16_t interface
+
+# What else than addresses and ports tells connections apart.
+cdef enum:  # Key
+    KEY_VLAN = 1
+    KEY_INTERFACE = 2
+    KEY_TUNNEL = 4
 
 # A row whose connection is no longer followed.
 cdef struct flow_row:
@@ -310,7 +340,7 @@ cdef struct flow_row:
     flow_addrs addrs
     uint64_t conn
 
-# What the analysis of one end needs of each segment; numbers that are 0 are not known.
+# What the analysis of one end needs of most segments; numbers that are 0 are not known.
 cdef struct analysis_end:
     uint32_t nextseq  # number after the highest one sent
     uint32_t maxack  # up to where all was seen: the most that can be acknowledged
@@ -319,63 +349,63 @@ cdef struct analysis_end:
     uint8_t bits  # AnalysisBit
     uint8_t noted  # which letters of the history it has
     int64_t nextseq_ns  # when nextseq moved
-    int64_t last_ns  # when its last segment came
-
-# What is measured of one end all the time.
-cdef struct analysis_gauge:
-    int64_t rtt_sent_ns
+    int64_t rtt_sent_ns  # when what ends at rtt_seq was sent
     uint32_t rtt_seq
     uint32_t rtt_tsval
-    uint32_t window_min
-    uint32_t window_max
     uint32_t in_flight_max
-    uint32_t dupacks
+    uint16_t window_min  # as sent
+    uint16_t window_max
 
-cdef struct analysis_rtt:
-    uint64_t sum_ns
-    uint32_t samples
-    uint32_t min_ns  # 48 bits each: these are the low words
-    uint32_t max_ns
-    uint16_t min_ns_hi
-    uint16_t max_ns_hi
-
-# The analysis of a connection, five lines by use: what each segment needs, what most move, round
-# trips, what is written a few times, and the clocks of why it is slow (tcp_chrono.pxd).
+# The analysis of a connection, two lines that each segment needs; the rest is in analysis_more.
 cdef struct analysis:
     analysis_end ends[2]
-    analysis_gauge gauges[2]
-    analysis_rtt rtts[2]
-    uint32_t base[2]  # number of the end's SYN, the last one that differs
-    uint32_t rare  # index of its analysis_rare, and one; 0 for none
+    int64_t limited_since_ns  # up to then its clocks have counted
+    int64_t round_end_ns
     uint32_t round_edge  # where the window ended when the round began
-    uint8_t history[48]
-    uint32_t recover[2]  # what has to be acknowledged to end a recovery
-    uint64_t handshake_ns
-    uint64_t limited_ns[6]  # application, receiver, network of a; then of b
-    uint32_t round_end  # time when the round ends, the low word in ns
-    uint32_t answer_end  # and when the end that was last idle could have answered
+    uint32_t answer_end  # when the end that was last idle could have answered, the low word in ns
     uint16_t full_size[2]  # of a segment that each end could not have made longer
     uint8_t limits[2]  # LimitBit
     uint8_t rounds  # RoundBit
     uint8_t history_len
 
+# The rest of it, by the same index: round trips, clocks and text.
+cdef struct analysis_more:
+    uint64_t rtt_sum_ns[2]
+    uint64_t handshake_ns
+    uint64_t app_limited_ns[2]
+    uint64_t network_limited_ns[2]
+    uint64_t history[3]  # twelve letters each, of five bits
+    uint32_t rtt_samples[2]
+    uint32_t rtt_min_ns[2]  # the largest number stands for what analysis_far has
+    uint32_t rtt_max_ns[2]
+    uint32_t base[2]  # number of the end's SYN, the last one that differs
+    uint32_t rare[2]  # index of the end's analysis_rare, and one; 0 for none
+
 cdef struct hole:
     uint32_t begin
     uint32_t end
 
-cdef struct analysis_counts:
-    uint32_t counts[15]  # of each class
-    uint32_t gaps  # holes that were given up
+# What only an end has where something happened, one line.
+cdef struct analysis_rare:
+    uint64_t places  # four bits a class: where its count is, and one; the top four: how many are
+    uint32_t counts[5]
+    uint32_t far  # index of its analysis_far, and one; 0 for none
     uint64_t retrans_bytes
     uint64_t duplicate_bytes
-    uint64_t gap_bytes
-    hole holes[5]  # ascending, one more than stay
-    uint32_t n_holes
-    uint32_t next  # of one that is spare, and one
+    int64_t dupack_ns  # when its last duplicate ACK came
+    uint32_t dupacks  # in a row, while AN_DUPACKS stands
+    uint32_t recover  # what has to be acknowledged to end a recovery
 
-# What only a connection has where something happened.
-cdef struct analysis_rare:
-    analysis_counts ends[2]
+# What few of them have.
+cdef struct analysis_far:
+    uint64_t rwnd_limited_ns
+    uint64_t rtt_min_ns
+    uint64_t rtt_max_ns
+    uint64_t gap_bytes
+    uint32_t gaps  # holes that were given up
+    uint32_t n_holes
+    hole holes[3]  # ascending
+    uint32_t counts[10]  # of more classes
 
 # What the analysis says of a segment.
 cdef struct analysed:

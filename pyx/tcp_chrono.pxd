@@ -2,7 +2,9 @@
 # Linux: tcp_output.c (tcp_chrono_start).  RFC 4898 4.5 (SndLimTime); docs/slow.md has the rules.
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from slab cimport slab_recycled
 from tcp cimport *
+from tcp_analysis cimport analysis_far_of, analysis_rare_of
 
 cdef enum:  # Cause
     LIMITED_NONE = 0
@@ -40,12 +42,15 @@ cdef inline void chrono_init(analysis *an) noexcept nogil:
     an.full_size[0] = an.full_size[1] = FULL_SIZE_MIN
 
 
-cdef inline uint32_t chrono_distance(const analysis *an, int side) noexcept nogil:
+cdef inline uint32_t chrono_distance(const analysis_more *more, int side) noexcept nogil:
     """Time from here to an end and back, as its quickest acknowledgment tells; 0 if none has."""
-    cdef const analysis_rtt *rtt = &an.rtts[1 - side]
-    if not rtt.samples:
+    if not more.rtt_samples[1 - side]:
         return 0
-    return FAR_NS if rtt.min_ns_hi else min(rtt.min_ns, <uint32_t>FAR_NS)
+    return min(more.rtt_min_ns[1 - side], <uint32_t>FAR_NS)
+
+
+cdef inline int64_t chrono_later(int64_t time_ns, uint32_t by_ns) noexcept nogil:
+    return min(time_ns, INT64_MAX - by_ns) + by_ns
 
 
 cdef inline uint32_t chrono_flight(const tcb *snd) noexcept nogil:
@@ -80,8 +85,50 @@ cdef inline int chrono_cause(const analysis *an, const flow *fl, int side) noexc
     return LIMITED_APPLICATION if bits & LIMIT_SHORT else LIMITED_NETWORK
 
 
+cdef inline void chrono_add(
+    analysis_more *more,
+    slab_recycled *rares,
+    slab_recycled *fars,
+    int side,
+    int cause,
+    uint64_t passed,
+) noexcept nogil:
+    """Add to a clock of an end; who has been limited by the receiver has an analysis_far."""
+    if cause == LIMITED_APPLICATION:
+        more.app_limited_ns[side] += passed
+    elif cause == LIMITED_NETWORK:
+        more.network_limited_ns[side] += passed
+    elif cause == LIMITED_RECEIVER:
+        analysis_far_of(analysis_rare_of(more, side, rares), fars).rwnd_limited_ns += passed
+
+
+cdef inline void chrono_settle(
+    analysis *an,
+    analysis_more *more,
+    slab_recycled *rares,
+    slab_recycled *fars,
+    int64_t until_ns,
+) noexcept nogil:
+    """Bring the clocks up to a time; since when they were, no cause has changed."""
+    cdef uint64_t passed = <uint64_t>until_ns - <uint64_t>an.limited_since_ns
+    cdef int side
+    an.limited_since_ns = until_ns
+    if (an.limits[0] & LIMIT_CAUSE) == LIMITED_HANDSHAKE:
+        more.handshake_ns += passed
+        return
+    for side in range(2):
+        chrono_add(more, rares, fars, side, an.limits[side] & LIMIT_CAUSE, passed)
+
+
 cdef inline void chrono_spend(
-    analysis *an, int side, uint64_t passed, uint32_t was, bint lost
+    analysis *an,
+    analysis_more *more,
+    slab_recycled *rares,
+    slab_recycled *fars,
+    int side,
+    uint64_t passed,
+    uint32_t was,
+    bint lost,
 ) noexcept nogil:
     """Add the time since the last segment, which came at `was`, to the cause that held; if
     something was `lost`, the end has waited for it."""
@@ -93,32 +140,31 @@ cdef inline void chrono_spend(
     elif bits & LIMIT_ANSWER:
         left = an.answer_end - was
         if passed >= left:
-            an.limited_ns[3 * side + (bits & LIMIT_CAUSE) - 1] += left
+            chrono_add(more, rares, fars, side, bits & LIMIT_CAUSE, left)
             passed -= left
             bits = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER | LIMIT_FULL)) | LIMITED_APPLICATION
             an.limits[side] = bits
-    if bits & LIMIT_CAUSE:
-        an.limited_ns[3 * side + (bits & LIMIT_CAUSE) - 1] += passed
+    chrono_add(more, rares, fars, side, bits & LIMIT_CAUSE, passed)
 
 
 cdef inline void chrono_round(
-    analysis *an, const flow *fl, int side, uint32_t now
+    analysis *an, const analysis_more *more, const flow *fl, int side, int64_t now_ns
 ) noexcept nogil:
     """Begin a round: what comes within it was sent without knowing a later window than this."""
     cdef const tcb *snd = &fl.ends[side].tcb
-    cdef uint32_t distance = chrono_distance(an, side)
+    cdef uint32_t distance = chrono_distance(more, side)
     an.rounds = ROUND_ON | (ROUND_BA if side else 0)
     if (
         not snd.flags & TCB_PEER_WINDOW
         or distance == 0
-        or distance < chrono_distance(an, 1 - side) // NEAR_FACTOR
+        or distance < chrono_distance(more, 1 - side) // NEAR_FACTOR
     ):
         an.rounds |= ROUND_BLIND
         an.limits[side] &= ~LIMIT_FULL
-        an.round_end = now + PAUSE_NS
+        an.round_end_ns = chrono_later(now_ns, PAUSE_NS)
     else:
         an.round_edge = snd.snd_una + snd.snd_wnd
-        an.round_end = now + distance
+        an.round_end_ns = chrono_later(now_ns, distance)
 
 
 cdef inline void chrono_round_ends(analysis *an, int side, const segment *th) noexcept nogil:
@@ -137,7 +183,13 @@ cdef inline void chrono_round_ends(analysis *an, int side, const segment *th) no
 
 
 cdef inline void chrono_sent(
-    analysis *an, const flow *fl, const flow_rest *rest, int side, const segment *th
+    analysis *an,
+    const analysis_more *more,
+    const flow *fl,
+    const flow_rest *rest,
+    int side,
+    const segment *th,
+    int64_t now_ns,
 ) noexcept nogil:
     """New data of an end: is the segment as long as it could be, and the window full?"""
     cdef uint32_t length = th.payload_len, size = an.full_size[side], room = 0xFFFF
@@ -153,141 +205,177 @@ cdef inline void chrono_sent(
     else:
         an.limits[side] &= ~LIMIT_SHORT
     if length >= size and not an.rounds & ROUND_ON:
-        chrono_round(an, fl, side, <uint32_t>fl.last_ns)
+        chrono_round(an, more, fl, side, now_ns)
     if an.rounds == (ROUND_ON | (ROUND_BA if side else 0)):
         if after(fl.ends[side].tcb.snd_nxt + size, an.round_edge):
             an.rounds |= ROUND_FULL
 
 
-cdef inline void chrono_limit(analysis *an, const flow *fl, int side) noexcept nogil:
-    """Find out what limits an end from now on."""
+cdef inline int chrono_limit(
+    analysis *an,
+    analysis_more *more,
+    slab_recycled *rares,
+    slab_recycled *fars,
+    const flow *fl,
+    int side,
+    int64_t now_ns,
+) noexcept nogil:
+    """Find out what limits an end from now on; -1 without memory."""
     cdef const tcb *snd = &fl.ends[side].tcb
+    cdef analysis_rare *c
     cdef uint8_t bits = an.limits[side]
     cdef uint32_t distance
     cdef int cause
-    if bits & LIMIT_RECOVERY and not before(snd.snd_una, an.recover[side]):
-        bits &= ~LIMIT_RECOVERY
-        an.limits[side] = bits
+    if bits & LIMIT_RECOVERY:
+        c = analysis_rare_of(more, side, rares)
+        if not before(snd.snd_una, c.recover):
+            bits &= ~LIMIT_RECOVERY
+            an.limits[side] = bits
     cause = chrono_cause(an, fl, side)
     if cause == LIMITED_APPLICATION and (bits & LIMIT_CAUSE) != LIMITED_APPLICATION:
         if chrono_flight(snd) == 0:
             if bits & LIMIT_ANSWER:
-                return
-            distance = chrono_distance(an, side)
+                return 0
+            distance = chrono_distance(more, side)
             if distance and LIMITED_RECEIVER <= (bits & LIMIT_CAUSE) <= LIMITED_NETWORK:
-                an.answer_end = <uint32_t>fl.last_ns + distance + distance // 8
+                an.answer_end = <uint32_t>now_ns + distance + distance // 8
                 an.limits[side] = bits | LIMIT_ANSWER
                 if an.limits[1 - side] & LIMIT_ANSWER:  # only one is waited for
                     an.limits[1 - side] = (
                         an.limits[1 - side] & ~(LIMIT_CAUSE | LIMIT_ANSWER)
                     ) | LIMITED_APPLICATION
-                return
+                return 0
+    if cause == LIMITED_RECEIVER:
+        c = analysis_rare_of(more, side, rares)
+        if c == NULL or analysis_far_of(c, fars) == NULL:
+            return -1
     an.limits[side] = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER)) | cause
+    return 0
 
 
-cdef inline int chrono_open(const tcb *snd, uint32_t size, uint8_t bits) noexcept nogil:
-    """What limits an end of an open connection that recovers from nothing; LIMITED_NONE if it is
-    idle and that is news."""
+cdef inline bint chrono_holds(const tcb *snd, uint32_t size, uint8_t bits) noexcept nogil:
+    """True if what limits an end of an open connection that recovers from nothing is what did."""
     cdef int32_t flight = <int32_t>(snd.snd_nxt - snd.snd_una)
     cdef uint32_t window = snd.snd_wnd
-    cdef bint short = bits & LIMIT_SHORT
+    cdef int cause = LIMITED_NETWORK
+    if bits & LIMIT_SHORT:
+        cause = LIMITED_APPLICATION
     if flight > 0:
         if bits & LIMIT_FULL or <uint32_t>flight + size > window:
-            return LIMITED_RECEIVER
-        return LIMITED_APPLICATION if short else LIMITED_NETWORK
-    if window < size and (window == 0 or not short):
-        return LIMITED_RECEIVER
-    return LIMITED_APPLICATION if (bits & LIMIT_CAUSE) == LIMITED_APPLICATION else LIMITED_NONE
+            cause = LIMITED_RECEIVER
+    elif window < size and (window == 0 or not bits & LIMIT_SHORT):
+        cause = LIMITED_RECEIVER
+    else:
+        cause = LIMITED_APPLICATION
+    return cause == (bits & LIMIT_CAUSE)
 
 
 cdef inline bint chrono_predict(
-    analysis *an, const flow *fl, int side, const segment *th, int64_t was_ns
+    analysis *an, const flow *fl, int side, const segment *th, int64_t now_ns
 ) noexcept nogil:
-    """What `tcp_chrono` would do, in few steps, for a predicted segment of no class where nothing
-    is waited for. False, and nothing done, for anything else."""
+    """What `tcp_chrono` would do, in few steps, for a predicted segment of no class that changes no
+    cause. False, and nothing done, for anything else."""
     cdef const tcb *snd = &fl.ends[side].tcb
     cdef uint8_t bits = an.limits[side], other = an.limits[1 - side], rounds = an.rounds
-    cdef uint64_t passed = <uint64_t>fl.last_ns - <uint64_t>was_ns
     cdef uint32_t length = th.payload_len, size
-    cdef uint8_t told = bits
-    cdef int cause, of_other
     if (
-        (bits | other) & (LIMITED_HANDSHAKE | LIMIT_RECOVERY | LIMIT_ANSWER)
-        or not bits & LIMIT_CAUSE
-        or not other & LIMIT_CAUSE
-        or (rounds and passed >= <uint32_t>(an.round_end - <uint32_t>was_ns))
+        (bits | other) & (LIMIT_RECOVERY | LIMIT_ANSWER)
+        or (rounds and now_ns >= an.round_end_ns)
+        or not chrono_holds(&fl.ends[1 - side].tcb, an.full_size[1 - side], other)
     ):
-        return False
-    of_other = chrono_open(&fl.ends[1 - side].tcb, an.full_size[1 - side], other)
-    if not of_other:
         return False
     if length:  # else nothing has changed for who sent it
         size = an.full_size[side]
         if length < size:
-            told |= LIMIT_SHORT
+            bits |= LIMIT_SHORT
         elif length > size or not rounds:
             return False
         else:
-            told &= ~LIMIT_SHORT
-        cause = chrono_open(snd, size, told)
-        if not cause:
+            bits &= ~LIMIT_SHORT
+        if not chrono_holds(snd, size, bits):
             return False
+        an.limits[side] = bits
         if rounds == (ROUND_ON | (ROUND_BA if side else 0)):
             if after(snd.snd_nxt + size, an.round_edge):
                 an.rounds = rounds | ROUND_FULL
-        an.limits[side] = (told & ~LIMIT_CAUSE) | cause
-    an.limits[1 - side] = (other & ~LIMIT_CAUSE) | of_other
-    an.limited_ns[3 * side + (bits & LIMIT_CAUSE) - 1] += passed
-    an.limited_ns[3 - 3 * side + (other & LIMIT_CAUSE) - 1] += passed
     return True
 
 
-cdef inline void tcp_chrono(
+cdef inline int tcp_chrono(
     analysis *an,
+    analysis_more *more,
+    slab_recycled *rares,
+    slab_recycled *fars,
     const flow *fl,
     const flow_rest *rest,
     int side,
     const segment *th,
     int64_t was_ns,
+    int64_t now_ns,
     uint32_t classes,
 ) noexcept nogil:
-    """Move the clocks by one segment of `side`; `was_ns` is the flow's last time before it."""
-    cdef uint64_t passed = <uint64_t>fl.last_ns - <uint64_t>was_ns
+    """Move the clocks by one segment of `side`; `was_ns` and `now_ns` are the flow's last time
+    before it and since. -1 without memory."""
+    cdef uint64_t passed = <uint64_t>now_ns - <uint64_t>was_ns
     cdef uint32_t was = <uint32_t>was_ns
     cdef const tcb *snd = &fl.ends[side].tcb
+    cdef analysis_rare *c
     cdef bint lost = False
     if classes & TCP_A_RETRANSMISSION:
         lost = not snd.flags & TCB_PEER_WINDOW or snd.snd_wnd != 0
+    chrono_settle(an, more, rares, fars, was_ns)
     if passed:
         if (an.limits[0] & LIMIT_CAUSE) == LIMITED_HANDSHAKE:
-            an.handshake_ns += passed
+            more.handshake_ns += passed
         else:
-            chrono_spend(an, side, passed, was, lost)
-            chrono_spend(an, 1 - side, passed, was, False)
-        if an.rounds & ROUND_ON and passed >= <uint32_t>(an.round_end - was):
+            chrono_spend(an, more, rares, fars, side, passed, was, lost)
+            chrono_spend(an, more, rares, fars, 1 - side, passed, was, False)
+        if an.rounds & ROUND_ON and now_ns >= an.round_end_ns:
             chrono_round_ends(an, side, th)
+    an.limited_since_ns = now_ns
     if th.payload_len and not classes & NOT_NEW:
-        chrono_sent(an, fl, rest, side, th)
+        chrono_sent(an, more, fl, rest, side, th, now_ns)
     elif (classes & (TCP_A_RETRANSMISSION | TCP_A_SPURIOUS_RETRANSMISSION)) == TCP_A_RETRANSMISSION:
-        an.recover[side] = snd.snd_nxt
+        c = analysis_rare_of(more, side, rares)
+        c.recover = snd.snd_nxt
         an.limits[side] |= LIMIT_RECOVERY
     if th.opts & OPT_MSS and th.flags & TCPHDR_SYN:
         an.full_size[1 - side] = min(an.full_size[1 - side], rest.mss[side])
-    chrono_limit(an, fl, side)
-    chrono_limit(an, fl, 1 - side)
+    if chrono_limit(an, more, rares, fars, fl, side, now_ns):
+        return -1
+    return chrono_limit(an, more, rares, fars, fl, 1 - side, now_ns)
 
 
-cdef inline int64_t limited_value(const analysis *an, int side, int cause) noexcept nogil:
-    """How long a cause held, as the column has it."""
-    cdef uint64_t value
+cdef inline int64_t limited_value(
+    const analysis *an,
+    const analysis_more *more,
+    const analysis_far *far,
+    int64_t last_ns,
+    int side,
+    int cause,
+) noexcept nogil:
+    """How long a cause held, as the column has it; `far` is the end's, NULL for none."""
+    cdef uint64_t value = 0
     if cause == LIMITED_HANDSHAKE:
-        value = an.handshake_ns
-    else:
-        value = an.limited_ns[3 * side + cause - 1]
+        value = more.handshake_ns
+    elif cause == LIMITED_APPLICATION:
+        value = more.app_limited_ns[side]
+    elif cause == LIMITED_NETWORK:
+        value = more.network_limited_ns[side]
+    elif far != NULL:
+        value = far.rwnd_limited_ns
+    if (an.limits[0 if cause == LIMITED_HANDSHAKE else side] & LIMIT_CAUSE) == cause:
+        value += <uint64_t>last_ns - <uint64_t>an.limited_since_ns
     return <int64_t>min(value, <uint64_t>INT64_MAX)
 
 
-cdef inline uint8_t chrono_slow(const analysis *an, int side) noexcept nogil:
+cdef inline uint8_t chrono_slow(
+    const analysis *an,
+    const analysis_more *more,
+    const analysis_far *far,
+    int64_t last_ns,
+    int side,
+) noexcept nogil:
     """The cause that held longest in a direction, if there is one; `side` is -1 for none."""
     cdef int64_t most = 0, value
     cdef uint8_t found = LIMITED_NONE
@@ -295,7 +383,7 @@ cdef inline uint8_t chrono_slow(const analysis *an, int side) noexcept nogil:
     if side < 0:
         return LIMITED_NONE
     for cause in range(LIMITED_APPLICATION, LIMITED_HANDSHAKE + 1):
-        value = limited_value(an, side, cause)
+        value = limited_value(an, more, far, last_ns, side, cause)
         if value > most:
             most = value
             found = cause

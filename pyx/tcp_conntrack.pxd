@@ -1,12 +1,20 @@
-# Both ends of every connection, segment by segment: accounting and the judge.
+# Both ends of every connection, segment by segment: look-up, prediction, the judge.
 # Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 from conntrack cimport *
+from conntrack_acct cimport conntrack_count, conntrack_splits
+from conntrack_queue cimport conntrack_queue
 from inet_hashtables cimport *
+from ip_fragment cimport datagram
+from ip_tunnel cimport TUNNEL_MIX, outer
 from net cimport net
+from offload cimport offload_learn
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
+from synack cimport SYNACK_EACH, synack_keep, synack_pick, synack_rival
+from slab cimport slab_at
 from tcb cimport (
     TCB_KNOWN,
     tcb_pull,
@@ -48,108 +56,6 @@ cdef struct fate:
     int8_t dir
     uint8_t drop
     analysed analysed
-
-
-cdef inline bint conntrack_splits(
-    const end *e, const flow_rest *rest, int side, const segment *th
-) noexcept nogil:
-    """True if `th` opens a new connection on this one's 4-tuple: only a SYN with another number."""
-    return e.opts & (OPT_ISN | OPT_BASE) and rest.isn[side] != th.seq
-
-
-cdef inline void conntrack_count(
-    conntrack *ct,
-    flow *fl,
-    uint32_t index,
-    int side,
-    const segment *th,
-    int64_t time_ns,
-    uint32_t wirelen,
-) noexcept nogil:
-    """What is counted of every segment, whether or not state takes it."""
-    cdef end *e = <end *>held(&fl.ends[side])
-    cdef uint32_t packets = e.packets + 1
-    cdef uint32_t frame_bytes = e.frame_bytes + wirelen
-    cdef uint32_t payload_bytes = e.payload_bytes + th.payload_len
-    if (
-        not fl.bits & FLOW_PLAIN
-        or th.flags & TCPHDR_SYN
-        or th.opts & ~e.opts
-        or time_ns < fl.last_ns
-        or th.bad & BAD_TCP_CSUM
-    ):
-        conntrack_count_rare(fl, rest_at(ct, index), side, th, time_ns)
-    else:
-        fl.last_ns = time_ns
-        if not fl.completeness & COMPLETE_ACK and th.flags & TCPHDR_ACK:
-            fl.completeness |= COMPLETE_ACK
-    if packets == 0 or frame_bytes < wirelen or payload_bytes < th.payload_len:
-        rest_at(ct, index).packets_hi[side] += packets == 0
-        rest_at(ct, index).frame_bytes_hi[side] += frame_bytes < wirelen
-        rest_at(ct, index).payload_bytes_hi[side] += payload_bytes < th.payload_len
-    e.flags |= th.flags
-    e.packets = packets
-    e.frame_bytes = frame_bytes
-    e.payload_bytes = payload_bytes
-
-
-cdef inline uint8_t flow_completeness(const flow *fl, const flow_rest *rest) noexcept nogil:
-    """The column: what is kept of SYNs and ACKs, and what the counts tell of the rest."""
-    cdef uint8_t bits = fl.completeness
-    cdef uint16_t flags = fl.ends[0].flags | fl.ends[1].flags
-    if (
-        fl.ends[0].payload_bytes
-        | fl.ends[1].payload_bytes
-        | rest.payload_bytes_hi[0]
-        | rest.payload_bytes_hi[1]
-    ):
-        bits |= COMPLETE_DATA
-    if flags & TCPHDR_FIN:
-        bits |= COMPLETE_FIN
-    if flags & TCPHDR_RST:
-        bits |= COMPLETE_RST
-    return bits
-
-
-cdef inline void conntrack_count_rare(
-    flow *fl, flow_rest *rest, int side, const segment *th, int64_t time_ns
-) noexcept nogil:
-    """What first segments, handshakes, late and bad ones add."""
-    cdef end *e = &fl.ends[side]
-    cdef end *peer = &fl.ends[1 - side]
-    cdef uint16_t flags = th.flags
-    if flags & TCPHDR_SYN:
-        if not e.opts & OPT_ISN:
-            rest.isn[side] = th.seq
-            e.opts |= OPT_ISN
-        if th.opts & ~e.opts & OPT_MSS:
-            rest.mss[side] = th.mss
-        if th.opts & ~e.opts & OPT_WSCALE:
-            rest.wscale[side] = th.wscale
-            e.shift = min(th.wscale, <uint8_t>TCP_MAX_WSCALE)
-        e.opts |= th.opts
-        fl.completeness |= COMPLETE_SYNACK if flags & TCPHDR_ACK else COMPLETE_SYN
-    else:
-        fl.completeness |= COMPLETE_ACK if flags & TCPHDR_ACK else 0
-        if not e.opts & OPT_ISN and e.packets == 0 and rest.packets_hi[side] == 0:
-            rest.isn[side] = th.seq - 1
-            e.opts |= OPT_BASE
-        e.opts |= th.opts & (OPT_TIMESTAMP | OPT_CUT)
-    if not peer.opts & (OPT_ISN | OPT_BASE) and flags & TCPHDR_ACK:
-        rest.isn[1 - side] = th.ack - 1
-        peer.opts |= OPT_BASE
-    if th.bad & BAD_TCP_CSUM:
-        rest.bad_checksum[side] += 1
-    if time_ns >= fl.last_ns:
-        fl.last_ns = time_ns
-    elif time_ns < rest.first_ns:
-        rest.first_ns = time_ns
-    if not fl.bits & FLOW_RTT:
-        conntrack_rtt(fl, rest, side, flags, time_ns)
-    if peer.packets and (fl.bits & (FLOW_SYN | FLOW_RTT)) != FLOW_SYN:
-        fl.bits |= FLOW_PLAIN
-    else:
-        fl.bits &= ~FLOW_PLAIN
 
 
 cdef inline uint32_t conntrack_syn(
@@ -202,28 +108,6 @@ cdef inline uint32_t conntrack_syn(
     return TCB_SYN_TAKEN
 
 
-cdef inline void conntrack_rtt(
-    flow *fl, flow_rest *rest, int side, uint16_t flags, int64_t time_ns
-) noexcept nogil:
-    """The handshake's round trip: the latest SYN to its sender's first ACK without SYN."""
-    cdef uint64_t rtt_ns
-    if (flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN:
-        rest.rtt_ns = time_ns
-        fl.bits = (fl.bits & ~FLOW_SYN_BA) | FLOW_SYN | (FLOW_SYN_BA if side else 0)
-    elif (
-        (flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_ACK
-        and fl.bits & FLOW_SYN
-        and fl.completeness & COMPLETE_SYNACK  # of what came before
-        and ((fl.bits & FLOW_SYN_BA) != 0) == side
-    ):
-        fl.bits |= FLOW_RTT
-        if time_ns < rest.rtt_ns:
-            rest.rtt_ns = -1
-        else:
-            rtt_ns = <uint64_t>time_ns - <uint64_t>rest.rtt_ns
-            rest.rtt_ns = INT64_MAX if rtt_ns > <uint64_t>INT64_MAX else <int64_t>rtt_ns
-
-
 cdef inline void conntrack_begin(tcb *snd, tcb *rcv, const segment *th) noexcept nogil:
     """States before the first segment that the judge gets."""
     if (th.flags & (TCPHDR_SYN | TCPHDR_ACK)) == TCPHDR_SYN:
@@ -271,6 +155,27 @@ cdef inline uint32_t conntrack_judge(
     conntrack_mib(net, rcv_was, rcv.state, took)
     drop[0] = conntrack_drop(th, took)
     return verdict | took
+
+
+cdef inline bint conntrack_handshake(
+    conntrack *ct, flow *fl, uint32_t index, int side, const segment *th
+) noexcept nogil:
+    """Before both ends are open: of several SYN-ACKs the first counts, until an ACK picks another.
+    True of a SYN-ACK that is to be kept, not counted."""
+    if synack_rival(fl, side, th):
+        return True
+    if (
+        rest_at(ct, index).synacks
+        and (th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == TCPHDR_ACK
+        and fl.ends[1 - side].tcb.snd_nxt != th.ack
+        and synack_pick(&ct.synacks, conn_at(ct, index), fl, side, th)
+    ):
+        rest_at(ct, index).synacks = 0
+    return False
+
+
+cdef inline uint64_t conn_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return link_at(ct, index).conn if ct.linked else index
 
 
 cdef inline void conntrack_mib(
@@ -329,6 +234,9 @@ cdef inline uint8_t conntrack_drop(const segment *th, uint32_t verdict) noexcept
 cdef struct batch:
     frame frames[BATCH]
     segment segs[BATCH]  # ip is 0 where a frame has none
+    outer outers[BATCH]  # what is around them, where `wrapped` has a bit
+    uint32_t wrapped
+    uint64_t contexts[BATCH]  # what of it is part of the key, if anything is
     uint64_t packets[BATCH]  # their numbers
     fate fates[BATCH]
     int n  # frames here
@@ -338,10 +246,18 @@ cdef struct batch:
     uint64_t releases  # the tracker's before the first guess: while it stands, all guesses are live
 
 
+cdef inline const datagram *batch_whole(const batch *b, int i) noexcept nogil:
+    """The datagram that a segment lies in, if it came in fragments, else NULL."""
+    return b.outers[i].whole if b.wrapped >> i & 1 else NULL
+
+
 cdef inline int64_t conntrack_lookup(
-    const conntrack *ct, const segment *th, uint32_t tag, int *side
+    const conntrack *ct, const segment *th, uint32_t tag, uint64_t context, int *side
 ) noexcept nogil:
-    """The flow of a segment and the side that sent it; -1 if there is none."""
+    """The flow of a segment and the side that sent it; -1 if there is none.
+
+    `context` is what is part of its key besides the 4-tuple.
+    """
     cdef uint32_t at = inet_home(&ct.table, tag), index
     cdef const bucket *b
     cdef const flow *fl
@@ -354,9 +270,10 @@ cdef inline int64_t conntrack_lookup(
             found &= found - 1
             fl = flow_at(ct, index)
             side[0] = flow_side(fl, addrs_of(ct, fl, index), th)
-            if side[0] >= 0:
+            if side[0] >= 0 and not (ct.keyed and flow_context(ct, fl, index) != context):
                 return index
         if lanes_equal(b.flows, 0):
+            side[0] = -1
             return -1
         at = inet_next(&ct.table, at)
 
@@ -386,8 +303,9 @@ cdef inline bint conntrack_predict(
     uint32_t *verdict,
 ) noexcept nogil:
     """Header prediction for both ends at once, which does in few steps what accounting and the
-    judge would do: the next segment, by its sender's count and by its receiver's, of an open
-    connection, with nothing special on it. False, and nothing done, for anything else."""
+    judge would do, but for `last_ns`: the next segment, by its sender's count and by its receiver's,
+    of an open connection, with nothing special on it. False, and nothing done, for anything
+    else."""
     cdef end *e = <end *>held(&fl.ends[side])
     cdef tcb *snd = &e.tcb
     cdef tcb *rcv = <tcb *>held(&fl.ends[1 - side].tcb)
@@ -401,13 +319,13 @@ cdef inline bint conntrack_predict(
         or th.opts & ~e.opts
         or th.seq != snd.snd_nxt
         or not tcp_predicted(rcv, th)
+        or time_ns < fl.last_ns
         or <uint64_t>time_ns - <uint64_t>fl.last_ns > TS_RECENT_STALE_NS
         or packets == 0
         or frame_bytes < wirelen
         or payload_bytes < th.payload_len
     ):
         return False
-    fl.last_ns = time_ns
     e.packets = packets
     e.frame_bytes = frame_bytes
     e.payload_bytes = payload_bytes
@@ -426,8 +344,6 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     cdef int side = -1
     cdef uint32_t verdict
     cdef flow *fl = NULL
-    cdef analysed *out
-    cdef int64_t was_ns
     if at.time_ns > ct.net.now_ns and not at.clamped:
         ct.net.now_ns = at.time_ns
     if ct.bounded and conntrack_expire(ct):
@@ -436,21 +352,41 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         index = b.guesses[i]
         fl = b.flows[i]
         side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
-    if side < 0:
+        if ct.keyed and flow_context(ct, fl, <uint32_t>index) != b.contexts[i]:
+            side = -1
+    if side < 0 or not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
         return conntrack_follow(ct, b, i, index, side)
-    was_ns = fl.last_ns
-    if not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
-        return conntrack_follow(ct, b, i, index, side)
+    if ct.analysis and conntrack_analyze_plain(
+        ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns
+    ):
+        return -1
+    fl.last_ns = at.time_ns
+    if ct.queues.on and th.payload_len:
+        if conntrack_queue(ct, fl, <uint32_t>index, side, th, at, batch_whole(b, i), verdict, 0):
+            return -1
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
-    if ct.analysis:
-        out = &b.fates[i].analysed
-        return conntrack_analyze(
-            ct, out, fl, <uint32_t>index, side, th, at.time_ns, was_ns, False, True
-        )
     return 0
+
+
+cdef inline void conntrack_around(
+    const conntrack *ct, const batch *b, int i, flow_outer *out, bint reply
+) noexcept nogil:
+    """Keep what is around a first segment, the i-th of a batch; b sent it if it is a reply."""
+    cdef const outer *around = &b.outers[i]
+    cdef bint wrapped = b.wrapped >> i & 1
+    memset(out, 0, sizeof(flow_outer))
+    out.vlan = around.vlan if wrapped else -1
+    out.interface = b.frames[i].interface
+    if wrapped:
+        out.encap = around.encap
+        if around.ip:
+            memcpy(out.addrs, around.addrs + (16 if reply else 0), 16)
+            memcpy(out.addrs + 16, around.addrs + (0 if reply else 16), 16)
+    if ct.keyed:
+        out.context = b.contexts[i]
 
 
 cdef inline int conntrack_follow(
@@ -462,11 +398,14 @@ cdef inline int conntrack_follow(
     cdef int64_t time_ns = at.time_ns, was_ns
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
+    cdef flow_rest *rest
+    cdef tcb was
+    cdef bint wrapped
     cdef uint8_t drop = 0
     cdef analysed *out
-    cdef bint reused
+    cdef bint reused, rival
     if side < 0:
-        index = conntrack_lookup(ct, th, tag, &side)
+        index = conntrack_lookup(ct, th, tag, b.contexts[i] if ct.keyed else 0, &side)
     fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
     if (
         fl != NULL
@@ -478,12 +417,19 @@ cdef inline int conntrack_follow(
         fl = NULL
         verdict = CT_REUSED
     if fl == NULL:
-        index = conntrack_new(ct, th, tag, time_ns, b.packets[i])
+        wrapped = b.wrapped >> i & 1 or at.interface
+        index = conntrack_new(ct, th, tag, time_ns, b.packets[i], wrapped)
         if index < 0:
             return -1
         fl = flow_at(ct, <uint32_t>index)
-        side = tcp_is_synack(th)
+        side = 0
+        if tcp_is_synack(th):  # from b, unless its ends are one and the same
+            side = flow_side(fl, addrs_of(ct, fl, <uint32_t>index), th)
         verdict |= CT_NEW
+        if wrapped:
+            conntrack_around(
+                ct, b, i, <flow_outer *>slab_at(&ct.outers, <uint32_t>index), side
+            )
     was_ns = fl.last_ns
     if (
         verdict & CT_NEW
@@ -500,36 +446,76 @@ cdef inline int conntrack_follow(
             fl.ends[1].tcb.flags &= ~TCB_TSTAMP
         conntrack_count(ct, fl, <uint32_t>index, side, th, time_ns, at.wirelen)
         if th.bad:
-            drop = conntrack_bad(ct, th)
+            drop = conntrack_bad(ct, fl, <uint32_t>index, side, th, at.interface)
         if not drop:
+            rival = (
+                fl.ends[0].tcb.state == TCP_SYN_RECV or fl.ends[1].tcb.state == TCP_SYN_RECV
+            ) and conntrack_handshake(ct, fl, <uint32_t>index, side, th)
+            if rival:
+                was = fl.ends[side].tcb
             verdict |= conntrack_judge(&ct.net, fl, side, th, &drop)
+            if rival:
+                rest = rest_at(ct, <uint32_t>index)
+                if rest.synacks < SYNACK_EACH and synack_keep(
+                    &ct.synacks, conn_at(ct, <uint32_t>index), fl, side, th
+                ):
+                    rest.synacks += 1
+                fl.ends[side].tcb = was
         if drop:
             ct.drops[drop] += 1
         fl.bits = fl.bits | FLOW_OPEN if conntrack_open(fl) else fl.bits & ~FLOW_OPEN
+    if ct.queues.on and conntrack_queue(
+        ct, fl, <uint32_t>index, side, th, at, batch_whole(b, i), verdict, drop
+    ):
+        return -1
     if ct.linked:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, drop)
     if ct.analysis:
         if verdict & CT_NEW:
-            analysis_init(analysis_at(ct, <uint32_t>index))
+            analysis_init(analysis_at(ct, <uint32_t>index), more_at(ct, <uint32_t>index))
             chrono_init(analysis_at(ct, <uint32_t>index))
         out = &b.fates[i].analysed
         reused = (verdict & CT_REUSED) != 0
         return conntrack_analyze(
-            ct, out, fl, <uint32_t>index, side, th, time_ns, was_ns, reused, False
+            ct, out, fl, <uint32_t>index, side, th, time_ns, was_ns, fl.last_ns, reused
         )
     return 0
 
 
-cdef inline uint32_t conntrack_window(const flow *fl, int side, const segment *th) noexcept nogil:
-    """The window that a segment offers, scaled where both SYNs were seen and offered it."""
-    cdef uint32_t window = th.window
-    if not th.flags & TCPHDR_SYN and (
-        fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
-    ) == (OPT_ISN | OPT_WSCALE):
-        window <<= fl.ends[side].shift
-    return window
+cdef inline int conntrack_analyze_plain(
+    conntrack *ct,
+    analysed *out,
+    const flow *fl,
+    uint32_t index,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+) noexcept nogil:
+    """Have a predicted segment analysed before the flow's time moves; -1 without memory."""
+    cdef analysis *an = <analysis *>held(analysis_at(ct, index))
+    cdef analysis_more *more = more_at(ct, index)
+    if not analysis_predict(an, more, fl, side, th, time_ns, &out.reason):
+        return conntrack_analyze(
+            ct, out, fl, index, side, th, time_ns, fl.last_ns, time_ns, False
+        )
+    out.classes = out.dup_ack_num = 0
+    if chrono_predict(an, fl, side, th, time_ns):
+        return 0
+    return tcp_chrono(
+        an,
+        more,
+        &ct.rares,
+        &ct.fars,
+        fl,
+        rest_at(ct, index),
+        side,
+        th,
+        fl.last_ns,
+        time_ns,
+        0,
+    )
 
 
 cdef inline int conntrack_analyze(
@@ -541,44 +527,50 @@ cdef inline int conntrack_analyze(
     const segment *th,
     int64_t time_ns,
     int64_t was_ns,
+    int64_t now_ns,
     bint reused,
-    bint predicted,
 ) noexcept nogil:
-    """Have a segment analysed; `was_ns` is the flow's last time before it. -1 without memory."""
-    cdef analysis *an = <analysis *>held(analysis_at(ct, index))
-    cdef uint32_t window = conntrack_window(fl, side, th)
-    if analysis_predict(an, fl, side, th, time_ns, window, &out.reason):
-        out.classes = out.dup_ack_num = 0
-    elif tcp_analyze(
-        an,
-        fl,
-        rest_at(ct, index),
-        &ct.rares,
-        &ct.spare_rare,
-        side,
-        th,
-        time_ns,
-        window,
-        reused,
-        out,
-    ):
+    """Have a segment analysed; `was_ns` and `now_ns` are the flow's last time before it and since.
+    -1 without memory."""
+    cdef analysis *an = analysis_at(ct, index)
+    cdef analysis_more *more = more_at(ct, index)
+    cdef const flow_rest *rest = rest_at(ct, index)
+    cdef slab_recycled *rares = &ct.rares
+    cdef slab_recycled *fars = &ct.fars
+    if tcp_analyze(an, more, fl, rest, rares, fars, side, th, time_ns, reused, out):
         return -1
-    if not predicted or out.classes or not chrono_predict(an, fl, side, th, was_ns):
-        tcp_chrono(an, fl, rest_at(ct, index), side, th, was_ns, out.classes)
-    return 0
+    return tcp_chrono(
+        an, more, rares, fars, fl, rest, side, th, was_ns, now_ns, out.classes
+    )
 
 
-cdef inline uint8_t conntrack_bad(conntrack *ct, const segment *th) noexcept nogil:
+cdef inline uint8_t conntrack_bad(
+    conntrack *ct,
+    const flow *fl,
+    uint32_t index,
+    int side,
+    const segment *th,
+    uint32_t interface,
+) noexcept nogil:
     """Count what is wrong with a segment: Drop where the judge shall not have it, else 0."""
+    cdef uint16_t mss = 0
+    cdef uint8_t bad
     if th.bad & BAD_TCP_CSUM:
         ct.net.mib[TCP_CSUMERRORS] += 1
     if th.bad & (BAD_TCP_CSUM | BAD_DOFF):
         ct.net.mib[TCP_INERRS] += 1
     if th.bad & BAD_DOFF:
         return TCP_BAD_DOFF
-    if not ct.strict:
+    if fl.ends[1 - side].opts & OPT_MSS:
+        mss = rest_at(ct, index).mss[1 - side]
+    bad = offload_learn(ct.offload, ct.key, th, interface, mss)
+    if ct.strict:
+        bad = th.bad
+    elif not ct.auto:
+        bad = 0
+    if not bad:
         return 0
-    return IP_CSUM if th.bad & BAD_IP_CSUM else TCP_CSUM
+    return IP_CSUM if bad & BAD_IP_CSUM else TCP_CSUM
 
 
 cdef inline void conntrack_fate(
@@ -592,8 +584,12 @@ cdef inline void conntrack_fate(
     uint8_t drop,
 ) noexcept nogil:
     """What the columns say of a segment."""
-    out.conn = link_at(ct, index).conn if ct.linked else index
+    out.conn = conn_at(ct, index)
     out.dir = side
     out.verdict = verdict
     out.drop = drop
-    out.window = conntrack_window(fl, side, th)
+    out.window = th.window
+    if not th.flags & TCPHDR_SYN and (
+        fl.ends[0].opts & fl.ends[1].opts & (OPT_ISN | OPT_WSCALE)
+    ) == (OPT_ISN | OPT_WSCALE):
+        out.window <<= fl.ends[side].shift

@@ -41,6 +41,30 @@ static inline uint16_t swab16_if(int swapped, uint16_t x) { return swapped ? __b
 static inline uint32_t swab32_if(int swapped, uint32_t x) { return swapped ? __builtin_bswap32(x) : x; }
 static inline uint64_t swab64_if(int swapped, uint64_t x) { return swapped ? __builtin_bswap64(x) : x; }
 
+/*
+ * Copy to memory that nobody reads soon, past the caches: written the usual way, every line of it would first be read.
+ * Others may look after stream_end.
+ */
+#ifdef __SSE2__
+#include <emmintrin.h>
+static inline void stream_copy(void *to, const void *from, size_t length)
+{
+    __m128i *t = to;
+    const __m128i *f = from;
+
+    if (((uintptr_t)to | length) & 15) {
+        memcpy(to, from, length);
+        return;
+    }
+    for (; length; length -= 16)
+        _mm_stream_si128(t++, _mm_loadu_si128(f++));
+}
+#define stream_end() _mm_sfence()
+#else
+#define stream_copy(to, from, length) memcpy(to, from, length)
+#define stream_end() ((void)0)
+#endif
+
 /* Two fields side by side change places: what goes back compares with what went there. */
 static inline uint32_t swap_u16s(uint32_t pair) { return pair << 16 | pair >> 16; }
 static inline uint64_t swap_u32s(uint64_t pair) { return pair << 32 | pair >> 32; }

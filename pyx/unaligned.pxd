@@ -19,6 +19,8 @@ cdef extern from "unaligned.h" nogil:
     uint32_t swap_u16s(uint32_t pair)
     uint64_t swap_u32s(uint64_t pair)
     void ipv6_addr_set_v4mapped(void *addr, const void *v4)
+    void stream_copy(void *to, const void *source, size_t length)
+    void stream_end()
     void *held(const void *p)
     void prefetch(const void *p)
     void prefetchw(const void *p)

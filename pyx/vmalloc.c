@@ -94,9 +94,9 @@ void *vgrow(void *p, size_t old, size_t size)
 
     if (!p)
         return vmalloc(size);
-    more = take(size);
+    more = size > old ? take(size) : NULL;
     if (more) {
-        memcpy(more, p, old < size ? old : size);
+        memcpy(more, p, old);
         vfree(p, old);
         return more;
     }

@@ -17,7 +17,7 @@ void *vzalloc(size_t size);
 void vfree(void *p, size_t size);
 void vkeep(void *p, size_t size); /* like vfree, but it may come back from vmalloc */
 
-/* NULL where there is no memory; then the old piece stands. What is new is arbitrary. */
+/* NULL where there is no memory; then the old piece stands. What is new is arbitrary. What shrinks may move too. */
 void *vgrow(void *p, size_t old, size_t size);
 
 #endif

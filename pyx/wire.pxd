@@ -2,9 +2,9 @@
 # Linux: tcp_parse_options in net/ipv4/tcp_input.c.  RFC 9293 3.1 and 3.2; RFC 7323; RFC 2018.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from csum cimport csum_pseudo, csum_tcpudp_magic
+from csum cimport csum_fold64, csum_pseudo, csum_tcpudp_magic, csum_wrong
 from tcp cimport *
-from unaligned cimport get_be16, get_be32, get_u32
+from unaligned cimport cpu_to_be32, get_be16, get_be32, get_u16, get_u32
 
 cdef enum:
     IPPROTO_TCP = 6
@@ -42,11 +42,24 @@ cdef inline int tcp_parse(
         else:
             pseudo = csum_pseudo(seg.addrs, 32, length, IPPROTO_TCP)
         if csum_tcpudp_magic(data, length, pseudo):
-            seg.bad |= BAD_TCP_CSUM
+            seg.bad |= BAD_TCP_CSUM | tcp_csum_offload(data, length, pseudo)
     if header > TCP_HDR_LEN:
         tcp_parse_options(seg, data + TCP_HDR_LEN, data + min(header, min(room, length)))
         if header > room:
             seg.opts |= OPT_CUT
+    return 0
+
+
+cdef inline uint8_t tcp_csum_offload(
+    const uint8_t *data, uint32_t length, uint64_t pseudo
+) noexcept nogil:
+    """Bad: what a wrong checksum looks like below the sum of its pseudo header."""
+    cdef uint16_t check = get_u16(data + 16)
+    cdef uint64_t rest = <uint64_t>csum_fold64(pseudo) + (0xFFFF - check)
+    if check == 0:
+        return BAD_ZERO
+    if not csum_wrong(rest) or not csum_wrong(rest + (<uint32_t>0xFFFFFFFF - cpu_to_be32(length))):
+        return BAD_PARTIAL
     return 0
 
 
@@ -55,6 +68,7 @@ cdef inline void tcp_header(
 ) noexcept nogil:
     """Read the fields of a TCP header but its options; `word` is that of data offset and flags."""
     cdef uint32_t end_seq = get_be32(data + 4)
+    seg.transport_header = data
     seg.ports = get_u32(data)
     seg.seq = end_seq
     end_seq += payload_len

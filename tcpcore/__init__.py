@@ -2,7 +2,16 @@
 
 from tcpcore._version import __version__
 from tcpcore.engine import ENGINE
+from tcpcore.filter import FilterError
 from tcpcore.passive import Replay, replay, replay_batches
 from tcpcore.pcap import PcapError
 
-__all__ = ["ENGINE", "PcapError", "Replay", "__version__", "replay", "replay_batches"]
+__all__ = [
+    "ENGINE",
+    "FilterError",
+    "PcapError",
+    "Replay",
+    "__version__",
+    "replay",
+    "replay_batches",
+]

@@ -11,8 +11,9 @@ import os
 import re
 import sys
 
-from tcpcore import __version__, engine, passive, report
-from tcpcore.columns import CONNECTIONS, PACKETS
+from tcpcore import __version__, engine, passive, report, verbs
+from tcpcore.arguments import INT64_MAX, INT64_MIN
+from tcpcore.columns import schemas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb is None:
             parser.print_help(sys.stderr)
             return 2
+        if args.verb != "replay":
+            return int(args.run(args))
         return _replay(args, args.parser)
     except BrokenPipeError:
         # Nobody reads on. Python would complain once more when it flushes at its end.
@@ -64,7 +67,8 @@ def _open_streams() -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(report.printable(message))  # it names arguments as they came
+        # It names arguments as they came; of a filter's a second line shows the place.
+        super().error("\n".join(report.printable(line) for line in message.split("\n")))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-V", "--version", action="store_true", help="print version and engine, and exit"
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="tcpcore")
-    verb = verbs.add_parser(
+    group = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="tcpcore")
+    verb = group.add_parser(
         "replay",
         formatter_class=_formatter,
         help="follow both ends of every connection of a capture",
@@ -119,17 +123,35 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--to", dest="to_ns", type=_moment, metavar="TIME", help="only frames before TIME"
     )
+    what.add_argument(
+        "--filter", metavar="EXPR", help="only frames that an expression of pcap-filter(7) wants"
+    )
+    what.add_argument(
+        "--where",
+        metavar="EXPR",
+        help="only connections whose columns fulfil it, in tables and report: "
+        "'initial_rtt_ns > 50e6 and b_port == 443'",
+    )
     how = verb.add_argument_group("how")
     how.add_argument(
         "--checksum",
-        choices=("ignore", "strict"),
+        choices=("auto", "strict", "ignore"),
         default="ignore",
-        help="strict: state does not take a segment with a bad checksum (default: ignore)",
+        help="which segments with bad checksums state takes: those that checksum offload "
+        "explains, none, all (default: ignore)",
     )
     how.add_argument(
-        "--no-analysis",
-        action="store_true",
-        help="do not classify segments: a fifth faster; the columns of the analysis say nothing",
+        "--analysis",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="classify segments as Wireshark does: columns more in the tables",
+    )
+    how.add_argument(
+        "--key",
+        default="5tuple",
+        metavar="KEY",
+        help="what tells connections apart: 5tuple (default), or with it vlan, interface, tunnel, "
+        "of these several separated by commas",
     )
     how.add_argument(
         "--max-connections",
@@ -152,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--engine", choices=("compiled", "reference"), help=f"default: {engine.ENGINE}"
     )
+    verbs.add(group, _formatter)
     return parser
 
 
@@ -189,7 +212,7 @@ def _moment(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither seconds since 1970 nor an ISO 8601 time"
         )
-    if not passive.INT64_MIN <= ns <= passive.INT64_MAX:
+    if not INT64_MIN <= ns <= INT64_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} does not fit 64 bits of nanoseconds")
     return ns
 
@@ -205,15 +228,20 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         parser.error("--format is for a table on standard output; a path's suffix tells its format")
     if "-" in args.files and sys.stdin is not None and sys.stdin.isatty():
         parser.error("standard input is a terminal, not a capture")
+    selects_packets = args.where is not None and args.packets is not None
+    keeps_rows = args.connections or args.where is not None
     bounded = args.max_connections or args.expire_idle or args.expire_closed
     progress = _Progress(sys.stderr)
     try:
         run = passive.Run(
             args.files,
             packets=args.packets is not None,
-            analysis=not args.no_analysis,
-            rows="keep" if not bounded else "drain" if args.connections else "drop",
+            analysis=args.analysis,
+            rows="keep" if not bounded else "drain" if keeps_rows else "drop",
             checksum=args.checksum,
+            filter=args.filter,
+            where=args.where,
+            key=args.key,
             max_connections=args.max_connections,
             expire_idle_s=args.expire_idle,
             expire_closed_s=args.expire_closed,
@@ -231,7 +259,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
         done = 0
         for _ in run.chunks():
-            if tables and run.frames() - done >= BATCH:
+            if (tables or args.where) and not selects_packets and run.frames() - done >= BATCH:
                 done = run.frames()
                 tables.write(run.take())
     except KeyboardInterrupt:
@@ -306,7 +334,7 @@ class _Tables:
 
     def __init__(self, paths: dict[str, str | None], args: argparse.Namespace) -> None:
         self._writers: dict[str, Any] = {}
-        for name, schema in (("connections", CONNECTIONS), ("packets", PACKETS)):
+        for name, schema in zip(("connections", "packets"), schemas(args.analysis), strict=True):
             path = paths[name]
             if path is None:
                 continue

@@ -214,6 +214,19 @@ CONNECTIONS = (
         absent=True,
         group="life",
     ),
+    Column("interface", "uint16", "", "pcapng interface of the first segment", group="outer"),
+    Column("vlan", "int16", "", "first VLAN id of the first segment", absent=True, group="outer"),
+    Column("encap", "uint16", "bits", "what the first segment was wrapped in", group="outer"),
+    Column(
+        "outer_a",
+        "uint8[16]",
+        "outer address",
+        "address of a's end of the tunnel that the first segment came by, :: for none",
+        group="outer",
+    ),
+    Column(
+        "outer_b", "uint8[16]", "outer address", "address of b's end of the tunnel", group="outer"
+    ),
     *_analysis(),
     Column(
         "history",
@@ -260,10 +273,25 @@ PACKETS = (
     Column("payload_len", "uint32", "bytes", "TCP payload"),
     Column("verdict", "uint32", "bits", "what the judge and the tracker say of the segment"),
     Column("drop_reason", "uint8", "reason", "why it is no segment or state did not take it"),
+    Column("interface", "uint16", "", "pcapng interface, by its number in the section"),
+    Column("vlan", "int16", "", "first VLAN id", absent=True),
+    Column("encap", "uint16", "bits", "what it was wrapped in, as far as that was taken off"),
     Column("analysis", "uint32", "bits", "Wireshark's classes of the segment, a bit each"),
     Column("dup_ack_num", "uint32", "", "which repetition a duplicate ACK is, from 1"),
     Column("reason", "uint8", "kind", "our own verdict: what the segment is"),
 )
+
+_ANALYSED = {"history", "conn_state", "analysis", "dup_ack_num", "reason"}
+
+
+def schemas(analysis: bool) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """The columns of connections and of packets, those of the analysis where it is wanted."""
+
+    def wanted(column: Column) -> bool:
+        return analysis or not (column.group.startswith("analysis") or column.name in _ANALYSED)
+
+    return tuple(filter(wanted, CONNECTIONS)), tuple(filter(wanted, PACKETS))
+
 
 # Index: Linux's number.
 STATE_NAMES = (
@@ -313,6 +341,41 @@ VERDICT_NAMES = (
 )
 
 # Index: number in the column `drop_reason`; 0 is no drop.
+# Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
+LINKTYPES = {
+    0: "NULL",
+    1: "ETHERNET",
+    6: "IEEE802_5",
+    7: "ARCNET_BSD",
+    8: "SLIP",
+    9: "PPP",
+    10: "FDDI",
+    12: "RAW",
+    14: "RAW",
+    50: "PPP_HDLC",
+    51: "PPP_ETHER",
+    100: "ATM_RFC1483",
+    101: "RAW",
+    104: "C_HDLC",
+    105: "IEEE802_11",
+    107: "FRELAY",
+    108: "LOOP",
+    113: "LINUX_SLL",
+    117: "PFLOG",
+    127: "IEEE802_11_RADIOTAP",
+    189: "USB_LINUX",
+    192: "PPI",
+    195: "IEEE802_15_4_WITHFCS",
+    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
+    220: "USB_LINUX_MMAPPED",
+    227: "CAN_SOCKETCAN",
+    228: "IPV4",
+    229: "IPV6",
+    239: "NFLOG",
+    253: "NETLINK",
+    276: "LINUX_SLL2",
+}
+
 DROP_NAMES = (
     "SKB_NOT_DROPPED_YET",
     "LINKTYPE_UNKNOWN",
@@ -347,6 +410,7 @@ DROP_NAMES = (
     "TCP_INVALID_RST",
     "TCP_CLOSED",
     "TCP_FLAGS",
+    "SOCKET_FILTER",
 )
 
 # Index: number in the column `reason`.
@@ -384,43 +448,29 @@ CONN_STATE_NAMES = (
 # Index: number in the column `slow`.
 CAUSE_NAMES = ("none", "application", "receiver", "network", "handshake")
 
-# Names of link types at tcpdump.org/linktypes.html; 12 and 14 are raw IP on other systems.
-LINKTYPES = {
-    0: "NULL",
-    1: "ETHERNET",
-    6: "IEEE802_5",
-    7: "ARCNET_BSD",
-    8: "SLIP",
-    9: "PPP",
-    10: "FDDI",
-    12: "RAW",
-    14: "RAW",
-    50: "PPP_HDLC",
-    51: "PPP_ETHER",
-    100: "ATM_RFC1483",
-    101: "RAW",
-    104: "C_HDLC",
-    105: "IEEE802_11",
-    107: "FRELAY",
-    108: "LOOP",
-    113: "LINUX_SLL",
-    117: "PFLOG",
-    127: "IEEE802_11_RADIOTAP",
-    189: "USB_LINUX",
-    192: "PPI",
-    195: "IEEE802_15_4_WITHFCS",
-    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
-    220: "USB_LINUX_MMAPPED",
-    227: "CAN_SOCKETCAN",
-    228: "IPV4",
-    229: "IPV6",
-    239: "NFLOG",
-    253: "NETLINK",
-    276: "LINUX_SLL2",
-}
+# Index: bit of the column `encap`.
+ENCAP_NAMES = (
+    "MPLS",
+    "PPPOE",
+    "LLC",
+    "GRE",
+    "ERSPAN",
+    "IPIP",
+    "IP6",
+    "VXLAN",
+    "GENEVE",
+    "GTPU",
+    "TEREDO",
+    "FRAGMENTS",
+)
 
 _MAPPED = bytes(10) + b"\xff\xff"
 _ZERO_RUNS = tuple(":" + "0:" * n for n in range(8, 1, -1))
+
+
+def outer_text(address: bytes) -> str:
+    """Write an outer address, which is IPv4's if it is mapped."""
+    return address_text(address, 4 if address.startswith(_MAPPED) else 6)
 
 
 def address_text(address: bytes, ip: int) -> str:

@@ -232,7 +232,7 @@ class _PyarrowWriter(Writer):
         schema = pyarrow_schema(self._schema)
         if self._text_addresses:
             for i, column in enumerate(self._schema):
-                if column.unit == "address":
+                if column.dtype == "uint8[16]":
                     schema = schema.set(i, schema.field(i).with_type(self._pyarrow.utf8()))
         self._types = schema
         self._writer = self._create(self._pyarrow.PythonFile(self._sink, "w"))
@@ -248,7 +248,7 @@ class _PyarrowWriter(Writer):
         for start in range(0, len(table), GROUP_ROWS):
             part = rows.slice(start, GROUP_ROWS)
             for i, column in enumerate(self._schema):
-                if column.unit == "address":
+                if column.dtype == "uint8[16]":
                     texts = self._addresses(column, table, slice(start, start + GROUP_ROWS))
                     part = part.set_column(i, self._types.field(i), texts)
             self._put(part)
@@ -432,6 +432,9 @@ class _Text:
         values = table[column.name][rows]
         if column.unit == "address":
             return self._addresses(values, table["ip"][rows])
+        if column.unit == "outer address":
+            mapped = (values[:, :10] == 0).all(1) & (values[:, 10:12] == 0xFF).all(1)
+            return self._addresses(values, np.where(mapped, 4, 6))
         if column.unit in self._names:
             return self._names[column.unit][values]
         if column.unit == "text":  # letters, which no format has to escape

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 from tcpcore import engine as engines
-from tcpcore import pcap, report
-from tcpcore.columns import (
-    CONNECTIONS,
-    DROP_NAMES,
-    LINKTYPES,
-    PACKETS,
-    SCHEMA_VERSION,
-    STATE_NAMES,
-    address_text,
-)
-from tcpcore.mib import COUNTERS
+from tcpcore import pcap, report, summary
+from tcpcore.arguments import INT64_MAX, INT64_MIN, key_bits, nanoseconds, whole
+from tcpcore.columns import schemas
+from tcpcore.filter import compile_filter
 from tcpcore.pcap import PcapError
+from tcpcore.stream import RECORDS, SPOOL, HasStreams, Sources, Streams
 from tcpcore.table import Table, locked
 
 TYPE_CHECKING = False
@@ -29,21 +24,22 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tcpcore.pcap import Input, Source
+    from tcpcore.where import Selection
 
     Progress = Callable[[int, int | None, int], object]
 
-INT64_MIN = -(1 << 63)
-INT64_MAX = (1 << 63) - 1
 TICK = 0.05  # seconds between two calls of `progress`
-TOP = 10  # busiest connections named in a summary
 
 
 def replay(
     source: Source,
     *,
     packets: bool = False,
-    analysis: bool = True,
+    analysis: bool = False,
     checksum: str = "ignore",
+    filter: str | None = None,
+    where: str | None = None,
+    key: str = "5tuple",
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
     expire_closed_s: float | None = None,
@@ -52,6 +48,9 @@ def replay(
     count: int | None = None,
     from_ns: int | None = None,
     to_ns: int | None = None,
+    streams: bool = False,
+    stream_memory: int | None = None,
+    spool: int | None = None,
     progress: Progress | None = None,
 ) -> Replay:
     """Follow both ends of every TCP connection of a capture.
@@ -65,11 +64,23 @@ def replay(
     packets
         Keep a row for every frame too (`Replay.packets`).
     analysis
-        Classify segments as Wireshark does, time round trips, keep Zeek's history. Without it
-        these columns are 0, absent or empty.
+        Classify segments as Wireshark does, time round trips, keep Zeek's history: columns of
+        connections and packets more (docs/analysis.md).
     checksum
-        'ignore': state takes segments with bad checksums. 'strict': it does not. They are
-        counted either way.
+        'auto': state does not take a segment with a bad checksum, unless its sender leaves
+        checksums to the network card (`summary['checksum_offload']` tells what was found).
+        'strict': it takes none. 'ignore': it takes all. They are counted in every mode.
+    filter
+        An expression of pcap-filter(7), ``'host 10.0.0.1 and port 443'``: frames that it does not
+        want are counted in the summary (`filtered`), and that is all. See docs/filter.md.
+    where
+        A condition on columns of connections, ``'initial_rtt_ns > 50e6 and b_port == 443'``, that
+        selects rows of the tables and of the summary's `top`; of packets, those of the connections
+        selected.
+    key
+        What tells connections apart besides addresses and ports: '5tuple' for nothing, or 'vlan'
+        (all tags), 'interface', 'tunnel' (outer addresses; network ids, GRE keys and sessions), of
+        these several separated by commas.
     max_connections
         At most so many connections are followed at a time. The oldest half-open one is given up
         first, then the one idle longest; their rows stay.
@@ -80,10 +91,16 @@ def replay(
     strict
         Raise the first `PcapError`, with what could be read as its attribute `replay`.
     count
-        Stop after so many frames.
+        Stop after so many frames that `filter` wants.
     from_ns, to_ns
         Take only frames with ``from_ns <= time < to_ns`` (ns since 1970). The others keep their
         numbers, and that is all they do.
+    streams
+        Note where payload lies, for `Replay.stream` and `Replay.streams`.
+    stream_memory
+        Bytes these notes may take (default 1 GiB, 32 a segment); docs/streams.md has who gives up.
+    spool
+        Bytes kept for streams of inputs that cannot be read again (default 1 GiB).
     progress
         Called about twenty times a second with bytes read, bytes in all (None when not known)
         and frames taken.
@@ -98,6 +115,8 @@ def replay(
     OSError
         When `source` is one path and it cannot be opened. In a list it is an error of that input
         (`Replay.errors`), and the others are read.
+    FilterError
+        For a `filter` or `where` that cannot be understood, with the place; a ValueError.
     ValueError, TypeError
         For arguments that make no sense.
     """
@@ -107,6 +126,9 @@ def replay(
         analysis=analysis,
         rows="keep",
         checksum=checksum,
+        filter=filter,
+        where=where,
+        key=key,
         max_connections=max_connections,
         expire_idle_s=expire_idle_s,
         expire_closed_s=expire_closed_s,
@@ -114,6 +136,9 @@ def replay(
         count=count,
         from_ns=from_ns,
         to_ns=to_ns,
+        streams=streams,
+        stream_memory=stream_memory,
+        spool=spool,
         progress=progress,
     )
     for _ in run.chunks():
@@ -130,8 +155,11 @@ def replay_batches(
     *,
     batch_packets: int = 1_000_000,
     packets: bool = False,
-    analysis: bool = True,
+    analysis: bool = False,
     checksum: str = "ignore",
+    filter: str | None = None,
+    where: str | None = None,
+    key: str = "5tuple",
     max_connections: int | None = None,
     expire_idle_s: float | None = None,
     expire_closed_s: float | None = None,
@@ -151,9 +179,9 @@ def replay_batches(
     ----------
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
-    packets, analysis, checksum, max_connections, expire_idle_s, expire_closed_s, engine, strict, \
-count, from_ns, to_ns, progress
-        See `replay`.
+    packets, analysis, checksum, filter, where, key, max_connections, expire_idle_s, \
+expire_closed_s, engine, strict, count, from_ns, to_ns, progress
+        See `replay`. `where` does not go with `packets`, whose connections have yet to end.
 
     Yields
     ------
@@ -163,14 +191,19 @@ count, from_ns, to_ns, progress
         `conn`. `summary` is of everything so far. All batches' rows together are the same
         whatever the size of a batch or a read.
     """
-    if _whole("batch_packets", batch_packets, 1) is None:
+    if whole("batch_packets", batch_packets, 1) is None:
         raise TypeError("batch_packets must be an integer")
+    if where is not None and packets:
+        raise ValueError("where selects packets once their connections have ended: use replay")
     run = Run(
         source,
         packets=packets,
         analysis=analysis,
         rows="drain",
         checksum=checksum,
+        filter=filter,
+        where=where,
+        key=key,
         max_connections=max_connections,
         expire_idle_s=expire_idle_s,
         expire_closed_s=expire_closed_s,
@@ -196,7 +229,7 @@ def _batches(run: Run, batch_packets: int, strict: bool) -> Iterator[Replay]:
         raise last.error
 
 
-class Replay:
+class Replay(HasStreams):
     """What a replay learned.
 
     Attributes
@@ -220,7 +253,9 @@ class Replay:
         summary: dict[str, Any],
         errors: list[PcapError],
         details: dict[str, Any],
+        streams: Callable[..., Streams] | None = None,
     ) -> None:
+        super().__init__(streams)
         self.connections = connections
         self._packets = packets
         self.summary = summary
@@ -269,9 +304,12 @@ class Run:
         source: Source,
         *,
         packets: bool,
-        analysis: bool = True,
+        analysis: bool = False,
         rows: str,
         checksum: str,
+        filter: str | None,
+        where: str | None,
+        key: str,
         max_connections: int | None,
         expire_idle_s: float | None,
         expire_closed_s: float | None,
@@ -281,27 +319,43 @@ class Run:
         to_ns: int | None,
         progress: Progress | None,
         collect: bool = False,
+        streams: bool = False,
+        stream_memory: int | None = None,
+        spool: int | None = None,
     ) -> None:
-        if checksum not in ("ignore", "strict"):
-            raise ValueError(f"checksum must be 'ignore' or 'strict', not {checksum!r}")
+        if checksum not in ("auto", "strict", "ignore"):
+            raise ValueError(f"checksum must be 'auto', 'strict' or 'ignore', not {checksum!r}")
         if progress is not None and not callable(progress):
             raise TypeError("progress must be callable")
-        start = _whole("from_ns", from_ns, INT64_MIN)
-        end = _whole("to_ns", to_ns, INT64_MIN)
+        start = whole("from_ns", from_ns, INT64_MIN)
+        end = whole("to_ns", to_ns, INT64_MIN)
         if start is not None and end is not None and start > end:
             raise ValueError("from_ns is after to_ns")
         options = {
             "packets": bool(packets),
             "analysis": bool(analysis),
             "strict": checksum == "strict",
+            "auto": checksum == "auto",
+            "keyed": key_bits(key),
             "rows": rows,
-            "max_connections": _whole("max_connections", max_connections, 1) or 0,
-            "expire_idle_ns": _nanoseconds("expire_idle_s", expire_idle_s),
-            "expire_closed_ns": _nanoseconds("expire_closed_s", expire_closed_s),
+            "max_connections": whole("max_connections", max_connections, 1) or 0,
+            "expire_idle_ns": nanoseconds("expire_idle_s", expire_idle_s),
+            "expire_closed_ns": nanoseconds("expire_closed_s", expire_closed_s),
             "from_ns": INT64_MIN if start is None else start,
             "to_ns": INT64_MAX if end is None else end,
-            "count": _whole("count", count, 1) or 0,
+            "count": whole("count", count, 1) or 0,
+            "filter": compile_filter("" if filter is None else filter),
         }
+        memory, kept = whole("stream_memory", stream_memory, 1), whole("spool", spool, 0)
+        options["streams"] = (memory or RECORDS) if streams else 0
+        self._options = options
+        self.sources = Sources(SPOOL if kept is None else kept) if streams else None
+        self._schemas = schemas(analysis)
+        self._selection: Selection | None = None
+        if where is not None:
+            from tcpcore.where import Selection
+
+            self._selection = Selection(where, summary.TOP, self._schemas[0])
         self.inputs = pcap.inputs(source)
         # One path that is missing is the caller's mistake; the command collects them all.
         self._collect = collect or isinstance(source, (list, tuple)) or len(self.inputs) > 1
@@ -313,6 +367,7 @@ class Run:
         self.blocked = False
         self.cpu_seconds = 0.0
         self._rows = rows
+        self._checksum = checksum
         self._packets = bool(packets)
         self._progress = progress
         self._next_tick = 0.0
@@ -358,6 +413,8 @@ class Run:
             finally:
                 self.blocked = False
             conntrack.size = one.size or 0
+            if self.sources is not None:
+                self.sources.begin(number, one)
             yield from self._feed(one)
             if conntrack.error is not None:
                 error = PcapError(one.name, *conntrack.error)
@@ -378,7 +435,7 @@ class Run:
         if error is not None:
             self.errors.append(error)
             self.status = max(self.status, 1 if capture and capture["format"] else 2)
-        self._files.append(self._entry(one, capture, error))
+        self._files.append(summary.entry(one, capture, error))
 
     def _feed(self, one: Input) -> Iterator[None]:
         """Feed the engine; what it leaves, a record's first part, moves to the front."""
@@ -394,6 +451,8 @@ class Run:
                     count = one.readinto(view[length : length + chunk])
                 finally:
                     self.blocked = False
+                if self.sources is not None:
+                    self.sources.keep(view[length : length + count])
                 length += count
                 if length >= conntrack.want or not count:
                     used = conntrack.feed(self._buffer, length) if length else 0
@@ -441,11 +500,13 @@ class Run:
         conntrack = self.conntrack
         taken: dict[str, Table] = {}
         if self._rows == "drain" or (self._rows == "keep" and final):
-            rows = conntrack.connections([column.name for column in CONNECTIONS], final)
-            taken["connections"] = Table(CONNECTIONS, lambda names: rows)
+            rows = conntrack.connections([column.name for column in self._schemas[0]], final)
+            taken["connections"] = Table(self._schemas[0], lambda names: rows)
         if self._packets:
-            frames = conntrack.packets([column.name for column in PACKETS])
-            taken["packets"] = Table(PACKETS, lambda names: frames)
+            frames = conntrack.packets([column.name for column in self._schemas[1]])
+            taken["packets"] = Table(self._schemas[1], lambda names: frames)
+        if self._selection is not None:
+            taken = self._selection.tables(taken)
         conntrack.drain()
         return taken
 
@@ -460,115 +521,47 @@ class Run:
 
         conntrack = self.conntrack
         lock = Lock()  # the engine serves one thread at a time, the tables any number
-        connections = Table(CONNECTIONS, locked(lock, conntrack.connections, True))
-        packets = Table(PACKETS, locked(lock, conntrack.packets)) if self._packets else None
-        return self._replay(connections, packets)
+        connections = Table(self._schemas[0], locked(lock, conntrack.connections, True))
+        packets = None
+        if self._packets:
+            packets = Table(self._schemas[1], locked(lock, conntrack.packets))
+        if self._selection is not None:
+            tables = {"connections": connections} | ({"packets": packets} if packets else {})
+            tables = self._selection.tables(tables)
+            connections, packets = tables["connections"], tables.get("packets")
+        streams = None
+        if self.sources is not None:
+            streams = partial(Streams, self.module, conntrack, lock, self.sources)
+        return self._replay(connections, packets, streams)
 
-    def _replay(self, connections: Table, packets: Table | None) -> Replay:
-        summary, details = self.summary()
-        return Replay(connections, packets, summary, list(self.errors), details)
+    def _replay(
+        self,
+        connections: Table,
+        packets: Table | None,
+        streams: Callable[..., Streams] | None = None,
+    ) -> Replay:
+        told, details = self.summary()
+        return Replay(connections, packets, told, list(self.errors), details, streams)
 
     def summary(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The object of ``--json``, and what the text report tells beyond it."""
-        found = self.conntrack.summary(TOP)
+        found = self.conntrack.summary(summary.TOP)
+        if self._selection is not None:
+            rows = Table(self._schemas[0], lambda names: self.conntrack.connections(names, True))
+            found["top"] = self._selection.top(rows)
         details = {
             "compression": [one.compression for one in self.inputs],
             "bad_tcp_checksums": tuple(found["bad_tcp_checksums"]),
             "expired": found["expired"],
             "live": found["live"],
             "time_clamped": found["time_clamped"],
+            "repaired": found["repaired"],
             "interrupted": self.stop,
         }
-        return self._summary(found), details
-
-    def _summary(self, found: dict[str, Any]) -> dict[str, Any]:
         files = list(self._files)
         if self._current is not None:
-            files.append(self._entry(self._current, self.conntrack.capture(), None))
-        seconds = self.cpu_seconds
-        states = sorted(found["states"].items(), key=lambda item: (-item[1], item[0]))
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "files": files,
-            "packets": found["packets"],
-            "bytes": found["bytes"],
-            "tcp_segments": found["tcp_segments"],
-            "connections": found["connections"],
-            "first_ns": found["first_ns"],
-            "last_ns": found["last_ns"],
-            "cpu_seconds": seconds,
-            "packets_per_second": found["packets"] / seconds if seconds else 0.0,
-            "bits_per_second": 8 * found["bytes"] / seconds if seconds else 0.0,
-            "states": {f"{STATE_NAMES[a]}/{STATE_NAMES[b]}": n for (a, b), n in states},
-            "top": [_top(one) for one in found["top"]],
-            "drop_reasons": {DROP_NAMES[d]: n for d, n in sorted(found["drops"].items())},
-            "bad_ip_checksums": found["bad_ip_checksums"],
-            "bad_tcp_checksums": sum(found["bad_tcp_checksums"]),
-            "evicted": found["evicted"],
-            "counters": dict(zip(COUNTERS, found["counters"], strict=True)),
-            "engine": self.module.ENGINE,
-            "isa": self.module.isa(),
-        }
-
-    def _entry(
-        self, one: Input, capture: dict[str, Any] | None, error: PcapError | None
-    ) -> dict[str, Any]:
-        """One file of the summary; `capture` is None for one that was never begun."""
-        if capture is None:
-            capture = {"format": one.format, "link_types": [], "packets": 0, "bytes": 0}
-        text = None
-        if error is not None:
-            text = f"byte {error.offset}: {error.reason}" if capture["format"] else error.reason
-        return {
-            "path": one.name,
-            "format": capture["format"],
-            "link_types": [LINKTYPES.get(n, f"LINKTYPE_{n}") for n in capture["link_types"]],
-            "packets": capture["packets"],
-            "bytes": capture["bytes"],
-            "first_ns": capture.get("first_ns"),
-            "last_ns": capture.get("last_ns"),
-            "error": text,
-        }
-
-
-def _top(one: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "conn": one["conn"],
-        "a": address_text(one["a_addr"], one["ip"]),
-        "a_port": one["a_port"],
-        "b": address_text(one["b_addr"], one["ip"]),
-        "b_port": one["b_port"],
-        "packets": one["packets"],
-        "frame_bytes": one["frame_bytes"],
-        "payload_bytes": one["payload_bytes"],
-        "state_a": STATE_NAMES[one["state_a"]],
-        "state_b": STATE_NAMES[one["state_b"]],
-        "first_ns": one["first_ns"],
-        "last_ns": one["last_ns"],
-        "duration_ns": one["last_ns"] - one["first_ns"],
-    }
-
-
-def _whole(name: str, value: int | None, least: int) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
-    value = value.__index__()
-    if not least <= value <= INT64_MAX:
-        raise ValueError(f"{name} must be {least} or more, and fit 64 bits: {value}")
-    return value
-
-
-def _nanoseconds(name: str, seconds: float | None) -> int:
-    if seconds is None:
-        return 0
-    if isinstance(seconds, (bool, str, bytes)):
-        raise TypeError(f"{name} must be a number or None, not {type(seconds).__name__}")
-    try:
-        value = round(seconds * 1_000_000_000)
-    except (ValueError, OverflowError):  # not a number, infinity
-        value = 0
-    if not 0 < value <= INT64_MAX:
-        raise ValueError(f"{name} must be above 0, and fit 64 bits of nanoseconds: {seconds}")
-    return value
+            files.append(summary.entry(self._current, self.conntrack.capture(), None))
+        told = summary.summary(
+            found, files, self.cpu_seconds, self._checksum, self._options, self.module
+        )
+        return told, details

@@ -73,6 +73,10 @@ class Input:
         Decompressed bytes handed out.
     missing : OSError or None
         Why `arrange` could not open it.
+    status : os.stat_result or None
+        Of a regular file named by its path, as it was when it was opened.
+    path : str or bytes or None
+        Its path, if it has one.
     """
 
     def __init__(self, source: Path | BinaryIO) -> None:
@@ -100,6 +104,7 @@ class Input:
         self.taken = 0
         self.offset = 0
         self.missing: OSError | None = None
+        self.status: os.stat_result | None = None
         self._again = False  # can be closed and read again from its start
         self._close: Callable[[], None] | None = None
         self._raw: Callable[[memoryview], int] | None = None
@@ -113,6 +118,11 @@ class Input:
     def standard_input(self) -> bool:
         """Whether it is '-'."""
         return self._path is None and self._object is None
+
+    @property
+    def path(self) -> str | bytes | None:
+        """Its path, if it has one."""
+        return self._path
 
     def open(self) -> None:
         """Open it, unless it is open. Raises OSError."""
@@ -130,6 +140,7 @@ class Input:
         status = os.fstat(raw.fileno())
         if stat.S_ISREG(status.st_mode):
             self.size = status.st_size
+            self.status = status
             self._again = True
         self._close = raw.close
         self._raw = _object_reader(raw)

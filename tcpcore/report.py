@@ -21,19 +21,19 @@ _WHY = {
     "IP_NOPROTO": "IP, but not TCP",
     "IP_INHDR": "IP header is wrong",
     "IPV6_BAD_EXTHDR": "IPv6 extension header is wrong",
-    "IP_FRAGMENT": "IP fragment",
-    "ENCAP_DEPTH": "too many tags or extension headers",
-    "ENCAP_MPLS": "inside MPLS",
-    "ENCAP_PPPOE": "inside PPPoE",
-    "ENCAP_LLC": "LLC frame",
-    "ENCAP_GRE": "inside GRE",
-    "ENCAP_ERSPAN": "inside ERSPAN",
-    "ENCAP_IPIP": "inside IP in IP",
-    "ENCAP_IP6": "inside IPv6 in IP",
-    "ENCAP_VXLAN": "inside VXLAN",
-    "ENCAP_GENEVE": "inside Geneve",
-    "ENCAP_GTPU": "inside GTP-U",
-    "ENCAP_TEREDO": "inside Teredo",
+    "IP_FRAGMENT": "part of a datagram in fragments",
+    "ENCAP_DEPTH": "too many headers in each other",
+    "ENCAP_MPLS": "MPLS: no packet in it",
+    "ENCAP_PPPOE": "PPPoE: no session's frame",
+    "ENCAP_LLC": "LLC: no packet in it",
+    "ENCAP_GRE": "GRE: no packet in it",
+    "ENCAP_ERSPAN": "ERSPAN: header is wrong",
+    "ENCAP_IPIP": "IP in IP: no packet in it",
+    "ENCAP_IP6": "IPv6 in IP: no packet in it",
+    "ENCAP_VXLAN": "VXLAN: header is wrong",
+    "ENCAP_GENEVE": "GENEVE: header is wrong",
+    "ENCAP_GTPU": "GTP-U: no packet in it",
+    "ENCAP_TEREDO": "Teredo: no packet in it",
     "IP_CSUM": "IP header checksum is bad",
     "TCP_CSUM": "TCP checksum is bad",
     "TCP_BAD_DOFF": "TCP data offset below 5",
@@ -127,16 +127,58 @@ def warnings(summary: dict[str, Any], details: dict[str, Any]) -> list[str]:
     if bad_ip:
         bad.append(_plural(bad_ip, "bad IP header checksum"))
     if bad:
-        lines.append(
-            " and ".join(bad) + ": usually the network card of the machine that captured"
-            " fills in checksums after the tap (offload)"
+        decided = summary.get("checksum_offload", {}).get("decision") or (
+            "usually the network card of the machine that captured fills in checksums after the "
+            "tap (offload; --checksum auto tells)"
         )
+        lines.append(f"{' and '.join(bad)}: {decided}")
     if details["time_clamped"]:
         lines.append(
             f"{_plural(details['time_clamped'], 'time')} outside 64 bits of nanoseconds: "
             "the nearest that fits is taken"
         )
+    if details["repaired"]:
+        lines.append(
+            f"{_plural(details['repaired'], 'packet')} shorter on the wire than as captured: "
+            "the captured length is taken for both"
+        )
     return lines
+
+
+def offload(found: dict[str, Any]) -> str:
+    """Say in one line what was decided of wrong checksums, and why; empty if there are none.
+
+    Parameters
+    ----------
+    found
+        `summary['checksum_offload']`, with all hosts.
+    """
+    explained, learnt, damaged = found["explained"], found["learnt"], found["damaged"]
+    if not explained + learnt + damaged:
+        return ""
+    parts = []
+    if explained + learnt:
+        hosts = [one for one in found["hosts"] if one["partial"] + one["zero"] + one["tso"]]
+        senders = ", ".join(one["address"] for one in hosts[:3])
+        if len(hosts) > 3:
+            senders += f" and {len(hosts) - 3:,} more"
+        signs = {
+            "partial": "sums of the pseudo header alone",
+            "zero": "zeros",
+            "tso": "segments too long for the wire",
+        }
+        seen = [words for name, words in signs.items() if any(one[name] for one in hosts)]
+        parts.append(
+            f"offload by {senders} explains {explained + learnt:,} of "
+            f"{explained + learnt + damaged:,} ({', '.join(seen)})"
+        )
+        if found["mode"] == "strict":
+            parts[-1] += ", which state did not take either"
+    if damaged:
+        taken = "took" if found["mode"] == "ignore" else "did not take"
+        what = "is really wrong" if damaged == 1 else "are really wrong"
+        parts.append(f"{damaged:,} {what}: state {taken} {'it' if damaged == 1 else 'them'}")
+    return f"checksum {found['mode']}: {'; '.join(parts)}"
 
 
 class _Style:
@@ -268,11 +310,15 @@ def _facts(summary: dict[str, Any], details: dict[str, Any]) -> list[tuple[str, 
         f"{_plural(summary['tcp_segments'], 'segment')} in "
         f"{_plural(summary['connections'], 'connection')}"
     ]
+    if summary.get("filtered"):
+        tcp.append(f"{_plural(summary['filtered'], 'packet')} not wanted by the filter")
     if summary["evicted"]:
         tcp.append(f"{_plural(summary['evicted'], 'connection')} given up to bound memory")
     if details["expired"]:
         tcp.append(f"{_plural(details['expired'], 'connection')} expired")
     facts.append(("TCP", tcp))
+    if summary.get("checksum_offload", {}).get("decision"):
+        tcp.append(summary["checksum_offload"]["decision"])
     rate = _joined(
         speed(summary["packets_per_second"], "packets/s"),
         f"{summary['bits_per_second'] / 1e9:.3g} Gbit/s",

@@ -12,6 +12,7 @@ from tcpcore.columns import (
     STATE_NAMES,
     VERDICT_NAMES,
     address_text,
+    outer_text,
 )
 
 TYPE_CHECKING = False
@@ -52,13 +53,14 @@ class Table:
         the columns named. A buffer is C-contiguous and stays valid as long as it is referred to.
     """
 
-    __slots__ = ("_arrays", "_columns", "_fetch", "_length")
+    __slots__ = ("_arrays", "_columns", "_fetch", "_length", "_unasked")
 
     def __init__(self, schema: Sequence[Column], fetch: Fetch) -> None:
         self._columns = {column.name: column for column in schema}
         self._fetch = fetch
         self._length: int | None = None
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._unasked: set[str] = set()  # of the arrays, those that nobody has asked for yet
 
     @property
     def names(self) -> list[str]:
@@ -81,8 +83,9 @@ class Table:
             if name not in self._columns:
                 known = ", ".join(self._columns)
                 raise KeyError(f"no column {name!r}; the columns are {known}")
-            self._read(self._columns[name].group)
+            self._read(self._wanted_with(name))
             array = self._arrays[name]
+        self._unasked.discard(name)
         return array
 
     # Without this, iteration would ask for column 0.
@@ -91,12 +94,17 @@ class Table:
     def __contains__(self, name: object) -> bool:
         return name in self._columns
 
-    def _read(self, group: str) -> None:
-        columns = [
-            column
-            for column in self._columns.values()
-            if column.group == group and column.name not in self._arrays
-        ]
+    def _wanted_with(self, name: str) -> list[Column]:
+        """Tell which columns to read when one is asked for: its group, or all that are left.
+
+        Each reading goes through all rows. Whoever has asked for every column that was read goes
+        through the table, and is about to ask for the rest.
+        """
+        left = [column for column in self._columns.values() if column.name not in self._arrays]
+        group = [column for column in left if column.group == self._columns[name].group]
+        return left if len(group) > 1 and self._arrays and not self._unasked else group
+
+    def _read(self, columns: list[Column]) -> None:
         count, buffers = self._fetch([column.name for column in columns])
         if self._length is None:
             self._length = count
@@ -105,6 +113,21 @@ class Table:
         for column in columns:  # another thread may have been here too: one array stays
             array = _array(buffers[column.name], column.dtype, count)
             self._arrays.setdefault(column.name, array)
+            self._unasked.add(column.name)
+
+    def take(self, rows: NDArray[Any]) -> Table:
+        """Return the table of some rows, whose columns are copied when they are read.
+
+        Parameters
+        ----------
+        rows : int64[k]
+            Their indices, in the order wanted.
+        """
+
+        def fetch(names: list[str]) -> tuple[int, dict[str, Any]]:
+            return len(rows), {name: self[name][rows] for name in names}
+
+        return Table(self.schema, fetch)
 
     def to_polars(self) -> Any:
         """Return a ``polars.DataFrame``; addresses are Binary of 16 bytes."""
@@ -198,6 +221,8 @@ class Table:
             return address_text(value.tobytes(), int(self["ip"][i]))
         if column.unit == "text":
             return str(value, "ascii")
+        if column.unit == "outer address":
+            return outer_text(value.tobytes())
         number = int(value)
         if column.absent and number == -1:
             return ""

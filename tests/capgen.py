@@ -158,6 +158,137 @@ def packet(
     return wrap(segment(saddr, daddr, sport, dport, **tcp), saddr, daddr, **(ip or {}))
 
 
+def fragments(ip: bytes, *cuts: int, number: int = 7) -> list[bytes]:
+    """A packet in fragments, cut at these offsets of what it carries."""
+    six = ip[0] >> 4 == 6
+    head, body = (ip[:40], ip[40:]) if six else (ip[: (ip[0] & 15) * 4], ip[(ip[0] & 15) * 4 :])
+    pieces = []
+    for begin, end in zip((0, *cuts), (*cuts, len(body)), strict=True):
+        more = end < len(body)
+        pieces.append(fragment(head, body[begin:end], begin, more, number=number))
+    return pieces
+
+
+def fragment(head: bytes, data: bytes, begin: int, more: bool, *, number: int = 7) -> bytes:
+    """One fragment of the packet whose header this is: `data` at offset `begin`."""
+    if head[0] >> 4 == 6:
+        field = struct.pack(">BBHI", head[6], 0, begin | more, number)
+        return head[:4] + struct.pack(">HB", 8 + len(data), 44) + head[7:40] + field + data
+    out = bytearray(head)
+    out[2:4] = struct.pack(">H", len(head) + len(data))
+    out[4:8] = struct.pack(">HH", number & 0xFFFF, begin // 8 | more << 13)
+    out[10:12] = bytes(2)
+    out[10:12] = struct.pack(">H", checksum(bytes(out)))
+    return bytes(out) + data
+
+
+# ---- tunnels ------------------------------------------------------------------------------------
+
+
+def frame_of(ip: bytes) -> bytes:
+    """An IP packet in an Ethernet frame."""
+    return ethernet(ip, 0x86DD if ip[0] >> 4 == 6 else 0x0800)
+
+
+def udp(data: bytes, sport: int, dport: int, length: int | None = None) -> bytes:
+    length = 8 + len(data) if length is None else length
+    return struct.pack(">HHHH", sport, dport, length, 0) + data
+
+
+def gre(protocol: int, data: bytes, flags: int = 0, fields: bytes = b"") -> bytes:
+    return struct.pack(">HH", flags, protocol) + fields + data
+
+
+def mpls(data: bytes, *labels: int) -> bytes:
+    """Labels before data, the last of them marked as the bottom of the stack."""
+    words = [label << 12 | 64 for label in labels]
+    words[-1] |= 0x100
+    return struct.pack(f">{len(words)}I", *words) + data
+
+
+def ppp(ip: bytes) -> bytes:
+    return (b"\0\x57" if ip[0] >> 4 == 6 else b"\0\x21") + ip
+
+
+def pppoe(data: bytes, session: int = 1) -> bytes:
+    return struct.pack(">BBHH", 0x11, 0, session, len(data)) + data
+
+
+def vxlan(frame: bytes, vni: int = 5) -> bytes:
+    return struct.pack(">II", 0x08000000, vni << 8) + frame
+
+
+def geneve(data: bytes, protocol: int, options: bytes = b"", vni: int = 5) -> bytes:
+    return struct.pack(">BBHI", len(options) // 4, 0, protocol, vni << 8) + options + data
+
+
+def gtpu(ip: bytes, flags: int = 0x30, fields: bytes = b"", teid: int = 9) -> bytes:
+    return struct.pack(">BBHI", flags, 255, len(fields) + len(ip), teid) + fields + ip
+
+
+def snap(protocol: int, data: bytes) -> bytes:
+    """An 802.3 frame: a length, LLC, SNAP with an EtherType."""
+    body = b"\xaa\xaa\x03\0\0\0" + struct.pack(">H", protocol) + data
+    return ethernet(body, len(body))
+
+
+def tunnels(ip: bytes) -> dict[str, bytes]:
+    """The same packet in every kind of tunnel, as Ethernet frames."""
+    kind = 0x86DD if ip[0] >> 4 == 6 else 0x0800
+    frame = frame_of(ip)
+
+    def carried(data: bytes, proto: int) -> bytes:
+        return frame_of(ipv4(data, "192.0.2.1", "192.0.2.2", proto=proto))
+
+    found = {
+        "MPLS": ethernet(mpls(ip, 100, 200), 0x8847),
+        "MPLS multicast": ethernet(mpls(ip, 100), 0x8848),
+        "MPLS pseudowire": ethernet(mpls(frame, 100), 0x8847),
+        "MPLS control word": ethernet(mpls(bytes(4) + frame, 100), 0x8847),
+        "MPLS in IP": carried(mpls(ip, 100), 137),
+        "PPPoE": ethernet(pppoe(ppp(ip)), 0x8864),
+        "SNAP": snap(kind, ip),
+        "GRE": carried(gre(kind, ip), 47),
+        "GRE checksum": carried(gre(kind, ip, 0x8000, bytes(4)), 47),
+        "GRE all": carried(gre(kind, ip, 0xB000, bytes(12)), 47),
+        "GRE routes": carried(gre(kind, ip, 0x4000, bytes(4) + b"\x08\0\0\x04abcd" + bytes(4)), 47),
+        "GRE Ethernet": carried(gre(0x6558, frame), 47),
+        "GRE MPLS": carried(gre(0x8847, mpls(ip, 9)), 47),
+        "GRE VLAN": carried(gre(0x8100, struct.pack(">HH", 5, kind) + ip), 47),
+        "PPTP": carried(
+            gre(0x880B, ppp(ip), 0x3081, struct.pack(">HHII", 2 + len(ip), 5, 1, 1)), 47
+        ),
+        "ERSPAN I": carried(gre(0x88BE, frame), 47),
+        "ERSPAN II": carried(
+            gre(0x88BE, struct.pack(">II", 1 << 28, 0) + frame, 0x1000, bytes(4)), 47
+        ),
+        "ERSPAN III": carried(
+            gre(0x22EB, struct.pack(">IIHHQ", 2 << 28, 0, 0, 1, 0) + frame, 0x1000, bytes(4)), 47
+        ),
+        "ERSPAN III IP": carried(
+            gre(0x22EB, struct.pack(">IIHH", 2 << 28, 0, 0, 2 << 10) + ip, 0x1000, bytes(4)), 47
+        ),
+        "IP in IP": carried(ip, 41 if kind == 0x86DD else 4),
+        "VXLAN": carried(udp(vxlan(frame), 50000, 4789), 17),
+        "GENEVE": carried(udp(geneve(ip, kind), 50000, 6081), 17),
+        "GENEVE Ethernet": carried(udp(geneve(frame, 0x6558, bytes(8)), 50000, 6081), 17),
+        "GTP-U": carried(udp(gtpu(ip), 2152, 2152), 17),
+        "GTP-U number": carried(udp(gtpu(ip, 0x32, bytes(4)), 2152, 2152), 17),
+        "GTP-U extensions": carried(
+            udp(gtpu(ip, 0x34, b"\0\0\0\x85\x01\x10\x01\xc0\x01\0\0\0"), 2152, 2152), 17
+        ),
+    }
+    if kind == 0x86DD:
+        found |= {
+            "Teredo": carried(udp(ip, 50000, 3544), 17),
+            "Teredo origin": carried(udp(bytes(8) + ip, 3544, 50000), 17),
+            "Teredo all": carried(
+                udp(b"\0\x01\x02\x03" + bytes(14) + bytes(8) + ip, 50000, 3544), 17
+            ),
+        }
+    return found
+
+
 # ---- link layers --------------------------------------------------------------------------------
 
 MAC = bytes.fromhex("020000000002020000000001")

@@ -76,7 +76,38 @@ class Talk:
         self.stamps = rng.random() < 0.5
         self.window = [rng.choice((0, 1, 512, 8192, 65535)) for _ in range(2)]
         self.tags = rng.choice(((), (), (), (0x8100,), (0x88A8, 0x8100)))
+        self.wrapped = rng.choice((0, 0, 0, 0, 0.05, 1))  # how much of it goes through tunnels
+        self.broken = rng.choice((0, 0, 0, 0, 0.05, 0.5))  # how much of it comes in fragments
         self.sent: list[bytes] = []
+
+    def pieces(self, ip: bytes) -> Iterable[bytes]:
+        """A packet in fragments: some late, lost, twice, or over one another."""
+        rng = self.rng
+        size = len(ip) - (40 if ip[0] >> 4 == 6 else 20)
+        places = range(8, max(size, 9), 8)
+        cuts = sorted(rng.sample(places, min(len(places), rng.choice((1, 1, 2, 3, 9)))))
+        number = rng.randrange(4)
+        found = capgen.fragments(ip, *cuts, number=number)
+        kind = rng.random()
+        if kind < 0.3:
+            rng.shuffle(found)
+        elif kind < 0.4:
+            found.insert(rng.randrange(len(found)), rng.choice(found))
+        elif kind < 0.5:
+            found.pop(rng.randrange(len(found)))
+        elif kind < 0.6 and ip[0] >> 4 in (4, 6) and size > 16:
+            head = ip[: 40 if ip[0] >> 4 == 6 else 20]
+            begin = rng.choice(places)
+            piece = capgen.fragment(head, bytes(rng.choice((0, 8, 24, 40))), begin, True)
+            found.insert(rng.randrange(len(found)), piece)
+        for piece in found:
+            if rng.random() < 0.2:
+                piece = capgen.ipv4(piece, proto=41 if piece[0] >> 4 == 6 else 4)
+                if rng.random() < 0.5 and len(piece) > 40:
+                    for part in capgen.fragments(piece, 24, number=rng.randrange(4)):
+                        yield capgen.frame_of(part)
+                    continue
+            yield capgen.frame_of(piece)
 
     def options(self, side: int, flags: int) -> bytes:
         rng, out = self.rng, b""
@@ -125,6 +156,12 @@ class Talk:
         self.seq[side] += max(size - back, 0) + (flags & SYN != 0) + (flags & FIN != 0)
         ip = capgen.packet(*self.ends[side], **fields)
         frame = capgen.ethernet(ip, 0x86DD if ":" in self.hosts[0] else 0x0800, self.tags)
+        if rng.random() < self.wrapped:
+            frame = rng.choice(list(capgen.tunnels(ip).values()))
+            ip = frame[14:] if frame[12:14] == b"\x08\0" else ip
+        if rng.random() < self.broken:
+            yield from self.pieces(ip)
+            return
         if rng.random() < 0.03:
             frame += bytes(rng.randrange(1, 20))  # padding
         if rng.random() >= 0.05:
@@ -286,7 +323,7 @@ def outcome(
     engine: ModuleType, captures: Iterable[bytes], chunk: int = 1 << 16, **options: Any
 ) -> dict[str, Any]:
     """Everything that an engine tells of captures that are one input."""
-    conntrack = engine.Conntrack(packets=True, **options)
+    conntrack = engine.Conntrack(packets=True, **{"analysis": True} | options)
     told: dict[str, Any] = {}
     for number, data in enumerate(captures):
         conntrack.begin(number)

@@ -184,10 +184,11 @@ def test_it_runs(tmp_path: Path, real: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "out.json").read_text())
     assert {row["operation"] for row in report["operations"]} == {
-        *("checksum", "parse", "hash and look-up", "tcb step", "replay", "new connection")
+        *("checksum", "parse", "hash and look-up", "tcb step", "replay", "new connection"),
+        "streams",
     }
     assert all(row[tcpcore.ENGINE]["ns"] > 0 for row in report["operations"])
-    assert len(report["targets"]) == 18
+    assert len(report["targets"]) == 22
     for row in report["targets"]:
         assert (row["measured"] is None) == (row["met"] is None)
         assert row["measured"] is not None or row["note"], "what is not measured has a reason"

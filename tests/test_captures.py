@@ -1,14 +1,16 @@
-"""Every shared capture against its ground truth: rows 1 to 4, 6 and 10 to 12 of their README.
+"""Every shared capture against its ground truth: rows 1 to 12 of their README.
 
 The truth is tshark's, made without this package. The tables below say which captures and which
-comparisons its definitions leave out, and why.
+comparisons its definitions leave out, which differences stay, and why.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -19,17 +21,22 @@ from capgen import ACK, RST, SYN
 
 import tcpcore
 
-# Fragments and tunnels are counted by reason, not followed.
+# What the truth leaves out: rows 2 to 6 are not compared.
 NOT_FOLLOWED = {
-    "ndpi__6in4tunnel.pcap": "IPv6 in IPv4",
-    "ndpi__ip_fragmented_garbage.pcap": "IP fragments",
-    "ndpi__vxlan.pcap": "VXLAN",
-    "pcapplusplus__GrePackets.cap": "GRE",
     "tcpdump__bigtcp-ipv6.pcap": "BIG TCP, which tshark does not read",
-    "tcpflow__jpegs.cap": "IP fragments",
-    "zeek__fragmented-4.pcap": "IP fragments",
-    "zeek__mixed-vlan-mpls.pcap": "MPLS",
-    "zeek__pppoe-over-qinq.pcap": "PPPoE",
+}
+
+# Explained: (theirs, ours). Of the datagram in four fragments that overlap RFC 5722 and Linux make
+# nothing; tshark takes what came last, and its checksum is wrong.
+END = ("128.32.46.142", 7790)
+EXPLAINED: dict[str, Facts] = {
+    "zeek__fragmented-4.pcap": {
+        "tcp_segments": (3, 2),
+        (*END, "packets"): (2, 1),
+        (*END, "frame_bytes"): (136, 54),
+        (*END, "payload_bytes"): (69, 0),
+        (*END, "bad_checksum"): (1, 0),
+    }
 }
 
 # Row 3: "leaves out the times of the pcapng example file", which do not fit 64-bit nanoseconds.
@@ -38,6 +45,21 @@ TIMES = {"first_ns", "last_ns"}
 # Of a segment that the snap length cut tshark verifies no checksum; it tells an option's kind where
 # the option itself is cut.
 NOT_OF_CUT_SEGMENTS = {"bad_checksum", "timestamps"}
+
+# Rows 5, 7 and 8: directions (connection, which) that differ from tshark's, and why.
+BEHIND_A_FIN = "what the padding of later segments adds behind the FIN"
+NOT_AS_TSHARK = {
+    ("ndpi__heuristic_tcp_ack_payload.pcap", 0, "ba"): BEHIND_A_FIN,
+    ("ndpi__heuristic_tcp_ack_payload.pcap", 1, "ab"): BEHIND_A_FIN,
+    ("ndpi__heuristic_tcp_ack_payload.pcap", 2, "ab"): BEHIND_A_FIN,
+    ("ndpi__heuristic_tcp_ack_payload.pcap", 2, "ba"): BEHIND_A_FIN,
+    ("ndpi__heuristic_tcp_ack_payload.pcap", 3, "ab"): BEHIND_A_FIN,
+    ("ndpi__heuristic_tcp_ack_payload.pcap", 4, "ab"): BEHIND_A_FIN,
+    ("ndpi__reasm_crash_anon.pcapng", 0, "ab"): "fuzzed: tshark gives up a direction at a hole",
+    ("ndpi__ip_fragmented_garbage.pcap", 1, "ab"): "neither SYN, RST nor ACK",
+    ("zeek__fragmented-4.pcap", 1, "ab"): "overlapping fragments, of which nothing is made",
+    ("zeek__rst-inject-rae.pcap", 0, "ab"): "data after a reset that is believed",
+}
 
 # Rows 11 and 12, class by class and conversation by conversation: by how much ours and tshark's
 # counts differ in a capture, and why. Everything else is equal.
@@ -53,6 +75,7 @@ DIFFERENT = {
     ("ndpi__fuzz-2006-09-29-28586.pcap", "reused_ports"): (1, FUZZED),
     ("ndpi__reasm_crash_anon.pcapng", "ack_lost_segment"): (159, REPEATED),
     ("suricata-verify__http-gap-double__input.pcap", "ack_lost_segment"): (1, REPEATED),
+    ("tcpflow__jpegs.cap", "ack_lost_segment"): (5, REPEATED),
     ("zeek__bigtransfer.pcap", "ack_lost_segment"): (2, REPEATED),
     ("zeek__ipv6-http-atomic-frag.pcap", "ack_lost_segment"): (1, REPEATED),
     ("zeek__reassembly.pcap", "ack_lost_segment"): (1, REPEATED),
@@ -77,6 +100,10 @@ def truth_of(capture: Path) -> Facts:
     fields = truth["conversation_fields"]
     truth["conversations"] = [dict(zip(fields, row, strict=True)) for row in truth["conversations"]]
     return truth
+
+
+def explained(truth: Facts) -> Facts:
+    return EXPLAINED.get(truth["file"], {})
 
 
 def nanoseconds(text: str) -> int:
@@ -149,7 +176,7 @@ def measured(replay: tcpcore.Replay) -> dict[frozenset[Any], list[Facts]]:
 
 @pytest.fixture
 def replayed(capture: Path, engine: ModuleType) -> tcpcore.Replay:
-    return tcpcore.replay(capture, packets=True, engine=engine.ENGINE)
+    return tcpcore.replay(capture, packets=True, analysis=True, engine=engine.ENGINE)
 
 
 @pytest.fixture
@@ -168,7 +195,8 @@ def test_frames(replayed: tcpcore.Replay, capture: Path) -> None:
 
 def test_segments(replayed: tcpcore.Replay, truth: Facts) -> None:
     """Rows 2 and 6: segments; conversations, split by a SYN with another number alone."""
-    assert replayed.summary["tcp_segments"] == truth["tcp_segments"]
+    segments = truth["tcp_segments"], replayed.summary["tcp_segments"]
+    assert segments[0] == segments[1] or segments == explained(truth)["tcp_segments"]
     assert len(replayed.connections) == truth["tcp_conversations"]
 
 
@@ -183,8 +211,23 @@ def test_conversations(replayed: tcpcore.Replay, truth: Facts) -> None:
             if one["snap"]:
                 ignored = ignored | {key for key in one if key[-1] in NOT_OF_CUT_SEGMENTS}
             differ = one.keys() - {"snap", "rtt", "classes"} - same - ignored
+            known = explained(truth).items()
+            differ -= {key for key, pair in known if pair == (one.get(key), other.get(key))}
             assert not differ, {key: (one[key], other[key]) for key in differ}
     assert replayed.summary["bad_ip_checksums"] == truth["bad_ip_checksum_frames"]
+
+
+# Connections by VLAN too, where that makes a difference.
+BY_VLAN = {
+    "suricata-verify__syn_retransmit_with_ts.pcap": 2,  # a tag in one direction only
+    "zeek__vlan-collisions.pcap": 3,  # the same exchange on three VLANs at once
+}
+
+
+def test_vlans_as_part_of_the_key(capture: Path, truth: Facts, engine: ModuleType) -> None:
+    """By default one connection, as to tshark; whoever wants can have the VLANs apart."""
+    found = tcpcore.replay(capture, key="vlan", engine=engine.ENGINE).connections
+    assert len(found) == BY_VLAN.get(capture.name, truth["tcp_conversations"])
 
 
 def test_initial_rtt(replayed: tcpcore.Replay, truth: Facts) -> None:
@@ -202,6 +245,54 @@ def test_initial_rtt(replayed: tcpcore.Replay, truth: Facts) -> None:
                 assert abs(rtt[other["conn"]] - nanoseconds(one["rtt"])) < 1000
 
 
+def directions(replayed: tcpcore.Replay, truth: Facts) -> Iterator[tuple[int, str, Facts | None]]:
+    """Connection, direction, and what the truth has of its data."""
+    rows = defaultdict(list)
+    for row in truth["conversations"]:
+        rows[frozenset(((row["a"], row["aport"]), (row["b"], row["bport"])))].append(row)
+    for ends, ours in measured(replayed).items():
+        for row, facts in zip(rows[ends], ours, strict=True):
+            conn = facts["conn"]
+            table = replayed.connections
+            packed = bytes(table["a_addr"][conn])
+            a = ipaddress.ip_address(packed if table["ip"][conn] == 6 else packed[12:])
+            same = (str(a), table["a_port"][conn]) == (row["a"], row["aport"])
+            data = row["data"] or (None, None)
+            for i, told in enumerate(data):
+                yield conn, "ab" if same == (i == 0) else "ba", told
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_streams(capture: Path, engine: ModuleType, truth: Facts) -> None:
+    """Rows 5 and 7 to 9: what each side sent, by its sum."""
+    made = tcpcore.replay(capture, streams=True, analysis=True, engine=engine.ENGINE)
+    differ = set()
+    for conn, direction, told in directions(made, truth):
+        stream = made.stream(conn, direction)
+        if not told:
+            assert stream.data == b""
+            continue
+        data, kind = stream.data, told["is"]
+        same = kind == "snap"
+        if kind == "full":
+            same = sha256(data) == told["sha256"]
+        elif kind == "stalled":
+            same = sha256(data[: told["n"]]) == told["sha256"]
+        elif kind == "gap":
+            same = sha256(data) == told["sha256"]
+            filled = made.stream(conn, direction, fill=True)
+            if not same and filled.length < 1 << 30:
+                last = made.stream(conn, direction, fill=True, overlap="last").data
+                sums = {told["sha256_zero_filled"], *told.get("ft", ())[1:]}
+                same = bool({sha256(filled.data), sha256(last)} & sums)
+        if not same:
+            differ.add((capture.name, conn, direction))
+    assert differ == {one for one in NOT_AS_TSHARK if one[0] == capture.name}
+
+
 def test_analysis(replayed: tcpcore.Replay, truth: Facts) -> None:
     """Rows 11 and 12: the segments of each class that each side of each conversation sent."""
     theirs, ours = expected(truth), measured(replayed)
@@ -215,14 +306,11 @@ def test_analysis(replayed: tcpcore.Replay, truth: Facts) -> None:
 
 
 def test_no_analysis(capture: Path, engine: ModuleType) -> None:
-    """Turned off it says nothing, and changes nothing else."""
-    on = tcpcore.replay(capture, engine=engine.ENGINE)
-    off = tcpcore.replay(capture, engine=engine.ENGINE, analysis=False)
-    for column in on.connections.schema:
-        values = off.connections[column.name]
-        if column.group.startswith("analysis"):
-            assert ((values == 0) | (values == -1)).all()
-        elif column.name == "history":
-            assert not values.astype(bool).any()
-        else:
-            assert (values == on.connections[column.name]).all()
+    """Without it its columns are not there, and all others are the same."""
+    on = tcpcore.replay(capture, engine=engine.ENGINE, analysis=True)
+    off = tcpcore.replay(capture, engine=engine.ENGINE)
+    assert [name for name in on.connections.names if "retransmission" in name]
+    for name in off.connections.names:
+        assert (off.connections[name] == on.connections[name]).all(), name
+    extra = on.connections.names[len(off.connections.names) :]
+    assert not [name for name in extra if name in off.connections.names]

@@ -173,7 +173,8 @@ def bulk(wire: Wire, size: int = 240 * MSS) -> Wire:
 
 def row(engine: ModuleType, records: list[tuple[int, bytes]]) -> dict[str, Any]:
     """The connection's row; every moment of it has one cause in each direction."""
-    found = tcpcore.replay(io.BytesIO(capgen.pcap(records, fmt="pcap-ns")), engine=engine.ENGINE)
+    source = io.BytesIO(capgen.pcap(records, fmt="pcap-ns"))
+    found = tcpcore.replay(source, analysis=True, engine=engine.ENGINE)
     table = found.connections
     assert len(table) == 1
     names = ["handshake_ns", "slow", "first_ns", "last_ns"]
@@ -396,5 +397,5 @@ def test_one_direction_alone(engine: ModuleType) -> None:
 def test_without_analysis(engine: ModuleType) -> None:
     data = io.BytesIO(capgen.pcap(bulk(Wire(0)).records()))
     table = tcpcore.replay(data, analysis=False, engine=engine.ENGINE).connections
-    names = ["handshake_ns", "slow", *(f"{c}_{d}" for c in CAUSES for d in ("ab", "ba"))]
-    assert [int(table[name][0]) for name in names] == [0] * 8
+    names = {"handshake_ns", "slow", *(f"{c}_{d}" for c in CAUSES for d in ("ab", "ba"))}
+    assert not names & set(table.names)

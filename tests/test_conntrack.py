@@ -29,10 +29,12 @@ class Seen:
     """What an engine tells of some frames: rows as dicts, and the summary."""
 
     def __init__(
-        self, engine: ModuleType, records: list[tuple[int, bytes]], **options: Any
+        self, engine: ModuleType, records: list[tuple[int, bytes]] | bytes, **options: Any
     ) -> None:
         self.conntrack = engine.Conntrack(packets=True, **options)
-        lockstep.feed(self.conntrack, capgen.pcap(records, fmt="pcap-ns"))
+        if not isinstance(records, bytes):
+            records = capgen.pcap(records, fmt="pcap-ns")
+        lockstep.feed(self.conntrack, records)
         names = lockstep.CONNECTION_NAMES
         self.connections = self.rows(self.conntrack.connections(names, True))
         self.packets = self.rows(self.conntrack.packets(lockstep.PACKET_NAMES))
@@ -105,6 +107,27 @@ def test_who_is_a(engine: ModuleType, first: Step, a: int) -> None:
     assert row["a_addr"] == capgen.address16((CLIENT, SERVER)[a][0])
     side = first[0] ^ a
     assert [packet["dir"] for packet in seen.packets] == [side, a, 1 ^ a]
+
+
+def test_times_as_far_apart_as_can_be(engine: ModuleType) -> None:
+    """From one end of the clock to the other is not one step further."""
+    last, first = 2**63 - 1, -(2**63)
+    sent = ((0, ACK, 500, 800), (1, ACK, 800, 500))
+    times = [last] * 60 + [first]  # long enough that headers are predicted
+    frames = [segment(*sent[i % 2]) for i in range(len(times))]
+    capture = capgen.section() + capgen.interface(resolution=9)
+    seen = Seen(engine, capture + b"".join(map(capgen.enhanced, times, frames)))
+    (row,) = seen.connections
+    assert (row["first_ns"], row["last_ns"], row["packets_ab"]) == (first, last, 31)
+
+
+@pytest.mark.parametrize("flags", [SYN, SYN | ACK, ACK])
+@pytest.mark.parametrize("address", ["10.0.0.1", "2001:db8::1"])
+def test_both_ends_are_one(engine: ModuleType, address: str, flags: int) -> None:
+    """What a socket that is connected to itself sends goes from a to b, whatever comes first."""
+    ends = (address, address, 5, 5)
+    seen = Seen(engine, timed(*(capgen.frame(*ends, flags=f, seq=9) for f in (flags, ACK))))
+    assert [(packet["conn"], packet["dir"]) for packet in seen.packets] == [(0, 0), (0, 0)]
 
 
 def test_mapped_addresses_are_others(engine: ModuleType) -> None:

@@ -5,6 +5,7 @@ A failing test's name has its seed.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +14,13 @@ import lockstep
 import pytest
 from capgen import SEC
 
+import tcpcore
+
 SEEDS = range(40)
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"strict": True},
+    {"auto": True},
     {"max_connections": 4},
     {"max_connections": 1, "rows": "drain"},
     {"expire_idle_ns": 2 * SEC},
@@ -25,8 +29,19 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"rows": "drain"},
     {"rows": "drop"},
     {"count": 50},
+    {"keyed": 1},
+    {"keyed": 4, "max_connections": 5, "rows": "drain"},
+    {"keyed": 7, "expire_idle_ns": 2 * SEC},
     {"from_ns": 3 * SEC, "to_ns": 1_700_000_010 * SEC},
 )
+STREAM_OPTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"checksum": "strict"},
+    {"max_connections": 4},
+    {"stream_memory": 2000},
+    {"stream_memory": 1500, "max_connections": 7, "expire_closed_s": 1},
+)
+OVERLAPS = ("first", "last", "linux", "bsd", "windows")
 
 
 def name_of(options: dict[str, Any]) -> str:
@@ -48,6 +63,45 @@ def test_options(
     lockstep.assert_same(
         lockstep.outcome(reference, data, **options), lockstep.outcome(compiled, data, **options)
     )
+
+
+def streams_of(engine: ModuleType, captures: list[bytes], **options: Any) -> list[Any]:
+    """Every stream with every policy, and what was given up."""
+    sources = [io.BytesIO(data) for data in captures]
+    made = tcpcore.replay(sources, streams=True, engine=engine.ENGINE, **options)
+    found: list[Any] = [made.summary["streams_given_up"]]
+    for overlap in OVERLAPS:
+        for one in made.streams(overlap=overlap):
+            found.append((one.conn, one.direction, one.data, one.gaps, one.conflicts))
+            found.append(one.conflicting_bytes)
+    return found
+
+
+@pytest.mark.parametrize("options", STREAM_OPTIONS, ids=name_of)
+@pytest.mark.parametrize("seed", SEEDS[:12])
+def test_streams(
+    reference: ModuleType, compiled: ModuleType, options: dict[str, Any], seed: int
+) -> None:
+    data = [lockstep.capture(seed), lockstep.capture(seed + 1000)]
+    assert streams_of(reference, data, **options) == streams_of(compiled, data, **options)
+
+
+def test_streams_of_shared_captures(
+    reference: ModuleType, compiled: ModuleType, capture: Path
+) -> None:
+    data = [capture.read_bytes()]
+    assert streams_of(reference, data) == streams_of(compiled, data)
+
+
+def test_streams_of_damaged_captures(
+    reference: ModuleType, compiled: ModuleType, capture: Path
+) -> None:
+    """T-14, T-19, T-21: bytes changed anywhere."""
+    whole = capture.read_bytes()[:60_000]
+    for seed in range(3):
+        data = [lockstep.mutated(whole, seed)]
+        one = streams_of(reference, data, stream_memory=20_000)
+        assert one == streams_of(compiled, data, stream_memory=20_000)
 
 
 def test_shared_captures(reference: ModuleType, compiled: ModuleType, capture: Path) -> None:
@@ -96,7 +150,7 @@ def test_modes_of_rows(engine: ModuleType, seed: int) -> None:
     assert drop["summary"] == keep["summary"]
     assert drop["packets"] == keep["packets"]
 
-    conntrack = engine.Conntrack(packets=True, rows="drain", **bounds)
+    conntrack = engine.Conntrack(packets=True, analysis=True, rows="drain", **bounds)
     left: list[dict[str, bytes]] = []
     frames: list[dict[str, bytes]] = []
 

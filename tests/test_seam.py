@@ -143,3 +143,32 @@ def test_a_refused_question_keeps_nobody_out(engine: ModuleType) -> None:
         conntrack.feed(b"", 1)
     data = capgen.pcap(capgen.conversation())
     assert conntrack.feed(data, len(data)) == len(data)
+
+
+TOO_MANY_ROWS = """
+import resource, sys
+from pathlib import Path
+import capgen, lockstep
+from tcpcore.engine import load
+
+frames = [(i, capgen.frame(sport=1 + i % 60000)) for i in range(40_000)]
+data = capgen.pcap(frames, fmt="pcap-ns")
+used = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+conntrack = load("compiled").Conntrack(packets=True)
+conntrack.begin(0)
+conntrack.size = len(data) * 1000  # 40 million rows: room for the first columns, not for all
+resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
+lockstep.feed(conntrack, data)
+count, columns = conntrack.packets(["packet", "time_ns", "caplen"])
+assert count == 40_000
+assert memoryview(columns["packet"]).cast("q").tolist() == list(range(1, count + 1))
+assert memoryview(columns["time_ns"]).cast("q").tolist() == list(range(count))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_room_for_rows_that_is_not_to_be_had(compiled: ModuleType) -> None:
+    """A size that promises too many rows costs nothing: columns that had grown shrink again."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", TOO_MANY_ROWS], check=True, env=environment)

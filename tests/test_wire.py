@@ -39,8 +39,10 @@ def test_fields(engine, linktype, ends):
         "options": OPTIONS,
         "payload": b"0123456789abcdefg",
     }
-    seg = parse(engine, capgen.frame(*ends, linktype=linktype, **fields), linktype)
+    frame = capgen.frame(*ends, linktype=linktype, **fields)
+    seg = parse(engine, frame, linktype)
     assert seg == {
+        "transport_header": len(frame) - 40 - 17,
         "saddr": capgen.address16(ends[0]),
         "daddr": capgen.address16(ends[1]),
         "sport": 40000,
@@ -58,6 +60,11 @@ def test_fields(engine, linktype, ends):
         "wscale": 7,
         "tsval": 7,
         "tsecr": 9,
+        "vlan": -1,
+        "vlans": 0,
+        "encap": 0,
+        "tunnel": 0,
+        "outer": (),
         "bad_ip_csum": 0,
         "bad_tcp_csum": 0,
         "drop": 0,

@@ -9,6 +9,8 @@ from bisect import insort
 
 from .inet_hashtables import FlowTable, flow_key
 from .net import Net
+from .offload import Offload
+from .synack import Synacks
 from .tcp import (
     TCP_CLOSE,
     TCP_LISTEN,
@@ -18,8 +20,13 @@ from .tcp import (
     Analysis,
     Drop,
     Flow,
+    FlowOuter,
     Segment,
     tcp_is_synack,
+)
+from .tcp_queue import (
+    QueuePool,
+    sk_close,
 )
 
 # What becomes of connections' rows: every one stays; those that ended wait to be handed out; none
@@ -29,6 +36,7 @@ ROWS_DRAIN = 1
 ROWS_DROP = 2
 
 TOP_MAX = 64
+Frame = tuple[int, int, int]  # its index in the data, its offset in the input, bytes captured
 HALF_OPEN_STATES = (TCP_SYN_SENT, TCP_SYN_RECV, TCP_LISTEN)
 CLOSED_STATES = (TCP_CLOSE, TCP_TIME_WAIT)
 
@@ -56,15 +64,21 @@ class Tracker:
     def __init__(
         self,
         strict: bool,
+        auto: bool,
         rows: int,
         max_connections: int,
         expire_idle_ns: int,
         expire_closed_ns: int,
+        streams: int,
         analysis: bool,
+        keyed: int,
     ) -> None:
+        self.queues = QueuePool(streams)  # where payload lies, if streams are wanted
         self.net = Net()
         self.table = FlowTable()
         self.strict = strict
+        self.auto = auto  # strict, but for what offload explains
+        self.keyed = keyed
         self.rows = rows
         self.max_connections = max_connections
         self.analysis = analysis
@@ -83,6 +97,8 @@ class Tracker:
         self.tcp_segments = 0
         self.ended: list[Flow] = []  # in order of closing
         self.departed = Departed()
+        self.offload = Offload()
+        self.synacks = Synacks()
 
 
 def flow_frame_bytes(flow: Flow) -> int:
@@ -100,13 +116,21 @@ def depart(gone: Departed, flow: Flow) -> None:
     del gone.top[TOP_MAX:]
 
 
+def conntrack_close(ct: Tracker, flow: Flow) -> None:
+    """A flow has closed: its records are among the first to be given up."""
+    sk_close(ct.queues, flow.conn)
+
+
 def conntrack_release(ct: Tracker, flow: Flow) -> None:
     """Follow a flow no more; its row waits among the ended."""
-    ct.table.inet_unhash(flow_key(flow.a_addr, flow.b_addr, flow.a_port, flow.b_port, flow.ip))
+    ct.queues.gone.discard(flow.conn)
+    four = flow_key(flow.a_addr, flow.b_addr, flow.a_port, flow.b_port, flow.ip)
+    ct.table.inet_unhash(four, flow.around.context)
     ct.idle.pop(flow.conn, None)
     ct.half_open.pop(flow.conn, None)
     ct.closed.pop(flow.conn, None)
     ct.live -= 1
+    conntrack_close(ct, flow)
     if ct.rows != ROWS_KEEP:
         depart(ct.departed, flow)
     if ct.rows != ROWS_DROP:
@@ -156,14 +180,18 @@ def conntrack_requeue(ct: Tracker, flow: Flow) -> None:
         ct.closed[conn] = flow
 
 
-def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
-    """A connection begins; who is `a` is decided here for good."""
+def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int, around: FlowOuter) -> Flow:
+    """A connection begins; who is `a` is decided here for good.
+
+    `around` tells of its first segment, the ends as they are a's and b's.
+    """
     if ct.max_connections and ct.live >= ct.max_connections:
         conntrack_evict(ct)
     flow = Flow()
     flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.saddr, th.daddr, th.sport, th.dport
     if tcp_is_synack(th):
         flow.a_addr, flow.b_addr, flow.a_port, flow.b_port = th.daddr, th.saddr, th.dport, th.sport
+    flow.around = around
     flow.ip = th.ip
     flow.first_ns = flow.last_ns = time_ns
     flow.first_packet = packet
@@ -172,5 +200,6 @@ def conntrack_new(ct: Tracker, th: Segment, time_ns: int, packet: int) -> Flow:
         flow.analysis = Analysis()
     ct.connections += 1
     ct.live += 1
-    ct.table.inet_hash(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip), flow)
+    four = flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip)
+    ct.table.inet_hash(four, around.context, flow)
     return flow

@@ -12,6 +12,7 @@ from .conntrack import ROWS_DRAIN, ROWS_DROP, ROWS_KEEP, Tracker, flow_frame_byt
 from .doors import (
     csum,
     flow_hash,
+    fragment_pieces,
     parse_frame,
     parse_options,
     siphash,
@@ -19,25 +20,31 @@ from .doors import (
     tcb_xmit,
     tcp_sequence,
 )
+from .filter import Instruction, filter_check, filter_run
 from .ip_input import ip_rcv
 from .net import INT64_MAX, INT64_MIN
+from .offload import Offload
 from .pcap import Capture, pcap_end, pcap_index, pcap_peek
 from .rows import PacketRows, depart_rest, fill_rows, packet_rows_write, place_rows
-from .tcp import End, Flow, Mib, Segment, Tcb, Verdict
+from .streams import Gather, stream_records
+from .tcp import Drop, End, Flow, Mib, Segment, Tcb, Verdict
 from .tcp_conntrack import tcp_conntrack
 
 __all__ = [
     "CHUNK",
     "ENGINE",
     "Conntrack",
+    "Gather",
     "arrow_release",
     "csum",
     "flow_hash",
+    "fragment_pieces",
     "isa",
     "parse_frame",
     "parse_options",
     "pcap_peek",
     "siphash",
+    "stream_records",
     "tcb_rcv",
     "tcb_xmit",
     "tcp_sequence",
@@ -71,6 +78,8 @@ class Conntrack:
         Classify segments and sum up what happened on the wire (docs/analysis.md).
     strict : bool
         State does not take segments whose checksum, or whose IP header's, is bad.
+    auto : bool
+        State does not take those whose bad checksum the sender's checksum offload does not explain.
     rows : str
         'keep': the row of every connection; 'drain': of those that ended, until `drain`; 'drop':
         of none, they count in `summary` alone.
@@ -83,6 +92,13 @@ class Conntrack:
         Frames before the one, or not before the other, are numbered and that is all.
     count : int
         Frames to take, 0 for all.
+    streams : int
+        Bytes that records of where payload lies may take, 0 for none.
+    filter : sequence of (code, arg, jt, jf, k, m)
+        A program that tells which frames are wanted, as `tcpcore.filter` makes them; an empty one
+        wants all.
+    keyed : int
+        What else than addresses and ports tells connections apart: VLANs 1, interface 2, tunnel 4.
     key : bytes, 16
         Of the table's hash; of no use here, where the table is a dict.
     """
@@ -91,8 +107,9 @@ class Conntrack:
         self,
         *,
         packets: bool = False,
-        analysis: bool = True,
+        analysis: bool = False,
         strict: bool = False,
+        auto: bool = False,
         rows: str = "keep",
         max_connections: int = 0,
         expire_idle_ns: int = 0,
@@ -100,30 +117,47 @@ class Conntrack:
         from_ns: int = INT64_MIN,
         to_ns: int = INT64_MAX,
         count: int = 0,
+        streams: int = 0,
+        filter: Sequence[Instruction] = (),
+        keyed: int = 0,
         key: bytes = bytes(16),
     ) -> None:
         if rows not in ROWS:
             raise ValueError(f"rows must be one of {(*ROWS,)}, not {rows!r}")
         if len(key) != 16:
             raise ValueError(f"key must have 16 bytes, not {len(key)}")
-        self._ct = Tracker(
-            strict, ROWS[rows], max_connections, expire_idle_ns, expire_closed_ns, analysis
+        self._ct = self.tracker = Tracker(
+            strict,
+            auto,
+            ROWS[rows],
+            max_connections,
+            expire_idle_ns,
+            expire_closed_ns,
+            streams,
+            analysis,
+            keyed,
         )
         self._rows = PacketRows() if packets else None
         self._from_ns = from_ns
         self._to_ns = to_ns
         self._count = count
+        if not filter_check(filter):
+            raise ValueError("this program is no filter")
+        self._filter = tuple(filter)
         self._busy = False
         self._seg = Segment()
         self._number = 0  # frames numbered
         self._time_clamped = 0
         self._total = Totals()
+        self._repaired = 0  # of the inputs before this one
+        self._cap = Capture()
         self.begin(0)
 
     def begin(self, file: int) -> None:
         """Start on a new input, which is number `file` in the column of that name."""
         self.size = 0  # in bytes, where it is known: for an engine that makes room ahead
-        self._file = file
+        self._file = self._ct.queues.file = self._ct.net.frags.file = file
+        self._repaired += self._cap.repaired
         self._cap = Capture()
         self._input = Totals()
 
@@ -153,7 +187,7 @@ class Conntrack:
     def _feed(self, data: memoryview, length: int) -> int:
         used = 0
         while not self.done:
-            limit = min(BATCH, self._count - self._total.packets) if self._count else BATCH
+            limit = min(BATCH, self._count - self._taken()) if self._count else BATCH
             piece = data[used:length]
             consumed, frames = pcap_index(self._cap, piece, length - used, limit)
             for frame in frames:
@@ -176,12 +210,24 @@ class Conntrack:
         time_ns: int,
         linktype: int,
         clamped: bool,
+        interface: int,
     ) -> None:
         """Take one frame: parse it, follow it, write down what became of it."""
         self._total.add(time_ns, wirelen)
         self._input.add(time_ns, wirelen)
         th = self._seg
-        drop = ip_rcv(self._ct.net, linktype, data, start, caplen, wirelen, th)
+        net = self._ct.net
+        counters = net.mib[:] if self._filter else []
+        drop, outer = ip_rcv(
+            net, linktype, data, start, caplen, wirelen, th, offset, time_ns, clamped
+        )
+        if self._filter:
+            at = (linktype, data, start, caplen, wirelen)
+            if not filter_run(self._filter, *at, None if drop else th, outer):
+                net.mib[:] = counters
+                self._ct.drops[Drop.SOCKET_FILTER] += 1
+                self._time_clamped += clamped
+                return
         if drop:
             self._ct.drops[drop] += 1
             conn = side = -1
@@ -190,7 +236,15 @@ class Conntrack:
             told = (0, 0, 0)
         else:
             conn, side, verdict, window, drop, told = tcp_conntrack(
-                self._ct, th, time_ns, clamped, wirelen, self._number
+                self._ct,
+                th,
+                time_ns,
+                clamped,
+                wirelen,
+                self._number,
+                (start, offset, caplen),
+                outer,
+                interface,
             )
             fields = (th.seq, th.ack, th.flags, window, th.payload_len)
         if clamped:
@@ -198,7 +252,12 @@ class Conntrack:
             self._time_clamped += 1
         if self._rows is not None:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
-            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *told))
+            around = (interface, outer.vlan, outer.encap)
+            packet_rows_write(self._rows, (*name, *fields, verdict, drop, *around, *told))
+
+    def _taken(self) -> int:
+        """Frames that the filter wants."""
+        return self._total.packets - self._ct.drops[Drop.SOCKET_FILTER]
 
     def end(self, left: int) -> None:
         """Take note that the input is at its end, `left` bytes not consumed."""
@@ -207,7 +266,7 @@ class Conntrack:
     @property
     def done(self) -> bool:
         """True if no more of this input is wanted: `count` frames taken, or damage."""
-        return self._cap.error is not None or 0 < self._count <= self._total.packets
+        return self._cap.error is not None or 0 < self._count <= self._taken()
 
     @property
     def want(self) -> int:
@@ -223,6 +282,16 @@ class Conntrack:
     def live(self) -> int:
         """Connections that are followed now."""
         return self._ct.live
+
+    @property
+    def begun(self) -> int:
+        """Connections so far."""
+        return self._ct.connections
+
+    @property
+    def given_up(self) -> int:
+        """Connections whose records of streams were given up."""
+        return self._ct.queues.given_up
 
     @property
     def memory(self) -> int:
@@ -248,13 +317,18 @@ class Conntrack:
             "connections": ct.connections,
             "states": gone.states,
             "top": [_row_dict(flow) for _, _, flow in gone.top[:top]],
-            "drops": {drop: n for drop, n in enumerate(ct.drops) if n},
+            "filtered": ct.drops[Drop.SOCKET_FILTER],
+            "drops": {drop: n for drop, n in enumerate(ct.drops[: Drop.SOCKET_FILTER]) if n},
             "bad_ip_checksums": ct.net.mib[Mib.IP_CSUMERRORS],
             "bad_tcp_checksums": (gone.bad_checksum[0], gone.bad_checksum[1]),
             "evicted": ct.evicted,
             "expired": ct.expired,
             "time_clamped": self._time_clamped,
+            "repaired": self._repaired + self._cap.repaired,
+            "offload": _offload_dict(ct.offload),
             "live": ct.live,
+            "streams_given_up": ct.queues.given_up,
+            "stream_bytes_given_up": ct.queues.given_up_bytes,
             "counters": list(ct.net.mib),
         }
 
@@ -316,6 +390,16 @@ class Totals:
             "first_ns": self.first_ns if self.packets else None,
             "last_ns": self.last_ns if self.packets else None,
         }
+
+
+def _offload_dict(offload: Offload) -> dict[str, object]:
+    names = ("addr", "ip", "interface", "partial", "zero", "tso", "other")
+    return {
+        "explained": offload.explained,
+        "learnt": offload.learnt,
+        "damaged": offload.damaged,
+        "hosts": [{name: getattr(host, name) for name in names} for host in offload.hosts.values()],
+    }
 
 
 def _row_dict(flow: Flow) -> dict[str, object]:

@@ -14,6 +14,7 @@ from .wire import tcp_parse_options
 __all__ = [
     "csum",
     "flow_hash",
+    "fragment_pieces",
     "parse_frame",
     "parse_options",
     "siphash",
@@ -31,17 +32,35 @@ def csum(data: bytes, start: int = 0) -> int:
 def parse_frame(linktype: int, data: bytes, wirelen: int) -> dict[str, int | bytes]:
     """Give every field of the segment in a frame, or only `drop` where it is none."""
     seg = Segment()
-    drop = ip_rcv(Net(), linktype, data, 0, len(data), max(wirelen, len(data)), seg)
+    drop, outer = ip_rcv(Net(), linktype, data, 0, len(data), max(wirelen, len(data)), seg)
     if drop:
         return {"drop": int(drop)}
     fields = {name: getattr(seg, name) for name in Segment.__slots__}
     bad = fields.pop("bad")
     return {
         **fields,
+        **{name: getattr(outer, name) for name in ("vlan", "vlans", "encap", "tunnel")},
+        "outer": (outer.saddr, outer.daddr) if outer.ip else (),
         "bad_ip_csum": int(bad & Bad.BAD_IP_CSUM != 0),
         "bad_tcp_csum": int(bad & Bad.BAD_TCP_CSUM != 0),
         "drop": int(Drop.TCP_BAD_DOFF) if bad & Bad.BAD_DOFF else 0,
     }
+
+
+def fragment_pieces(linktype: int, frames: list[bytes]) -> list[tuple[int, int, int]]:
+    """Where the datagram lies that the last of these frames makes whole.
+
+    Their bytes follow one another in a capture: (offset in the datagram, length, offset in the
+    capture) of each piece.
+    """
+    net = Net()
+    offset = 0
+    whole = None
+    for data in frames:
+        drop, outer = ip_rcv(net, linktype, data, 0, len(data), len(data), Segment(), offset)
+        offset += len(data)
+        whole = None if drop else outer.whole
+    return [(one.offset, one.length, one.source) for one in whole.pieces] if whole else []
 
 
 def parse_options(options: bytes) -> dict[str, int]:

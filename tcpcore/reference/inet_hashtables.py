@@ -61,7 +61,7 @@ def flow_side(flow: Flow, th: Segment) -> int:
 
 
 class FlowTable:
-    """Connections by `flow_key`.
+    """Connections by `flow_key`, and what else is part of the key.
 
     A dict: Python hashes bytes by SipHash under a key of its own, drawn at its start, so nobody
     chooses 4-tuples that collide (T-02).
@@ -70,16 +70,16 @@ class FlowTable:
     __slots__ = ("flows",)
 
     def __init__(self) -> None:
-        self.flows: dict[bytes, Flow] = {}
+        self.flows: dict[tuple[bytes, tuple[int, ...]], Flow] = {}
 
-    def inet_lookup_established(self, key: bytes) -> Flow | None:
+    def inet_lookup_established(self, key: bytes, context: tuple[int, ...]) -> Flow | None:
         """Find the connection that a 4-tuple has now."""
-        return self.flows.get(key)
+        return self.flows.get((key, context))
 
-    def inet_hash(self, key: bytes, flow: Flow) -> None:
+    def inet_hash(self, key: bytes, context: tuple[int, ...], flow: Flow) -> None:
         """Enter a connection; it takes the place of an older one of its 4-tuple."""
-        self.flows[key] = flow
+        self.flows[key, context] = flow
 
-    def inet_unhash(self, key: bytes) -> None:
+    def inet_unhash(self, key: bytes, context: tuple[int, ...]) -> None:
         """Forget the connection that a 4-tuple has."""
-        del self.flows[key]
+        del self.flows[key, context]

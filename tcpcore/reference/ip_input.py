@@ -1,6 +1,6 @@
-"""A captured frame to a segment: link header, VLAN tags, IP and its extension headers, TCP.
+"""A captured frame to a segment: link header, IP and its extension headers, what wraps them, TCP.
 
-Linux: net/ethernet/eth.c, net/8021q, net/ipv4/ip_input.c, net/ipv6/ip6_input.c, exthdrs_core.c.
+Linux: net/ethernet/eth.c, net/ipv4/ip_input.c, net/ipv6/ip6_input.c, exthdrs_core.c.
 RFC 791 3.1, RFC 8200 4, RFC 1661.  Every length is held against the captured bytes (T-13).
 """
 
@@ -9,6 +9,34 @@ from __future__ import annotations
 from struct import Struct
 
 from .csum import Buffer, ip_fast_csum
+from .ip_fragment import FragKey, ip_defrag
+from .ip_tunnel import (
+    ETH_P_802_3_MIN,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    ETH_P_MPLS_MC,
+    ETH_P_MPLS_UC,
+    ETH_P_PPP,
+    ETH_P_PPP_DISC,
+    ETH_P_PPP_SES,
+    ETH_P_TEB,
+    ETH_P_VLAN,
+    MASK64,
+    TUNNEL_MIX,
+    Cursor,
+    Encap,
+    Outer,
+    eth_header,
+    gre_rcv,
+    ip_version,
+    llc_rcv,
+    mpls_rcv,
+    pass_header,
+    pppoe_rcv,
+    tunnel_mix,
+    udp_rcv,
+    vlan_get_protocol,
+)
 from .net import Net
 from .tcp import Bad, Drop, Mib, Segment
 from .wire import IPPROTO_TCP, tcp_parse
@@ -25,17 +53,16 @@ DLT_IPV4 = 228
 DLT_IPV6 = 229
 DLT_LINUX_SLL2 = 276
 
-ETH_P_802_3_MIN = 0x0600  # below it the field is a length and LLC follows
-ETH_P_IP = 0x0800
-ETH_P_IPV6 = 0x86DD
-ETH_P_VLAN = (0x8100, 0x88A8, 0x9100, 0x9200)
-ETH_P_MPLS = (0x8847, 0x8848)
-ETH_P_PPPOE = (0x8863, 0x8864)
-VLAN_MAX_DEPTH = 8
-VLAN_HLEN = 4
-
 PPP_IP = 0x0021
 PPP_IPV6 = 0x0057
+PPP_MPLS_UC = 0x0281
+PPP_MPLS_MC = 0x0283
+PPP_PROTOCOLS = {
+    PPP_IP: ETH_P_IP,
+    PPP_IPV6: ETH_P_IPV6,
+    PPP_MPLS_UC: ETH_P_MPLS_UC,
+    PPP_MPLS_MC: ETH_P_MPLS_UC,
+}
 # AF_INET6 is 10 in Linux, 24 in NetBSD, 28 in FreeBSD, 30 in Darwin.
 AF_INET = 2
 AF_INET6 = (10, 24, 28, 30)
@@ -46,28 +73,26 @@ IPPROTO_IPV6 = 41
 IPPROTO_FRAGMENT = 44
 IPPROTO_GRE = 47
 IPPROTO_AH = 51
+IPPROTO_MPLS = 137
 # Besides these two: hop-by-hop, routing, destination options, mobility, HIP, shim6.
 IP6_EXTHDRS = frozenset((IPPROTO_FRAGMENT, IPPROTO_AH, 0, 43, 60, 135, 139, 140))
 IP6_MAX_EXTHDRS = 16
 IP6_EXTHDR_MIN = 8  # bytes, of any of them
 
-IP_OFFSET_OR_MF = 0x3FFF
-IP6_OFFSET_OR_MF = 0xFFF9
+IP_MF = 0x2000
+IP_OFFSET = 0x1FFF
+IP6_MF = 0x0001
+IP6_OFFSET = 0xFFF8
+ENCAP_MAX_DEPTH = 16  # headers in each other, from the first behind the link header to TCP's
 
-GRE_ERSPAN = (0x88BE, 0x22EB)
-UDP_TUNNELS = {
-    4789: Drop.ENCAP_VXLAN,
-    6081: Drop.ENCAP_GENEVE,
-    2152: Drop.ENCAP_GTPU,
-    3544: Drop.ENCAP_TEREDO,
-}
-UDP_TUNNELS_BY_SOURCE = (3544, 2152)  # these answer from their port
+BAD_IP_CSUM, BAD_TCP_CSUM = int(Bad.BAD_IP_CSUM), int(Bad.BAD_TCP_CSUM)
+BAD_TSO, BAD_IP_ZERO = int(Bad.BAD_TSO), int(Bad.BAD_IP_ZERO)
 
 _MAPPED = bytes(10) + b"\xff\xff"
-_IPHDR = Struct(">BxHxxHxBxx4s4s")  # version and ihl, total length, fragment, protocol, addresses
+_IPHDR = Struct(
+    ">BxHHHxBxx4s4s"
+)  # version and ihl, total length, id, fragment, protocol, addresses
 _IP6HDR = Struct(">B3xHBx16s16s")  # version, payload length, next header, addresses
-_U16 = Struct(">H")
-_PORTS = Struct(">HH")
 
 
 def ip_rcv(
@@ -78,255 +103,335 @@ def ip_rcv(
     caplen: int,
     wirelen: int,
     seg: Segment,
-) -> int:
-    """Find the TCP segment in a frame.
+    offset: int = 0,
+    time_ns: int = 0,
+    clamped: bool = False,
+) -> tuple[int, Outer]:
+    """Find the innermost TCP segment in a frame, header by header.
 
     Parameters
     ----------
-    net : Net; its IP counters move
+    net : Net; its IP counters move, and it keeps fragments
     linktype : int, LINKTYPE_ value of the interface
     data : buffer of bytes
     start : int, index in data of the frame
     caplen : int, bytes of it that were captured
     wirelen : int, bytes it had on the wire, not below caplen
     seg : Segment to fill
+    offset : int, where in the capture the frame's first byte is
+    time_ns, clamped : int and bool, its time, and whether that is not to be believed
 
     Returns
     -------
     int : Drop, 0 when `seg` is filled
+    Outer : what is around the segment, as far as it was read
     """
     seg.bad = 0
-    end = start + caplen
-    drop, protocol, pos = eth_type_trans(linktype, data, start, end)
-    if drop:
-        return drop
-    wire = start + wirelen - pos
-    if protocol == ETH_P_IP:
-        return ip_rcv_core(net, data, pos, end, wire, seg)
-    return ip6_rcv_core(net, data, pos, end, wire, seg)
+    at = Cursor(data, start, caplen, wirelen, Outer())
+    at.offset = offset - start
+    at.time_ns = time_ns
+    at.clamped = clamped
+    drop = eth_type_trans(linktype, at)
+    for _ in range(ENCAP_MAX_DEPTH):
+        if drop:
+            return drop, at.outer
+        if at.protocol == ETH_P_IP:
+            drop = ip_rcv_core(net, at, seg)
+        elif at.protocol == ETH_P_IPV6:
+            drop = ip6_rcv_core(net, at, seg)
+        else:
+            drop = netif_receive(at)
+            continue
+        if not drop and at.protocol == IPPROTO_TCP:
+            return tcp_rcv(at, seg), at.outer
+        if not drop:
+            drop = ip_protocol_deliver(net, at, seg)
+    return drop or Drop.ENCAP_DEPTH, at.outer
 
 
-def eth_type_trans(linktype: int, data: Buffer, start: int, end: int) -> tuple[int, int, int]:
-    """Pass a link header and its VLAN tags: (Drop, ETH_P_IP or ETH_P_IPV6, index of IP)."""
-    if linktype == DLT_EN10MB:
-        return vlan_get_protocol(data, start + 12, start + 14, end)
-    if linktype == DLT_LINUX_SLL:
-        return vlan_get_protocol(data, start + 14, start + 16, end)
-    if linktype == DLT_LINUX_SLL2:
-        return vlan_get_protocol(data, start, start + 20, end)
-    if linktype in DLT_RAW:
-        return raw_get_protocol(data, start, end)
-    if linktype == DLT_IPV4:
-        return 0, ETH_P_IP, start
-    if linktype == DLT_IPV6:
-        return 0, ETH_P_IPV6, start
-    if linktype in (DLT_NULL, DLT_LOOP):
-        return null_get_protocol(data, start, end)
-    if linktype in (DLT_PPP, DLT_PPP_SERIAL):
-        return ppp_get_protocol(linktype, data, start, end)
-    return Drop.LINKTYPE_UNKNOWN, 0, start
+def tcp_rcv(at: Cursor, seg: Segment) -> int:
+    """Read a segment; that IP told no length explains what is wrong with its checksums."""
+    drop = tcp_parse(seg, at.data, at.pos, at.room, at.wire)
+    at.outer.transport = (at.data, at.pos, at.room)
+    if at.tso and seg.bad & (BAD_IP_CSUM | BAD_TCP_CSUM):
+        seg.bad |= BAD_TSO
+    return drop
 
 
-def vlan_get_protocol(data: Buffer, field: int, pos: int, end: int) -> tuple[int, int, int]:
-    """Read an EtherType and pass VLAN tags; `pos` is where the link header ends."""
-    for _ in range(VLAN_MAX_DEPTH + 1):
-        if pos > end:
-            return Drop.PKT_TOO_SMALL, 0, pos
-        (protocol,) = _U16.unpack_from(data, field)
-        if protocol not in ETH_P_VLAN:
-            return ethertype(protocol), protocol, pos
-        field = pos + 2
-        pos += VLAN_HLEN
-    return Drop.ENCAP_DEPTH, 0, pos
-
-
-def ethertype(protocol: int) -> int:
-    if protocol in (ETH_P_IP, ETH_P_IPV6):
-        return 0
+def netif_receive(at: Cursor) -> int:
+    """Pass a header that is not IP's; `protocol` then says what follows."""
+    protocol = at.protocol
+    if protocol in ETH_P_VLAN:
+        return vlan_get_protocol(at, 2, 4, 1)
+    if protocol == ETH_P_TEB:
+        return eth_header(at)
+    if protocol in (ETH_P_MPLS_UC, ETH_P_MPLS_MC):
+        return mpls_rcv(at)
+    if protocol in (ETH_P_PPP_SES, ETH_P_PPP_DISC):
+        return pppoe_rcv(at)
+    if protocol == ETH_P_PPP:
+        return ppp_get_protocol(DLT_PPP, at)
     if protocol < ETH_P_802_3_MIN:
-        return Drop.ENCAP_LLC
-    if protocol in ETH_P_MPLS:
-        return Drop.ENCAP_MPLS
-    if protocol in ETH_P_PPPOE:
-        return Drop.ENCAP_PPPOE
+        return llc_rcv(at)
     return Drop.UNHANDLED_PROTO
 
 
-def raw_get_protocol(data: Buffer, start: int, end: int) -> tuple[int, int, int]:
-    if start == end:
-        return Drop.PKT_TOO_SMALL, 0, start
-    version = data[start] >> 4
-    if version == 4:
-        return 0, ETH_P_IP, start
-    if version == 6:
-        return 0, ETH_P_IPV6, start
-    return Drop.UNHANDLED_PROTO, 0, start
+def eth_type_trans(linktype: int, at: Cursor) -> int:
+    """Pass a link header and its VLAN tags; `protocol` is then the EtherType of what follows."""
+    if linktype == DLT_EN10MB:
+        return eth_header(at)
+    if linktype == DLT_LINUX_SLL:
+        return vlan_get_protocol(at, 14, 16, 0)
+    if linktype == DLT_LINUX_SLL2:
+        return vlan_get_protocol(at, 0, 20, 0)
+    if linktype in DLT_RAW:
+        return ip_version(at, Drop.UNHANDLED_PROTO)
+    if linktype in (DLT_IPV4, DLT_IPV6):
+        at.protocol = ETH_P_IP if linktype == DLT_IPV4 else ETH_P_IPV6
+        return 0
+    if linktype in (DLT_NULL, DLT_LOOP):
+        return null_get_protocol(at)
+    if linktype in (DLT_PPP, DLT_PPP_SERIAL):
+        return ppp_get_protocol(linktype, at)
+    return Drop.LINKTYPE_UNKNOWN
 
 
-def null_get_protocol(data: Buffer, start: int, end: int) -> tuple[int, int, int]:
+def null_get_protocol(at: Cursor) -> int:
     """An address family in the byte order of the host that captured, whichever that was."""
-    pos = start + 4
-    if pos > end:
-        return Drop.PKT_TOO_SMALL, 0, pos
-    field = bytes(data[start:pos])
+    if at.room < 4:
+        return Drop.PKT_TOO_SMALL
+    field = bytes(at.data[at.pos : at.pos + 4])
     families = int.from_bytes(field, "big"), int.from_bytes(field, "little")
     if AF_INET in families:
-        return 0, ETH_P_IP, pos
-    if families[0] in AF_INET6 or families[1] in AF_INET6:
-        return 0, ETH_P_IPV6, pos
-    return Drop.UNHANDLED_PROTO, 0, pos
+        at.protocol = ETH_P_IP
+    elif families[0] in AF_INET6 or families[1] in AF_INET6:
+        at.protocol = ETH_P_IPV6
+    else:
+        return Drop.UNHANDLED_PROTO
+    pass_header(at, 4)
+    return 0
 
 
-def ppp_get_protocol(linktype: int, data: Buffer, start: int, end: int) -> tuple[int, int, int]:
+def ppp_get_protocol(linktype: int, at: Cursor) -> int:
     """PPP with or without HDLC's address and control, its protocol maybe compressed; Cisco HDLC."""
-    pos = start
-    framing = bytes(data[start : min(start + 2, end)])
-    if framing == b"\xff\x03":
-        pos += 2
-    elif linktype == DLT_PPP_SERIAL and framing in (b"\x0f\x00", b"\x8f\x00"):
-        return vlan_get_protocol(data, start + 2, start + 4, end)
-    if pos >= end:
-        return Drop.PKT_TOO_SMALL, 0, pos
-    protocol = data[pos]
-    pos += 1
+    framing = at.be16(0) if at.room >= 2 else 0
+    if framing == 0xFF03:
+        pass_header(at, 2)
+    elif linktype == DLT_PPP_SERIAL and framing in (0x0F00, 0x8F00):
+        return vlan_get_protocol(at, 2, 4, 0)
+    if not at.room:
+        return Drop.PKT_TOO_SMALL
+    protocol = at.byte(0)
+    pass_header(at, 1)
     if not protocol & 1:
-        if pos >= end:
-            return Drop.PKT_TOO_SMALL, 0, pos
-        protocol = protocol << 8 | data[pos]
-        pos += 1
-    if protocol == PPP_IP:
-        return 0, ETH_P_IP, pos
-    if protocol == PPP_IPV6:
-        return 0, ETH_P_IPV6, pos
-    return Drop.UNHANDLED_PROTO, 0, pos
+        if not at.room:
+            return Drop.PKT_TOO_SMALL
+        protocol = protocol << 8 | at.byte(0)
+        pass_header(at, 1)
+    if protocol not in PPP_PROTOCOLS:
+        return Drop.UNHANDLED_PROTO
+    at.protocol = PPP_PROTOCOLS[protocol]
+    return 0
 
 
-def ip_rcv_core(net: Net, data: Buffer, pos: int, end: int, wire: int, seg: Segment) -> int:
-    """Read an IPv4 header and deliver what it carries.
-
-    Parameters
-    ----------
-    pos, end : int, indices in data of the header and of the end of the captured bytes
-    wire : int, bytes the frame had on the wire from the header on
-    """
+def ip_rcv_core(net: Net, at: Cursor, seg: Segment) -> int:
+    """Pass an IPv4 header; `wire` is then the length of what it carries."""
     mib = net.mib
     mib[Mib.IP_INRECEIVES] += 1
-    if end - pos < _IPHDR.size:
+    if at.room < _IPHDR.size:
         mib[Mib.IP_INTRUNCATEDPKTS] += 1
         return Drop.PKT_TOO_SMALL
-    version, tot_len, frag_off, protocol, saddr, daddr = _IPHDR.unpack_from(data, pos)
+    fields = _IPHDR.unpack_from(at.data, at.pos)
+    version, tot_len, number, word, protocol, saddr, daddr = fields
     header = (version & 0xF) * 4
     if version >> 4 != 4 or header < _IPHDR.size:
         mib[Mib.IP_INHDRERRORS] += 1
         return Drop.IP_INHDR
-    if end - pos < header:
+    if at.room < header:
         mib[Mib.IP_INTRUNCATEDPKTS] += 1
         return Drop.PKT_TOO_SMALL
     if 0 < tot_len < header:
         mib[Mib.IP_INHDRERRORS] += 1
         return Drop.IP_INHDR
-    if ip_fast_csum(data[pos : pos + header]):
+    bad = bool(ip_fast_csum(at.data[at.pos : at.pos + header]))
+    if bad:
         mib[Mib.IP_CSUMERRORS] += 1
-        seg.bad = Bad.BAD_IP_CSUM
-    if frag_off & IP_OFFSET_OR_MF:
-        mib[Mib.IP_REASMREQDS] += 1
-        return Drop.IP_FRAGMENT
-    # TSO leaves a total length of 0: then the frame is the datagram.
-    length = min(tot_len or wire, wire) - header
-    pos += header
-    if protocol != IPPROTO_TCP:
-        mib[Mib.IP_INUNKNOWNPROTOS] += 1
-        return ip_protocol_unknown(protocol, data, pos, min(end - pos, length))
+        if at.byte(10) or at.byte(11):
+            seg.bad = BAD_IP_CSUM
+        elif not seg.bad:  # of several, all have to be unfilled
+            seg.bad = BAD_IP_CSUM | BAD_IP_ZERO
+    at.tso = not tot_len
+    tot_len = tot_len or at.wire  # TSO leaves a total length of 0: then the frame is the datagram
+    cut = at.room < tot_len
+    at.wire = min(at.wire, tot_len)
+    at.outer.network = (at.data, at.pos, at.room)
+    pass_header(at, header)
+    at.protocol = protocol
     seg.ip = 4
     seg.saddr = _MAPPED + saddr
     seg.daddr = _MAPPED + daddr
-    return tcp_parse(seg, data, pos, end - pos, length)
+    if word & (IP_MF | IP_OFFSET):
+        return ip_fragment_rcv(net, at, seg, number, word, bad, cut)
+    return 0
 
 
-def ip6_rcv_core(net: Net, data: Buffer, pos: int, end: int, wire: int, seg: Segment) -> int:
-    """Read an IPv6 header and deliver what it carries; parameters as in `ip_rcv_core`."""
+def ip_fragment_rcv(
+    net: Net, at: Cursor, seg: Segment, number: int, word: int, bad: bool, cut: bool
+) -> int:
+    """Take a fragment; 0 where it makes a datagram whole, to which the cursor then goes.
+
+    One whose header is damaged, or that is cut, is left out.
+    """
+    net.mib[Mib.IP_REASMREQDS] += 1
+    if bad:
+        return Drop.IP_FRAGMENT
+    if cut:
+        net.mib[Mib.IP_INTRUNCATEDPKTS] += 1
+        return Drop.IP_FRAGMENT
+    outer = at.outer
+    key = FragKey(4, seg.saddr, seg.daddr, number, at.protocol, outer.vlans, outer.tunnel)
+    return fragment_rcv(net, at, key, (word & IP_OFFSET) * 8, bool(word & IP_MF))
+
+
+def fragment_rcv(net: Net, at: Cursor, key: FragKey, begin: int, more: bool) -> int:
+    """Give a fragment, all of it captured, to its datagram; 0 where that is whole now."""
+    whole = ip_defrag(
+        net.frags,
+        key,
+        at.outer.whole,
+        at.data,
+        at.pos,
+        at.offset + at.pos,
+        begin,
+        at.wire,
+        more,
+        at.protocol,
+        at.time_ns,
+        at.clamped,
+        net.mib,
+    )
+    if whole is None:
+        return Drop.IP_FRAGMENT
+    at.outer.whole = whole
+    at.outer.encap |= Encap.WRAP_FRAGMENTS
+    at.data = whole.data
+    at.pos = 0
+    at.room = at.wire = whole.length
+    at.protocol = whole.protocol
+    return 0
+
+
+def ip6_rcv_core(net: Net, at: Cursor, seg: Segment) -> int:
+    """Pass an IPv6 header and its extensions; `wire` is then the length of what they carry."""
     mib = net.mib
     mib[Mib.IP6_INRECEIVES] += 1
-    if end - pos < _IP6HDR.size:
+    if at.room < _IP6HDR.size:
         mib[Mib.IP6_INTRUNCATEDPKTS] += 1
         return Drop.PKT_TOO_SMALL
-    version, payload_len, protocol, seg.saddr, seg.daddr = _IP6HDR.unpack_from(data, pos)
+    version, payload_len, at.protocol, saddr, daddr = _IP6HDR.unpack_from(at.data, at.pos)
     if version >> 4 != 6:
         mib[Mib.IP6_INHDRERRORS] += 1
         return Drop.IP_INHDR
-    pos += _IP6HDR.size
-    wire -= _IP6HDR.size
-    # A jumbogram (RFC 2675), and what BIG TCP leaves, has a payload length of 0.
-    length = min(payload_len or wire, wire)
-    drop, protocol, size = ipv6_skip_exthdr(protocol, data, pos, end - pos, length)
+    at.tso = not payload_len
+    at.outer.network = (at.data, at.pos, at.room)
+    pass_header(at, _IP6HDR.size)
+    payload_len = payload_len or at.wire  # a jumbogram's (RFC 2675), and what BIG TCP leaves, is 0
+    cut = at.room < payload_len
+    at.wire = min(at.wire, payload_len)
+    drop = ipv6_skip_exthdr(at)
+    if drop == Drop.IP_FRAGMENT:
+        drop = ipv6_frag_rcv(net, at, saddr, daddr, cut)
+        if drop:
+            return drop
+        drop = ipv6_skip_exthdr(at)
+        if drop == Drop.IP_FRAGMENT:  # a fragment of a fragment, which nobody sends
+            drop = Drop.IPV6_BAD_EXTHDR
     if drop:
-        mib[_EXTHDR_MIB[drop]] += 1
+        cut_off = drop == Drop.PKT_TOO_SMALL
+        mib[Mib.IP6_INTRUNCATEDPKTS if cut_off else Mib.IP6_INHDRERRORS] += 1
         return drop
-    pos += size
-    length -= size
-    if protocol != IPPROTO_TCP:
-        mib[Mib.IP6_INUNKNOWNPROTOS] += 1
-        return ip_protocol_unknown(protocol, data, pos, min(end - pos, length))
     seg.ip = 6
-    return tcp_parse(seg, data, pos, end - pos, length)
+    seg.saddr, seg.daddr = saddr, daddr
+    return 0
 
 
-_EXTHDR_MIB = {
-    Drop.PKT_TOO_SMALL: Mib.IP6_INTRUNCATEDPKTS,
-    Drop.IPV6_BAD_EXTHDR: Mib.IP6_INHDRERRORS,
-    Drop.ENCAP_DEPTH: Mib.IP6_INHDRERRORS,
-    Drop.IP_FRAGMENT: Mib.IP6_REASMREQDS,
-}
+def ipv6_frag_rcv(net: Net, at: Cursor, saddr: bytes, daddr: bytes, cut: bool) -> int:
+    """Take a fragment, at whose header the cursor is; 0 where it makes a datagram whole."""
+    word, number = at.be16(2), at.be32(4)
+    net.mib[Mib.IP6_REASMREQDS] += 1
+    at.protocol = at.byte(0)
+    pass_header(at, IP6_EXTHDR_MIN)
+    if cut:
+        net.mib[Mib.IP6_INTRUNCATEDPKTS] += 1
+        return Drop.IP_FRAGMENT
+    if word & IP6_MF and at.wire & 7:  # RFC 8200 4.5
+        net.mib[Mib.IP6_INHDRERRORS] += 1
+        return Drop.IPV6_BAD_EXTHDR
+    key = FragKey(6, saddr, daddr, number, 0, at.outer.vlans, at.outer.tunnel)
+    return fragment_rcv(net, at, key, word & IP6_OFFSET, bool(word & IP6_MF))
 
 
-def ipv6_skip_exthdr(
-    protocol: int, data: Buffer, start: int, room: int, length: int
-) -> tuple[Drop, int, int]:
-    """Pass extension headers: (Drop, protocol after them, bytes they take).
-
-    `room` bytes were captured from start on, `length` is what the IPv6 header claims.
-    """
-    size = depth = 0
-    while protocol in IP6_EXTHDRS:
+def ipv6_skip_exthdr(at: Cursor) -> int:
+    """Pass extension headers, up to that of a fragment; `wire` is what the IPv6 header claims."""
+    depth = 0
+    while at.protocol in IP6_EXTHDRS:
         if depth == IP6_MAX_EXTHDRS:
-            return Drop.ENCAP_DEPTH, protocol, size
-        if length - size < IP6_EXTHDR_MIN:
-            return Drop.IPV6_BAD_EXTHDR, protocol, size
-        if room - size < IP6_EXTHDR_MIN:
-            return Drop.PKT_TOO_SMALL, protocol, size
-        pos = start + size
-        if protocol == IPPROTO_FRAGMENT:
+            return Drop.ENCAP_DEPTH
+        if at.wire < IP6_EXTHDR_MIN:
+            return Drop.IPV6_BAD_EXTHDR
+        if at.room < IP6_EXTHDR_MIN:
+            return Drop.PKT_TOO_SMALL
+        if at.protocol == IPPROTO_FRAGMENT:
             # An atomic fragment (RFC 6946) is a whole datagram.
-            if _U16.unpack_from(data, pos + 2)[0] & IP6_OFFSET_OR_MF:
-                return Drop.IP_FRAGMENT, protocol, size
-            size += IP6_EXTHDR_MIN
-        elif protocol == IPPROTO_AH:
-            size += (data[pos + 1] + 2) * 4
+            if at.be16(2) & (IP6_OFFSET | IP6_MF):
+                return Drop.IP_FRAGMENT
+            size = IP6_EXTHDR_MIN
+        elif at.protocol == IPPROTO_AH:
+            size = (at.byte(1) + 2) * 4
         else:
-            size += (data[pos + 1] + 1) * 8
-        if size > length:
-            return Drop.IPV6_BAD_EXTHDR, protocol, size
-        if size > room:
-            return Drop.PKT_TOO_SMALL, protocol, size
-        protocol = data[pos]
+            size = (at.byte(1) + 1) * 8
+        if size > at.wire:
+            return Drop.IPV6_BAD_EXTHDR
+        if size > at.room:
+            return Drop.PKT_TOO_SMALL
+        at.protocol = at.byte(0)
+        pass_header(at, size)
         depth += 1
-    return Drop.SKB_NOT_DROPPED_YET, protocol, size
+    return 0
 
 
-def ip_protocol_unknown(protocol: int, data: Buffer, pos: int, room: int) -> Drop:
-    """Say which encapsulation a protocol other than TCP is, as far as `room` bytes tell."""
-    if protocol == IPPROTO_UDP and room >= _PORTS.size:
-        sport, dport = _PORTS.unpack_from(data, pos)
-        if dport in UDP_TUNNELS:
-            return UDP_TUNNELS[dport]
-        if sport in UDP_TUNNELS_BY_SOURCE:
-            return UDP_TUNNELS[sport]
+def ip_protocol_deliver(net: Net, at: Cursor, seg: Segment) -> int:
+    """Pass the header of a tunnel in IP; `protocol` is then the EtherType of what it carries."""
+    protocol = at.protocol
+    at.room = min(at.room, at.wire)
+    drop: int = Drop.IP_NOPROTO
+    if protocol == IPPROTO_UDP:
+        drop = udp_rcv(at)
     elif protocol == IPPROTO_GRE:
-        if room >= 4 and _U16.unpack_from(data, pos + 2)[0] in GRE_ERSPAN:
-            return Drop.ENCAP_ERSPAN
-        return Drop.ENCAP_GRE
-    elif protocol == IPPROTO_IPIP:
-        return Drop.ENCAP_IPIP
-    elif protocol == IPPROTO_IPV6:
-        return Drop.ENCAP_IP6
-    return Drop.IP_NOPROTO
+        drop = gre_rcv(at)
+    elif protocol in (IPPROTO_IPIP, IPPROTO_IPV6):
+        four = protocol == IPPROTO_IPIP
+        at.outer.encap |= Encap.WRAP_IPIP if four else Encap.WRAP_IP6
+        at.protocol = ETH_P_IP if four else ETH_P_IPV6
+        drop = 0
+    elif protocol == IPPROTO_MPLS:
+        at.protocol = ETH_P_MPLS_UC
+        drop = 0
+    if drop == Drop.IP_NOPROTO:
+        net.mib[Mib.IP_INUNKNOWNPROTOS if seg.ip == 4 else Mib.IP6_INUNKNOWNPROTOS] += 1
+    if drop:
+        return drop
+    ends = sorted(_one_number(address, seg.ip) for address in (seg.saddr, seg.daddr))
+    tunnel_mix(at.outer, ends[0])
+    tunnel_mix(at.outer, ends[1])
+    if not at.outer.ip:
+        at.outer.ip = seg.ip
+        at.outer.saddr, at.outer.daddr = seg.saddr, seg.daddr
+    return 0
+
+
+def _one_number(address: bytes, ip: int) -> int:
+    if ip == 4:
+        return int.from_bytes(address[12:], "big")
+    first, second = int.from_bytes(address[:8], "big"), int.from_bytes(address[8:], "big")
+    return (first * TUNNEL_MIX & MASK64) ^ second

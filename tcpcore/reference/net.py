@@ -5,6 +5,7 @@ Linux: include/net/net_namespace.h, snmp.h.
 
 from __future__ import annotations
 
+from .ip_fragment import IpFrags
 from .tcp import Mib
 
 INT64_MIN = -(1 << 63)
@@ -12,10 +13,11 @@ INT64_MAX = (1 << 63) - 1
 
 
 class Net:
-    """One engine's clock (the largest capture time seen) and its counters."""
+    """One engine's clock (the largest capture time seen), its counters and its fragments."""
 
-    __slots__ = ("now_ns", "mib")
+    __slots__ = ("now_ns", "mib", "frags")
 
     def __init__(self) -> None:
         self.now_ns = INT64_MIN
         self.mib = [0] * Mib.NR_MIBS
+        self.frags = IpFrags()

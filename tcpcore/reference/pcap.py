@@ -11,8 +11,9 @@ from struct import Struct
 Buffer = bytes | bytearray | memoryview
 
 # A frame: index of its data in the piece, offset of its data in the capture, captured length,
-# length on the wire, time in ns, link type, True if the time did not fit 64-bit nanoseconds.
-Frame = tuple[int, int, int, int, int, int, bool]
+# length on the wire, time in ns, link type, True if the time did not fit 64-bit nanoseconds, number
+# of the interface in its section.
+Frame = tuple[int, int, int, int, int, int, bool, int]
 
 MAX_RECORD = 16 << 20  # bytes captured of one frame
 MAX_BLOCK = MAX_RECORD + 64  # a pcapng block that has to be there whole
@@ -98,6 +99,7 @@ class Capture:
         "skip",
         "want",
         "error",
+        "repaired",
     )
 
     def __init__(self) -> None:
@@ -112,6 +114,7 @@ class Capture:
         self.skip = 0  # bytes of it to go
         self.want = MIN_WANT  # bytes that have to be there for the reader to go on
         self.error: tuple[int, str] | None = None  # offset in the input, reason
+        self.repaired = 0  # packets whose length on the wire was below what was captured
 
 
 def pcap_index(cap: Capture, data: Buffer, length: int, limit: int) -> tuple[int, list[Frame]]:
@@ -214,8 +217,9 @@ def index_records(cap: Capture, data: Buffer, length: int, limit: int, frames: l
             break
         if caplen > wirelen:
             wirelen = caplen
+            cap.repaired += 1
         time_ns = sec * NSEC_PER_SEC + fraction * scale
-        frames.append((start, offset + start, caplen, wirelen, time_ns, linktype, False))
+        frames.append((start, offset + start, caplen, wirelen, time_ns, linktype, False, 0))
         pos = start + caplen
     return pos
 
@@ -349,9 +353,12 @@ def read_packet(
         time_ns, clamped = pcap_ticks_to_ns(high << 32 | low, interface)
     if caplen > min(end - start, MAX_RECORD):
         return f"packet claims {caplen} bytes"
-    wirelen = max(wirelen, caplen)
+    if wirelen < caplen:
+        wirelen = caplen
+        cap.repaired += 1
     offset = cap.offset + start
-    frames.append((start, offset, caplen, wirelen, time_ns, interface.linktype, clamped))
+    linktype = interface.linktype
+    frames.append((start, offset, caplen, wirelen, time_ns, linktype, clamped, number))
     return ""
 
 

@@ -9,8 +9,8 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from .conntrack import ROWS_KEEP, Departed, Tracker, depart
-from .tcp import MASK32, AnalysisEnd, End, Flow, FlowBit, Opt
-from .tcp_chrono import Cause, chrono_slow, limited_value
+from .rows_analysis import CHRONO_COLUMNS, fill_analysis, fill_chrono, fill_history
+from .tcp import End, Flow, FlowBit, FlowOuter, Opt
 from .tcp_history import conn_state
 
 # Type codes are those of `array`; -1 stands for what is absent.
@@ -30,6 +30,11 @@ FLOW_COLUMNS: dict[str, tuple[str, Callable[[Flow], int]]] = {
     "initial_rtt_ns": ("q", lambda flow: flow.rtt_ns if flow.bits & FlowBit.FLOW_RTT else -1),
     "conn_state": ("B", conn_state),
 }
+OUTER_COLUMNS: dict[str, tuple[str, Callable[[FlowOuter], int]]] = {
+    "interface": ("H", lambda around: around.interface),
+    "vlan": ("h", lambda around: around.vlan),
+    "encap": ("H", lambda around: around.encap),
+}
 END_COLUMNS: dict[str, tuple[str, Callable[[End], int]]] = {
     "packets": ("q", lambda end: end.packets),
     "frame_bytes": ("q", lambda end: end.frame_bytes),
@@ -41,45 +46,6 @@ END_COLUMNS: dict[str, tuple[str, Callable[[End], int]]] = {
     "sack_permitted": ("B", lambda end: int(end.opts & Opt.OPT_SACK_PERM != 0)),
     "timestamps": ("B", lambda end: int(end.opts & Opt.OPT_TIMESTAMP != 0)),
 }
-# By place in the counts of the analysis.
-CLASS_COLUMNS = (
-    "retransmission",
-    "fast_retransmission",
-    "spurious_retransmission",
-    "out_of_order",
-    "lost_segment",
-    "ack_lost_segment",
-    "duplicate_ack",
-    "keep_alive",
-    "keep_alive_ack",
-    "zero_window",
-    "zero_window_probe",
-    "zero_window_probe_ack",
-    "window_full",
-    "window_update",
-    "reused_ports",
-)
-ANALYSIS_COLUMNS: dict[str, Callable[[AnalysisEnd], int]] = {
-    "retrans_bytes": lambda e: e.retrans_bytes,
-    "rtt_min_ns": lambda e: e.rtt_min_ns if e.rtt_samples else -1,
-    "rtt_mean_ns": lambda e: e.rtt_sum_ns // e.rtt_samples if e.rtt_samples else -1,
-    "rtt_max_ns": lambda e: e.rtt_max_ns if e.rtt_samples else -1,
-    "rtt_samples": lambda e: e.rtt_samples,
-    "in_flight_max": lambda e: e.in_flight_max,
-    "window_min": lambda e: e.window_min if e.window_min <= e.window_max else -1,
-    "window_max": lambda e: e.window_max if e.window_min <= e.window_max else -1,
-    "gaps": lambda e: e.gaps + len(e.holes),
-    "gap_bytes": lambda e: e.gap_bytes + sum((end - begin) & MASK32 for begin, end in e.holes),
-    "duplicate_bytes": lambda e: e.duplicate_bytes,
-}
-CHRONO_COLUMNS = {
-    "app_limited_ns": Cause.LIMITED_APPLICATION,
-    "rwnd_limited_ns": Cause.LIMITED_RECEIVER,
-    "network_limited_ns": Cause.LIMITED_NETWORK,
-    "handshake_ns": Cause.LIMITED_HANDSHAKE,
-}
-NOT_ANALYSED = AnalysisEnd()
-HISTORY_WIDTH = 48
 SIDES = {"ab": 0, "ba": 1}
 PACKET_COLUMNS = {
     "packet": "q",
@@ -97,6 +63,9 @@ PACKET_COLUMNS = {
     "payload_len": "I",
     "verdict": "I",
     "drop_reason": "B",
+    "interface": "H",
+    "vlan": "h",
+    "encap": "H",
     "analysis": "I",
     "dup_ack_num": "I",
     "reason": "B",
@@ -116,43 +85,21 @@ def fill_end(column: str, side: int, flows: Sequence[Flow]) -> bytes:
     return array(code, (value(flow.ends[side]) for flow in flows)).tobytes()
 
 
-def fill_analysis(column: str, side: int, flows: Sequence[Flow]) -> bytes:
-    """Make one column of the analysis of one end."""
-    ends = [flow.analysis.ends[side] if flow.analysis else NOT_ANALYSED for flow in flows]
-    if column in CLASS_COLUMNS:
-        at = CLASS_COLUMNS.index(column)
-        return array("q", (e.counts[at] for e in ends)).tobytes()
-    return array("q", map(ANALYSIS_COLUMNS[column], ends)).tobytes()
-
-
-def fill_chrono(column: str, side: int, flows: Sequence[Flow]) -> bytes:
-    """Make one column of what limited the connections."""
-    analyses = [flow.analysis for flow in flows]
-    if column == "slow":
-        sides = map(busy_side, flows)
-        pairs = zip(analyses, sides, strict=True)
-        return bytes(chrono_slow(an, s) if an else 0 for an, s in pairs)
-    cause = CHRONO_COLUMNS[column]
-    return array("q", (limited_value(an, side, cause) if an else 0 for an in analyses)).tobytes()
-
-
-def busy_side(flow: Flow) -> int:
-    """Tell the side with more payload, a if both have the same; -1 without any."""
-    a, b = (end.payload_bytes for end in flow.ends)
-    return int(b > a) if a or b else -1
-
-
-def fill_history(flows: Sequence[Flow]) -> bytes:
-    """Make the column of histories."""
-    texts = (bytes(flow.analysis.history) if flow.analysis else b"" for flow in flows)
-    return b"".join(text.ljust(HISTORY_WIDTH, b"\0") for text in texts)
-
-
 def fill_addrs(column: str, flows: Sequence[Flow]) -> bytes:
     """Make one of the two columns of addresses."""
     if column == "a_addr":
         return b"".join(flow.a_addr for flow in flows)
     return b"".join(flow.b_addr for flow in flows)
+
+
+def fill_outer(column: str, flows: Sequence[Flow]) -> bytes:
+    """Make one column of what was around the first segment."""
+    if column == "outer_a":
+        return b"".join(flow.around.a_addr for flow in flows)
+    if column == "outer_b":
+        return b"".join(flow.around.b_addr for flow in flows)
+    code, value = OUTER_COLUMNS[column]
+    return array(code, (value(flow.around) for flow in flows)).tobytes()
 
 
 def fill(column: str, flows: Sequence[Flow]) -> bytes:
@@ -166,6 +113,8 @@ def fill(column: str, flows: Sequence[Flow]) -> bytes:
     if column in FLOW_COLUMNS:
         code, value = FLOW_COLUMNS[column]
         return array(code, map(value, flows)).tobytes()
+    if column in OUTER_COLUMNS or column in ("outer_a", "outer_b"):
+        return fill_outer(column, flows)
     name, _, direction = column.rpartition("_")
     if name in END_COLUMNS:
         return fill_end(name, SIDES[direction], flows)

@@ -64,6 +64,11 @@ class Bad(IntFlag):
     BAD_IP_CSUM = 1
     BAD_TCP_CSUM = 2
     BAD_DOFF = 4  # nobody can tell where its header ends
+    # Of a wrong checksum, what tells that the sender's network card was to fill it in.
+    BAD_PARTIAL = 8  # TCP's is the pseudo header's sum, with or without a length
+    BAD_ZERO = 16  # TCP's is 0
+    BAD_TSO = 32  # IP's length is 0: the card cuts it into segments
+    BAD_IP_ZERO = 64  # IP's is 0
 
 
 class TcbFlag(IntFlag):
@@ -142,8 +147,9 @@ class Drop(IntEnum):
     IP_NOPROTO = 4  # IP, but not TCP
     IP_INHDR = 5  # version, header length or total length is wrong
     IPV6_BAD_EXTHDR = 6
-    IP_FRAGMENT = 7
-    ENCAP_DEPTH = 8  # more VLAN tags or extension headers than the loop takes
+    IP_FRAGMENT = 7  # a part, of a datagram whose segment is in another frame, if it got whole
+    ENCAP_DEPTH = 8  # more headers in each other than the loop takes
+    # A tunnel's header that is wrong, or says that no frame or packet is in it.
     ENCAP_MPLS = 9
     ENCAP_PPPOE = 10
     ENCAP_LLC = 11
@@ -169,7 +175,9 @@ class Drop(IntEnum):
     TCP_INVALID_RST = 30
     TCP_CLOSED = 31  # nobody is there to take it
     TCP_FLAGS = 32  # neither SYN, RST nor ACK
-    NR_DROPS = 33
+    # Neither: a frame that the filter does not want is in no row.
+    SOCKET_FILTER = 33
+    NR_DROPS = 34
 
 
 class Mib(IntEnum):
@@ -181,24 +189,31 @@ class Mib(IntEnum):
     IP_INUNKNOWNPROTOS = 3
     IP_CSUMERRORS = 4
     IP_REASMREQDS = 5
-    IP6_INRECEIVES = 6
-    IP6_INHDRERRORS = 7
-    IP6_INTRUNCATEDPKTS = 8
-    IP6_INUNKNOWNPROTOS = 9
-    IP6_REASMREQDS = 10
-    TCP_ACTIVEOPENS = 11
-    TCP_PASSIVEOPENS = 12
-    TCP_ATTEMPTFAILS = 13
-    TCP_ESTABRESETS = 14
-    TCP_INSEGS = 15
-    TCP_INERRS = 16
-    TCP_CSUMERRORS = 17
-    TCP_PAWSESTABREJECTED = 18
-    TCP_OFOQUEUE = 19
-    TCP_CHALLENGEACK = 20
-    TCP_SYNCHALLENGE = 21
-    TCP_TW = 22
-    NR_MIBS = 23
+    IP_REASMTIMEOUT = 6
+    IP_REASMOKS = 7
+    IP_REASMFAILS = 8
+    IP_REASMOVERLAPS = 9
+    IP6_INRECEIVES = 10
+    IP6_INHDRERRORS = 11
+    IP6_INTRUNCATEDPKTS = 12
+    IP6_INUNKNOWNPROTOS = 13
+    IP6_REASMREQDS = 14
+    IP6_REASMTIMEOUT = 15
+    IP6_REASMOKS = 16
+    IP6_REASMFAILS = 17
+    TCP_ACTIVEOPENS = 18
+    TCP_PASSIVEOPENS = 19
+    TCP_ATTEMPTFAILS = 20
+    TCP_ESTABRESETS = 21
+    TCP_INSEGS = 22
+    TCP_INERRS = 23
+    TCP_CSUMERRORS = 24
+    TCP_PAWSESTABREJECTED = 25
+    TCP_OFOQUEUE = 26
+    TCP_CHALLENGEACK = 27
+    TCP_SYNCHALLENGE = 28
+    TCP_TW = 29
+    NR_MIBS = 30
 
 
 # Completeness, OR over all segments in any order.
@@ -280,6 +295,7 @@ class Segment:
         "tsval",
         "tsecr",
         "bad",
+        "transport_header",
     )
 
     def __init__(self) -> None:
@@ -301,6 +317,7 @@ class Segment:
         self.tsval = 0
         self.tsecr = 0
         self.bad = 0  # Bad
+        self.transport_header = 0  # where TCP's header lies in the data
 
 
 def tcp_is_synack(th: Segment) -> bool:
@@ -334,6 +351,29 @@ class End:
         self.opts = 0  # Opt
 
 
+class FlowOuter:
+    """What was around the first segment of a connection."""
+
+    __slots__ = ("a_addr", "b_addr", "context", "encap", "vlan", "interface")
+
+    def __init__(self) -> None:
+        self.a_addr = bytes(16)  # of the outermost packet, zeros if there is none
+        self.b_addr = bytes(16)
+        self.context: tuple[int, ...] = ()  # what of it is part of the key
+        self.encap = 0
+        self.vlan = -1
+        self.interface = 0
+
+
+NOTHING_AROUND = FlowOuter()
+
+
+# What else than addresses and ports tells connections apart.
+KEY_VLAN = 1
+KEY_INTERFACE = 2
+KEY_TUNNEL = 4
+
+
 class Flow:
     """One followed connection; `ends[0]` is a, `ends[1]` is b."""
 
@@ -354,6 +394,8 @@ class Flow:
         "conn",
         "stamp_ns",
         "analysis",
+        "synacks",
+        "around",
     )
 
     def __init__(self) -> None:
@@ -372,6 +414,8 @@ class Flow:
         self.first_packet = 0
         self.conn = 0
         self.stamp_ns = 0  # the tracker's clock when its last segment came
+        self.synacks = 0  # SYN-ACKs with other numbers than the first that are kept of it
+        self.around = NOTHING_AROUND  # its first segment
         self.analysis: Analysis | None = None  # where it is wanted
 
 
@@ -425,13 +469,13 @@ class AnalysisEnd:
         self.timing = False  # rtt_sent_ns is when what ends at rtt_seq was sent
         self.resent = False  # and it was sent again since
         self.rtt_seq = 0
-        self.rtt_tsval = 0
+        self.rtt_tsval: int | None = None
         self.rtt_sent_ns = 0
         self.rtt_samples = 0
         self.rtt_sum_ns = 0
         self.rtt_min_ns = 0
         self.rtt_max_ns = 0
-        self.window_min = MASK32
+        self.window_min = 0xFFFF  # as sent
         self.window_max = 0
         self.in_flight_max = 0
         self.counts = [0] * 15  # of each class

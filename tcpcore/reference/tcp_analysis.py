@@ -30,7 +30,7 @@ from .tcp import (
 )
 from .tcp_history import analysis_history
 
-HOLES_MAX = 4
+HOLES_MAX = 3
 OOO_NS = 3_000_000  # a segment that is so little late was reordered, unless the RTT is known
 FAST_RETRANS_NS = 20_000_000  # a fast retransmission follows its last duplicate ACK within
 
@@ -71,7 +71,7 @@ def analysis_rtt_sent(e: AnalysisEnd, th: Segment, end_seq: int, time_ns: int) -
         e.timing = True
         e.resent = False
         e.rtt_seq = end_seq
-        e.rtt_tsval = th.tsval if th.opts & Opt.OPT_TIMESTAMP else 0
+        e.rtt_tsval = th.tsval if th.opts & Opt.OPT_TIMESTAMP else None
         e.rtt_sent_ns = time_ns
 
 
@@ -82,7 +82,7 @@ def analysis_rtt_acked(e: AnalysisEnd, th: Segment, time_ns: int) -> None:
     """
     e.timing = False
     if e.resent and not (
-        th.opts & Opt.OPT_TIMESTAMP and e.rtt_tsval and not after(th.tsecr, e.rtt_tsval)
+        th.opts & Opt.OPT_TIMESTAMP and e.rtt_tsval is not None and not after(th.tsecr, e.rtt_tsval)
     ):
         return
     rtt_ns = time_ns - e.rtt_sent_ns
@@ -264,11 +264,11 @@ def analysis_reason(
 
 
 def tcp_analyze(
-    flow: Flow, side: int, th: Segment, time_ns: int, window: int, reused: bool
+    flow: Flow, side: int, th: Segment, time_ns: int, reused: bool
 ) -> tuple[int, int, int]:
     """Analyse one segment: (classes, number of the duplicate ACK, reason).
 
-    `window` is the one it offers, scaled; `reused` if it begins a connection on a known 4-tuple.
+    `reused` if it begins a connection on a known 4-tuple.
     """
     an = flow.analysis
     assert an is not None
@@ -327,7 +327,7 @@ def tcp_analyze(
         if in_flight < 1 << 31:
             e.in_flight_max = max(e.in_flight_max, in_flight)
     if flags & (TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK) == TCPHDR_ACK:
-        e.window_min = min(e.window_min, window)
-        e.window_max = max(e.window_max, window)
+        e.window_min = min(e.window_min, th.window)
+        e.window_max = max(e.window_max, th.window)
     analysis_history(an, flow, side, th, classes)
     return classes, dup_num, int(reason)

@@ -62,6 +62,11 @@ def chrono_distance(an: Analysis, side: int) -> int:
     return min(peer.rtt_min_ns, FAR_NS) if peer.rtt_samples else 0
 
 
+def chrono_later(time_ns: int, by_ns: int) -> int:
+    """Return a time that is later, as far as there are any."""
+    return min(time_ns + by_ns, INT64_MAX)
+
+
 def chrono_flight(snd: Tcb) -> int:
     """Bytes in flight."""
     flight = (snd.snd_nxt - snd.snd_una) & MASK32
@@ -114,11 +119,11 @@ def chrono_round(an: Analysis, flow: Flow, side: int, now_ns: int) -> None:
     if near or not snd.flags & TCB_PEER_WINDOW:
         ch.round_side = None
         ch.ends[side].full = False
-        ch.round_end_ns = now_ns + PAUSE_NS
+        ch.round_end_ns = chrono_later(now_ns, PAUSE_NS)
     else:
         ch.round_side = side
         ch.round_edge = (snd.snd_una + snd.snd_wnd) & MASK32
-        ch.round_end_ns = now_ns + distance
+        ch.round_end_ns = chrono_later(now_ns, distance)
 
 
 def chrono_round_ends(an: Analysis, side: int, th: Segment) -> None:

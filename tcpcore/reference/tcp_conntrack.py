@@ -1,27 +1,32 @@
-"""Both ends of every connection, segment by segment: accounting and the judge.
+"""Both ends of every connection, segment by segment: look-up and the judge.
 
 Linux: net/netfilter/nf_conntrack_proto_tcp.c.  RFC 9293 3.10; docs/replay.md has the rules.
 """
 
 from __future__ import annotations
 
+from copy import copy
+
 from .conntrack import (
+    Frame,
     Tracker,
     conntrack_expire,
     conntrack_new,
     conntrack_release,
     conntrack_requeue,
 )
+from .conntrack_acct import conntrack_count, conntrack_splits
+from .conntrack_queue import conntrack_queue
 from .inet_hashtables import flow_key, flow_side
-from .net import INT64_MAX, Net
+from .ip_tunnel import Outer
+from .net import Net
+from .offload import offload_learn
+from .synack import SYNACK_EACH, synack_keep, synack_pick, synack_rival
 from .tcb import tcb_pull, tcb_rcv, tcb_xmit
 from .tcp import (
-    COMPLETE_ACK,
-    COMPLETE_DATA,
-    COMPLETE_FIN,
-    COMPLETE_RST,
-    COMPLETE_SYN,
-    COMPLETE_SYNACK,
+    KEY_INTERFACE,
+    KEY_TUNNEL,
+    KEY_VLAN,
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_ESTABLISHED,
@@ -31,7 +36,6 @@ from .tcp import (
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
     TCPHDR_ACK,
-    TCPHDR_FIN,
     TCPHDR_RST,
     TCPHDR_SYN,
     Bad,
@@ -39,12 +43,14 @@ from .tcp import (
     End,
     Flow,
     FlowBit,
+    FlowOuter,
     Mib,
     Opt,
     Segment,
     Tcb,
     TcbFlag,
     Verdict,
+    tcp_is_synack,
 )
 from .tcp_analysis import tcp_analyze
 from .tcp_chrono import tcp_chrono
@@ -83,79 +89,6 @@ REFUSALS = (
 )
 TCB_REFUSED = sum(bit for bit, _ in REFUSALS)
 TS_RECENT_STALE_NS = 24 * 86400 * 10**9  # idle so long, a time stamp says nothing (RFC 7323 5.5)
-
-
-def conntrack_splits(flow: Flow, side: int, th: Segment) -> bool:
-    """True if `th` opens a new connection on this one's 4-tuple: only a SYN with another number."""
-    end = flow.ends[side]
-    return bool(
-        th.flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN
-        and end.opts & (OPT_ISN | OPT_BASE)
-        and end.isn != th.seq
-    )
-
-
-def conntrack_count(flow: Flow, side: int, th: Segment, time_ns: int, wirelen: int) -> None:
-    """What is counted of every segment, whether or not state takes it."""
-    end, peer = flow.ends[side], flow.ends[1 - side]
-    flags = th.flags
-    if flags & TCPHDR_SYN and not end.opts & OPT_ISN:
-        end.isn = th.seq
-        end.opts |= OPT_ISN
-    elif not end.packets and not flags & TCPHDR_SYN:
-        end.isn = (th.seq - 1) & 0xFFFFFFFF
-        end.opts |= OPT_BASE
-    if not peer.packets and flags & TCPHDR_ACK and not peer.opts & OPT_BASE:
-        peer.isn = (th.ack - 1) & 0xFFFFFFFF
-        peer.opts |= OPT_BASE
-    end.packets += 1
-    end.frame_bytes += wirelen
-    end.payload_bytes += th.payload_len
-    end.flags |= flags
-    flow.bad_checksum[side] += th.bad & BAD_TCP_CSUM != 0
-    if th.opts:
-        opts = th.opts
-        if not flags & TCPHDR_SYN:
-            opts &= ~OPT_OF_SYN
-        if opts & ~end.opts & OPT_MSS:
-            end.mss = th.mss
-        if opts & ~end.opts & OPT_WSCALE:
-            end.wscale = th.wscale
-        end.opts |= opts
-
-    if flags & TCPHDR_SYN:
-        flow.completeness |= COMPLETE_SYNACK if flags & TCPHDR_ACK else COMPLETE_SYN
-    elif flags & TCPHDR_ACK:
-        flow.completeness |= COMPLETE_ACK
-    if th.payload_len:
-        flow.completeness |= COMPLETE_DATA
-    if flags & TCPHDR_FIN:
-        flow.completeness |= COMPLETE_FIN
-    if flags & TCPHDR_RST:
-        flow.completeness |= COMPLETE_RST
-
-    if time_ns > flow.last_ns:
-        flow.last_ns = time_ns
-    elif time_ns < flow.first_ns:
-        flow.first_ns = time_ns
-    if not flow.bits & FLOW_RTT:
-        conntrack_rtt(flow, side, flags, time_ns)
-
-
-def conntrack_rtt(flow: Flow, side: int, flags: int, time_ns: int) -> None:
-    """The handshake's round trip: the latest SYN to its sender's first ACK without SYN."""
-    if flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_SYN:
-        flow.rtt_ns = time_ns
-        flow.bits = (flow.bits & ~FLOW_SYN_BA) | FLOW_SYN | (FLOW_SYN_BA if side else 0)
-    elif (
-        flags & (TCPHDR_SYN | TCPHDR_ACK) == TCPHDR_ACK
-        and flow.bits & FLOW_SYN
-        and flow.completeness & COMPLETE_SYNACK
-        and bool(flow.bits & FLOW_SYN_BA) == bool(side)
-    ):
-        # Time that went back leaves it absent for good.
-        flow.rtt_ns = min(time_ns - flow.rtt_ns, INT64_MAX) if time_ns >= flow.rtt_ns else -1
-        flow.bits |= FLOW_RTT
 
 
 def conntrack_begin(snd: Tcb, rcv: Tcb, th: Segment) -> None:
@@ -204,6 +137,23 @@ def conntrack_judge(net: Net, flow: Flow, side: int, th: Segment) -> int:
     return verdict | took
 
 
+def conntrack_handshake(ct: Tracker, flow: Flow, side: int, th: Segment) -> bool:
+    """Before both ends are open: of several SYN-ACKs the first counts, until an ACK picks another.
+
+    True of a SYN-ACK that is to be kept, not counted.
+    """
+    if synack_rival(flow, side, th):
+        return True
+    if (
+        flow.synacks
+        and th.flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_ACK
+        and flow.ends[1 - side].tcb.snd_nxt != th.ack
+        and synack_pick(ct.synacks, flow, side, th)
+    ):
+        flow.synacks = 0
+    return False
+
+
 def conntrack_mib(net: Net, was: int, state: int, took: int) -> None:
     """The counters that an end's host would have moved."""
     mib = net.mib
@@ -241,7 +191,7 @@ def conntrack_drop(th: Segment, verdict: int) -> int:
     return 0
 
 
-def conntrack_bad(ct: Tracker, th: Segment) -> int:
+def conntrack_bad(ct: Tracker, flow: Flow, side: int, th: Segment, interface: int) -> int:
     """Count what is wrong with a segment: Drop where the judge shall not have it, else 0."""
     if th.bad & BAD_TCP_CSUM:
         ct.net.mib[Mib.TCP_CSUMERRORS] += 1
@@ -249,9 +199,16 @@ def conntrack_bad(ct: Tracker, th: Segment) -> int:
         ct.net.mib[Mib.TCP_INERRS] += 1
     if th.bad & BAD_DOFF:
         return Drop.TCP_BAD_DOFF
-    if not ct.strict:
+    peer = flow.ends[1 - side]
+    mss = peer.mss if peer.opts & OPT_MSS else 0
+    bad = offload_learn(ct.offload, th, interface, mss)
+    if ct.strict:
+        bad = th.bad
+    elif not ct.auto:
+        bad = 0
+    if not bad:
         return 0
-    return Drop.IP_CSUM if th.bad & BAD_IP_CSUM else Drop.TCP_CSUM
+    return Drop.IP_CSUM if bad & BAD_IP_CSUM else Drop.TCP_CSUM
 
 
 def _window(th: Segment, end: End, peer: End) -> int:
@@ -261,8 +218,42 @@ def _window(th: Segment, end: End, peer: End) -> int:
     return th.window << min(end.wscale, TCP_MAX_WSCALE)
 
 
+def conntrack_context(keyed: int, outer: Outer, interface: int) -> tuple[int, ...]:
+    """What of that which is around a segment is part of its connection's key."""
+    if not keyed:
+        return ()
+    return (
+        outer.vlans if keyed & KEY_VLAN else 0,
+        outer.tunnel if keyed & KEY_TUNNEL else 0,
+        interface if keyed & KEY_INTERFACE else 0,
+    )
+
+
+def conntrack_around(
+    outer: Outer, interface: int, context: tuple[int, ...], reply: bool
+) -> FlowOuter:
+    """Keep what is around a first segment; b sent it if it is a reply."""
+    around = FlowOuter()
+    around.a_addr, around.b_addr = outer.saddr, outer.daddr
+    if reply:
+        around.a_addr, around.b_addr = outer.daddr, outer.saddr
+    around.encap = outer.encap
+    around.vlan = outer.vlan
+    around.interface = interface
+    around.context = context
+    return around
+
+
 def tcp_conntrack(
-    ct: Tracker, th: Segment, time_ns: int, clamped: bool, wirelen: int, packet: int
+    ct: Tracker,
+    th: Segment,
+    time_ns: int,
+    clamped: bool,
+    wirelen: int,
+    packet: int,
+    frame: Frame,
+    outer: Outer,
+    interface: int,
 ) -> tuple[int, int, int, int, int, tuple[int, int, int]]:
     """Follow one segment: (conn, side that sent it, verdict, window in bytes, drop reason, what
     the analysis says of it)."""
@@ -272,13 +263,16 @@ def tcp_conntrack(
     if ct.bounded:
         conntrack_expire(ct)
     verdict = 0
-    flow = ct.table.inet_lookup_established(flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip))
+    context = conntrack_context(ct.keyed, outer, interface)
+    four = flow_key(th.saddr, th.daddr, th.sport, th.dport, th.ip)
+    flow = ct.table.inet_lookup_established(four, context)
     if flow is not None and conntrack_splits(flow, flow_side(flow, th), th):
         conntrack_release(ct, flow)
         flow = None
         verdict = CT_REUSED
     if flow is None:
-        flow = conntrack_new(ct, th, time_ns, packet)
+        around = conntrack_around(outer, interface, context, tcp_is_synack(th))
+        flow = conntrack_new(ct, th, time_ns, packet, around)
         verdict |= CT_NEW
     elif time_ns - flow.last_ns > TS_RECENT_STALE_NS:
         for end in flow.ends:
@@ -288,17 +282,26 @@ def tcp_conntrack(
     conntrack_count(flow, side, th, time_ns, wirelen)
     ct.tcp_segments += 1
     net.mib[Mib.TCP_INSEGS] += 1
-    drop = conntrack_bad(ct, th) if th.bad else 0
+    drop = conntrack_bad(ct, flow, side, th, interface) if th.bad else 0
     if not drop:
+        opening = TCP_SYN_RECV in (flow.ends[0].tcb.state, flow.ends[1].tcb.state)
+        rival = opening and conntrack_handshake(ct, flow, side, th)
+        was = copy(flow.ends[side].tcb) if rival else None
         verdict |= conntrack_judge(net, flow, side, th)
+        if was is not None:
+            if flow.synacks < SYNACK_EACH and synack_keep(ct.synacks, flow, side, th):
+                flow.synacks += 1
+            flow.ends[side].tcb = was
         drop = conntrack_drop(th, verdict)
     if drop:
         ct.drops[drop] += 1
+    if ct.queues.on:
+        conntrack_queue(ct, flow, side, th, frame, outer.whole, verdict, drop)
     if ct.bounded:
         conntrack_requeue(ct, flow)
     window = _window(th, flow.ends[side], flow.ends[1 - side])
     told = 0, 0, 0
     if flow.analysis is not None:
-        told = tcp_analyze(flow, side, th, time_ns, window, bool(verdict & CT_REUSED))
+        told = tcp_analyze(flow, side, th, time_ns, bool(verdict & CT_REUSED))
         tcp_chrono(flow, side, th, was_ns, told[0])
     return flow.conn, side, verdict, window, int(drop), told

@@ -41,6 +41,7 @@ OPT_WSCALE = int(Opt.OPT_WSCALE)
 OPT_SACK_PERM = int(Opt.OPT_SACK_PERM)
 OPT_TIMESTAMP = int(Opt.OPT_TIMESTAMP)
 OPT_CUT = int(Opt.OPT_CUT)
+BAD_PARTIAL, BAD_ZERO = int(Bad.BAD_PARTIAL), int(Bad.BAD_ZERO)
 BAD_TCP_CSUM, BAD_DOFF = int(Bad.BAD_TCP_CSUM), int(Bad.BAD_DOFF)
 
 
@@ -62,6 +63,7 @@ def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) ->
     if min(room, length) < _TCPHDR.size:
         return Drop.PKT_TOO_SMALL
     seg.sport, seg.dport, seg.seq, seg.ack, word, seg.window = _TCPHDR.unpack_from(data, start)
+    seg.transport_header = start
     doff = word >> 12
     header = doff * 4
     payload_len = seg.payload_len = max(length - header, 0)
@@ -79,10 +81,22 @@ def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) ->
     if room >= length >= _CSUM_END:
         csum = csum_partial(data[start : start + length])
         if csum_tcpudp_magic(seg.saddr, seg.daddr, length, IPPROTO_TCP, csum):
-            seg.bad |= BAD_TCP_CSUM
+            seg.bad |= BAD_TCP_CSUM | tcp_csum_offload(seg, data, start, length)
     tcp_parse_options(seg, data, start + TCP_HDR_LEN, start + min(header, room, length))
     if header > max(room, TCP_HDR_LEN):
         seg.opts |= OPT_CUT
+    return 0
+
+
+def tcp_csum_offload(seg: Segment, data: Buffer, start: int, length: int) -> int:
+    """Tell what a wrong checksum looks like: Bad."""
+    check = data[start + 16] << 8 | data[start + 17]
+    if not check:
+        return BAD_ZERO
+    for claimed in (length, 0):
+        pseudo = csum_tcpudp_magic(seg.saddr, seg.daddr, claimed, IPPROTO_TCP, 0) ^ 0xFFFF
+        if check == pseudo:
+            return BAD_PARTIAL
     return 0
 
 

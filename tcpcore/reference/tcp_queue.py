@@ -1,0 +1,154 @@
+"""Where the payload of followed connections lies: a record a segment, a list of them a direction.
+
+Linux: net/ipv4/tcp_input.c (tcp_data_queue_ofo).  RFC 9293 3.4; docs/streams.md has the rules.
+"""
+
+from __future__ import annotations
+
+from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Flow, Segment, Tcb, TcbFlag, Verdict
+
+QUEUE_EPOCH = 4  # times 2**32, which numbers begin above, so that none is below 0
+QUEUE_LOWEST = 1 << 30  # no window is wider: nothing so far below is of this stream
+SKB_SIZE = 32  # bytes of a record, and of a connection's two lists, as the budget counts them
+SOCK_SIZE = 136
+
+TCB_OLD, TCB_PARTIAL = int(Verdict.TCB_OLD), int(Verdict.TCB_PARTIAL)
+TCB_SND = int(TcbFlag.TCB_SND)
+TCB_OVERWINDOW = int(Verdict.TCB_OVERWINDOW)
+
+
+class Skb:
+    """One segment's payload; the low half of `seq` is the sequence number."""
+
+    __slots__ = ("seq", "place", "caplen", "length", "file", "doubtful", "overwindow")
+
+    def __init__(
+        self,
+        seq: int,
+        place: int,
+        caplen: int,
+        length: int,
+        file: int,
+        doubtful: bool,
+        overwindow: bool,
+    ) -> None:
+        self.seq = seq  # of its first byte, unwrapped
+        self.place = place  # of its first byte in the (decompressed) input
+        self.caplen = caplen  # bytes captured
+        self.length = length  # bytes sent
+        self.file = file
+        self.doubtful = doubtful  # state refused it, so it counts if it was acknowledged
+        self.overwindow = overwindow  # or if nothing is missing before it
+
+
+class SkbQueue:
+    """One direction's records, in the order of capture."""
+
+    __slots__ = ("base", "last", "fin", "skbs", "begun", "syn", "tcb")
+
+    def __init__(self, tcb: Tcb) -> None:
+        self.tcb = tcb  # of the end that sends it
+        self.base = 0  # number of the stream's first byte
+        self.last = 0  # where the last segment in it ended: numbers are unwrapped by it
+        self.fin = -1  # number of the FIN
+        self.skbs: list[Skb] = []
+        self.begun = False
+        self.syn = False  # base is the number after a SYN
+
+
+class QueuePool:
+    """The records of all connections, under one budget."""
+
+    def __init__(self, budget: int) -> None:
+        self.on = budget != 0
+        self.file = 0  # number of the input at hand
+        self.budget = budget
+        self.live_skbs = 0
+        # By connection, in the order in which they are given up: the closed ones come first.
+        self.open: dict[int, tuple[SkbQueue, SkbQueue]] = {}
+        self.closed: dict[int, tuple[SkbQueue, SkbQueue]] = {}
+        self.gone: set[int] = set()  # given up and still followed
+        self.given_up = 0
+        self.given_up_bytes = 0
+
+
+def sk_close(pool: QueuePool, conn: int) -> None:
+    """A connection has closed: from now on it is among the first to be given up."""
+    if conn in pool.open:
+        pool.closed[conn] = pool.open.pop(conn)
+
+
+def sk_rmem_full(pool: QueuePool, records: int) -> bool:
+    """True if so many records and one connection more would be above the budget."""
+    socks = len(pool.open) + len(pool.closed)
+    return (pool.live_skbs + records) * SKB_SIZE + (socks + 1) * SOCK_SIZE > pool.budget
+
+
+def sk_prune(pool: QueuePool) -> None:
+    """Give up the records of a connection: the one that closed first, else that began first."""
+    socks = pool.closed or pool.open
+    if not socks:
+        return
+    conn = next(iter(socks))
+    for queue in socks.pop(conn):
+        pool.live_skbs -= len(queue.skbs)
+        pool.given_up_bytes += sum(skb.caplen for skb in queue.skbs)
+    pool.gone.add(conn)
+    pool.given_up += 1
+
+
+def sk_alloc(pool: QueuePool, flow: Flow) -> None:
+    """Room for the records of one more connection."""
+    a, b = flow.ends
+    pool.open[flow.conn] = SkbQueue(a.tcb), SkbQueue(b.tcb)
+
+
+def sk_find(pool: QueuePool, conn: int, side: int) -> SkbQueue | None:
+    """The records of one direction."""
+    found = pool.open.get(conn) or pool.closed.get(conn)
+    return found[side] if found else None
+
+
+def seq_unwrap(near: int, seq: int) -> int:
+    """The number that `seq` is the low half of, within 2**31 of `near`."""
+    ahead = (seq - near) & MASK32
+    return near + ahead - (ahead >> 31 << 32)
+
+
+def queue_begin(queue: SkbQueue, isn: int, syn: bool) -> None:
+    """A direction has its first record; its first byte's number is one above `isn`."""
+    queue.begun = True
+    queue.syn = syn
+    queue.base = queue.last = (QUEUE_EPOCH << 32) + ((isn + 1) & MASK32)
+
+
+def tcp_data_queue(queue: SkbQueue, th: Segment, verdict: int, doubtful: bool) -> int:
+    """Take note of a segment, `doubtful` if state refused it: the number of its payload's first
+    byte, -1 if nothing of it has to be recorded."""
+    old = doubtful or verdict & TCB_OLD != 0
+    partial = verdict & (TCB_OLD | TCB_PARTIAL)
+    if queue.tcb.flags & TCB_SND:  # then the peer's acknowledgments tell, too
+        queue.last = max(queue.last, seq_unwrap(queue.last, queue.tcb.snd_una))
+    seq = seq_unwrap(queue.last, th.seq + (th.flags & TCPHDR_SYN != 0))
+    if th.flags & TCPHDR_SYN and not queue.syn and not old:
+        queue.base = seq
+        queue.syn = True
+    if seq < queue.base and not doubtful and not (queue.syn and partial):
+        if queue.base - seq > QUEUE_LOWEST:
+            return -1
+        queue.base = seq  # captured late, or not what the SYN had promised
+        queue.syn = False
+    end = seq + th.payload_len
+    if th.flags & TCPHDR_FIN and not old and (queue.fin < 0 or end < queue.fin):
+        queue.fin = end
+    if th.payload_len == 0:
+        return -1
+    if not old:
+        queue.last = end
+    return seq
+
+
+def skb_queue_tail(pool: QueuePool, queue: SkbQueue, made: Skb) -> None:
+    """Append a record."""
+    queue.skbs.append(made)
+    pool.live_skbs += 1

@@ -1,0 +1,92 @@
+"""Fuzz the compiled engine with libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer.
+
+``python tests/fuzz/run.py --seconds 60``; needs clang and a shared libpython. docs/fuzzing.md tells
+more. Exit status 0: nothing was found; 77: it cannot run here, and the reason is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+UNAVAILABLE = 77
+SANITIZERS = "address,undefined"
+SEED_BYTES = 6000
+HEADS = (b"\x71\x00\x00", b"\x17\x2a\x40", b"\x00\x00\x00")
+
+
+def unavailable() -> str:
+    """Tell why it cannot run here, or nothing."""
+    if shutil.which("clang") is None:
+        return "no clang"
+    if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        return "this Python has no shared library"
+    return ""
+
+
+def build(work: Path) -> Path:
+    """Build the package and the fuzzer with clang's sanitizers; where the fuzzer is."""
+    package, program = work / "lib", work / "fuzz_replay"
+    environment = os.environ | {
+        "CC": "clang",
+        "LDSHARED": "clang -shared",
+        "CFLAGS": f"-fsanitize=fuzzer-no-link -fsanitize-ignorelist={HERE / 'ignore.txt'}",
+        "TCPCORE_SANITIZE": "1",
+        "TCPCORE_REQUIRE": "1",
+    }
+    command = [sys.executable, "setup.py", "-q", "build", "--build-lib", package]
+    subprocess.run([*command, "--build-temp", work / "temp"], cwd=ROOT, env=environment, check=True)
+    libdir = sysconfig.get_config_var("LIBDIR")
+    command = ["clang", "-g", "-O1", f"-fsanitize=fuzzer,{SANITIZERS}", HERE / "fuzz_replay.c"]
+    command += ["-I", sysconfig.get_path("include"), "-L", libdir, f"-Wl,-rpath,{libdir}"]
+    command += [f"-lpython{sysconfig.get_config_var('LDVERSION')}", "-o", program]
+    subprocess.run(command, check=True)
+    return program
+
+
+def seeds(folder: Path, captures: list[Path]) -> None:
+    """Write the heads of captures, each under several options."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for capture in captures:
+        with capture.open("rb") as file:
+            data = file.read(SEED_BYTES)
+        for i, head in enumerate(HEADS):
+            (folder / f"{capture.name}.{i}").write_bytes(head + data)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=60, help="how long (60)")
+    parser.add_argument("--captures", type=Path, default=os.environ.get("TCPCORE_CAPTURES"))
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "fuzz")
+    options, more = parser.parse_known_args()
+    if reason := unavailable():
+        print(f"not fuzzed: {reason}")
+        return UNAVAILABLE
+    work = options.work.resolve()
+    captures = sorted((ROOT / "examples").glob("*.pcap*"))
+    if options.captures:
+        captures += sorted(p for p in Path(options.captures).iterdir() if p.is_file())
+    seeds(work / "corpus", captures)
+    program = build(work)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, [work / "lib", HERE, *sys.path[1:]])),
+        "PYTHONHOME": sys.base_prefix,
+        "PYTHONMALLOC": "malloc",
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    command = [program, "-close_fd_mask=1", "-rss_limit_mb=4096", "-timeout=10"]
+    command += [f"-max_total_time={options.seconds}", f"-artifact_prefix={work}/", *more]
+    return subprocess.run([*command, work / "corpus"], env=environment).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

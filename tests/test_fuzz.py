@@ -1,0 +1,25 @@
+"""What fuzzing found stays found: every input that was a finding runs once more.
+
+tests/fuzz/run.py looks for more of them, docs/fuzzing.md tells how.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).parent / "fuzz"
+FOUND = sorted((FUZZ / "found").iterdir())
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
+def test_found(compiled, path):
+    """T-13, T-23: no input crashes the engine, and no way to cut it changes what comes out."""
+    one = "import sys, fuzz_replay; fuzz_replay.one(sys.stdin.buffer.read())"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(FUZZ), *sys.path])}
+    with path.open("rb") as file:
+        subprocess.run([sys.executable, "-c", one], stdin=file, check=True, env=environment)
