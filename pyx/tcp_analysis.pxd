@@ -4,16 +4,22 @@
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
-from slab cimport slab_at, slab_recycled, slab_take
+from slab cimport slab_recycled
 from tcp cimport *
-from tcp_history cimport HISTORY_A, HISTORY_D, analysis_history
+from tcp_history cimport (
+    COUNTS_MAX,
+    HISTORY_A,
+    HISTORY_D,
+    analysis_far_of,
+    analysis_history,
+    analysis_rare_of,
+)
 from unaligned cimport held
 
 cdef enum:
     HOLES_MAX = 3
     OOO_NS = 3000000  # a segment that is so little late was reordered, unless the RTT is known
     RTT_LONG = 0xFFFFFFFF  # of four seconds and more: analysis_far has it
-    COUNTS_MAX = 5  # of classes in analysis_rare, more are in analysis_far
     FAST_RETRANS_NS = 20000000  # a fast retransmission follows its last duplicate ACK within
 
 cdef enum:  # Reason
@@ -45,26 +51,6 @@ cdef inline void analysis_init(analysis *an, analysis_more *more) noexcept nogil
     memset(more, 0, sizeof(analysis_more))
     an.ends[0].window_min = an.ends[1].window_min = 0xFFFF
     more.rtt_min_ns[0] = more.rtt_min_ns[1] = RTT_LONG
-
-
-cdef inline analysis_rare *analysis_rare_of(
-    analysis_more *more, int side, slab_recycled *rares
-) noexcept nogil:
-    """The counts of an end where something happened, made now if need be; NULL without memory."""
-    if not more.rare[side]:
-        more.rare[side] = slab_take(rares)
-        if not more.rare[side]:
-            return NULL
-    return <analysis_rare *>slab_at(&rares.pool, more.rare[side] - 1)
-
-
-cdef inline analysis_far *analysis_far_of(analysis_rare *c, slab_recycled *fars) noexcept nogil:
-    """What few ends have, made now if need be; NULL without memory."""
-    if not c.far:
-        c.far = slab_take(fars)
-        if not c.far:
-            return NULL
-    return <analysis_far *>slab_at(&fars.pool, c.far - 1)
 
 
 cdef inline int analysis_count(
@@ -107,9 +93,13 @@ cdef inline void analysis_rtt_sent(
 cdef inline void analysis_rtt_sample(
     analysis_more *more, int side, uint64_t rtt_ns, uint32_t short_ns
 ) noexcept nogil:
-    more.rtt_min_ns[side] = min(more.rtt_min_ns[side], short_ns)
-    more.rtt_max_ns[side] = max(more.rtt_max_ns[side], short_ns)
-    more.rtt_sum_ns[side] = min(more.rtt_sum_ns[side] + rtt_ns, <uint64_t>INT64_MAX)
+    if short_ns < more.rtt_min_ns[side]:
+        more.rtt_min_ns[side] = short_ns
+    if short_ns > more.rtt_max_ns[side]:
+        more.rtt_max_ns[side] = short_ns
+    more.rtt_sum_ns[side] += rtt_ns
+    if more.rtt_sum_ns[side] >> 63:
+        more.rtt_sum_ns[side] = INT64_MAX
     more.rtt_samples[side] += 1
 
 
@@ -380,7 +370,10 @@ cdef inline uint8_t analysis_reason(
 
 cdef inline bint analysis_predict(
     analysis *an,
-    analysis_more *more,
+    analysis_end *e,
+    analysis_end *peer,
+    analysis_more *mores,
+    uint32_t index,
     const flow *fl,
     int side,
     const segment *th,
@@ -388,62 +381,54 @@ cdef inline bint analysis_predict(
     uint8_t *reason,
 ) noexcept nogil:
     """A predicted segment, the next in order or an ACK that moves on, with nothing to say of it:
-    what `tcp_analyze` would do, in few steps. False, and nothing done, for anything else."""
-    cdef analysis_end *e = <analysis_end *>held(&an.ends[side])
-    cdef analysis_end *peer = <analysis_end *>held(&an.ends[1 - side])
-    cdef uint32_t length = th.payload_len, seq = th.seq, ack = th.ack, end_seq = seq + length
-    cdef uint32_t in_flight = end_seq - peer.lastack
-    cdef uint16_t window = th.window
-    cdef uint64_t rtt_ns = 0
-    cdef uint8_t bits = e.bits, peer_bits = peer.bits
-    cdef bint acked
+    what `tcp_analyze` would do, in few steps. False, and nothing done, for anything else. Fields
+    are read where they are used: there are not registers for all."""
+    cdef uint32_t flight, end_seq
+    cdef uint64_t rtt_ns
     if (
-        seq != e.nextseq
-        or seq != e.maxack
-        or not seq
-        or bits & (AN_DUPACKS | AN_LAST)
-        or not window
+        th.seq != e.nextseq
+        or th.seq != e.maxack
+        or not e.maxack
+        or e.bits & (AN_DUPACKS | AN_LAST)
+        or not th.window
         or not peer.maxack
-        or after(ack, peer.maxack)
+        or after(th.ack, peer.maxack)
     ):
         return False
-    acked = peer_bits & AN_TIMING and not before(ack, peer.rtt_seq)
-    if acked:
-        rtt_ns = <uint64_t>time_ns - <uint64_t>peer.rtt_sent_ns
-        if peer_bits & AN_RESENT or rtt_ns >= <uint64_t>RTT_LONG:
+    if th.payload_len:
+        end_seq = th.seq + th.payload_len
+        flight = end_seq - peer.lastack
+        if not e.noted >> HISTORY_D & 1 or not peer.lastack or not flight:
             return False
-    if length:
-        if (
-            not e.noted >> HISTORY_D & 1
-            or not peer.lastack
-            or not in_flight
-            or (in_flight >= peer.window and (
-                peer.window == 0
-                or in_flight >> 31
-                or analysis_window_full(peer, fl, side, th)
-            ))
+        if flight >= peer.window and (
+            peer.window == 0 or flight >> 31 or analysis_window_full(peer, fl, side, th)
         ):
             return False
-        reason[0] = REASON_NEW_DATA
-        e.nextseq = e.maxack = end_seq
-        e.nextseq_ns = time_ns
-        if in_flight > e.in_flight_max:
-            e.in_flight_max = in_flight
-        if not bits & AN_TIMING:
-            analysis_rtt_sent(e, th, end_seq, time_ns)
-    else:
-        if ack == e.lastack or not e.noted >> HISTORY_A & 1:
+    elif th.ack == e.lastack or not e.noted >> HISTORY_A & 1:
+        return False
+    if peer.bits & AN_TIMING and not before(th.ack, peer.rtt_seq):
+        rtt_ns = <uint64_t>time_ns - <uint64_t>peer.rtt_sent_ns
+        if peer.bits & AN_RESENT or rtt_ns >= <uint64_t>RTT_LONG:
             return False
-        reason[0] = REASON_ACK
-    if acked:
-        peer.bits = peer_bits & ~AN_TIMING
-        analysis_rtt_sample(more, 1 - side, rtt_ns, <uint32_t>rtt_ns)
-    e.window = window
-    e.lastack = ack
-    if window < e.window_min:
-        e.window_min = window
-    if window > e.window_max:
-        e.window_max = window
+        peer.bits &= ~AN_TIMING
+        analysis_rtt_sample(&mores[index], 1 - side, rtt_ns, <uint32_t>rtt_ns)
+    reason[0] = REASON_ACK
+    if th.payload_len:
+        reason[0] = REASON_NEW_DATA
+        end_seq = th.seq + th.payload_len
+        flight = end_seq - peer.lastack
+        e.nextseq = end_seq
+        e.maxack = end_seq
+        e.nextseq_ns = time_ns
+        if flight > e.in_flight_max:
+            e.in_flight_max = flight
+        analysis_rtt_sent(e, th, end_seq, time_ns)
+    e.lastack = th.ack
+    e.window = th.window
+    if th.window < e.window_min:
+        e.window_min = th.window
+    if th.window > e.window_max:
+        e.window_max = th.window
     return True
 
 

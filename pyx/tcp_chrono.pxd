@@ -4,7 +4,7 @@
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from slab cimport slab_recycled
 from tcp cimport *
-from tcp_analysis cimport analysis_far_of, analysis_rare_of
+from tcp_history cimport analysis_far_of, analysis_rare_of
 
 cdef enum:  # Cause
     LIMITED_NONE = 0
@@ -254,50 +254,42 @@ cdef inline int chrono_limit(
 
 
 cdef inline bint chrono_holds(const tcb *snd, uint32_t size, uint8_t bits) noexcept nogil:
-    """True if what limits an end of an open connection that recovers from nothing is what did."""
-    cdef int32_t flight = <int32_t>(snd.snd_nxt - snd.snd_una)
-    cdef uint32_t window = snd.snd_wnd
-    cdef int cause = LIMITED_NETWORK
-    if bits & LIMIT_SHORT:
-        cause = LIMITED_APPLICATION
-    if flight > 0:
-        if bits & LIMIT_FULL or <uint32_t>flight + size > window:
-            cause = LIMITED_RECEIVER
-    elif window < size and (window == 0 or not bits & LIMIT_SHORT):
-        cause = LIMITED_RECEIVER
-    else:
-        cause = LIMITED_APPLICATION
-    return cause == (bits & LIMIT_CAUSE)
+    """True if what limits an end of an open connection is what did, where that is neither the
+    receiver nor a loss and no answer is waited for."""
+    cdef uint32_t flight = snd.snd_nxt - snd.snd_una
+    cdef uint8_t cause = LIMITED_APPLICATION
+    if <uint64_t>flight + size > snd.snd_wnd:
+        return False
+    if flight and not bits & LIMIT_SHORT:
+        cause = LIMITED_NETWORK
+    return (bits & ~LIMIT_SHORT) == cause
 
 
 cdef inline bint chrono_predict(
-    analysis *an, const flow *fl, int side, const segment *th, int64_t now_ns
+    analysis *an, const tcb *snd, const tcb *rcv, int side, const segment *th, int64_t now_ns
 ) noexcept nogil:
     """What `tcp_chrono` would do, in few steps, for a predicted segment of no class that changes no
     cause. False, and nothing done, for anything else."""
-    cdef const tcb *snd = &fl.ends[side].tcb
-    cdef uint8_t bits = an.limits[side], other = an.limits[1 - side], rounds = an.rounds
-    cdef uint32_t length = th.payload_len, size
-    if (
-        (bits | other) & (LIMIT_RECOVERY | LIMIT_ANSWER)
-        or (rounds and now_ns >= an.round_end_ns)
-        or not chrono_holds(&fl.ends[1 - side].tcb, an.full_size[1 - side], other)
+    cdef uint8_t bits
+    cdef uint32_t size
+    if not chrono_holds(rcv, an.full_size[1 - side], an.limits[1 - side]) or (
+        an.rounds and now_ns >= an.round_end_ns
     ):
         return False
-    if length:  # else nothing has changed for who sent it
-        size = an.full_size[side]
-        if length < size:
-            bits |= LIMIT_SHORT
-        elif length > size or not rounds:
+    if not th.payload_len:  # nothing has changed for who sent it
+        return (an.limits[side] & (LIMIT_RECOVERY | LIMIT_ANSWER)) == 0
+    size = an.full_size[side]
+    bits = an.limits[side] | LIMIT_SHORT
+    if th.payload_len >= size:
+        if th.payload_len > size or not an.rounds:
             return False
-        else:
-            bits &= ~LIMIT_SHORT
-        if not chrono_holds(snd, size, bits):
-            return False
-        an.limits[side] = bits
-        if rounds == (ROUND_ON | (ROUND_BA if side else 0)):
-            if after(snd.snd_nxt + size, an.round_edge):
-                an.rounds = rounds | ROUND_FULL
+        bits &= ~LIMIT_SHORT
+    if not chrono_holds(snd, size, bits):
+        return False
+    an.limits[side] = bits
+    if an.rounds == (ROUND_ON | (ROUND_BA if side else 0)):
+        if after(snd.snd_nxt + size, an.round_edge):
+            an.rounds |= ROUND_FULL
     return True
 
 
@@ -311,11 +303,11 @@ cdef inline int tcp_chrono(
     int side,
     const segment *th,
     int64_t was_ns,
-    int64_t now_ns,
     uint32_t classes,
 ) noexcept nogil:
-    """Move the clocks by one segment of `side`; `was_ns` and `now_ns` are the flow's last time
-    before it and since. -1 without memory."""
+    """Move the clocks by one segment of `side`; `was_ns` is the flow's last time before it. -1
+    without memory."""
+    cdef int64_t now_ns = fl.last_ns
     cdef uint64_t passed = <uint64_t>now_ns - <uint64_t>was_ns
     cdef uint32_t was = <uint32_t>was_ns
     cdef const tcb *snd = &fl.ends[side].tcb

@@ -4,6 +4,12 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from conntrack cimport *
+from conntrack_analyze cimport (
+    analyze_type,
+    conntrack_analyze,
+    conntrack_analyze_init,
+    conntrack_analyze_plain,
+)
 from conntrack_acct cimport conntrack_count, conntrack_splits
 from conntrack_queue cimport conntrack_queue
 from inet_hashtables cimport *
@@ -26,8 +32,6 @@ from tcb cimport (
     tcp_shift,
 )
 from tcp cimport *
-from tcp_analysis cimport analysis_init, analysis_predict, tcp_analyze
-from tcp_chrono cimport chrono_init, chrono_predict, tcp_chrono
 from unaligned cimport held
 
 cdef enum:
@@ -344,6 +348,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     cdef int side = -1
     cdef uint32_t verdict
     cdef flow *fl = NULL
+    cdef analyze_type *analyze
     if at.time_ns > ct.net.now_ns and not at.clamped:
         ct.net.now_ns = at.time_ns
     if ct.bounded and conntrack_expire(ct):
@@ -356,11 +361,6 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
             side = -1
     if side < 0 or not conntrack_predict(fl, side, th, at.time_ns, at.wirelen, &verdict):
         return conntrack_follow(ct, b, i, index, side)
-    if ct.analysis and conntrack_analyze_plain(
-        ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns
-    ):
-        return -1
-    fl.last_ns = at.time_ns
     if ct.queues.on and th.payload_len:
         if conntrack_queue(ct, fl, <uint32_t>index, side, th, at, batch_whole(b, i), verdict, 0):
             return -1
@@ -368,6 +368,10 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
+    if ct.analysis:  # held, so that it takes no registers where it is not wanted
+        analyze = <analyze_type *>held(<void *>conntrack_analyze_plain)
+        return analyze(ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns)
+    fl.last_ns = at.time_ns
     return 0
 
 
@@ -474,74 +478,13 @@ cdef inline int conntrack_follow(
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, drop)
     if ct.analysis:
         if verdict & CT_NEW:
-            analysis_init(analysis_at(ct, <uint32_t>index), more_at(ct, <uint32_t>index))
-            chrono_init(analysis_at(ct, <uint32_t>index))
+            conntrack_analyze_init(ct, <uint32_t>index)
         out = &b.fates[i].analysed
         reused = (verdict & CT_REUSED) != 0
         return conntrack_analyze(
-            ct, out, fl, <uint32_t>index, side, th, time_ns, was_ns, fl.last_ns, reused
+            ct, out, fl, <uint32_t>index, side, th, time_ns, was_ns, reused
         )
     return 0
-
-
-cdef inline int conntrack_analyze_plain(
-    conntrack *ct,
-    analysed *out,
-    const flow *fl,
-    uint32_t index,
-    int side,
-    const segment *th,
-    int64_t time_ns,
-) noexcept nogil:
-    """Have a predicted segment analysed before the flow's time moves; -1 without memory."""
-    cdef analysis *an = <analysis *>held(analysis_at(ct, index))
-    cdef analysis_more *more = more_at(ct, index)
-    if not analysis_predict(an, more, fl, side, th, time_ns, &out.reason):
-        return conntrack_analyze(
-            ct, out, fl, index, side, th, time_ns, fl.last_ns, time_ns, False
-        )
-    out.classes = out.dup_ack_num = 0
-    if chrono_predict(an, fl, side, th, time_ns):
-        return 0
-    return tcp_chrono(
-        an,
-        more,
-        &ct.rares,
-        &ct.fars,
-        fl,
-        rest_at(ct, index),
-        side,
-        th,
-        fl.last_ns,
-        time_ns,
-        0,
-    )
-
-
-cdef inline int conntrack_analyze(
-    conntrack *ct,
-    analysed *out,
-    const flow *fl,
-    uint32_t index,
-    int side,
-    const segment *th,
-    int64_t time_ns,
-    int64_t was_ns,
-    int64_t now_ns,
-    bint reused,
-) noexcept nogil:
-    """Have a segment analysed; `was_ns` and `now_ns` are the flow's last time before it and since.
-    -1 without memory."""
-    cdef analysis *an = analysis_at(ct, index)
-    cdef analysis_more *more = more_at(ct, index)
-    cdef const flow_rest *rest = rest_at(ct, index)
-    cdef slab_recycled *rares = &ct.rares
-    cdef slab_recycled *fars = &ct.fars
-    if tcp_analyze(an, more, fl, rest, rares, fars, side, th, time_ns, reused, out):
-        return -1
-    return tcp_chrono(
-        an, more, rares, fars, fl, rest, side, th, was_ns, now_ns, out.classes
-    )
 
 
 cdef inline uint8_t conntrack_bad(

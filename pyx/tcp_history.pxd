@@ -2,10 +2,12 @@
 # Zeek's documentation of conn.log.  docs/analysis.md has the rules.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from slab cimport slab_at, slab_recycled, slab_take
 from tcp cimport *
 
 cdef enum:
     HISTORY_MAX = 36
+    COUNTS_MAX = 5  # of classes in analysis_rare, more are in analysis_far
 
 cdef enum:  # ConnState
     CONN_OTH = 0
@@ -45,6 +47,26 @@ cdef extern from *:
     const uint8_t HISTORY_LETTERS[13]
 
 
+cdef inline analysis_rare *analysis_rare_of(
+    analysis_more *more, int side, slab_recycled *rares
+) noexcept nogil:
+    """The counts of an end where something happened, made now if need be; NULL without memory."""
+    if not more.rare[side]:
+        more.rare[side] = slab_take(rares)
+        if not more.rare[side]:
+            return NULL
+    return <analysis_rare *>slab_at(&rares.pool, more.rare[side] - 1)
+
+
+cdef inline analysis_far *analysis_far_of(analysis_rare *c, slab_recycled *fars) noexcept nogil:
+    """What few ends have, made now if need be; NULL without memory."""
+    if not c.far:
+        c.far = slab_take(fars)
+        if not c.far:
+            return NULL
+    return <analysis_far *>slab_at(&fars.pool, c.far - 1)
+
+
 cdef inline uint32_t class_count(
     const analysis_rare *c, const analysis_far *far, int which
 ) noexcept nogil:
@@ -52,7 +74,9 @@ cdef inline uint32_t class_count(
     cdef uint32_t place = c.places >> 4 * which & 15
     if place == 0:
         return 0
-    return c.counts[place - 1] if place <= 5 else far.counts[place - 6]
+    return c.counts[place - 1] if place <= COUNTS_MAX else far.counts[
+        place - COUNTS_MAX - 1
+    ]
 
 
 cdef inline void analysis_note(
