@@ -33,14 +33,21 @@ cdef inline int conntrack_analyze_plain(
     cdef analysis *an = <analysis *>held(analysis_at(ct, index))
     cdef analysis_end *e = <analysis_end *>held(&an.ends[side])
     cdef analysis_end *peer = <analysis_end *>held(&an.ends[1 - side])
-    cdef analyze_type *rest = <analyze_type *>held(<void *>conntrack_analyze_rest)
-    cdef analysis_more *mores = <analysis_more *>ct.mores.chunks[index >> SLAB_SHIFT]
-    if not analysis_predict(
-        an, e, peer, mores, index & SLAB_MASK, fl, side, th, time_ns, &out.reason
-    ):
+    cdef analyze_type *rest
+    if not analysis_predict(e, peer, fl, side, th, time_ns, &out.reason):
+        rest = <analyze_type *>held(<void *>conntrack_analyze_rest)
         return rest(ct, out, fl, index, side, th, time_ns)
     out.classes = out.dup_ack_num = 0
-    if not chrono_predict(an, &fl.ends[side].tcb, &fl.ends[1 - side].tcb, side, th, time_ns):
+    if not chrono_predict(
+        e,
+        peer,
+        <analysis_more *>ct.mores.chunks[index >> SLAB_SHIFT],
+        index & SLAB_MASK,
+        &fl.ends[side].tcb,
+        &fl.ends[1 - side].tcb,
+        th,
+        time_ns,
+    ):
         rest = <analyze_type *>held(<void *>conntrack_chrono_rest)
         return rest(ct, out, fl, index, side, th, time_ns)
     fl.last_ns = time_ns

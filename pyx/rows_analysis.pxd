@@ -83,12 +83,11 @@ cdef inline void fill_analysis(
 cdef inline int64_t gauge_value(int column, int side, const row_source *row) noexcept nogil:
     """What was measured of one end; `column` is the one of a."""
     cdef const analysis_end *e
-    cdef const analysis_more *more = row.more
     if row.an == NULL:
         return 0 if column == C_RTT_SAMPLES_AB or column == C_IN_FLIGHT_MAX_AB else -1
     e = &row.an.ends[side]
     if column == C_RTT_SAMPLES_AB:
-        return more.rtt_samples[side]
+        return e.rtt_samples
     if column == C_IN_FLIGHT_MAX_AB:
         return e.in_flight_max
     if column == C_WINDOW_MIN_AB or column == C_WINDOW_MAX_AB:
@@ -97,17 +96,17 @@ cdef inline int64_t gauge_value(int column, int side, const row_source *row) noe
         return <int64_t>(e.window_min if column == C_WINDOW_MIN_AB else e.window_max) << max(
             analysis_shift(row.fl, side), 0
         )
-    if not more.rtt_samples[side]:
+    if not e.rtt_samples:
         return -1
     if column == C_RTT_MIN_NS_AB:
-        if more.rtt_min_ns[side] == RTT_LONG:
+        if e.rtt_min_ns == RTT_LONG:
             return row.far[side].rtt_min_ns
-        return more.rtt_min_ns[side]
+        return e.rtt_min_ns
     if column == C_RTT_MAX_NS_AB:
-        if more.rtt_max_ns[side] == RTT_LONG:
+        if e.rtt_max_ns == RTT_LONG:
             return row.far[side].rtt_max_ns
-        return more.rtt_max_ns[side]
-    return more.rtt_sum_ns[side] // more.rtt_samples[side]
+        return e.rtt_max_ns
+    return e.rtt_sum_ns // e.rtt_samples
 
 
 cdef inline int64_t counts_value(
@@ -176,7 +175,7 @@ cdef inline void fill_history(const row_source *rows, int n, uint8_t *out) noexc
     memset(out, 0, HISTORY_WIDTH * n)
     for i in range(n):
         if rows[i].an != NULL:
-            for k in range(rows[i].an.history_len):
+            for k in range(rows[i].more.history_len):
                 out[HISTORY_WIDTH * i + k] = history_letter(rows[i].more, k)
 
 

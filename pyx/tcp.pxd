@@ -340,52 +340,50 @@ cdef struct flow_row:
     flow_addrs addrs
     uint64_t conn
 
-# What the analysis of one end needs of most segments; numbers that are 0 are not known.
+# What the analysis of one end needs of most segments, one line; numbers that are 0 are not known.
 cdef struct analysis_end:
     uint32_t nextseq  # number after the highest one sent
-    uint32_t maxack  # up to where all was seen: the most that can be acknowledged
     uint32_t lastack  # of its last segment
     uint16_t window  # of its last segment, as sent
     uint8_t bits  # AnalysisBit
     uint8_t noted  # which letters of the history it has
+    uint32_t rtt_seq
     int64_t nextseq_ns  # when nextseq moved
     int64_t rtt_sent_ns  # when what ends at rtt_seq was sent
-    uint32_t rtt_seq
-    uint32_t rtt_tsval
+    uint64_t rtt_sum_ns
+    uint32_t rtt_samples
+    uint32_t rtt_min_ns  # the largest number stands for what analysis_far has
+    uint32_t rtt_max_ns
     uint32_t in_flight_max
     uint16_t window_min  # as sent
     uint16_t window_max
+    uint16_t full_size  # of a segment that it could not have made longer
+    uint8_t limits  # LimitBit
 
-# The analysis of a connection, two lines that each segment needs; the rest is in analysis_more.
+# The analysis of a connection: what each segment needs, the rest is in analysis_more.
 cdef struct analysis:
     analysis_end ends[2]
-    int64_t limited_since_ns  # up to then its clocks have counted
-    int64_t round_end_ns
-    uint32_t round_edge  # where the window ended when the round began
-    uint32_t answer_end  # when the end that was last idle could have answered, the low word in ns
-    uint16_t full_size[2]  # of a segment that each end could not have made longer
-    uint8_t limits[2]  # LimitBit
-    uint8_t rounds  # RoundBit
-    uint8_t history_len
 
-# The rest of it, by the same index: round trips, clocks and text.
+# The rest of it, by the same index: clocks and text, which move when what limits an end changes.
 cdef struct analysis_more:
-    uint64_t rtt_sum_ns[2]
+    int64_t limited_since_ns  # up to then the clocks have counted
     uint64_t handshake_ns
     uint64_t app_limited_ns[2]
     uint64_t network_limited_ns[2]
+    int64_t round_end_ns
+    uint32_t round_edge  # where the window ended when the round began
+    uint32_t answer_end  # when the end that was last idle could have answered, the low word in ns
     uint64_t history[3]  # twelve letters each, of five bits
-    uint32_t rtt_samples[2]
-    uint32_t rtt_min_ns[2]  # the largest number stands for what analysis_far has
-    uint32_t rtt_max_ns[2]
     uint32_t base[2]  # number of the end's SYN, the last one that differs
     uint32_t rare[2]  # index of the end's analysis_rare, and one; 0 for none
+    uint8_t history_len
+    uint8_t rounds  # RoundBit
 
 cdef struct hole:
     uint32_t begin
     uint32_t end
 
-# What only an end has where something happened, one line.
+# What only an end has where something happened.
 cdef struct analysis_rare:
     uint64_t places  # four bits a class: where its count is, and one; the top four: how many are
     uint32_t counts[5]
@@ -395,6 +393,8 @@ cdef struct analysis_rare:
     int64_t dupack_ns  # when its last duplicate ACK came
     uint32_t dupacks  # in a row, while AN_DUPACKS stands
     uint32_t recover  # what has to be acknowledged to end a recovery
+    uint32_t maxack  # up to where all was seen, while AN_HOLE stands
+    uint32_t rtt_tsval  # of the first copy of what is timed, 0 for none
 
 # What few of them have.
 cdef struct analysis_far:

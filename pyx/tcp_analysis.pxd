@@ -4,7 +4,7 @@
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
-from slab cimport slab_recycled
+from slab cimport slab_at, slab_recycled
 from tcp cimport *
 from tcp_history cimport (
     COUNTS_MAX,
@@ -43,14 +43,14 @@ cdef enum:  # AnalysisBit
     AN_TIMING = 16  # rtt_sent_ns is when what ends at rtt_seq was sent
     AN_RESENT = 32  # and it was sent again since
     AN_DUPACKS = 64  # dupacks counts
-    AN_STAMP = 128  # rtt_tsval is the time stamp of what is timed
+    AN_HOLE = 128  # not all was seen up to nextseq, but up to maxack
     AN_LAST = AN_KEEP_ALIVE | AN_PROBE | AN_SYN
 
 cdef inline void analysis_init(analysis *an, analysis_more *more) noexcept nogil:
     memset(an, 0, sizeof(analysis))
     memset(more, 0, sizeof(analysis_more))
     an.ends[0].window_min = an.ends[1].window_min = 0xFFFF
-    more.rtt_min_ns[0] = more.rtt_min_ns[1] = RTT_LONG
+    an.ends[0].rtt_min_ns = an.ends[1].rtt_min_ns = RTT_LONG
 
 
 cdef inline int analysis_count(
@@ -77,30 +77,36 @@ cdef inline int analysis_count(
     return 0
 
 
+cdef inline uint32_t analysis_maxack(
+    const analysis *an, const analysis_more *more, const slab_recycled *rares, int side
+) noexcept nogil:
+    """Up to where all was seen of an end: the most that can be acknowledged."""
+    if an.ends[side].bits & AN_HOLE:
+        return (<const analysis_rare *>slab_at(&rares.pool, more.rare[side] - 1)).maxack
+    return an.ends[side].nextseq
+
+
 cdef inline void analysis_rtt_sent(
-    analysis_end *e, const segment *th, uint32_t end_seq, int64_t time_ns
+    analysis_end *e, uint32_t end_seq, int64_t time_ns
 ) noexcept nogil:
     """Time a segment that carries something new, one at a time."""
     if not e.bits & AN_TIMING:
-        e.bits = (e.bits & ~(AN_RESENT | AN_STAMP)) | AN_TIMING
+        e.bits = (e.bits & ~AN_RESENT) | AN_TIMING
         e.rtt_seq = end_seq
         e.rtt_sent_ns = time_ns
-        if th.opts & OPT_TIMESTAMP:
-            e.bits |= AN_STAMP
-            e.rtt_tsval = th.tsval
 
 
 cdef inline void analysis_rtt_sample(
-    analysis_more *more, int side, uint64_t rtt_ns, uint32_t short_ns
+    analysis_end *e, uint64_t rtt_ns, uint32_t short_ns
 ) noexcept nogil:
-    if short_ns < more.rtt_min_ns[side]:
-        more.rtt_min_ns[side] = short_ns
-    if short_ns > more.rtt_max_ns[side]:
-        more.rtt_max_ns[side] = short_ns
-    more.rtt_sum_ns[side] += rtt_ns
-    if more.rtt_sum_ns[side] >> 63:
-        more.rtt_sum_ns[side] = INT64_MAX
-    more.rtt_samples[side] += 1
+    if short_ns < e.rtt_min_ns:
+        e.rtt_min_ns = short_ns
+    if short_ns > e.rtt_max_ns:
+        e.rtt_max_ns = short_ns
+    e.rtt_sum_ns += rtt_ns
+    if e.rtt_sum_ns >> 63:
+        e.rtt_sum_ns = INT64_MAX
+    e.rtt_samples += 1
 
 
 cdef inline int analysis_rtt_acked(
@@ -122,14 +128,14 @@ cdef inline int analysis_rtt_acked(
     cdef analysis_far *far
     cdef uint64_t rtt_ns = <uint64_t>time_ns - <uint64_t>e.rtt_sent_ns
     e.bits &= ~AN_TIMING
-    if e.bits & AN_RESENT and not (
-        th.opts & OPT_TIMESTAMP and e.bits & AN_STAMP and not after(th.tsecr, e.rtt_tsval)
-    ):
-        return 0
+    if e.bits & AN_RESENT:
+        c = analysis_rare_of(more, side, rares)
+        if not (th.opts & OPT_TIMESTAMP and c.rtt_tsval and before(th.tsecr, c.rtt_tsval)):
+            return 0
     if time_ns < e.rtt_sent_ns or rtt_ns >> 47:
         return 0
     if rtt_ns < <uint64_t>RTT_LONG:
-        analysis_rtt_sample(more, side, rtt_ns, <uint32_t>rtt_ns)
+        analysis_rtt_sample(e, rtt_ns, <uint32_t>rtt_ns)
         return 0
     c = analysis_rare_of(more, side, rares)
     if c == NULL:
@@ -140,7 +146,7 @@ cdef inline int analysis_rtt_acked(
     if not far.rtt_max_ns or rtt_ns < far.rtt_min_ns:
         far.rtt_min_ns = rtt_ns
     far.rtt_max_ns = max(far.rtt_max_ns, rtt_ns)
-    analysis_rtt_sample(more, side, rtt_ns, RTT_LONG)
+    analysis_rtt_sample(e, rtt_ns, RTT_LONG)
     return 0
 
 
@@ -255,7 +261,8 @@ cdef inline uint32_t analysis_acks(analysis *an, int side, const segment *th) no
             if th.ack == e.lastack:
                 return TCP_A_ZERO_WINDOW_PROBE_ACK
             if th.ack == e.lastack + 1:  # it took the byte of the probe
-                peer.nextseq = peer.maxack = th.ack
+                peer.nextseq = th.ack
+                peer.bits &= ~AN_HOLE
                 return TCP_A_ZERO_WINDOW_PROBE_ACK
         return 0
     if th.ack != e.lastack:
@@ -294,7 +301,7 @@ cdef inline uint32_t analysis_classes(
     const segment *th,
     int64_t time_ns,
     uint64_t late_ns,
-    const analysis_rare *acks,
+    slab_recycled *rares,
     bint reused,
 ) noexcept nogil:
     """Wireshark's classes of a segment; a number that is 0 is not known, as there."""
@@ -302,6 +309,8 @@ cdef inline uint32_t analysis_classes(
     cdef analysis_end *peer = &an.ends[1 - side]
     cdef uint32_t seq = th.seq, length = th.payload_len
     cdef uint16_t control = th.flags & TCPHDR_CONTROL
+    cdef const analysis_rare *acks = NULL
+    cdef uint32_t maxack
     cdef uint32_t classes = TCP_A_REUSED_PORTS if reused else 0
     if not e.bits & AN_SEEN:
         more.base[side] = seq if control & TCPHDR_SYN else seq - 1
@@ -324,14 +333,17 @@ cdef inline uint32_t analysis_classes(
         classes |= analysis_acks(an, side, th)
     if th.ack != e.lastack:
         e.bits &= ~AN_DUPACKS
-    if peer.maxack and th.flags & TCPHDR_ACK and after(th.ack, peer.maxack):
-        if peer.bits & AN_PROBE and th.ack == peer.maxack + 1:
+    maxack = analysis_maxack(an, more, rares, 1 - side)
+    if maxack and th.flags & TCPHDR_ACK and after(th.ack, maxack):
+        if peer.bits & AN_PROBE and th.ack == maxack + 1:
             classes |= TCP_A_WINDOW_UPDATE  # the probe's byte was taken, and there is room again
             peer.nextseq = th.ack
         else:
             classes |= TCP_A_ACK_LOST_PACKET
-        peer.maxack = peer.nextseq
+        peer.bits &= ~AN_HOLE
     if (length or control & (TCPHDR_SYN | TCPHDR_FIN)) and not classes & TCP_A_KEEP_ALIVE:
+        if peer.bits & AN_DUPACKS:
+            acks = analysis_rare_of(more, 1 - side, rares)
         classes |= analysis_late(an, side, th, time_ns, late_ns, acks)
     return classes
 
@@ -369,11 +381,8 @@ cdef inline uint8_t analysis_reason(
 
 
 cdef inline bint analysis_predict(
-    analysis *an,
     analysis_end *e,
     analysis_end *peer,
-    analysis_more *mores,
-    uint32_t index,
     const flow *fl,
     int side,
     const segment *th,
@@ -387,12 +396,12 @@ cdef inline bint analysis_predict(
     cdef uint64_t rtt_ns
     if (
         th.seq != e.nextseq
-        or th.seq != e.maxack
-        or not e.maxack
-        or e.bits & (AN_DUPACKS | AN_LAST)
+        or not e.nextseq
+        or e.bits & (AN_DUPACKS | AN_LAST | AN_HOLE)
         or not th.window
-        or not peer.maxack
-        or after(th.ack, peer.maxack)
+        or peer.bits & AN_HOLE
+        or not peer.nextseq
+        or after(th.ack, peer.nextseq)
     ):
         return False
     if th.payload_len:
@@ -411,18 +420,17 @@ cdef inline bint analysis_predict(
         if peer.bits & AN_RESENT or rtt_ns >= <uint64_t>RTT_LONG:
             return False
         peer.bits &= ~AN_TIMING
-        analysis_rtt_sample(&mores[index], 1 - side, rtt_ns, <uint32_t>rtt_ns)
+        analysis_rtt_sample(peer, rtt_ns, <uint32_t>rtt_ns)
     reason[0] = REASON_ACK
     if th.payload_len:
         reason[0] = REASON_NEW_DATA
         end_seq = th.seq + th.payload_len
         flight = end_seq - peer.lastack
         e.nextseq = end_seq
-        e.maxack = end_seq
         e.nextseq_ns = time_ns
         if flight > e.in_flight_max:
             e.in_flight_max = flight
-        analysis_rtt_sent(e, th, end_seq, time_ns)
+        analysis_rtt_sent(e, end_seq, time_ns)
     e.lastack = th.ack
     e.window = th.window
     if th.window < e.window_min:
@@ -450,9 +458,9 @@ cdef inline int tcp_analyze(
     cdef analysis_end *e = &an.ends[side]
     cdef analysis_end *peer = &an.ends[1 - side]
     cdef analysis_rare *c = NULL
-    cdef const analysis_rare *acks = NULL
     cdef analysis_far *far = NULL
     cdef uint32_t seq = th.seq, length = th.payload_len, filled = 0, classes, last, end_seq
+    cdef uint32_t maxack
     cdef uint64_t late_ns = OOO_NS
     cdef bint quick
     out.classes = out.dup_ack_num = 0
@@ -462,9 +470,7 @@ cdef inline int tcp_analyze(
     if e.nextseq and before(seq, e.nextseq) and fl.bits & FLOW_RTT and rest.rtt_ns > 0:
         late_ns = rest.rtt_ns  # where nothing is late its line is left alone
     quick = analysis_soon(time_ns, e.nextseq_ns, late_ns)
-    if peer.bits & AN_DUPACKS:
-        acks = analysis_rare_of(more, 1 - side, rares)
-    classes = analysis_classes(an, more, fl, side, th, time_ns, late_ns, acks, reused)
+    classes = analysis_classes(an, more, fl, side, th, time_ns, late_ns, rares, reused)
     out.classes = classes
     end_seq = seq + length + ((th.flags & (TCPHDR_SYN | TCPHDR_FIN)) != 0)
 
@@ -507,22 +513,35 @@ cdef inline int tcp_analyze(
             return -1
     if end_seq != seq and not classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE):
         if not e.nextseq or after(end_seq, e.nextseq):
-            analysis_rtt_sent(e, th, end_seq, time_ns)
+            analysis_rtt_sent(e, end_seq, time_ns)
         if (
             e.bits & AN_TIMING
             and e.nextseq
             and before(seq, e.nextseq)
             and before(seq, e.rtt_seq)
+            and not e.bits & AN_RESENT
         ):
+            c = analysis_rare_of(more, side, rares)
+            if c == NULL:
+                return -1
+            c.rtt_tsval = th.tsval if th.opts & OPT_TIMESTAMP else 0
             e.bits |= AN_RESENT
 
     # What is known after it.
     if not classes & TCP_A_ZERO_WINDOW_PROBE:
+        last = e.nextseq
+        maxack = analysis_maxack(an, more, rares, side)
         if not e.nextseq or after(end_seq, e.nextseq):
             e.nextseq = end_seq
             e.nextseq_ns = time_ns
-        if not e.maxack or seq == e.maxack:
-            e.maxack = e.nextseq
+        if not maxack or seq == maxack:
+            e.bits &= ~AN_HOLE
+        elif not e.bits & AN_HOLE and e.nextseq != last:
+            c = analysis_rare_of(more, side, rares)
+            if c == NULL:
+                return -1
+            c.maxack = maxack
+            e.bits |= AN_HOLE
     e.window = th.window
     e.lastack = th.ack
     if e.bits & AN_DUPACKS:

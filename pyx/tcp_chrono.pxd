@@ -19,12 +19,11 @@ cdef enum:  # LimitBit
     LIMIT_FULL = 16  # its last round filled the window
     LIMIT_RECOVERY = 32  # until `recover` is acknowledged
     LIMIT_ANSWER = 64  # idle, but it cannot have answered before answer_end
+    LIMIT_ROUND = 128  # a round is under way that it began
 
 cdef enum:  # RoundBit
-    ROUND_ON = 1  # lasts until round_end
-    ROUND_BA = 2  # it is b's flight that is measured
-    ROUND_FULL = 4  # which filled the window
-    ROUND_BLIND = 8  # nothing is measured, a pause
+    ROUND_FULL = 1  # its flight has filled the window
+    ROUND_BLIND = 2  # nothing is measured, a pause
 
 cdef enum:
     FULL_SIZE_MIN = 512  # no path carries less: 576 bytes and headers with options (RFC 791 3.2)
@@ -39,14 +38,17 @@ cdef enum:
 
 
 cdef inline void chrono_init(analysis *an) noexcept nogil:
-    an.full_size[0] = an.full_size[1] = FULL_SIZE_MIN
+    an.ends[0].full_size = an.ends[1].full_size = FULL_SIZE_MIN
 
 
-cdef inline uint32_t chrono_distance(const analysis_more *more, int side) noexcept nogil:
+cdef inline bint chrono_in_round(const analysis *an) noexcept nogil:
+    return ((an.ends[0].limits | an.ends[1].limits) & LIMIT_ROUND) != 0
+
+
+cdef inline uint32_t chrono_distance(const analysis *an, int side) noexcept nogil:
     """Time from here to an end and back, as its quickest acknowledgment tells; 0 if none has."""
-    if not more.rtt_samples[1 - side]:
-        return 0
-    return min(more.rtt_min_ns[1 - side], <uint32_t>FAR_NS)
+    cdef const analysis_end *e = &an.ends[1 - side]
+    return min(e.rtt_min_ns, <uint32_t>FAR_NS) if e.rtt_samples else 0
 
 
 cdef inline int64_t chrono_later(int64_t time_ns, uint32_t by_ns) noexcept nogil:
@@ -62,8 +64,8 @@ cdef inline uint32_t chrono_flight(const tcb *snd) noexcept nogil:
 cdef inline int chrono_cause(const analysis *an, const flow *fl, int side) noexcept nogil:
     """What limits an end from now on."""
     cdef const tcb *snd = &fl.ends[side].tcb
-    cdef uint32_t flight = chrono_flight(snd), size = an.full_size[side]
-    cdef uint8_t bits = an.limits[side]
+    cdef uint32_t flight = chrono_flight(snd), size = an.ends[side].full_size
+    cdef uint8_t bits = an.ends[side].limits
     if not fl.bits & FLOW_OPEN:
         if (
             not fl.bits & FLOW_JUDGED
@@ -110,14 +112,14 @@ cdef inline void chrono_settle(
     int64_t until_ns,
 ) noexcept nogil:
     """Bring the clocks up to a time; since when they were, no cause has changed."""
-    cdef uint64_t passed = <uint64_t>until_ns - <uint64_t>an.limited_since_ns
+    cdef uint64_t passed = <uint64_t>until_ns - <uint64_t>more.limited_since_ns
     cdef int side
-    an.limited_since_ns = until_ns
-    if (an.limits[0] & LIMIT_CAUSE) == LIMITED_HANDSHAKE:
+    more.limited_since_ns = until_ns
+    if (an.ends[0].limits & LIMIT_CAUSE) == LIMITED_HANDSHAKE:
         more.handshake_ns += passed
         return
     for side in range(2):
-        chrono_add(more, rares, fars, side, an.limits[side] & LIMIT_CAUSE, passed)
+        chrono_add(more, rares, fars, side, an.ends[side].limits & LIMIT_CAUSE, passed)
 
 
 cdef inline void chrono_spend(
@@ -132,59 +134,62 @@ cdef inline void chrono_spend(
 ) noexcept nogil:
     """Add the time since the last segment, which came at `was`, to the cause that held; if
     something was `lost`, the end has waited for it."""
-    cdef uint8_t bits = an.limits[side]
+    cdef uint8_t bits = an.ends[side].limits
     cdef uint32_t left
     if lost and bits & LIMIT_CAUSE:
         bits = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER)) | LIMITED_NETWORK
-        an.limits[side] = bits
+        an.ends[side].limits = bits
     elif bits & LIMIT_ANSWER:
-        left = an.answer_end - was
+        left = more.answer_end - was
         if passed >= left:
             chrono_add(more, rares, fars, side, bits & LIMIT_CAUSE, left)
             passed -= left
             bits = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER | LIMIT_FULL)) | LIMITED_APPLICATION
-            an.limits[side] = bits
+            an.ends[side].limits = bits
     chrono_add(more, rares, fars, side, bits & LIMIT_CAUSE, passed)
 
 
 cdef inline void chrono_round(
-    analysis *an, const analysis_more *more, const flow *fl, int side, int64_t now_ns
+    analysis *an, analysis_more *more, const flow *fl, int side, int64_t now_ns
 ) noexcept nogil:
     """Begin a round: what comes within it was sent without knowing a later window than this."""
     cdef const tcb *snd = &fl.ends[side].tcb
-    cdef uint32_t distance = chrono_distance(more, side)
-    an.rounds = ROUND_ON | (ROUND_BA if side else 0)
+    cdef uint32_t distance = chrono_distance(an, side)
+    more.rounds = 0
+    an.ends[side].limits |= LIMIT_ROUND
     if (
         not snd.flags & TCB_PEER_WINDOW
         or distance == 0
-        or distance < chrono_distance(more, 1 - side) // NEAR_FACTOR
+        or distance < chrono_distance(an, 1 - side) // NEAR_FACTOR
     ):
-        an.rounds |= ROUND_BLIND
-        an.limits[side] &= ~LIMIT_FULL
-        an.round_end_ns = chrono_later(now_ns, PAUSE_NS)
+        more.rounds = ROUND_BLIND
+        an.ends[side].limits &= ~LIMIT_FULL
+        more.round_end_ns = chrono_later(now_ns, PAUSE_NS)
     else:
-        an.round_edge = snd.snd_una + snd.snd_wnd
-        an.round_end_ns = chrono_later(now_ns, distance)
+        more.round_edge = snd.snd_una + snd.snd_wnd
+        more.round_end_ns = chrono_later(now_ns, distance)
 
 
-cdef inline void chrono_round_ends(analysis *an, int side, const segment *th) noexcept nogil:
+cdef inline void chrono_round_ends(
+    analysis *an, const analysis_more *more, int side, const segment *th
+) noexcept nogil:
     """A round is over: did what came within it, and the segment after it, fill the window?"""
-    cdef int of = (an.rounds & ROUND_BA) != 0
-    cdef uint32_t size = an.full_size[of]
-    cdef bint full = (an.rounds & ROUND_FULL) != 0
-    if not an.rounds & ROUND_BLIND:
+    cdef int of = (an.ends[1].limits & LIMIT_ROUND) != 0
+    cdef uint32_t size = an.ends[of].full_size
+    cdef bint full = (more.rounds & ROUND_FULL) != 0
+    if not more.rounds & ROUND_BLIND:
         if of == side and th.payload_len:
-            full = full or after(th.seq + min(th.payload_len, size) + size, an.round_edge)
+            full = full or after(th.seq + min(th.payload_len, size) + size, more.round_edge)
         if full:
-            an.limits[of] |= LIMIT_FULL
+            an.ends[of].limits |= LIMIT_FULL
         else:
-            an.limits[of] &= ~LIMIT_FULL
-    an.rounds = 0
+            an.ends[of].limits &= ~LIMIT_FULL
+    an.ends[of].limits &= ~LIMIT_ROUND
 
 
 cdef inline void chrono_sent(
     analysis *an,
-    const analysis_more *more,
+    analysis_more *more,
     const flow *fl,
     const flow_rest *rest,
     int side,
@@ -192,23 +197,23 @@ cdef inline void chrono_sent(
     int64_t now_ns,
 ) noexcept nogil:
     """New data of an end: is the segment as long as it could be, and the window full?"""
-    cdef uint32_t length = th.payload_len, size = an.full_size[side], room = 0xFFFF
+    cdef uint32_t length = th.payload_len, size = an.ends[side].full_size, room = 0xFFFF
     if length > size:
         if fl.ends[1 - side].opts & OPT_MSS:
             room = rest.mss[1 - side]
         if th.opts & OPT_TIMESTAMP and room > TIMESTAMP_ROOM:
             room -= TIMESTAMP_ROOM
         size = max(size, min(length, room))
-        an.full_size[side] = <uint16_t>size
+        an.ends[side].full_size = <uint16_t>size
     if length < size:
-        an.limits[side] |= LIMIT_SHORT
+        an.ends[side].limits |= LIMIT_SHORT
     else:
-        an.limits[side] &= ~LIMIT_SHORT
-    if length >= size and not an.rounds & ROUND_ON:
+        an.ends[side].limits &= ~LIMIT_SHORT
+    if length >= size and not chrono_in_round(an):
         chrono_round(an, more, fl, side, now_ns)
-    if an.rounds == (ROUND_ON | (ROUND_BA if side else 0)):
-        if after(fl.ends[side].tcb.snd_nxt + size, an.round_edge):
-            an.rounds |= ROUND_FULL
+    if an.ends[side].limits & LIMIT_ROUND and not more.rounds:
+        if after(fl.ends[side].tcb.snd_nxt + size, more.round_edge):
+            more.rounds = ROUND_FULL
 
 
 cdef inline int chrono_limit(
@@ -223,33 +228,33 @@ cdef inline int chrono_limit(
     """Find out what limits an end from now on; -1 without memory."""
     cdef const tcb *snd = &fl.ends[side].tcb
     cdef analysis_rare *c
-    cdef uint8_t bits = an.limits[side]
+    cdef uint8_t bits = an.ends[side].limits
     cdef uint32_t distance
     cdef int cause
     if bits & LIMIT_RECOVERY:
         c = analysis_rare_of(more, side, rares)
         if not before(snd.snd_una, c.recover):
             bits &= ~LIMIT_RECOVERY
-            an.limits[side] = bits
+            an.ends[side].limits = bits
     cause = chrono_cause(an, fl, side)
     if cause == LIMITED_APPLICATION and (bits & LIMIT_CAUSE) != LIMITED_APPLICATION:
         if chrono_flight(snd) == 0:
             if bits & LIMIT_ANSWER:
                 return 0
-            distance = chrono_distance(more, side)
+            distance = chrono_distance(an, side)
             if distance and LIMITED_RECEIVER <= (bits & LIMIT_CAUSE) <= LIMITED_NETWORK:
-                an.answer_end = <uint32_t>now_ns + distance + distance // 8
-                an.limits[side] = bits | LIMIT_ANSWER
-                if an.limits[1 - side] & LIMIT_ANSWER:  # only one is waited for
-                    an.limits[1 - side] = (
-                        an.limits[1 - side] & ~(LIMIT_CAUSE | LIMIT_ANSWER)
+                more.answer_end = <uint32_t>now_ns + distance + distance // 8
+                an.ends[side].limits = bits | LIMIT_ANSWER
+                if an.ends[1 - side].limits & LIMIT_ANSWER:  # only one is waited for
+                    an.ends[1 - side].limits = (
+                        an.ends[1 - side].limits & ~(LIMIT_CAUSE | LIMIT_ANSWER)
                     ) | LIMITED_APPLICATION
                 return 0
     if cause == LIMITED_RECEIVER:
         c = analysis_rare_of(more, side, rares)
         if c == NULL or analysis_far_of(c, fars) == NULL:
             return -1
-    an.limits[side] = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER)) | cause
+    an.ends[side].limits = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER)) | cause
     return 0
 
 
@@ -262,34 +267,40 @@ cdef inline bint chrono_holds(const tcb *snd, uint32_t size, uint8_t bits) noexc
         return False
     if flight and not bits & LIMIT_SHORT:
         cause = LIMITED_NETWORK
-    return (bits & ~LIMIT_SHORT) == cause
+    return (bits & ~(LIMIT_SHORT | LIMIT_ROUND)) == cause
 
 
 cdef inline bint chrono_predict(
-    analysis *an, const tcb *snd, const tcb *rcv, int side, const segment *th, int64_t now_ns
+    analysis_end *e,
+    const analysis_end *peer,
+    analysis_more *mores,
+    uint32_t index,
+    const tcb *snd,
+    const tcb *rcv,
+    const segment *th,
+    int64_t now_ns,
 ) noexcept nogil:
     """What `tcp_chrono` would do, in few steps, for a predicted segment of no class that changes no
     cause. False, and nothing done, for anything else."""
+    cdef bint in_round = ((e.limits | peer.limits) & LIMIT_ROUND) != 0
     cdef uint8_t bits
-    cdef uint32_t size
-    if not chrono_holds(rcv, an.full_size[1 - side], an.limits[1 - side]) or (
-        an.rounds and now_ns >= an.round_end_ns
+    if not chrono_holds(rcv, peer.full_size, peer.limits) or (
+        in_round and now_ns >= mores[index].round_end_ns
     ):
         return False
     if not th.payload_len:  # nothing has changed for who sent it
-        return (an.limits[side] & (LIMIT_RECOVERY | LIMIT_ANSWER)) == 0
-    size = an.full_size[side]
-    bits = an.limits[side] | LIMIT_SHORT
-    if th.payload_len >= size:
-        if th.payload_len > size or not an.rounds:
+        return (e.limits & (LIMIT_RECOVERY | LIMIT_ANSWER)) == 0
+    bits = e.limits | LIMIT_SHORT
+    if th.payload_len >= e.full_size:
+        if th.payload_len > e.full_size or not in_round:
             return False
         bits &= ~LIMIT_SHORT
-    if not chrono_holds(snd, size, bits):
+    if not chrono_holds(snd, e.full_size, bits):
         return False
-    an.limits[side] = bits
-    if an.rounds == (ROUND_ON | (ROUND_BA if side else 0)):
-        if after(snd.snd_nxt + size, an.round_edge):
-            an.rounds |= ROUND_FULL
+    e.limits = bits
+    if bits & LIMIT_ROUND and not mores[index].rounds:
+        if after(snd.snd_nxt + e.full_size, mores[index].round_edge):
+            mores[index].rounds = ROUND_FULL
     return True
 
 
@@ -317,22 +328,22 @@ cdef inline int tcp_chrono(
         lost = not snd.flags & TCB_PEER_WINDOW or snd.snd_wnd != 0
     chrono_settle(an, more, rares, fars, was_ns)
     if passed:
-        if (an.limits[0] & LIMIT_CAUSE) == LIMITED_HANDSHAKE:
+        if (an.ends[0].limits & LIMIT_CAUSE) == LIMITED_HANDSHAKE:
             more.handshake_ns += passed
         else:
             chrono_spend(an, more, rares, fars, side, passed, was, lost)
             chrono_spend(an, more, rares, fars, 1 - side, passed, was, False)
-        if an.rounds & ROUND_ON and now_ns >= an.round_end_ns:
-            chrono_round_ends(an, side, th)
-    an.limited_since_ns = now_ns
+        if chrono_in_round(an) and now_ns >= more.round_end_ns:
+            chrono_round_ends(an, more, side, th)
+    more.limited_since_ns = now_ns
     if th.payload_len and not classes & NOT_NEW:
         chrono_sent(an, more, fl, rest, side, th, now_ns)
     elif (classes & (TCP_A_RETRANSMISSION | TCP_A_SPURIOUS_RETRANSMISSION)) == TCP_A_RETRANSMISSION:
         c = analysis_rare_of(more, side, rares)
         c.recover = snd.snd_nxt
-        an.limits[side] |= LIMIT_RECOVERY
+        an.ends[side].limits |= LIMIT_RECOVERY
     if th.opts & OPT_MSS and th.flags & TCPHDR_SYN:
-        an.full_size[1 - side] = min(an.full_size[1 - side], rest.mss[side])
+        an.ends[1 - side].full_size = min(an.ends[1 - side].full_size, rest.mss[side])
     if chrono_limit(an, more, rares, fars, fl, side, now_ns):
         return -1
     return chrono_limit(an, more, rares, fars, fl, 1 - side, now_ns)
@@ -356,8 +367,8 @@ cdef inline int64_t limited_value(
         value = more.network_limited_ns[side]
     elif far != NULL:
         value = far.rwnd_limited_ns
-    if (an.limits[0 if cause == LIMITED_HANDSHAKE else side] & LIMIT_CAUSE) == cause:
-        value += <uint64_t>last_ns - <uint64_t>an.limited_since_ns
+    if (an.ends[0 if cause == LIMITED_HANDSHAKE else side].limits & LIMIT_CAUSE) == cause:
+        value += <uint64_t>last_ns - <uint64_t>more.limited_since_ns
     return <int64_t>min(value, <uint64_t>INT64_MAX)
 
 

@@ -84,11 +84,11 @@ cdef inline void analysis_note(
 ) noexcept nogil:
     """Write a letter of the history, small for b: its place and one, and 13 more for b."""
     cdef uint64_t code = which + (14 if side and which != HISTORY_TURNED else 1)
-    if an.history_len < HISTORY_MAX:
-        more.history[an.history_len // HISTORY_EACH] |= code << (
-            5 * (an.history_len % HISTORY_EACH)
+    if more.history_len < HISTORY_MAX:
+        more.history[more.history_len // HISTORY_EACH] |= code << (
+            5 * (more.history_len % HISTORY_EACH)
         )
-        an.history_len += 1
+        more.history_len += 1
 
 
 cdef inline uint8_t history_letter(const analysis_more *more, int at) noexcept nogil:
@@ -138,7 +138,7 @@ cdef inline void analysis_history(
     elif control == (TCPHDR_FIN | TCPHDR_RST):
         analysis_note_once(an, more, HISTORY_I, side)
     elif control == TCPHDR_SYN:
-        if th.flags & TCPHDR_ACK and not an.history_len:
+        if th.flags & TCPHDR_ACK and not more.history_len:
             analysis_note(an, more, HISTORY_TURNED, side)
         which = HISTORY_H if th.flags & TCPHDR_ACK else HISTORY_S
         analysis_note_once(an, more, which, side)

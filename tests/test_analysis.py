@@ -274,5 +274,5 @@ def test_rows_that_leave_have_it(engine: ModuleType) -> None:
 def test_live_state_is_bounded(compiled: ModuleType) -> None:
     """What a connection takes, an end where something happened, and one with holes."""
     sizes = compiled.sizes()
-    assert sizes["analysis"] + sizes["analysis_more"] == 248
-    assert (sizes["analysis_rare"], sizes["analysis_far"]) == (64, 104)
+    assert sizes["analysis"] + sizes["analysis_more"] == 240
+    assert (sizes["analysis_rare"], sizes["analysis_far"]) == (72, 104)

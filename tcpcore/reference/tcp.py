@@ -469,7 +469,7 @@ class AnalysisEnd:
         self.timing = False  # rtt_sent_ns is when what ends at rtt_seq was sent
         self.resent = False  # and it was sent again since
         self.rtt_seq = 0
-        self.rtt_tsval: int | None = None
+        self.rtt_tsval = 0  # of the first copy, 0 for none
         self.rtt_sent_ns = 0
         self.rtt_samples = 0
         self.rtt_sum_ns = 0
