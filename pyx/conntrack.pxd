@@ -109,7 +109,9 @@ cdef inline flow_link *link_at(const conntrack *ct, uint32_t index) noexcept nog
 
 
 cdef inline analysis *analysis_at(const conntrack *ct, uint32_t index) noexcept nogil:
-    return <analysis *>ct.analyses.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+    """The analysis of a flow, which never lies as its flow does in a page: a load that a store to
+    such a place is under way for would wait for it."""
+    return <analysis *>ct.analyses.chunks[index >> SLAB_SHIFT] + ((index & SLAB_MASK) ^ 1)
 
 
 cdef inline analysis_more *more_at(const conntrack *ct, uint32_t index) noexcept nogil:

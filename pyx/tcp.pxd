@@ -366,18 +366,18 @@ cdef struct analysis:
 
 # The rest of it, by the same index: clocks and text, which move when what limits an end changes.
 cdef struct analysis_more:
+    uint64_t history[3]  # twelve letters each, of five bits
+    uint8_t history_len
+    uint8_t rounds  # RoundBit
+    uint32_t base[2]  # number of the end's SYN, the last one that differs
+    uint32_t rare[2]  # index of the end's analysis_rare, and one; 0 for none
+    uint32_t answer_end  # when the end that was last idle could have answered, the low word in ns
     int64_t limited_since_ns  # up to then the clocks have counted
     uint64_t handshake_ns
     uint64_t app_limited_ns[2]
     uint64_t network_limited_ns[2]
     int64_t round_end_ns
     uint32_t round_edge  # where the window ended when the round began
-    uint32_t answer_end  # when the end that was last idle could have answered, the low word in ns
-    uint64_t history[3]  # twelve letters each, of five bits
-    uint32_t base[2]  # number of the end's SYN, the last one that differs
-    uint32_t rare[2]  # index of the end's analysis_rare, and one; 0 for none
-    uint8_t history_len
-    uint8_t rounds  # RoundBit
 
 cdef struct hole:
     uint32_t begin

@@ -246,6 +246,7 @@ cdef inline int chrono_limit(
                 more.answer_end = <uint32_t>now_ns + distance + distance // 8
                 an.ends[side].limits = bits | LIMIT_ANSWER
                 if an.ends[1 - side].limits & LIMIT_ANSWER:  # only one is waited for
+                    chrono_settle(an, more, rares, fars, now_ns)
                     an.ends[1 - side].limits = (
                         an.ends[1 - side].limits & ~(LIMIT_CAUSE | LIMIT_ANSWER)
                     ) | LIMITED_APPLICATION
@@ -254,6 +255,8 @@ cdef inline int chrono_limit(
         c = analysis_rare_of(more, side, rares)
         if c == NULL or analysis_far_of(c, fars) == NULL:
             return -1
+    if (bits & LIMIT_CAUSE) != cause:
+        chrono_settle(an, more, rares, fars, now_ns)
     an.ends[side].limits = (bits & ~(LIMIT_CAUSE | LIMIT_ANSWER)) | cause
     return 0
 
@@ -326,16 +329,16 @@ cdef inline int tcp_chrono(
     cdef bint lost = False
     if classes & TCP_A_RETRANSMISSION:
         lost = not snd.flags & TCB_PEER_WINDOW or snd.snd_wnd != 0
-    chrono_settle(an, more, rares, fars, was_ns)
     if passed:
-        if (an.ends[0].limits & LIMIT_CAUSE) == LIMITED_HANDSHAKE:
-            more.handshake_ns += passed
-        else:
+        if (lost or (an.ends[0].limits | an.ends[1].limits) & LIMIT_ANSWER) and (
+            an.ends[0].limits & LIMIT_CAUSE
+        ) != LIMITED_HANDSHAKE:
+            chrono_settle(an, more, rares, fars, was_ns)
             chrono_spend(an, more, rares, fars, side, passed, was, lost)
             chrono_spend(an, more, rares, fars, 1 - side, passed, was, False)
+            more.limited_since_ns = now_ns
         if chrono_in_round(an) and now_ns >= more.round_end_ns:
             chrono_round_ends(an, more, side, th)
-    more.limited_since_ns = now_ns
     if th.payload_len and not classes & NOT_NEW:
         chrono_sent(an, more, fl, rest, side, th, now_ns)
     elif (classes & (TCP_A_RETRANSMISSION | TCP_A_SPURIOUS_RETRANSMISSION)) == TCP_A_RETRANSMISSION:
