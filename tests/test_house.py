@@ -55,7 +55,7 @@ LAYERS = {
         4: "cut stream",
         3: "table socket where",
         2: "pcap filter arrow",
-        1: "engine summary",
+        1: "assembler engine summary",
         0: "arguments columns mib report link clock sysctl _version",
     }.items()
     for name in names.split()
