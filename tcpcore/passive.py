@@ -75,8 +75,8 @@ def replay(
         want are counted in the summary (`filtered`), and that is all. See docs/filter.md.
     where
         A condition on columns of connections, ``'initial_rtt_ns > 50e6 and b_port == 443'``, that
-        selects rows of the tables and of the summary's `top`; of packets, those of the connections
-        selected.
+        selects rows of the tables and of the summary's `top`; of packets, and of what `streams`
+        hands out, those of the connections selected.
     key
         What tells connections apart besides addresses and ports: '5tuple' for nothing, or 'vlan'
         (all tags), 'interface', 'tunnel' (outer addresses; network ids, GRE keys and sessions), of
@@ -531,7 +531,10 @@ class Run:
             connections, packets = tables["connections"], tables.get("packets")
         streams = None
         if self.sources is not None:
-            streams = partial(Streams, self.module, conntrack, lock, self.sources)
+            chosen = None
+            if self._selection is not None:
+                chosen = lambda: set(connections["conn"].tolist())  # noqa: E731
+            streams = partial(Streams, self.module, conntrack, lock, self.sources, chosen=chosen)
         return self._replay(connections, packets, streams)
 
     def _replay(

@@ -15,7 +15,7 @@ from tcpcore.pcap import Input, PcapError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from threading import Lock
     from types import ModuleType
     from typing import Any, BinaryIO
@@ -171,6 +171,7 @@ class Streams:
         overlap: str = "first",
         fill: bool = False,
         fill_max: int | None = None,
+        chosen: Callable[[], Container[int]] | None = None,
     ) -> None:
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}, not {overlap!r}")
@@ -181,6 +182,7 @@ class Streams:
         self._module = module
         self._conntrack = conntrack
         self._lock = lock
+        self._chosen = chosen  # connections that iteration hands out, all if it is None
 
     def gather(self, idents: Iterable[int]) -> Any:
         """Ask the engine where the bytes of streams lie; 2 * conn, and 1 more for 'ba'."""
@@ -223,7 +225,10 @@ class Streams:
     def __iter__(self) -> Iterator[Stream]:
         idents = array("q")
         total = 0
+        chosen = None if self._chosen is None else self._chosen()
         for conn, ab, ba in zip(*self.records(), strict=True):
+            if chosen is not None and conn not in chosen:
+                continue
             idents.append(2 * conn)
             idents.append(2 * conn + 1)
             total += ab + ba
@@ -301,8 +306,8 @@ class HasStreams:
     ) -> Iterator[Stream]:
         """Every stream that is not empty, by `conn`, 'ab' first: the quick way to read all.
 
-        Those given up to keep to `stream_memory` are left out (`summary` counts
-        them). Parameters and errors as of `stream`.
+        With ``where=`` those of the connections that it selects. Those given up to keep to
+        `stream_memory` are left out (`summary` counts them). Parameters and errors as of `stream`.
         """
         return iter(self._made(overlap, fill, fill_max))
 
