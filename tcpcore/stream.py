@@ -15,7 +15,7 @@ from tcpcore.pcap import Input, PcapError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator
     from threading import Lock
     from types import ModuleType
     from typing import Any, BinaryIO
@@ -139,7 +139,7 @@ class Stream:
         found.sort(key=lambda one: one[0])
         if not streams.fill:
             found = _with_gaps(found, self.gaps)
-        return found, gather.conflicting
+        return found, gather.conflicting.get(0, 0)
 
     def __repr__(self) -> str:
         return f"<Stream {self.conn}:{self.direction}, {self.length} bytes, {len(self.gaps)} gaps>"
@@ -237,6 +237,34 @@ class Streams:
                 idents = array("q")
                 total = 0
         yield from self._batch(idents)
+
+    def conflicting(self, wanted: Collection[int]) -> dict[int, int]:
+        """Bytes of copies that differ from what was kept, of the wanted streams by `ident`.
+
+        Left out are those that may have been given up. Raises PcapError as `Stream.data`.
+        """
+        found = {} if self._conntrack.given_up else dict.fromkeys(wanted, 0)
+        idents = array("q")
+        total = 0
+        for conn, *records in zip(*self.records(), strict=True):
+            for ident, count in zip((2 * conn, 2 * conn + 1), records, strict=True):
+                if ident in wanted:
+                    idents.append(ident)
+                    total += count
+            if total >= BATCH:
+                found |= self._conflicting(idents)
+                idents = array("q")
+                total = 0
+        return found | self._conflicting(idents)
+
+    def _conflicting(self, idents: array[int]) -> dict[int, int]:
+        gather = self.gather(idents)
+        if gather.losers:
+            size = memoryview(gather.starts()).cast("q")[-1]
+            for begin in range(0, size, GROUP):
+                self.sources.read(gather, begin, min(begin + GROUP, size), losers=True)
+                gather.conflicts()
+        return {ident: gather.conflicting.get(number, 0) for number, ident in enumerate(idents)}
 
     def _batch(self, idents: array[int]) -> Iterator[Stream]:
         """Streams of some connections; small ones are read together, in order of capture."""
@@ -427,6 +455,11 @@ def _fill(file: Any, room: memoryview, name: str, low: int) -> None:
         if not count:
             raise PcapError(name, low + done, "the file is shorter than when it was replayed")
         done += count
+
+
+def identity(one: Input) -> tuple[int, ...] | None:
+    """What tells a file, as it was when it was opened, from all others; None if it is none."""
+    return None if one.status is None else _identity(one.status)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -14,9 +14,9 @@ from typing import Any
 import capgen
 from capgen import ACK, FIN, PSH, RST, SEC, SYN, URG
 
-from tcpcore.columns import CONNECTIONS, PACKETS
+from tcpcore.columns import CONFLICTS, CONNECTIONS, PACKETS
 
-CONNECTION_NAMES = [column.name for column in CONNECTIONS]
+CONNECTION_NAMES = [column.name for column in CONNECTIONS if column.name not in CONFLICTS]
 PACKET_NAMES = [column.name for column in PACKETS]
 
 # Of the pcapng captures: link type, if_tsresol, if_tsoffset. Times of some do not fit 64 bits.

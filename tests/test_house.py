@@ -53,7 +53,7 @@ LAYERS = {
         6: "__init__ verbs",
         5: "passive export stack network aio",
         4: "cut stream",
-        3: "table socket where",
+        3: "conflicts table socket where",
         2: "pcap filter arrow",
         1: "assembler engine summary",
         0: "arguments columns mib report link clock sysctl _version",
