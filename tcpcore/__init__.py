@@ -3,8 +3,9 @@
 from tcpcore._version import __version__
 from tcpcore.assembler import FilterError
 from tcpcore.engine import ENGINE
-from tcpcore.passive import Replay, replay, replay_batches
+from tcpcore.passive import replay, replay_batches
 from tcpcore.pcap import PcapError
+from tcpcore.result import Replay
 
 __all__ = [
     "ENGINE",

@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
+    from tcpcore.result import Replay
+
 _ONE = re.compile(r"(\d{1,18}):(ab|ba)")
 _RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 
@@ -163,7 +165,7 @@ def _streams(args: argparse.Namespace) -> int:
     return status
 
 
-def _errors(made: passive.Replay) -> int:
+def _errors(made: Replay) -> int:
     """Tell what is wrong with the inputs; the exit status."""
     status = 0
     for entry in made.summary["files"]:
@@ -176,7 +178,7 @@ def _errors(made: passive.Replay) -> int:
     return status
 
 
-def _write_all(made: passive.Replay, args: argparse.Namespace, options: dict[str, Any]) -> int:
+def _write_all(made: Replay, args: argparse.Namespace, options: dict[str, Any]) -> int:
     os.makedirs(args.out, exist_ok=True)
     names = ("ip", "a_addr", "a_port", "b_addr", "b_port")
     table = {name: made.connections[name] for name in names}

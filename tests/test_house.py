@@ -48,10 +48,11 @@ FLOORS = {
 LAYERS = {
     name: layer
     for layer, names in {
-        8: "__main__",
-        7: "cli",
-        6: "__init__ verbs",
-        5: "passive export stack network aio",
+        9: "__main__",
+        8: "cli",
+        7: "__init__ verbs",
+        6: "passive stack network aio",
+        5: "result export",
         4: "cut stream",
         3: "conflicts table socket where",
         2: "pcap filter arrow",

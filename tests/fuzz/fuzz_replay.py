@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from tcpcore import _core
-from tcpcore.columns import CONNECTIONS, PACKETS
+from tcpcore.columns import CONFLICTS, CONNECTIONS, PACKETS
 
-CONNECTION_NAMES = [column.name for column in CONNECTIONS]
+CONNECTION_NAMES = [column.name for column in CONNECTIONS if column.name not in CONFLICTS]
 PACKET_NAMES = [column.name for column in PACKETS]
 HEAD = 3
 LARGEST = 1 << 16
