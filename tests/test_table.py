@@ -140,7 +140,7 @@ def test_repr() -> None:
     assert lines[1].split()[:5] == ["conn", "a_addr", "a_port", "b_addr", "b_port"]
     assert len(lines) == 2 + 5 + 1 + 5
     assert set(lines[7]) == {".", " "}
-    assert repr(table(rows=0)).startswith("0 rows x 92 columns\n")
+    assert repr(table(rows=0)).startswith("0 rows x 94 columns\n")
     assert len(repr(table(rows=10)).splitlines()) == 12
 
 
