@@ -273,7 +273,7 @@ def _numbers(args: argparse.Namespace) -> tuple[set[int], int]:
         chosen = made.connections["conn"]
     found: set[int] = set()
     status = connections = 0
-    for batch in passive.replay_batches(args.file, packets=True, **options):
+    for batch in passive.replay_batches(args.file, packets=True, analysis=False, **options):
         conns, packets = batch.packets["conn"], batch.packets["packet"]
         wanted = np.ones(len(packets), bool) if chosen is None else np.isin(conns, chosen)
         if args.conn:
