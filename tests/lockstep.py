@@ -324,6 +324,11 @@ def outcome(
 ) -> dict[str, Any]:
     """Everything that an engine tells of captures that are one input."""
     conntrack = engine.Conntrack(packets=True, **{"analysis": True} | options)
+    return told_of(conntrack, captures, chunk)
+
+
+def told_of(conntrack: Any, captures: Iterable[bytes], chunk: int = 1 << 16) -> dict[str, Any]:
+    """Everything that a new Conntrack tells of captures that are one input."""
     told: dict[str, Any] = {}
     for number, data in enumerate(captures):
         conntrack.begin(number)

@@ -1,6 +1,6 @@
 """What fuzzing found stays found: every input that was a finding runs once more.
 
-tests/fuzz/run.py looks for more of them, docs/fuzzing.md tells how.
+tests/fuzz/run.py and fuzz_lockstep.py look for more of them, docs/fuzzing.md tells how.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).parent / "fuzz"
+sys.path.append(str(FUZZ))
+
+import fuzz_lockstep  # noqa: E402
+
 FOUND = sorted((FUZZ / "found").iterdir())
 
 
@@ -23,3 +27,12 @@ def test_found(compiled, path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(FUZZ), *sys.path])}
     with path.open("rb") as file:
         subprocess.run([sys.executable, "-c", one], stdin=file, check=True, env=environment)
+
+
+@pytest.mark.parametrize("first", range(0, 400, 10))
+def test_both_engines(reference, compiled, first):
+    """T-13, T-23: on captures of any kind, with any options, both engines tell the same."""
+    folder = os.environ.get("TCPCORE_CAPTURES", "")
+    for seed in range(first, first + 10):
+        print(f"seed {seed}")
+        fuzz_lockstep.one(seed, reference, compiled, folder)
