@@ -1,6 +1,6 @@
 """What fuzzing found stays found: every input that was a finding runs once more.
 
-tests/fuzz/run.py and fuzz_lockstep.py look for more of them, docs/fuzzing.md tells how.
+The fuzzers of tests/fuzz look for more of them, docs/fuzzing.md tells how.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 FUZZ = Path(__file__).parent / "fuzz"
 sys.path.append(str(FUZZ))
 
+import fuzz_filter  # noqa: E402
 import fuzz_lockstep  # noqa: E402
 
 FOUND = sorted((FUZZ / "found").iterdir())
@@ -36,3 +37,12 @@ def test_both_engines(reference, compiled, first):
     for seed in range(first, first + 10):
         print(f"seed {seed}")
         fuzz_lockstep.one(seed, reference, compiled, folder)
+
+
+@pytest.mark.parametrize("first", range(0, 600, 100))
+def test_filters(reference, compiled, first):
+    """T-25: what was written of a filter, and what of a program, never does harm."""
+    for seed in range(first, first + 100):
+        print(f"seed {seed}")
+        fuzz_filter.text(seed, reference, compiled)
+        fuzz_filter.program(seed, reference, compiled)
