@@ -27,6 +27,7 @@ import capgen  # noqa: E402
 import inputs  # noqa: E402
 import lockstep  # noqa: E402
 from capgen import SEC  # noqa: E402
+from lockstep import CONNECTION_NAMES, PACKET_NAMES  # noqa: E402
 
 from tcpcore.filter import compile_filter  # noqa: E402
 from tcpcore.stream import OVERLAPS  # noqa: E402
@@ -209,16 +210,36 @@ def options(rng: random.Random) -> dict[str, Any]:
 
 
 def outcome(
-    engine: ModuleType, captures: list[bytes], chunk: int, chosen: dict[str, Any], key: bytes
+    engine: ModuleType,
+    captures: list[bytes],
+    chunk: int,
+    chosen: dict[str, Any],
+    key: bytes = bytes(16),
+    group: int = 32 << 20,
+    pauses: bool = False,
 ) -> dict[str, Any]:
-    """Everything that an engine tells, streams too if there are any."""
+    """Everything that an engine tells, streams too if there are any; `pauses`: between captures
+    as well, and what was told is forgotten."""
     conntrack = engine.Conntrack(key=key, **chosen)
-    told = lockstep.told_of(conntrack, captures, chunk)
+    early: dict[str, Any] = {}
+
+    def pause(number: int) -> None:
+        if not pauses:
+            return
+        for part, names in (("connections", CONNECTION_NAMES), ("packets", PACKET_NAMES)):
+            early[f"{part} so far {number}"] = lockstep.rows(getattr(conntrack, part)(names))
+        early[f"summary so far {number}"] = conntrack.summary()
+        if chosen.get("streams"):
+            streams = inputs.streams_of(engine, conntrack, captures, "first", False, group)
+            early[f"streams so far {number}"] = streams
+        conntrack.drain()
+
+    told = lockstep.told_of(conntrack, captures, chunk, pause) | early
     if chosen.get("streams"):
         told["memory of streams"] = conntrack.given_up, conntrack.begun
         for overlap in OVERLAPS:
             told[f"streams {overlap}"] = inputs.streams_of(
-                engine, conntrack, captures, overlap, overlap in ("last", "bsd")
+                engine, conntrack, captures, overlap, overlap in ("last", "bsd"), group
             )
     return told
 
@@ -229,8 +250,10 @@ def one(seed: int, reference: ModuleType, compiled: ModuleType, folder: str = ""
     captures = [capture(rng, folder) for _ in range(rng.choice((1, 1, 2)))]
     chosen = options(rng)
     chunks = [rng.choice((1 << 16, 1 << 16, 4096, 333)) for _ in range(2)]
-    wanted = outcome(reference, captures, chunks[0], chosen, bytes(16))
-    found = outcome(compiled, captures, chunks[1], chosen, rng.randbytes(16))
+    pauses = rng.random() < 0.3
+    wanted = outcome(reference, captures, chunks[0], chosen, pauses=pauses)
+    group = rng.choice((32 << 20, 5000, 97))
+    found = outcome(compiled, captures, chunks[1], chosen, rng.randbytes(16), group, pauses)
     lockstep.assert_same(wanted, found)
 
 

@@ -6,6 +6,7 @@ from threading import Lock
 from types import ModuleType
 from typing import Any
 
+from tcpcore import stream
 from tcpcore.stream import Sources, Streams
 
 FILL_MAX = 1 << 20
@@ -51,16 +52,34 @@ class Held(Sources):
 
 
 def streams_of(
-    engine: ModuleType, conntrack: Any, captures: list[bytes], overlap: str, fill: bool
+    engine: ModuleType,
+    conntrack: Any,
+    captures: list[bytes],
+    overlap: str,
+    fill: bool,
+    group: int = stream.GROUP,
 ) -> list[tuple[object, ...]]:
-    """Everything that is told of every stream."""
+    """Everything that is told of every stream, gathered `group` bytes at a time."""
     sources = Held(captures)
     told: list[tuple[object, ...]] = []
-    for one in Streams(engine, conntrack, Lock(), sources, overlap, fill, FILL_MAX):
-        told.append((one.conn, one.direction, one.length, one.gaps))
-        if one.length > FILL_MAX:
-            continue
-        told.append((one.data, one.conflicts, one.conflicting_bytes))
-        if one.length < 2000:
-            assert b"".join(one.pieces(37)) == one.data, "other pieces have other bytes"
+    usual, stream.GROUP = stream.GROUP, group
+    try:
+        for one in Streams(engine, conntrack, Lock(), sources, overlap, fill, FILL_MAX):
+            told.append((one.conn, one.direction, one.length, one.gaps, differing(one)))
+            if one.length <= FILL_MAX:
+                told.append((one.data,))
+            if one.length < 2000:
+                assert b"".join(one.pieces(37)) == one.data, "other pieces have other bytes"
+    finally:
+        stream.GROUP = usual
     return told
+
+
+def differing(one: stream.Stream) -> object:
+    """Its conflicts byte by byte, since runs end where what was gathered together does."""
+    found = [
+        (at + i, a, b)
+        for at, kept, other in one.conflicts
+        for i, (a, b) in enumerate(zip(kept, other, strict=True))
+    ]
+    return sorted(found), one.conflicting_bytes
