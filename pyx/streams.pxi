@@ -162,6 +162,7 @@ cdef class Gather:
         self.losing = losers
         if not losers:
             self.make_parts(begin, end)
+        if not losers and n:
             first = self.first_within(begin)
             pieces += first
             n = min(self.first_within(end) + 1, n) - first

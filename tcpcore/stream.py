@@ -128,18 +128,18 @@ class Stream:
 
     def _conflicts(self) -> tuple[list[tuple[int, bytes, bytes]], int]:
         streams = self._streams
-        gather = streams.gather([2 * self.conn + DIRECTIONS.index(self.direction)])
+        ident = 2 * self.conn + DIRECTIONS.index(self.direction)
+        gather = streams.gather([ident], fill=False)  # the gaps may have any length
+        length = memoryview(gather.starts()).cast("q")[1]
         found: list[tuple[int, bytes, bytes]] = []
         if not gather.losers:
             return found, 0
-        for begin in range(0, self.length, GROUP):
-            end = min(begin + GROUP, self.length)
+        for begin in range(0, length, GROUP):
+            end = min(begin + GROUP, length)
             streams.sources.read(gather, begin, end, losers=True)
             found += [(at, kept, other) for _, at, kept, other in gather.conflicts()]
         found.sort(key=lambda one: one[0])
-        if not streams.fill:
-            found = _with_gaps(found, self.gaps)
-        return found, gather.conflicting.get(0, 0)
+        return _with_gaps(found, self.gaps), gather.conflicting.get(0, 0)
 
     def __repr__(self) -> str:
         return f"<Stream {self.conn}:{self.direction}, {self.length} bytes, {len(self.gaps)} gaps>"
@@ -184,11 +184,12 @@ class Streams:
         self._lock = lock
         self._chosen = chosen  # connections that iteration hands out, all if it is None
 
-    def gather(self, idents: Iterable[int]) -> Any:
+    def gather(self, idents: Iterable[int], fill: bool | None = None) -> Any:
         """Ask the engine where the bytes of streams lie; 2 * conn, and 1 more for 'ba'."""
+        fill = self.fill if fill is None else fill
         with self._lock:
             return self._module.Gather(
-                self._conntrack, array("q", idents), overlap=self.overlap, fill=self.fill
+                self._conntrack, array("q", idents), overlap=self.overlap, fill=fill
             )
 
     def records(self) -> tuple[memoryview, memoryview, memoryview]:
