@@ -114,4 +114,6 @@ cdef inline int conntrack_analyze(
     cdef slab_recycled *fars = &ct.fars
     if tcp_analyze(an, more, fl, rest, rares, fars, side, th, time_ns, reused, out):
         return -1
+    if out.classes:
+        conntrack_classes(ct, out.classes, th.payload_len)
     return tcp_chrono(an, more, rares, fars, fl, rest, side, th, was_ns, out.classes)

@@ -409,6 +409,8 @@ cdef inline bint analysis_predict(
         flight = end_seq - peer.lastack
         if not e.noted >> HISTORY_D & 1 or not peer.lastack or not flight:
             return False
+        if th.payload_len >> 31:  # then the end does not lie behind the beginning
+            return False
         if flight >= peer.window and (
             peer.window == 0 or flight >> 31 or analysis_window_full(peer, fl, side, th)
         ):
@@ -497,7 +499,7 @@ cdef inline int tcp_analyze(
             and before(seq, e.nextseq)
             and not classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE)
         ):
-            last = e.nextseq if after(seq + length, e.nextseq) else seq + length
+            last = seq + min(length, e.nextseq - seq)
             if far != NULL:
                 filled = analysis_fill(far, e.nextseq, seq, last)
             c.duplicate_bytes += last - seq - filled
