@@ -68,11 +68,13 @@ cdef inline int conntrack_queue(
     cdef bint doubtful
     cdef sock_queue *sk
     cdef const tcb *snd = &fl.ends[side].tcb
-    if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN):
-        while sk_rmem_full(pool, 1 if whole == NULL else whole.n_pieces) and pool.live_socks:
+    cdef uint32_t records = 1 if whole == NULL else whole.n_pieces
+    if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN | TCPHDR_URG):
+        records += (th.flags & TCPHDR_URG) != 0
+        while sk_rmem_full(pool, records) and pool.live_socks:
             sk_prune(pool)
         if sock_of(ct, index)[0] == <uint32_t>QUEUE_NONE and (
-            th.payload_len or th.flags & TCPHDR_FIN
+            th.payload_len or th.flags & (TCPHDR_FIN | TCPHDR_URG)
         ):
             made = sk_alloc(pool, link_at(ct, index).conn if ct.linked else index, index)
             if made < 0:
@@ -94,11 +96,17 @@ cdef inline int conntrack_queue(
                 doubtful,
                 snd.snd_una if snd.flags & TCB_SND else <uint32_t>sk.sides[side].last,
             )
+            if doubtful:
+                bits = <uint32_t>SKB_DOUBTFUL
+                if verdict & TCB_OVERWINDOW:
+                    bits |= SKB_OVERWINDOW
+            if (
+                th.flags & TCPHDR_URG
+                and th.urgent
+                and tcp_check_urg(pool, &sk.sides[side], th, bits & <uint32_t>SKB_DOUBTFUL)
+            ):
+                return -1
             if seq >= 0:
-                if doubtful:
-                    bits = <uint32_t>SKB_DOUBTFUL
-                    if verdict & TCB_OVERWINDOW:
-                        bits |= SKB_OVERWINDOW
                 payload = th.transport_header + 4 * th.doff
                 if whole != NULL:
                     if queue_pieces(

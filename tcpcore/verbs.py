@@ -48,6 +48,12 @@ def add(verbs: Any, formatter: Any) -> None:
         default="first",
         help="which copy of a byte counts (default: first)",
     )
+    verb.add_argument(
+        "--urgent",
+        choices=stream.URGENTS,
+        default="inline",
+        help="urgent bytes in their places, or left out (default: inline)",
+    )
     verb.add_argument("--fill", action="store_true", help="write zeros where bytes are missing")
     verb.add_argument(
         "--fill-max",
@@ -123,6 +129,7 @@ def _streams(args: argparse.Namespace) -> int:
         "overlap": args.overlap,
         "fill": args.fill,
         "fill_max": args.fill_max,
+        "urgent": args.urgent,
     }
     try:
         if args.stream:
