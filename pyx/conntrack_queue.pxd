@@ -9,11 +9,14 @@ from tcp cimport *
 from tcp_queue cimport *
 
 
-cdef inline bint queue_takes(uint8_t drop) noexcept nogil:
-    """True for what a receiver took or had, or may have taken all the same: not what is damaged,
-    and not what nobody was there for."""
+cdef inline bint queue_takes(uint8_t drop, uint32_t sent) noexcept nogil:
+    """True for what a receiver took or had, or may have taken all the same, of a sender that `sent`
+    these flags: not what is damaged, and not what comes after the sender's own reset."""
     return not (
-        drop == IP_CSUM or drop == TCP_CSUM or drop == TCP_BAD_DOFF or drop == TCP_CLOSED
+        drop == IP_CSUM
+        or drop == TCP_CSUM
+        or drop == TCP_BAD_DOFF
+        or (drop == TCP_CLOSED and sent & TCPHDR_RST)
     )
 
 
@@ -81,7 +84,7 @@ cdef inline int conntrack_queue(
                 return -1
             sock_of(ct, index)[0] = <uint32_t>made
         sk = conntrack_sock(ct, index)
-        if sk != NULL and not th.flags & TCPHDR_RST and queue_takes(drop):
+        if sk != NULL and not th.flags & TCPHDR_RST and queue_takes(drop, fl.ends[side].flags):
             if not sk.sides[side].begun:
                 queue_begin(
                     &sk.sides[side],
@@ -98,7 +101,7 @@ cdef inline int conntrack_queue(
             )
             if doubtful:
                 bits = <uint32_t>SKB_DOUBTFUL
-                if verdict & TCB_OVERWINDOW:
+                if verdict & TCB_OVERWINDOW or drop == TCP_CLOSED:
                     bits |= SKB_OVERWINDOW
             if (
                 th.flags & TCPHDR_URG

@@ -75,7 +75,6 @@ NOT_AS_TSHARK = {
     ("ndpi__reasm_crash_anon.pcapng", 0, "ab"): "fuzzed: tshark gives up a direction at a hole",
     ("ndpi__ip_fragmented_garbage.pcap", 1, "ab"): "neither SYN, RST nor ACK",
     ("zeek__fragmented-4.pcap", 1, "ab"): "overlapping fragments, of which nothing is made",
-    ("zeek__rst-inject-rae.pcap", 0, "ab"): "data after a reset that is believed",
 }
 
 # Rows 11 and 12, class by class and conversation by conversation: by how much ours and tshark's

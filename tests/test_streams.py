@@ -291,11 +291,22 @@ def test_a_missing_end_is_a_gap(engine: ModuleType) -> None:
 
 
 def test_nothing_after_a_reset(engine: ModuleType) -> None:
-    """T-16: nor after a reset that is accepted; one that is far off changes nothing."""
-    far = one(B, A, seq=1 << 30, ack=0, flags=RST)
-    frames = [*handshake(), ab(100, 0, b"one"), far, ab(100, 3, b"two"), ba(107, RST | ACK)]
+    """T-16: nor after its sender's reset, if that is accepted; one that is far off changes
+    nothing."""
+    far = ab(100, 1 << 29, b"", RST)
+    frames = [*handshake(), ab(100, 0, b"one"), far, ab(100, 3, b"two"), ab(100, 6, b"", RST)]
     frames += [ab(100, 6, b"three")]
     assert replay(engine, frames).stream(0, "ab").data == b"onetwo"
+
+
+def test_a_reset_of_the_other_end(engine: ModuleType) -> None:
+    """T-16: who is reset has sent on until it learns of it; nothing comes of it but what is next,
+    and no byte that was there before is changed."""
+    far = one(B, A, seq=1 << 30, ack=0, flags=RST)
+    frames = [*handshake(), ab(100, 0, b"one"), far, ab(100, 3, b"two"), ba(107, RST | ACK)]
+    frames += [ab(100, 0, b"ONETWO+"), ab(100, 7, b"more"), ab(100, 5000, b"far")]
+    stream = replay(engine, frames).stream(0, "ab", overlap="last")
+    assert (stream.data, stream.gaps) == (b"onetwo+more", [])
 
 
 def urgent(offset: int, payload: bytes, pointer: int, flags: int = ACK) -> bytes:

@@ -26,10 +26,12 @@ from .tcp_queue import (
 )
 
 
-def queue_takes(drop: int) -> bool:
-    """True for what a receiver took or had, or may have taken all the same: not what is damaged,
-    and not what nobody was there for."""
-    return drop not in (Drop.IP_CSUM, Drop.TCP_CSUM, Drop.TCP_BAD_DOFF, Drop.TCP_CLOSED)
+def queue_takes(drop: int, sent: int) -> bool:
+    """True for what a receiver took or had, or may have taken all the same, of a sender that `sent`
+    these flags: not what is damaged, and not what comes after the sender's own reset."""
+    if drop == Drop.TCP_CLOSED:
+        return not sent & TCPHDR_RST
+    return drop not in (Drop.IP_CSUM, Drop.TCP_CSUM, Drop.TCP_BAD_DOFF)
 
 
 def queue_pieces(
@@ -74,7 +76,8 @@ def conntrack_queue(
         if queue is None and conn not in pool.gone and begins:
             sk_alloc(pool, flow)
             queue = sk_find(pool, conn, side)
-        if queue is not None and not th.flags & TCPHDR_RST and queue_takes(drop):
+        takes = queue_takes(drop, flow.ends[side].flags)
+        if queue is not None and takes and not th.flags & TCPHDR_RST:
             if not queue.begun:
                 end = flow.ends[side]
                 queue_begin(queue, end.isn, end.opts & Opt.OPT_ISN != 0)
@@ -87,7 +90,7 @@ def conntrack_queue(
                 payload = th.transport_header + 4 * th.doff
                 caplen = max(min(th.payload_len, caplen - (payload - start)), 0)
                 place = offset + payload - start
-                beyond = verdict & TCB_OVERWINDOW != 0
+                beyond = verdict & TCB_OVERWINDOW != 0 or drop == Drop.TCP_CLOSED
                 made = Skb(seq, place, caplen, th.payload_len, pool.file, doubtful, beyond)
                 if whole:
                     queue_pieces(pool, queue, made, payload, whole.pieces)
