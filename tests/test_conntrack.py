@@ -497,6 +497,7 @@ def test_expiry_of_the_closed(engine: ModuleType) -> None:
 
 @pytest.mark.parametrize("rows", ["keep", "drain", "drop"])
 def test_bounded_memory(engine: ModuleType, rows: str) -> None:
+    """T-21: no more connections at a time than was said, whoever begins how many."""
     conntrack = engine.Conntrack(rows=rows, max_connections=10)
     records = [(n * MS, capgen.frame(*CLIENT[:2], 1000 + n, 80, flags=SYN)) for n in range(500)]
     lockstep.feed(conntrack, capgen.pcap(records))
