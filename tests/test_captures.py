@@ -362,3 +362,14 @@ def test_no_analysis(capture: Path, engine: ModuleType) -> None:
         assert (off.connections[name] == on.connections[name]).all(), name
     extra = on.connections.names[len(off.connections.names) :]
     assert not [name for name in extra if name in off.connections.names]
+
+
+def test_the_page_of_differences() -> None:
+    """docs/differences.md names every capture of the tables above."""
+    page = (Path(__file__).parent.parent / "docs" / "differences.md").read_text()
+    tables = (NOT_AS_TSHARK, DIFFERENT, OTHER_RTT)
+    named = {key[0] for table in tables for key in table}
+    named |= {*NOT_FOLLOWED, *EXPLAINED, *NO_TIMES, *CUT, *BY_VLAN}
+    assert {name for name in named if f"`{name}`" not in page} == set()
+    for name, kind in DIFFERENT:
+        assert any(f"`{name}`" in line and kind in line for line in page.splitlines()), (name, kind)

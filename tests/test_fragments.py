@@ -219,7 +219,7 @@ def test_left_out(engine):
 @pytest.mark.parametrize("ip", [4, 6])
 @pytest.mark.parametrize(("after_ns", "whole"), [(30 * SEC, True), (30 * SEC + 1000, False)])
 def test_time(engine, ip, after_ns, whole):
-    """Thirty seconds of capture time after its first fragment a datagram is given up."""
+    """T-20: thirty seconds of capture time after its first fragment a datagram is given up."""
     pieces = [capgen.frame_of(piece) for piece in capgen.fragments(packet(ip), 24, 80)]
     times = (SEC, SEC + 20 * SEC, SEC + after_ns)
     got = Told(engine, list(zip(times, pieces, strict=True)))

@@ -479,7 +479,8 @@ def worst(count: int, step: int) -> bytes:
 
 
 def test_time_per_segment_is_flat(compiled: ModuleType) -> None:
-    """T-22: one-byte segments backwards and interleaved; ten times as many, ten times the time."""
+    """T-06, T-22: one-byte segments backwards and interleaved; ten times as many take ten times
+    the time."""
     spent = []
     for count in (20_000, 200_000):
         made = tcpcore.replay(

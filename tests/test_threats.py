@@ -468,9 +468,28 @@ def test_errors_show_nothing_raw(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_urgent_marks_are_no_bytes(engine: ModuleType) -> None:
-    """T-12, T-21: a flood of urgent pointers is charged to the budget as segments are."""
+    """T-12, T-17, T-21: a flood of urgent pointers is charged to the budget as segments are."""
     flood = [segment(0, URG | ACK, 101, 501, urgent=1 + i) for i in range(200)]
     frames = [*opening(), segment(0, ACK, 101, 501, payload=b"x"), *flood]
     made = replay(engine, frames, stream_memory=136 + 32 * 220)
     assert (made.stream(0, "ab").data, made.stream(0, "ab").urgent) == (b"x", [0])
     assert replay(engine, frames, stream_memory=136 + 32 * 100).summary["streams_given_up"] == 1
+
+
+ROW = re.compile(r"^\| (T-[0-9]{2}) .*\| ([^|]*) \|$", re.MULTILINE)
+WANTED = "06 07 13 14 15 16 17 18 19 20 21 22 23 24 25 29 30 32"
+
+
+def test_the_page_of_threats() -> None:
+    """docs/hostile.md names each threat, and tests that are there and name it, too."""
+    folder = Path(__file__).parent
+    rows = ROW.findall((folder.parent / "docs" / "hostile.md").read_text())
+    assert [threat for threat, _ in rows] == [f"T-{number}" for number in WANTED.split()]
+    for threat, tests in rows:
+        named = re.findall(r"`(test_[a-z_]+)::(test_[a-z_]+)`", tests)
+        assert named, threat
+        for module, test in named:
+            text = (folder / f"{module}.py").read_text()
+            body = re.search(rf"^def {test}\(.*?(?=^def |\Z)", text, re.MULTILINE | re.DOTALL)
+            assert body, (threat, test)
+            assert threat in body[0].partition("\n\n\n")[0], (threat, test)
