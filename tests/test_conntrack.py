@@ -336,6 +336,7 @@ def test_data_offset_too_small(engine: ModuleType) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_tricks(engine: ModuleType, trick: bytes, reason: str) -> None:
+    """T-15: it has its reason, and the connection goes on as if it had not come."""
     opening = (
         segment(0, SYN, 100, options=capgen.timestamp(1000, 0)),
         segment(1, SYN | ACK, 300, 101, options=capgen.timestamp(7, 1000)),
