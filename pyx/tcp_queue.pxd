@@ -15,6 +15,7 @@ cdef enum:
     SOCK_SIZE = 136
     SKB_DOUBTFUL = 1 << 31  # beside `file`: state refused it, so it counts if it was acknowledged
     SKB_OVERWINDOW = 1 << 30  # besides: or if nothing is missing before it
+    SKB_URGENT = 1 << 29  # no payload: an urgent pointer says that the byte at `seq` is
 
 cdef enum:  # Which
     QUEUE_OPEN = 0  # by their first record
@@ -27,7 +28,7 @@ cdef struct skb:
     uint32_t caplen  # bytes captured
     uint32_t length  # bytes sent
     uint32_t prev  # the record before it
-    uint32_t file  # number of the input; SKB_DOUBTFUL, SKB_OVERWINDOW
+    uint32_t file  # number of the input; SKB_DOUBTFUL, SKB_OVERWINDOW, SKB_URGENT
 
 # One direction's records, in the order of capture.
 cdef struct skb_queue:
@@ -42,6 +43,7 @@ cdef struct skb_queue:
     uint8_t begun
     uint8_t syn  # base is the number after a SYN
     uint8_t tangled  # a segment begins below the highest end
+    uint8_t urgent  # there are records of urgent bytes
 
 # Both directions of one connection.
 cdef struct sock_queue:
@@ -265,6 +267,21 @@ cdef inline int skb_queue_tail(
     pool.live_skbs += 1
     q.tangled |= seq < q.top
     q.top = max(q.top, seq + length)
+    return 0
+
+
+cdef inline int tcp_check_urg(
+    queue_pool *pool, skb_queue *q, const segment *th, uint32_t bits
+) noexcept nogil:
+    """Record which byte a segment calls urgent; -1 without memory. `bits` go beside `file`."""
+    cdef uint32_t seq = th.seq + ((th.flags & TCPHDR_SYN) != 0) + th.urgent - 1
+    cdef int64_t top = q.top
+    cdef uint8_t tangled = q.tangled
+    if skb_queue_tail(pool, q, seq_unwrap(q.last, seq), 0, 0, 0, bits | SKB_URGENT):
+        return -1
+    q.urgent = 1
+    q.top = top  # it is no payload, which later segments could lie below
+    q.tangled = tangled
     return 0
 
 

@@ -10,6 +10,7 @@ import operator
 import os
 from array import array
 from bisect import bisect_left
+from itertools import pairwise
 
 from tcpcore.pcap import Input, PcapError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, BinaryIO
 
+URGENTS = ("inline", "drop")
 OVERLAPS = ("first", "last", "linux", "bsd", "windows")
 DIRECTIONS = ("ab", "ba")
 SPOOL = 1 << 30  # bytes kept of inputs that cannot be read again
@@ -41,6 +43,8 @@ class Stream:
         'ab', what a sent, or 'ba'.
     length : int
         Bytes that `data` has.
+    urgent : list of int
+        Offsets of the bytes that urgent pointers mark.
     data : bytes
         What was sent, as far as it was captured.
     gaps : list of (int, int)
@@ -60,6 +64,8 @@ class Stream:
         "_gather",
         "_number",
         "_start",
+        "_size",
+        "_left_out",
         "_data",
     )
 
@@ -68,11 +74,15 @@ class Stream:
     ) -> None:
         self.conn = ident >> 1
         self.direction = DIRECTIONS[ident & 1]
-        self.length = end - start
         self._streams = streams
         self._gather = gather
         self._number = number
         self._start = start
+        self._size = end - start
+        self._left_out: list[int] = []  # places of urgent bytes, if they are to be
+        if streams.urgent == "drop":
+            self._left_out = _places(gather.urgent(number), self.gaps, streams.fill)
+        self.length = self._size - len(self._left_out)
         self._data: bytes | None = None
 
     @property
@@ -88,15 +98,25 @@ class Stream:
         """
         self._bounded()
         if self._data is None:
-            self._data = b"".join(self.pieces(self.length or 1))
+            self._data = b"".join(self.pieces(self._size or 1))
         return self._data
 
     def pieces(self, size: int = GROUP) -> Iterator[bytes]:
         """`data` in pieces of at most `size` bytes, for large streams. Raises as `data`."""
         self._bounded()
-        for begin in range(self._start, self._start + self.length, size):
-            end = min(begin + size, self._start + self.length)
-            yield self._streams.sources.read(self._gather, begin, end)[self._number]
+        for begin in range(0, self._size, size):
+            end = min(begin + size, self._size)
+            places = self._start + begin, self._start + end
+            yield self._kept(begin, self._streams.sources.read(self._gather, *places)[self._number])
+
+    def _kept(self, begin: int, data: bytes) -> bytes:
+        """Bytes from the place `begin` on without those to be left out."""
+        first = bisect_left(self._left_out, begin)
+        last = bisect_left(self._left_out, begin + len(data))
+        if first == last:
+            return data
+        cuts = [-1, *(place - begin for place in self._left_out[first:last]), len(data)]
+        return b"".join(data[one + 1 : other] for one, other in pairwise(cuts))
 
     def _bounded(self) -> None:
         """Refuse to make more of gaps than was allowed."""
@@ -111,6 +131,15 @@ class Stream:
     def gaps(self) -> list[tuple[int, int]]:
         """(offset, length) of what was sent and not captured, in order."""
         found: list[tuple[int, int]] = self._gather.gaps(self._number)
+        return found
+
+    @property
+    def urgent(self) -> list[int]:
+        """Offsets of the bytes that urgent pointers mark, ascending, captured or not.
+
+        They are part of `data`, unless it is made with ``urgent='drop'``.
+        """
+        found: list[int] = self._gather.urgent(self._number)
         return found
 
     @property
@@ -145,6 +174,19 @@ class Stream:
         return f"<Stream {self.conn}:{self.direction}, {self.length} bytes, {len(self.gaps)} gaps>"
 
 
+def _places(offsets: list[int], gaps: list[tuple[int, int]], fill: bool) -> list[int]:
+    """Places in the gathered bytes of offsets in a stream, those in gaps left out."""
+    out = []
+    before = number = 0
+    for offset in offsets:
+        while number < len(gaps) and sum(gaps[number]) <= offset:
+            before += gaps[number][1]
+            number += 1
+        if number == len(gaps) or offset < gaps[number][0]:
+            out.append(offset - (0 if fill else before))
+    return out
+
+
 def _with_gaps(
     found: list[tuple[int, bytes, bytes]], gaps: list[tuple[int, int]]
 ) -> list[tuple[int, bytes, bytes]]:
@@ -171,14 +213,18 @@ class Streams:
         overlap: str = "first",
         fill: bool = False,
         fill_max: int | None = None,
+        urgent: str = "inline",
         chosen: Callable[[], Container[int]] | None = None,
     ) -> None:
+        if urgent not in URGENTS:
+            raise ValueError(f"urgent must be 'inline' or 'drop', not {urgent!r}")
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}, not {overlap!r}")
         self.sources = sources
         self.overlap = overlap
         self.fill = bool(fill)
         self.fill_max = FILL if fill_max is None else fill_max
+        self.urgent = urgent
         self._module = module
         self._conntrack = conntrack
         self._lock = lock
@@ -283,8 +329,8 @@ class Streams:
                 start, end = starts[number], starts[number + 1]
                 one = Stream(self, gather, number, idents[number], start, end)
                 if parts is not None:
-                    one._data = parts.get(number, b"")
-                if one.length or one.gaps:
+                    one._data = one._kept(0, parts.get(number, b""))
+                if one._size or one.gaps:
                     yield one
             first = last
 
@@ -292,7 +338,7 @@ class Streams:
 class HasStreams:
     """What a replay with ``streams=True`` can hand out."""
 
-    def __init__(self, streams: Callable[[str, bool, int | None], Streams] | None) -> None:
+    def __init__(self, streams: Callable[[str, bool, int | None, str], Streams] | None) -> None:
         self._streams = streams
 
     def stream(
@@ -303,6 +349,7 @@ class HasStreams:
         overlap: str = "first",
         fill: bool = False,
         fill_max: int | None = None,
+        urgent: str = "inline",
     ) -> Stream:
         """What one end of a connection sent: see `tcpcore.stream.Stream`.
 
@@ -318,6 +365,9 @@ class HasStreams:
             Put zeros where bytes are missing.
         fill_max
             Bytes that a stream may then have (default 1 GiB).
+        urgent
+            'drop' leaves out the bytes that urgent pointers mark, as a receiver does that wants
+            them apart (RFC 6093 has them 'inline').
 
         Raises
         ------
@@ -328,22 +378,27 @@ class HasStreams:
         ValueError
             Without ``streams=True``, and for other words.
         """
-        return self._made(overlap, fill, fill_max).one(conn, direction)
+        return self._made(overlap, fill, fill_max, urgent).one(conn, direction)
 
     def streams(
-        self, *, overlap: str = "first", fill: bool = False, fill_max: int | None = None
+        self,
+        *,
+        overlap: str = "first",
+        fill: bool = False,
+        fill_max: int | None = None,
+        urgent: str = "inline",
     ) -> Iterator[Stream]:
         """Every stream that is not empty, by `conn`, 'ab' first: the quick way to read all.
 
         With ``where=`` those of the connections that it selects. Those given up to keep to
         `stream_memory` are left out (`summary` counts them). Parameters and errors as of `stream`.
         """
-        return iter(self._made(overlap, fill, fill_max))
+        return iter(self._made(overlap, fill, fill_max, urgent))
 
-    def _made(self, overlap: str, fill: bool, fill_max: int | None) -> Streams:
+    def _made(self, overlap: str, fill: bool, fill_max: int | None, urgent: str) -> Streams:
         if self._streams is None:
             raise ValueError("no streams were noted: use replay(..., streams=True)")
-        return self._streams(overlap, fill, fill_max)
+        return self._streams(overlap, fill, fill_max, urgent)
 
 
 class Sources:
