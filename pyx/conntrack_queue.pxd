@@ -119,6 +119,8 @@ cdef inline int conntrack_queue(
                         pool.file | bits,
                     ):
                         return -1
+                if pool.handing and sk_touch(pool, sock_of(ct, index)[0]):
+                    return -1
     if is_closed(fl.ends[0].tcb.state) and is_closed(fl.ends[1].tcb.state):
         conntrack_close(ct, index)
     return 0

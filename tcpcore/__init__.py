@@ -3,6 +3,7 @@
 from tcpcore._version import __version__
 from tcpcore.engine import ENGINE
 from tcpcore.filter import FilterError
+from tcpcore.follow import StreamReplay, replay_streams
 from tcpcore.passive import Replay, replay, replay_batches
 from tcpcore.pcap import PcapError
 
@@ -11,7 +12,9 @@ __all__ = [
     "FilterError",
     "PcapError",
     "Replay",
+    "StreamReplay",
     "__version__",
     "replay",
     "replay_batches",
+    "replay_streams",
 ]

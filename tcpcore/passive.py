@@ -322,6 +322,7 @@ class Run:
         streams: bool = False,
         stream_memory: int | None = None,
         spool: int | None = None,
+        handing: bool = False,
     ) -> None:
         if checksum not in ("auto", "strict", "ignore"):
             raise ValueError(f"checksum must be 'auto', 'strict' or 'ignore', not {checksum!r}")
@@ -348,6 +349,7 @@ class Run:
         }
         memory, kept = whole("stream_memory", stream_memory, 1), whole("spool", spool, 0)
         options["streams"] = (memory or RECORDS) if streams else 0
+        options["handing"] = handing
         self._options = options
         self.sources = Sources(SPOOL if kept is None else kept) if streams else None
         self._schemas = schemas(analysis)
@@ -366,6 +368,7 @@ class Run:
         self.stop = False
         self.blocked = False
         self.cpu_seconds = 0.0
+        self.received: tuple[list[Any], list[Any]] | None = ([], []) if handing else None
         self._rows = rows
         self._checksum = checksum
         self._packets = bool(packets)
@@ -441,7 +444,7 @@ class Run:
         """Feed the engine; what it leaves, a record's first part, moves to the front."""
         conntrack = self.conntrack
         chunk: int = self.module.CHUNK
-        length = 0
+        length = place = 0
         while not conntrack.done and not self.stop:
             started = time.thread_time()
             try:
@@ -456,6 +459,12 @@ class Run:
                 length += count
                 if length >= conntrack.want or not count:
                     used = conntrack.feed(self._buffer, length) if length else 0
+                    if self.received is not None:
+                        assert self.sources is not None
+                        self.received = self.module.stream_receive(
+                            conntrack, self._buffer, used, place, self.sources.again
+                        )
+                    place += used
                     length -= used
                     if used and length:
                         view[:length] = view[used : used + length]

@@ -107,6 +107,25 @@ class Stream:
                 f"filled, more than fill_max={streams.fill_max}"
             )
 
+    def runs(self) -> Iterator[tuple[int, bytes]]:
+        """`data` in pieces without gaps, each behind its offset."""
+        begin = self._gather.handed(self._number)
+        offset = 0
+        gaps = iter(self.gaps)
+        gap, length = next(gaps, (-1, 0))
+        for data in [self.data] if self.length <= GROUP else self.pieces():
+            done = 0
+            while done < len(data):
+                while offset == gap:
+                    offset += length
+                    gap, length = next(gaps, (-1, 0))
+                count = len(data) - done
+                if gap >= 0:
+                    count = min(count, gap - offset)
+                yield begin + offset, data[done : done + count]
+                done += count
+                offset += count
+
     @property
     def gaps(self) -> list[tuple[int, int]]:
         """(offset, length) of what was sent and not captured, in order."""
@@ -221,12 +240,17 @@ class Streams:
         return Stream(self, gather, 0, ident, start, end)
 
     def __iter__(self) -> Iterator[Stream]:
+        return self.some(0)
+
+    def some(self, least: int) -> Iterator[Stream]:
+        """Those that have at least so many records."""
         idents = array("q")
         total = 0
-        for conn, ab, ba in zip(*self.records(), strict=True):
-            idents.append(2 * conn)
-            idents.append(2 * conn + 1)
-            total += ab + ba
+        for conn, *records in zip(*self.records(), strict=True):
+            for side, count in enumerate(records):
+                if count >= least:
+                    idents.append(2 * conn + side)
+                    total += count
             if total >= BATCH:
                 yield from self._batch(idents)
                 idents = array("q")
@@ -332,8 +356,10 @@ class Sources:
         self._now = 0  # number of the input at hand
         self._open: tuple[int, Any] | None = None  # the input that is being read
         self._room = bytearray()
+        self.again = True  # any part of the inputs so far can be read without those before it
 
     def __del__(self) -> None:
+        self.close()
         if self._file is not None:
             self._file.close()
 
@@ -345,9 +371,12 @@ class Sources:
 
     def keep(self, data: memoryview) -> None:
         """Spool what was read of the input at hand, unless it can be read again."""
-        if self._inputs[self._now][0].status is not None:
+        one = self._inputs[self._now][0]
+        if one.status is not None:
+            self.again &= not one.compression
             return
         count = min(len(data), self._spool - sum(self._kept.values()))
+        self.again &= count == len(data)
         if not count:
             return
         try:
@@ -355,9 +384,11 @@ class Sources:
                 import tempfile
 
                 self._file = tempfile.TemporaryFile(prefix="tcpcore-")  # noqa: SIM115
+            self._file.seek(0, io.SEEK_END)
             self._file.write(data[:count])
         except OSError:  # no room there: what could be kept is the spool
             self._spool = sum(self._kept.values())
+            self.again = False
             return
         self._kept[self._now] += count
 
@@ -371,9 +402,22 @@ class Sources:
                 if losers:
                     self._read(gather, begin, end, True)
             finally:
-                self._close()
+                self.close()
             parts: dict[int, bytes] = gather.parts
             return parts
+
+    def read_list(self, reads: Iterable[tuple[int, int, int]]) -> bytes:
+        """Parts of inputs, (input, begin, end) each, one behind the other.
+
+        The input that was read last stays open for the next call.
+        """
+        made = []
+        with self._lock:
+            for file, low, high in reads:
+                room = bytearray(high - low)
+                self._fetch(file, low, memoryview(room))
+                made.append(room)
+        return b"".join(made)
 
     def _read(self, gather: Any, begin: int, end: int, losers: bool) -> None:
         for number, (file, low, high) in enumerate(gather.window(begin, end, losers)):
@@ -398,15 +442,20 @@ class Sources:
             self._file.seek(base + low)
             _fill(self._file, room, one.name, low)
             return
-        if self._open is None or self._open[0] != number or self._open[1].tell() > low:
-            self._close()
+        if (
+            self._open is None
+            or self._open[0] != number
+            or (one.compression and self._open[1].tell() > low)
+        ):
+            self.close()
             reader: Any = _Again(one) if one.compression else _Plain(one)
             self._open = number, reader
         reader = self._open[1]
         reader.seek(low)
         _fill(reader, room, one.name, low)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the input that was read last; whether it changed is looked at when it is opened."""
         if self._open is not None:
             self._open[1].close()
             self._open = None

@@ -20,6 +20,7 @@ from .tcp_queue import (
     sk_find,
     sk_prune,
     sk_rmem_full,
+    sk_touch,
     skb_queue_tail,
     tcp_data_queue,
 )
@@ -89,6 +90,8 @@ def conntrack_queue(
                     queue_pieces(pool, queue, made, payload, whole.pieces)
                 else:
                     skb_queue_tail(pool, queue, made)
+                if pool.handing:
+                    sk_touch(pool, conn)
     states = (end.tcb.state for end in flow.ends)
     if all(state in CLOSED_STATES for state in states):
         conntrack_close(ct, flow)
