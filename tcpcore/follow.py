@@ -115,7 +115,8 @@ class StreamReplay:
     def _hand_out(self, run: Run) -> Iterator[Chunk]:
         from threading import Lock
 
-        assert run.sources is not None and run.received is not None
+        assert run.sources is not None
+        assert run.received is not None
         for _ in run.chunks():
             ready, late = run.received
             yield from ready

@@ -31,7 +31,8 @@ def gathered(chunks: Iterable[tuple[int, str, int, bytes]]) -> Told:
     for conn, direction, offset, piece in chunks:
         name = conn, direction
         end = ends.get(name, 0)
-        assert piece and offset >= end
+        assert piece
+        assert offset >= end
         if offset > end:
             gaps.setdefault(name, []).append((end, offset - end))
         ends[name] = offset + len(piece)
@@ -119,7 +120,8 @@ def test_in_order_bytes_are_not_kept(engine: ModuleType, monkeypatch: pytest.Mon
         assert offset == len(data)
         early += run.replay is None
         data += piece
-    assert data == b"0123456789" * 300 and early > 10
+    assert data == b"0123456789" * 300
+    assert early > 10
     assert run.replay.summary["streams_given_up"] == 0
 
 
@@ -147,7 +149,9 @@ def test_what_was_handed_out_stays(engine: ModuleType, monkeypatch: pytest.Monke
     frames = [ab(100, 4, b"GOOD"), ba(109), ab(100, 4, b"EVIL"), ab(100, 0, b"late")]
     frames += [ab(100, 6, flags=FIN | ACK), ab(100, 8, b"more")]
     found = gathered(followed(engine, frames))[(0, "ab")]
-    assert found[0].startswith(b"GOOD") and b"EVIL" not in found[0] and b"late" not in found[0]
+    assert found[0].startswith(b"GOOD")
+    assert b"EVIL" not in found[0]
+    assert b"late" not in found[0]
 
 
 def test_refused_segments(engine: ModuleType) -> None:
@@ -215,7 +219,8 @@ def test_worst_order(compiled: ModuleType, step: int) -> None:
 
 def test_empty_and_damaged(engine: ModuleType) -> None:
     run = tcpcore.replay_streams(io.BytesIO(capgen.pcap([])), engine=engine.ENGINE)
-    assert list(run) == [] and run.replay.error is None
+    assert list(run) == []
+    assert run.replay.error is None
     data = capture([*handshake(), ab(100, 0, b"data"), ab(100, 4, b"more")])
     run = tcpcore.replay_streams(io.BytesIO(data[:-1]), engine=engine.ENGINE)
     assert gathered(run) == {(0, "ab"): (b"data", [])}

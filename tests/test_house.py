@@ -48,9 +48,10 @@ FLOORS = {
 LAYERS = {
     name: layer
     for layer, names in {
-        8: "__main__",
-        7: "cli",
-        6: "__init__ verbs",
+        9: "__main__",
+        8: "cli",
+        7: "__init__ verbs",
+        6: "follow",
         5: "passive export stack network aio",
         4: "cut stream",
         3: "table socket where",

@@ -67,7 +67,9 @@ def stream_receive(
     list : the same where bytes are needed that are not in `data`, with the reads for bytes
     """
     pool = conntrack.tracker.queues
-    found, late = [], []
+    found: list[tuple[int, str, int, bytes]] = []
+    late: list[tuple[int, str, int, list[Read]]] = []
+    made: bytes | list[Read] | None
     for conn in pool.touched:
         for side in range(2):
             queue = sk_find(pool, conn, side)
