@@ -87,7 +87,7 @@ def stream_receive(Conntrack conntrack, data, Py_ssize_t length, int64_t place, 
         try:
             for i in range(pool.n_touched):
                 sk = sock_at(pool, pool.touched[i])
-                if not sk.touched or sk.given_up:  # the latter's place may be another's by now
+                if sk.touched != i + 1 or sk.given_up:  # its place may be another's by now
                     continue
                 sk.touched = 0
                 for side in range(2):
@@ -118,7 +118,7 @@ cdef bytes receive_order(
     queue_pool *pool, skb_queue *q, const uint8_t *data, int64_t size, int64_t place
 ):
     """The bytes of records in order, which are then forgotten; None unless all are in `data`."""
-    cdef int64_t total = q.captured
+    cdef int64_t total = q.top - q.base
     cdef uint32_t at = q.tail
     cdef bytes made
     cdef uint8_t *out

@@ -13,7 +13,7 @@ cdef enum:
     QUEUE_LOWEST = 1 << 30  # no window is wider: nothing so far below is of this stream
     QUEUE_FEW = 6  # bits of a number of records that may be looked at any time
     SKB_SIZE = 32  # bytes of a record, and of a connection's two lists, as the budget counts them
-    SOCK_SIZE = 168
+    SOCK_SIZE = 160
     SKB_DOUBTFUL = 1 << 31  # beside `file`: state refused it, so it counts if it was acknowledged
     SKB_OVERWINDOW = 1 << 30  # besides: or if nothing is missing before it
 
@@ -37,7 +37,6 @@ cdef struct skb_queue:
     int64_t top  # the highest end
     int64_t fin  # number of the FIN, -1 while there is none
     int64_t handed  # offset of `base` in the stream: what was handed out is forgotten
-    int64_t captured  # bytes of its records
     uint32_t head
     uint32_t tail
     uint32_t records
@@ -45,7 +44,7 @@ cdef struct skb_queue:
     uint8_t begun
     uint8_t syn  # base is the number after a SYN
     uint8_t tangled  # a segment begins below the highest end
-    uint8_t broken  # the records are not one behind the other, whole, and taken by state
+    uint8_t broken  # the records are not one behind the other from `base` on, whole, and taken
     uint8_t tried  # bits that `records` has to have before it is looked again what is ready
 
 # Both directions of one connection.
@@ -55,10 +54,10 @@ cdef struct sock_queue:
     uint32_t prev
     uint32_t next
     uint32_t flow  # while it is `live`
+    uint32_t touched  # its place in the list of those, from 1 on
     uint8_t which  # Which
     uint8_t given_up
     uint8_t live
-    uint8_t touched  # it is in that list
 
 # Where those of a connection are.
 cdef struct sock_place:
@@ -235,11 +234,13 @@ cdef inline int64_t tcp_data_queue(
     if th.flags & TCPHDR_SYN and not q.syn and not old and not q.handed:
         q.base = seq
         q.syn = 1
+        q.broken = q.records != 0
     if seq < q.base and not q.handed and not doubtful and not (q.syn and verdict & (TCB_OLD | TCB_PARTIAL)):
         if q.base - seq > QUEUE_LOWEST:
             return -1
         q.base = seq  # captured late, or not what the SYN had promised
         q.syn = 0
+        q.broken = q.records != 0
     if th.flags & TCPHDR_FIN and not old and (q.fin < 0 or seq + th.payload_len < q.fin):
         q.fin = seq + th.payload_len
     if th.payload_len == 0:
@@ -279,11 +280,15 @@ cdef inline int skb_queue_tail(
     if q.tail == <uint32_t>QUEUE_NONE:
         q.head = index
     q.tail = index
-    q.records += 1
-    q.captured += caplen
-    pool.live_skbs += 1
-    if seq != q.top or caplen != length or file & SKB_DOUBTFUL:
+    if (
+        seq != q.top
+        or (q.records == 0 and seq != q.base)
+        or caplen != length
+        or file & SKB_DOUBTFUL
+    ):
         q.broken = 1
+    q.records += 1
+    pool.live_skbs += 1
     q.tangled |= seq < q.top
     q.top = max(q.top, seq + length)
     return 0
@@ -300,9 +305,9 @@ cdef inline int sk_touch(queue_pool *pool, uint32_t index) noexcept nogil:
             return -1
         pool.touched = more
         pool.max_touched = pool.max_touched * 2 + 64
-    sock_at(pool, index).touched = 1
     pool.touched[pool.n_touched] = index
     pool.n_touched += 1
+    sock_at(pool, index).touched = <uint32_t>pool.n_touched
     return 0
 
 
@@ -325,9 +330,9 @@ cdef inline void skb_queue_purge(queue_pool *pool, skb_queue *q) noexcept nogil:
         pool.spare_skb = q.tail
         pool.live_skbs -= q.records
     q.head = q.tail = QUEUE_NONE
-    q.handed += q.captured
+    q.handed += q.top - q.base
     q.base = q.top
-    q.captured = q.records = 0
+    q.records = 0
 
 
 cdef inline void skb_queue_trim(
@@ -345,7 +350,6 @@ cdef inline void skb_queue_trim(
             pool.spare_skb = at
             pool.live_skbs -= 1
             q.records -= 1
-            q.captured -= one.caplen
         else:
             if later == <uint32_t>QUEUE_NONE:
                 q.tail = at
@@ -357,8 +361,8 @@ cdef inline void skb_queue_trim(
     q.base = seq
     q.handed += length
     q.tried = 0
-    if q.records == 0:
-        q.broken = q.tangled = 0
+    q.broken = q.records != 0
+    q.tangled &= q.broken
     if q.records >> QUEUE_FEW:
         while q.records >> q.tried:  # not again before there are twice as many
             q.tried += 1

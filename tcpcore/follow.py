@@ -48,7 +48,7 @@ def replay_streams(
 from_ns, to_ns, progress
         See `replay`.
     stream_memory
-        Bytes that notes of what waits may take (default 1 GiB, 32 a segment and 168 a connection).
+        Bytes that notes of what waits may take (default 1 GiB, 32 a segment and 160 a connection).
     spool
         Bytes kept of inputs that cannot be read again, for what waits (default 1 GiB).
 

@@ -11,7 +11,7 @@ QUEUE_EPOCH = 4  # times 2**32, which numbers begin above, so that none is below
 QUEUE_LOWEST = 1 << 30  # no window is wider: nothing so far below is of this stream
 QUEUE_FEW = 6  # bits of a number of records that may be looked at any time
 SKB_SIZE = 32  # bytes of a record, and of a connection's two lists, as the budget counts them
-SOCK_SIZE = 168
+SOCK_SIZE = 160
 
 TCB_OLD, TCB_PARTIAL = int(Verdict.TCB_OLD), int(Verdict.TCB_PARTIAL)
 TCB_SND = int(TcbFlag.TCB_SND)
@@ -51,7 +51,6 @@ class SkbQueue:
         "top",
         "fin",
         "handed",
-        "captured",
         "skbs",
         "begun",
         "syn",
@@ -67,11 +66,11 @@ class SkbQueue:
         self.top = 0  # the highest end
         self.fin = -1  # number of the FIN
         self.handed = 0  # offset of `base` in the stream: what was handed out is forgotten
-        self.captured = 0  # bytes of its records
         self.skbs: list[Skb] = []
         self.begun = False
         self.syn = False  # base is the number after a SYN
-        self.broken = False  # records are not one behind the other, whole, and taken by state
+        # The records are not one behind the other from `base` on, whole, and taken by state.
+        self.broken = False
         self.tried = 0  # bits that the number of records has to have before it is looked again
 
 
@@ -156,11 +155,13 @@ def tcp_data_queue(queue: SkbQueue, th: Segment, verdict: int, doubtful: bool) -
     if th.flags & TCPHDR_SYN and not queue.syn and not old and not queue.handed:
         queue.base = seq
         queue.syn = True
+        queue.broken = bool(queue.skbs)
     if seq < queue.base and not (queue.handed or doubtful or (queue.syn and partial)):
         if queue.base - seq > QUEUE_LOWEST:
             return -1
         queue.base = seq  # captured late, or not what the SYN had promised
         queue.syn = False
+        queue.broken = bool(queue.skbs)
     end = seq + th.payload_len
     if th.flags & TCPHDR_FIN and not old and (queue.fin < 0 or end < queue.fin):
         queue.fin = end
@@ -175,10 +176,11 @@ def tcp_data_queue(queue: SkbQueue, th: Segment, verdict: int, doubtful: bool) -
 
 def skb_queue_tail(pool: QueuePool, queue: SkbQueue, made: Skb) -> None:
     """Append a record."""
+    first = not queue.skbs
+    queue.broken |= made.seq != queue.top or (first and made.seq != queue.base)
+    queue.broken |= made.caplen != made.length or made.doubtful
     queue.skbs.append(made)
-    queue.captured += made.caplen
     pool.live_skbs += 1
-    queue.broken |= made.seq != queue.top or made.caplen != made.length or made.doubtful
     queue.top = max(queue.top, made.seq + made.length)
 
 
@@ -203,9 +205,8 @@ def skb_queue_purge(pool: QueuePool, queue: SkbQueue) -> None:
     """Forget the records, which were in order and handed out."""
     pool.live_skbs -= len(queue.skbs)
     queue.skbs = []
-    queue.handed += queue.captured
+    queue.handed += queue.top - queue.base
     queue.base = queue.top
-    queue.captured = 0
 
 
 def skb_queue_trim(pool: QueuePool, queue: SkbQueue, seq: int, length: int) -> None:
@@ -213,7 +214,6 @@ def skb_queue_trim(pool: QueuePool, queue: SkbQueue, seq: int, length: int) -> N
     kept = [skb for skb in queue.skbs if skb.seq + skb.length > seq]
     pool.live_skbs -= len(queue.skbs) - len(kept)
     queue.skbs = kept
-    queue.captured = sum(skb.caplen for skb in kept)
     queue.base = seq
     queue.handed += length
     queue.broken = bool(kept)
