@@ -136,15 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--checksum",
         choices=("auto", "strict", "ignore"),
-        default="ignore",
+        default="auto",
         help="which segments with bad checksums state takes: those that checksum offload "
-        "explains, none, all (default: ignore)",
+        "explains (default), none, all",
     )
     how.add_argument(
         "--analysis",
         action=argparse.BooleanOptionalAction,
-        default=False,
-        help="classify segments as Wireshark does: columns more in the tables",
+        default=True,
+        help="classify segments as Wireshark does: columns more in the tables (default: on)",
     )
     how.add_argument(
         "--key",

@@ -178,6 +178,8 @@ def offload(found: dict[str, Any]) -> str:
         taken = "took" if found["mode"] == "ignore" else "did not take"
         what = "is really wrong" if damaged == 1 else "are really wrong"
         parts.append(f"{damaged:,} {what}: state {taken} {'it' if damaged == 1 else 'them'}")
+        if found["mode"] == "auto":
+            parts[-1] += " (with --checksum ignore it does)"
     return f"checksum {found['mode']}: {'; '.join(parts)}"
 
 

@@ -121,11 +121,10 @@ def test_report_tells_drops_and_bad_checksums(engine, tmp_path, capsys):
     assert "not IP" in out
     assert err.count("\n") == 1
     assert "1 bad TCP checksum (1 from a to b, 0 from b to a)" in err
-    assert "offload" in err
-    auto = ["--checksum", "auto", "--engine", engine.ENGINE]
-    assert cli.main(["replay", str(path), *auto]) == 0
-    err = capsys.readouterr().err
     assert "checksum auto: 1 is really wrong: state did not take it" in err
+    ignore = ["--checksum", "ignore", "--engine", engine.ENGINE]
+    assert cli.main(["replay", str(path), *ignore]) == 0
+    assert "offload" in capsys.readouterr().err
     assert cli.main(["replay", str(path), "--checksum", "strict", "--engine", engine.ENGINE]) == 0
     assert "TCP_CSUM" in capsys.readouterr().out
 

@@ -168,7 +168,7 @@ def test_replay_decides_and_says_so() -> None:
         "learnt": 0,
         "damaged": 1,
         "decision": f"checksum auto: offload by {A} explains 3 of 4 (zeros); "
-        "1 is really wrong: state did not take it",
+        "1 is really wrong: state did not take it (with --checksum ignore it does)",
     }
     assert found["decision"] in repr(replay(frames))
     assert "checksum_offload" not in replay(frames, checksum="ignore").summary

@@ -106,7 +106,7 @@ def test_summary_keys(engine):
     assert " ".join(summary) == (
         "schema_version files packets bytes tcp_segments connections first_ns last_ns "
         "cpu_seconds packets_per_second bits_per_second states top drop_reasons "
-        "bad_ip_checksums bad_tcp_checksums evicted counters engine isa"
+        "bad_ip_checksums bad_tcp_checksums checksum_offload evicted counters engine isa"
     )
     assert " ".join(summary["files"][0]) == (
         "path format link_types packets bytes first_ns last_ns error"
