@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def replay_streams(
     source: Source,
     *,
-    checksum: str = "ignore",
+    checksum: str = "auto",
     filter: str | None = None,
     key: str = "5tuple",
     max_connections: int | None = None,
@@ -65,6 +65,7 @@ from_ns, to_ns, progress
     run = Run(
         source,
         packets=False,
+        analysis=False,
         rows="keep",
         checksum=checksum,
         filter=filter,
@@ -116,17 +117,22 @@ class StreamReplay:
         from threading import Lock
 
         assert run.sources is not None
-        assert run.received is not None
         for _ in run.chunks():
-            ready, late = run.received
-            yield from ready
-            for conn, direction, offset, reads in late:
-                yield conn, direction, offset, run.sources.read_list(reads)
-            run.received = [], []
-            del ready  # its room is the next one's, and still in the cache
+            yield from self._received(run)
+        yield from self._received(run)
         run.sources.close()
         self.replay = run.replay()
         streams = Streams(run.module, run.conntrack, Lock(), run.sources)
         for one in streams.some(1):
             for offset, data in one.runs():
                 yield one.conn, one.direction, offset, data
+
+    def _received(self, run: Run) -> Iterator[Chunk]:
+        """What has come since the last call."""
+        assert run.sources is not None
+        assert run.received is not None
+        ready, late = run.received
+        yield from ready
+        for conn, direction, offset, reads in late:
+            yield conn, direction, offset, run.sources.read_list(reads)
+        run.received = [], []

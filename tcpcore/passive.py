@@ -461,9 +461,12 @@ class Run:
                     used = conntrack.feed(self._buffer, length) if length else 0
                     if self.received is not None:
                         assert self.sources is not None
-                        self.received = self.module.stream_receive(
-                            conntrack, self._buffer, used, place, self.sources.again
+                        again = self.sources.again
+                        came = self.module.stream_receive(
+                            conntrack, self._buffer, used, place, again
                         )
+                        for held, new in zip(self.received, came, strict=True):
+                            held.extend(new)
                     place += used
                     length -= used
                     if used and length:
