@@ -204,6 +204,26 @@ def test_closed_connections_are_not_given_up(engine: ModuleType) -> None:
     assert run.replay.summary["streams_given_up"] == 0
 
 
+def test_what_waits_is_given_up(engine: ModuleType) -> None:
+    """T-21: of connections that wait for a hole those that began first; the rest comes."""
+    frames = []
+    for port in range(20):
+        end = ("10.0.0.1", 1000 + port)
+        frames.append(one(end, B, seq=100, flags=SYN))
+        frames.append(one(end, B, seq=106, flags=ACK, payload=b"%02d" % port))
+    run = followed(engine, frames, stream_memory=10 * 192)
+    found = list(run)
+    given_up = run.replay.summary["streams_given_up"]
+    assert given_up == 20 - len(found) > 0
+    assert found == [(i, "ab", 5, b"%02d" % i) for i in range(given_up, 20)]
+
+
+def test_one_sided_and_mid_stream(engine: ModuleType) -> None:
+    """T-22: nobody acknowledges and nothing says where it began: it comes all the same."""
+    frames = [ab(100, 7 + 3 * i, b"abc") for i in range(50)]
+    assert gathered(followed(engine, frames)) == {(0, "ab"): (b"abc" * 50, [])}
+
+
 def test_time_bounds(engine: ModuleType) -> None:
     """Frames outside are as if they were not there: here a hole, and an end."""
     frames = [*handshake(), *(ab(100, i, b"%c" % (97 + i)) for i in range(6))]

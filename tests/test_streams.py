@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import random
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from capgen import ACK, FIN, PSH, RST, SEC, SYN
 
 import tcpcore
 from tcpcore import PcapError, Replay
+from tcpcore.stream import SPOOL
 
 A, B = ("10.0.0.1", 1000), ("10.0.0.2", 80)
 OVERLAPS = ("first", "last", "linux", "bsd", "windows")
@@ -473,6 +475,27 @@ def test_the_spool_is_bounded(engine: ModuleType) -> None:
     made = tcpcore.replay(data, streams=True, spool=100, engine=engine.ENGINE)
     with pytest.raises(PcapError, match="100 bytes are spooled"):
         made.stream(0, "ab").data  # noqa: B018
+
+
+def test_files_are_never_spooled(
+    engine: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-24: nothing is written for them, so nothing caps them; all else has 1 GiB."""
+
+    def full(**_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    data = capture(FRAMES)
+    (tmp_path / "a.pcap").write_bytes(data)
+    (tmp_path / "a.pcap.gz").write_bytes(gzip.compress(data))
+    for path in (tmp_path / "a.pcap", tmp_path / "a.pcap.gz"):
+        made = tcpcore.replay(path, streams=True, engine=engine.ENGINE)
+        assert made.stream(0, "ab").data == b"hello world"
+    made = tcpcore.replay(io.BytesIO(data), streams=True, engine=engine.ENGINE)
+    with pytest.raises(PcapError, match="0 bytes are spooled"):
+        made.stream(0, "ab").data  # noqa: B018
+    assert SPOOL == 1 << 30
 
 
 def test_several_inputs(engine: ModuleType, tmp_path: Path) -> None:
