@@ -485,6 +485,7 @@ cdef class Conntrack:
                 "time_clamped": self.total.clamped,
                 "repaired": self.repaired + self.cap.repaired,
                 "offload": offload_dict(self.ct.offload),
+                "analysis": analysis_dict(self.ct, gone),
                 "live": self.ct.live,
                 "streams_given_up": self.ct.queues.given_up,
                 "stream_bytes_given_up": self.ct.queues.given_up_bytes,
@@ -568,26 +569,6 @@ cdef class Conntrack:
             self.leave()
 
 
-cdef dict row_dict(const flow_row *row):
-    cdef const end *a = &row.flow.ends[0]
-    cdef const end *b = &row.flow.ends[1]
-    return {
-        "conn": row.conn,
-        "ip": row.flow.ip,
-        "a_addr": PyBytes_FromStringAndSize(<const char *>row.addrs.a, 16),
-        "a_port": cpu_to_be16(row.flow.a_port),
-        "b_addr": PyBytes_FromStringAndSize(<const char *>row.addrs.b, 16),
-        "b_port": cpu_to_be16(row.flow.b_port),
-        "packets": wide(a.packets, row.rest.packets_hi[0]) + wide(b.packets, row.rest.packets_hi[1]),
-        "frame_bytes": <int64_t>flow_frame_bytes(&row.flow, &row.rest),
-        "payload_bytes": wide(a.payload_bytes, row.rest.payload_bytes_hi[0])
-        + wide(b.payload_bytes, row.rest.payload_bytes_hi[1]),
-        "state_a": a.tcb.state,
-        "state_b": b.tcb.state,
-        "first_ns": row.rest.first_ns,
-        "last_ns": row.flow.last_ns,
-    }
-
-
+include "conntrack.pxi"
 include "streams.pxi"
 include "doors.pxi"

@@ -22,13 +22,14 @@ from slab cimport (
 from synack cimport synacks
 from tcp cimport *
 from tcp_queue cimport *
-from unaligned cimport ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
+from unaligned cimport fls64, ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
 
 cdef enum:
     NIL = 0xFFFFFFFF
     IDLE = 0  # the queue of every flow, by its last segment
     AGED = 1  # that of the half-open, by their first, or of the closed, by their last
     TOP_MAX = 64
+    RTT_BUCKETS = 488
 
 cdef enum:  # Rows
     ROWS_KEEP = 0
@@ -43,6 +44,7 @@ cdef struct queue:
 cdef struct departed:
     uint64_t states[TCP_MAX_STATES][TCP_MAX_STATES]
     uint64_t bad_checksum[2]
+    uint64_t rtts[RTT_BUCKETS]  # connections by their initial RTT
     uint32_t n_top
     uint64_t top_bytes[TOP_MAX]  # descending, equal ones by conn
     flow_row top[TOP_MAX]
@@ -85,6 +87,8 @@ cdef struct conntrack:
     bint want_fates  # somebody reads what became of each frame
     uint64_t drops[NR_DROPS]
     uint64_t tcp_segments
+    uint64_t classes[NR_CLASSES]  # segments by what the analysis says of them
+    uint64_t retrans_bytes
     departed *departed
     queue_pool queues  # where payload lies, if streams are wanted
     slab socks  # of each flow the index of its sock_queue, if they are
@@ -201,6 +205,23 @@ cdef inline uint64_t flow_frame_bytes(const flow *fl, const flow_rest *rest) noe
     )
 
 
+cdef inline uint32_t rtt_bucket(uint64_t ns) noexcept nogil:
+    """Where a time counts: up to 15 ns alone, then in eight parts of each power of two."""
+    cdef uint32_t shift = 0 if ns < 16 else fls64(ns) - 4
+    return shift * 8 + <uint32_t>(ns >> shift)
+
+
+cdef inline void conntrack_classes(
+    conntrack *ct, uint32_t classes, uint32_t payload_len
+) noexcept nogil:
+    """Count the classes of a segment that has some, for the summary."""
+    cdef int i
+    for i in range(NR_CLASSES):
+        ct.classes[i] += classes >> i & 1
+    if classes & TCP_A_RETRANSMISSION:
+        ct.retrans_bytes += payload_len
+
+
 cdef inline int depart(departed *gone, const flow *fl, const flow_rest *rest, uint64_t conn) noexcept nogil:
     """Fold a connection into the summary; its place among the busiest, where a row is to be put,
     or -1."""
@@ -209,6 +230,8 @@ cdef inline int depart(departed *gone, const flow *fl, const flow_rest *rest, ui
     gone.states[fl.ends[0].tcb.state][fl.ends[1].tcb.state] += 1
     gone.bad_checksum[0] += rest.bad_checksum[0]
     gone.bad_checksum[1] += rest.bad_checksum[1]
+    if fl.bits & FLOW_RTT and rest.rtt_ns >= 0:
+        gone.rtts[rtt_bucket(<uint64_t>rest.rtt_ns)] += 1
     if at == TOP_MAX:
         if total < gone.top_bytes[TOP_MAX - 1] or (
             total == gone.top_bytes[TOP_MAX - 1] and conn > gone.top[TOP_MAX - 1].conn

@@ -213,7 +213,7 @@ cdef class Gather:
     cdef bint losing
     cdef list found
     cdef int64_t room  # for conflicts, in bytes
-    cdef readonly int64_t conflicting
+    cdef readonly dict conflicting  # bytes of copies that differ, by the number of the stream
 
     def __init__(self, Conntrack conntrack, ids, *, str overlap="first", bint fill=False):
         cdef Py_buffer view
@@ -230,6 +230,7 @@ cdef class Gather:
         self.found = []
         self.reads = []
         self.parts = {}
+        self.conflicting = {}
         self.room = CONFLICT_BYTES
         get_buffer(ids, 0, &view)
         try:
@@ -313,6 +314,7 @@ cdef class Gather:
         self.losing = losers
         if not losers:
             self.make_parts(begin, end)
+        if not losers and n:
             first = self.first_within(begin)
             pieces += first
             n = min(self.first_within(end) + 1, n) - first
@@ -430,6 +432,7 @@ cdef class Gather:
         """Note where a copy differs from what was kept."""
         cdef const uint8_t *kept = self.out(one)
         cdef uint32_t i = 0, first
+        cdef int64_t differing = 0
         while i < one.length:
             if kept[i] == other[i]:
                 i += 1
@@ -437,7 +440,7 @@ cdef class Gather:
             first = i
             while i < one.length and kept[i] != other[i]:
                 i += 1
-            self.conflicting += i - first
+            differing += i - first
             self.room -= i - first + 64  # what a tuple of two strings takes besides
             if self.room >= 0:
                 self.found.append(
@@ -448,6 +451,7 @@ cdef class Gather:
                         (<const char *>other)[first:i],
                     )
                 )
+        self.conflicting[one.stream] = self.conflicting.get(one.stream, 0) + differing
         return 0
 
     def conflicts(self):

@@ -355,7 +355,8 @@ cdef inline bint analysis_predict(
     if length:
         told = 1 << HISTORY_D
         if (
-            peer.window == 0
+            length >> 31  # then the end does not lie behind the beginning
+            or peer.window == 0
             or (peer.lastack and not after(end_seq, peer.lastack))
             or analysis_window_full(peer, fl, side, th)
         ):
@@ -436,7 +437,7 @@ cdef inline int tcp_analyze(
             and before(seq, e.nextseq)
             and not classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE)
         ):
-            last = e.nextseq if after(seq + length, e.nextseq) else seq + length
+            last = seq + min(length, e.nextseq - seq)
             filled = analysis_fill(c, e.nextseq, seq, last)
             c.duplicate_bytes += last - seq - filled
     out.reason = analysis_reason(an, side, th, classes, filled, quick)

@@ -499,7 +499,7 @@ cdef inline int conntrack_analyze(
     if analysis_predict(an, fl, side, th, time_ns, &out.reason):
         out.classes = out.dup_ack_num = 0
         return 0
-    return tcp_analyze(
+    if tcp_analyze(
         an,
         fl,
         rest_at(ct, index),
@@ -510,7 +510,11 @@ cdef inline int conntrack_analyze(
         time_ns,
         reused,
         out,
-    )
+    ):
+        return -1
+    if out.classes:
+        conntrack_classes(ct, out.classes, th.payload_len)
+    return 0
 
 
 cdef inline uint8_t conntrack_bad(

@@ -120,6 +120,9 @@ ANALYSIS_NAMES = (
     "reused_ports",
 )
 
+# Columns that no engine has: bytes tell, and those are read again (tcpcore/conflicts.py).
+CONFLICTS = ("conflicting_bytes_ab", "conflicting_bytes_ba")
+
 # What else the analysis tells of a direction: name, unit, meaning, whether it may be absent.
 _ANALYSIS = (
     ("retrans_bytes", "bytes", "payload of the segments counted as retransmission", False),
@@ -133,7 +136,17 @@ _ANALYSIS = (
     ("gaps", "holes", "ranges of sequence numbers that were never seen", False),
     ("gap_bytes", "bytes", "sequence numbers in them", False),
     ("duplicate_bytes", "bytes", "payload whose sequence numbers had been seen before", False),
+    (
+        "conflicting_bytes",
+        "bytes",
+        "payload that differs from what had been seen before at its sequence numbers",
+        True,
+    ),
 )
+
+
+def _group(name: str, d: str) -> str:
+    return "analysis_conflicts" if f"{name}_{d}" in CONFLICTS else f"analysis_{d}"
 
 
 def _analysis() -> tuple[Column, ...]:
@@ -150,7 +163,7 @@ def _analysis() -> tuple[Column, ...]:
         for d, words in sides
     )
     rest = tuple(
-        Column(f"{name}_{d}", "int64", unit, f"{meaning}, {words}", absent, f"analysis_{d}")
+        Column(f"{name}_{d}", "int64", unit, f"{meaning}, {words}", absent, _group(name, d))
         for name, unit, meaning, absent in _ANALYSIS
         for d, words in sides
     )

@@ -12,8 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tcpcore.passive import Progress, Replay
+    from tcpcore.passive import Progress
     from tcpcore.pcap import Source
+    from tcpcore.result import Replay
 
     Chunk = tuple[int, str, int, bytes]
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import time
+from _thread import allocate_lock
 from functools import partial
 
 from tcpcore import engine as engines
-from tcpcore import pcap, report, summary
+from tcpcore import pcap, summary
 from tcpcore.arguments import INT64_MAX, INT64_MIN, key_bits, nanoseconds, whole
-from tcpcore.columns import schemas
+from tcpcore.columns import CONFLICTS, schemas
+from tcpcore.conflicts import Conflicts
 from tcpcore.filter import compile_filter
 from tcpcore.pcap import PcapError
-from tcpcore.stream import RECORDS, SPOOL, HasStreams, Sources, Streams
+from tcpcore.result import Replay
+from tcpcore.stream import RECORDS, SPOOL, Sources, Streams, identity
 from tcpcore.table import Table, locked
 
 TYPE_CHECKING = False
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tcpcore.pcap import Input, Source
+    from tcpcore.table import Fetch
     from tcpcore.where import Selection
 
     Progress = Callable[[int, int | None, int], object]
@@ -75,8 +79,8 @@ def replay(
         want are counted in the summary (`filtered`), and that is all. See docs/filter.md.
     where
         A condition on columns of connections, ``'initial_rtt_ns > 50e6 and b_port == 443'``, that
-        selects rows of the tables and of the summary's `top`; of packets, those of the connections
-        selected.
+        selects rows of the tables and of the summary's `top`; of packets, and of what `streams`
+        hands out, those of the connections selected.
     key
         What tells connections apart besides addresses and ports: '5tuple' for nothing, or 'vlan'
         (all tags), 'interface', 'tunnel' (outer addresses; network ids, GRE keys and sessions), of
@@ -229,63 +233,6 @@ def _batches(run: Run, batch_packets: int, strict: bool) -> Iterator[Replay]:
         raise last.error
 
 
-class Replay(HasStreams):
-    """What a replay learned.
-
-    Attributes
-    ----------
-    connections : Table
-        A row for each connection, in order of `conn`.
-    summary : dict
-        The object that ``tcpcore replay --json`` prints.
-    counters : dict
-        Counters by their Linux names.
-    error : PcapError or None
-        The first input that could not be read, or not to its end.
-    errors : list of PcapError
-        All of them.
-    """
-
-    def __init__(
-        self,
-        connections: Table,
-        packets: Table | None,
-        summary: dict[str, Any],
-        errors: list[PcapError],
-        details: dict[str, Any],
-        streams: Callable[..., Streams] | None = None,
-    ) -> None:
-        super().__init__(streams)
-        self.connections = connections
-        self._packets = packets
-        self.summary = summary
-        self.errors = errors
-        self._details = details  # what the text report tells beyond the summary
-
-    @property
-    def packets(self) -> Table:
-        """A row for each frame. Raises ValueError unless asked for with ``packets=True``."""
-        if self._packets is None:
-            raise ValueError("no packet rows were kept: use replay(..., packets=True)")
-        return self._packets
-
-    @property
-    def counters(self) -> dict[str, int]:
-        """Counters by their Linux names."""
-        return dict(self.summary["counters"])
-
-    @property
-    def error(self) -> PcapError | None:
-        """The first input that could not be read, or not to its end."""
-        return self.errors[0] if self.errors else None
-
-    def __repr__(self) -> str:
-        return report.short(self.summary, self._details)
-
-    def _repr_html_(self) -> str:
-        return report.html(self.summary, self._details)
-
-
 class Run:
     """One pass over the inputs: what `replay`, `replay_batches` and the command share.
 
@@ -351,6 +298,11 @@ class Run:
         options["streams"] = (memory or RECORDS) if streams else 0
         options["handing"] = handing
         self._options = options
+        self._lock = (
+            allocate_lock()
+        )  # the engine serves one thread at a time, the tables any number
+        self._conflicts = Conflicts(self._streams_again)
+        self._opened: list[Input] = []
         self.sources = Sources(SPOOL if kept is None else kept) if streams else None
         self._schemas = schemas(analysis)
         self._selection: Selection | None = None
@@ -415,6 +367,7 @@ class Run:
                 return
             finally:
                 self.blocked = False
+            self._opened.append(one)
             conntrack.size = one.size or 0
             if self.sources is not None:
                 self.sources.begin(number, one)
@@ -512,8 +465,9 @@ class Run:
         conntrack = self.conntrack
         taken: dict[str, Table] = {}
         if self._rows == "drain" or (self._rows == "keep" and final):
-            rows = conntrack.connections([column.name for column in self._schemas[0]], final)
-            taken["connections"] = Table(self._schemas[0], lambda names: rows)
+            names = [column.name for column in self._schemas[0] if column.name not in CONFLICTS]
+            rows = conntrack.connections(names, final)
+            taken["connections"] = self._table(lambda names: rows)
         if self._packets:
             frames = conntrack.packets([column.name for column in self._schemas[1]])
             taken["packets"] = Table(self._schemas[1], lambda names: frames)
@@ -529,11 +483,8 @@ class Run:
 
     def replay(self) -> Replay:
         """Everything, as tables that ask the engine for a column when it is read."""
-        from threading import Lock
-
-        conntrack = self.conntrack
-        lock = Lock()  # the engine serves one thread at a time, the tables any number
-        connections = Table(self._schemas[0], locked(lock, conntrack.connections, True))
+        conntrack, lock = self.conntrack, self._lock
+        connections = self._table(locked(lock, conntrack.connections, True))
         packets = None
         if self._packets:
             packets = Table(self._schemas[1], locked(lock, conntrack.packets))
@@ -543,8 +494,34 @@ class Run:
             connections, packets = tables["connections"], tables.get("packets")
         streams = None
         if self.sources is not None:
-            streams = partial(Streams, self.module, conntrack, lock, self.sources)
+            chosen = None
+            if self._selection is not None:
+                chosen = lambda: set(connections["conn"].tolist())  # noqa: E731
+            streams = partial(Streams, self.module, conntrack, lock, self.sources, chosen=chosen)
         return self._replay(connections, packets, streams)
+
+    def _table(self, fetch: Fetch) -> Table:
+        """Connections, with the columns that no engine has."""
+        return Table(self._schemas[0], self._conflicts.fetch(fetch))
+
+    def _streams_again(self) -> Streams | None:
+        """Streams of what was replayed, if need be of a second replay; None if it cannot be."""
+        if self.sources is not None:
+            return Streams(self.module, self.conntrack, self._lock, self.sources)
+        if self._rows != "keep" or any(one.status is None for one in self._opened):
+            return None
+        from copy import copy
+
+        again = copy(self)
+        again.inputs = [pcap.Input(one.path) for one in self._opened if one.path is not None]
+        again._files, again._opened, again.errors = [], [], []
+        again._progress, again._collect, again.sources = None, True, Sources()
+        more = {"packets": False, "analysis": False, "streams": RECORDS}
+        again.conntrack = self.module.Conntrack(key=os.urandom(16), **self._options | more)
+        for _ in again.chunks():
+            again.stop = self.stop
+        same = [identity(one) for one in again._opened] == [identity(one) for one in self._opened]
+        return again._streams_again() if same and not again.stop else None
 
     def _replay(
         self,
@@ -559,7 +536,7 @@ class Run:
         """The object of ``--json``, and what the text report tells beyond it."""
         found = self.conntrack.summary(summary.TOP)
         if self._selection is not None:
-            rows = Table(self._schemas[0], lambda names: self.conntrack.connections(names, True))
+            rows = self._table(lambda names: self.conntrack.connections(names, True))
             found["top"] = self._selection.top(rows)
         details = {
             "compression": [one.compression for one in self.inputs],

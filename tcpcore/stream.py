@@ -15,7 +15,7 @@ from tcpcore.pcap import Input, PcapError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator
     from threading import Lock
     from types import ModuleType
     from typing import Any, BinaryIO
@@ -147,18 +147,18 @@ class Stream:
 
     def _conflicts(self) -> tuple[list[tuple[int, bytes, bytes]], int]:
         streams = self._streams
-        gather = streams.gather([2 * self.conn + DIRECTIONS.index(self.direction)])
+        ident = 2 * self.conn + DIRECTIONS.index(self.direction)
+        gather = streams.gather([ident], fill=False)  # the gaps may have any length
+        length = memoryview(gather.starts()).cast("q")[1]
         found: list[tuple[int, bytes, bytes]] = []
         if not gather.losers:
             return found, 0
-        for begin in range(0, self.length, GROUP):
-            end = min(begin + GROUP, self.length)
+        for begin in range(0, length, GROUP):
+            end = min(begin + GROUP, length)
             streams.sources.read(gather, begin, end, losers=True)
             found += [(at, kept, other) for _, at, kept, other in gather.conflicts()]
         found.sort(key=lambda one: one[0])
-        if not streams.fill:
-            found = _with_gaps(found, self.gaps)
-        return found, gather.conflicting
+        return _with_gaps(found, self.gaps), gather.conflicting.get(0, 0)
 
     def __repr__(self) -> str:
         return f"<Stream {self.conn}:{self.direction}, {self.length} bytes, {len(self.gaps)} gaps>"
@@ -190,6 +190,7 @@ class Streams:
         overlap: str = "first",
         fill: bool = False,
         fill_max: int | None = None,
+        chosen: Callable[[], Container[int]] | None = None,
     ) -> None:
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}, not {overlap!r}")
@@ -200,12 +201,14 @@ class Streams:
         self._module = module
         self._conntrack = conntrack
         self._lock = lock
+        self._chosen = chosen  # connections that iteration hands out, all if it is None
 
-    def gather(self, idents: Iterable[int]) -> Any:
+    def gather(self, idents: Iterable[int], fill: bool | None = None) -> Any:
         """Ask the engine where the bytes of streams lie; 2 * conn, and 1 more for 'ba'."""
+        fill = self.fill if fill is None else fill
         with self._lock:
             return self._module.Gather(
-                self._conntrack, array("q", idents), overlap=self.overlap, fill=self.fill
+                self._conntrack, array("q", idents), overlap=self.overlap, fill=fill
             )
 
     def records(self) -> tuple[memoryview, memoryview, memoryview]:
@@ -246,7 +249,10 @@ class Streams:
         """Those that have at least so many records."""
         idents = array("q")
         total = 0
+        chosen = None if self._chosen is None else self._chosen()
         for conn, *records in zip(*self.records(), strict=True):
+            if chosen is not None and conn not in chosen:
+                continue
             for side, count in enumerate(records):
                 if count >= least:
                     idents.append(2 * conn + side)
@@ -256,6 +262,34 @@ class Streams:
                 idents = array("q")
                 total = 0
         yield from self._batch(idents)
+
+    def conflicting(self, wanted: Collection[int]) -> dict[int, int]:
+        """Bytes of copies that differ from what was kept, of the wanted streams by `ident`.
+
+        Left out are those that may have been given up. Raises PcapError as `Stream.data`.
+        """
+        found = {} if self._conntrack.given_up else dict.fromkeys(wanted, 0)
+        idents = array("q")
+        total = 0
+        for conn, *records in zip(*self.records(), strict=True):
+            for ident, count in zip((2 * conn, 2 * conn + 1), records, strict=True):
+                if ident in wanted:
+                    idents.append(ident)
+                    total += count
+            if total >= BATCH:
+                found |= self._conflicting(idents)
+                idents = array("q")
+                total = 0
+        return found | self._conflicting(idents)
+
+    def _conflicting(self, idents: array[int]) -> dict[int, int]:
+        gather = self.gather(idents)
+        if gather.losers:
+            size = memoryview(gather.starts()).cast("q")[-1]
+            for begin in range(0, size, GROUP):
+                self.sources.read(gather, begin, min(begin + GROUP, size), losers=True)
+                gather.conflicts()
+        return {ident: gather.conflicting.get(number, 0) for number, ident in enumerate(idents)}
 
     def _batch(self, idents: array[int]) -> Iterator[Stream]:
         """Streams of some connections; small ones are read together, in order of capture."""
@@ -325,8 +359,8 @@ class HasStreams:
     ) -> Iterator[Stream]:
         """Every stream that is not empty, by `conn`, 'ab' first: the quick way to read all.
 
-        Those given up to keep to `stream_memory` are left out (`summary` counts
-        them). Parameters and errors as of `stream`.
+        With ``where=`` those of the connections that it selects. Those given up to keep to
+        `stream_memory` are left out (`summary` counts them). Parameters and errors as of `stream`.
         """
         return iter(self._made(overlap, fill, fill_max))
 
@@ -471,6 +505,11 @@ def _fill(file: Any, room: memoryview, name: str, low: int) -> None:
         if not count:
             raise PcapError(name, low + done, "the file is shorter than when it was replayed")
         done += count
+
+
+def identity(one: Input) -> tuple[int, ...] | None:
+    """What tells a file, as it was when it was opened, from all others; None if it is none."""
+    return None if one.status is None else _identity(one.status)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcpcore.columns import (
     ANALYSIS_NAMES,
+    CONFLICTS,
     CONN_STATE_NAMES,
     DROP_NAMES,
     FLAG_NAMES,
@@ -97,9 +98,16 @@ class Table:
         """Tell which columns to read when one is asked for: its group, or all that are left.
 
         Each reading goes through all rows. Whoever has asked for every column that was read goes
-        through the table, and is about to ask for the rest.
+        through the table, and is about to ask for the rest. Columns of conflicts may take as long
+        as the replay took, so they are read when they are asked for themselves.
         """
-        left = [column for column in self._columns.values() if column.name not in self._arrays]
+        if name in CONFLICTS:
+            return [self._columns[other] for other in CONFLICTS]
+        left = [
+            column
+            for column in self._columns.values()
+            if column.name not in self._arrays and column.name not in CONFLICTS
+        ]
         group = [column for column in left if column.group == self._columns[name].group]
         return left if len(group) > 1 and self._arrays and not self._unasked else group
 

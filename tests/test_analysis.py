@@ -276,3 +276,19 @@ def test_live_state_is_bounded(compiled: ModuleType) -> None:
     sizes = compiled.sizes()
     assert sizes["analysis"] == 256
     assert sizes["analysis_rare"] == 128
+
+
+def test_lengths_beyond_half_the_numbers(engine: ModuleType) -> None:
+    """A segment whose end does not lie behind its beginning, as numbers go, moves nothing."""
+    giant = capgen.frame(*ENDS[0], seq=101, ack=501, flags=ACK, ip={"total": 0})
+    sent = capgen.frame(*ENDS[0], seq=101, ack=501, flags=ACK, payload=bytes(50))
+    records = [
+        (SEC + at * MS, capgen.frame(*ENDS[side], seq=seq, ack=ack, flags=flags))
+        for at, side, flags, seq, ack, _ in OPEN
+    ]
+    records += [(2 * SEC, giant, 3 << 30), (2 * SEC + 1, sent), (2 * SEC + 2, giant, 3 << 30)]
+    data = io.BytesIO(capgen.pcap(records, fmt="pcap-ns"))
+    found = tcpcore.replay(data, packets=True, analysis=True, engine=engine.ENGINE)
+    assert found.packets["payload_len"][-1] > 1 << 31
+    assert [REASON_NAMES[value] for value in found.packets["reason"][3:5]] == ["new_data"] * 2
+    assert found.connections["duplicate_bytes_ab"].tolist() == [50]

@@ -105,7 +105,7 @@ def test_summary_keys(engine):
     summary = tcpcore.replay(io.BytesIO(CAPTURE), engine=engine.ENGINE).summary
     assert " ".join(summary) == (
         "schema_version files packets bytes tcp_segments connections first_ns last_ns "
-        "cpu_seconds packets_per_second bits_per_second states top drop_reasons "
+        "cpu_seconds packets_per_second bits_per_second states top analysis drop_reasons "
         "bad_ip_checksums bad_tcp_checksums checksum_offload evicted counters engine isa"
     )
     assert " ".join(summary["files"][0]) == (

@@ -358,6 +358,17 @@ def test_a_gap_costs_nothing(compiled: ModuleType) -> None:
         replay(compiled, frames).stream(0, "ab", fill=True, fill_max=1000).data  # noqa: B018
 
 
+def test_conflicts_take_the_time_of_what_was_captured(engine: ModuleType) -> None:
+    """T-24: gaps of any length cost nothing, filled or not."""
+    far = [ab(100, n * (3 << 29), b"abc") for n in range(1000)]
+    made = replay(engine, [*far, ab(100, 999 * (3 << 29), b"abd")])
+    for fill in (False, True):
+        stream = made.stream(0, "ab", fill=fill)
+        assert [gap[1] for gap in stream.gaps] == [(3 << 29) - 3] * 999
+        assert stream.conflicts == [(999 * (3 << 29) + 2, b"c", b"d")]
+        assert stream.conflicting_bytes == 1
+
+
 def test_budget(engine: ModuleType) -> None:
     """T-21: above the budget the closed ones go first, then those that began first."""
     frames = []

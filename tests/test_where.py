@@ -11,8 +11,8 @@ import pytest
 from capgen import ACK, SYN
 
 import tcpcore
+from tcpcore.assembler import FilterError
 from tcpcore.columns import CONNECTIONS
-from tcpcore.filter import FilterError
 from tcpcore.where import NESTING_MAX, TEXT_MAX, Where
 
 RECORDS = [

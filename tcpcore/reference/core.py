@@ -331,6 +331,11 @@ class Conntrack:
             "time_clamped": self._time_clamped,
             "repaired": self._repaired + self._cap.repaired,
             "offload": _offload_dict(ct.offload),
+            "analysis": {
+                "classes": list(ct.classes),
+                "retrans_bytes": ct.retrans_bytes,
+                "rtts": {i: n for i, n in enumerate(gone.rtts) if n},
+            },
             "live": ct.live,
             "streams_given_up": ct.queues.given_up,
             "stream_bytes_given_up": ct.queues.given_up_bytes,

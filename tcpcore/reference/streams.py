@@ -154,7 +154,7 @@ class Gather:
         self._plan = Plan(OVERLAPS.index(overlap), fill)
         for one in memoryview(ids).cast("B").cast("q"):  # type: ignore[arg-type]
             plan_stream(self._plan, sk_find(conntrack.tracker.queues, one >> 1, one & 1))
-        self.conflicting = 0  # bytes of copies that differ
+        self.conflicting: dict[int, int] = {}  # bytes of copies that differ, by stream
         self._begin = 0
         self._out = bytearray()
         self._active: list[Piece] = []
@@ -233,7 +233,7 @@ class Gather:
             while i < len(kept) and kept[i] != other[i]:
                 i += 1
             if i > first:
-                self.conflicting += i - first
+                self.conflicting[stream] = self.conflicting.get(stream, 0) + i - first
                 self._room -= i - first + 64  # what a tuple of two strings takes besides
                 if self._room >= 0:
                     self._found.append((stream, at + first, kept[first:i], other[first:i]))

@@ -293,9 +293,7 @@ def tcp_analyze(
     if classes & LOST_PACKET:
         analysis_hole(e, e.nextseq, seq)
     elif length and e.nextseq and before(seq, e.nextseq) and not classes & (KEEP_ALIVE | PROBE):
-        last = (seq + length) & MASK32
-        if after(last, e.nextseq):
-            last = e.nextseq
+        last = (seq + min(length, (e.nextseq - seq) & MASK32)) & MASK32
         filled = analysis_fill(e, seq, last)
         e.duplicate_bytes += ((last - seq) & MASK32) - filled
     reason = analysis_reason(e, peer, th, classes, filled, quick)

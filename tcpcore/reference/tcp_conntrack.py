@@ -10,6 +10,7 @@ from copy import copy
 from .conntrack import (
     Frame,
     Tracker,
+    conntrack_classes,
     conntrack_expire,
     conntrack_new,
     conntrack_release,
@@ -301,4 +302,6 @@ def tcp_conntrack(
     told = 0, 0, 0
     if flow.analysis is not None:
         told = tcp_analyze(flow, side, th, time_ns, bool(verdict & CT_REUSED))
+        if told[0]:
+            conntrack_classes(ct, told[0], th.payload_len)
     return flow.conn, side, verdict, window, int(drop), told

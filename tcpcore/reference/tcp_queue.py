@@ -5,7 +5,7 @@ Linux: net/ipv4/tcp_input.c (tcp_data_queue_ofo).  RFC 9293 3.4; docs/streams.md
 
 from __future__ import annotations
 
-from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Flow, Segment, Tcb, TcbFlag, Verdict
+from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, End, Flow, Segment, TcbFlag, Verdict
 
 QUEUE_EPOCH = 4  # times 2**32, which numbers begin above, so that none is below 0
 QUEUE_LOWEST = 1 << 30  # no window is wider: nothing so far below is of this stream
@@ -56,11 +56,11 @@ class SkbQueue:
         "syn",
         "broken",
         "tried",
-        "tcb",
+        "end",
     )
 
-    def __init__(self, tcb: Tcb) -> None:
-        self.tcb = tcb  # of the end that sends it
+    def __init__(self, end: End) -> None:
+        self.end = end  # that sends it
         self.base = 0  # number of the stream's first byte
         self.last = 0  # where the last segment in it ended: numbers are unwrapped by it
         self.top = 0  # the highest end
@@ -122,7 +122,7 @@ def sk_prune(pool: QueuePool) -> None:
 def sk_alloc(pool: QueuePool, flow: Flow) -> None:
     """Room for the records of one more connection."""
     a, b = flow.ends
-    pool.open[flow.conn] = SkbQueue(a.tcb), SkbQueue(b.tcb)
+    pool.open[flow.conn] = SkbQueue(a), SkbQueue(b)
 
 
 def sk_find(pool: QueuePool, conn: int, side: int) -> SkbQueue | None:
@@ -149,8 +149,9 @@ def tcp_data_queue(queue: SkbQueue, th: Segment, verdict: int, doubtful: bool) -
     byte, -1 if nothing of it has to be recorded."""
     old = doubtful or verdict & TCB_OLD != 0
     partial = verdict & (TCB_OLD | TCB_PARTIAL)
-    if queue.tcb.flags & TCB_SND:  # then the peer's acknowledgments tell, too
-        queue.last = max(queue.last, seq_unwrap(queue.last, queue.tcb.snd_una))
+    snd = queue.end.tcb
+    if snd.flags & TCB_SND:  # then the peer's acknowledgments tell, too
+        queue.last = max(queue.last, seq_unwrap(queue.last, snd.snd_una))
     seq = seq_unwrap(queue.last, th.seq + (th.flags & TCPHDR_SYN != 0))
     if th.flags & TCPHDR_SYN and not queue.syn and not old and not queue.handed:
         queue.base = seq

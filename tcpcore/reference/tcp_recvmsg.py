@@ -156,7 +156,7 @@ def overlap_emit(
 
 def queue_spans(queue: SkbQueue) -> tuple[list[Span], int]:
     """The captured parts of a direction's records in order of capture, and the stream's end."""
-    acked = seq_unwrap(queue.last, queue.tcb.snd_una)
+    acked = seq_unwrap(queue.last, queue.end.tcb.snd_una)
     kept = []
     end = queue.base
     for skb in queue.skbs:
