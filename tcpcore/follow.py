@@ -97,7 +97,7 @@ class StreamReplay:
     Attributes
     ----------
     replay : Replay or None
-        Once the capture is read: its connections, summary and errors.
+        Once the capture is read: its connections, summary and errors, without streams.
 
     Raises
     ------
@@ -115,15 +115,13 @@ class StreamReplay:
         return self._chunks
 
     def _hand_out(self, run: Run) -> Iterator[Chunk]:
-        from threading import Lock
-
         assert run.sources is not None
         for _ in run.chunks():
             yield from self._received(run)
         yield from self._received(run)
         run.sources.close()
         self.replay = run.replay()
-        streams = Streams(run.module, run.conntrack, Lock(), run.sources)
+        streams = Streams(run.module, run.conntrack, run.lock, run.sources)
         for one in streams.some(1):
             for offset, data in one.runs():
                 yield one.conn, one.direction, offset, data

@@ -298,9 +298,7 @@ class Run:
         options["streams"] = (memory or RECORDS) if streams else 0
         options["handing"] = handing
         self._options = options
-        self._lock = (
-            allocate_lock()
-        )  # the engine serves one thread at a time, the tables any number
+        self.lock = allocate_lock()  # the engine serves one thread at a time, the tables any number
         self._conflicts = Conflicts(self._streams_again)
         self._opened: list[Input] = []
         self.sources = Sources(SPOOL if kept is None else kept) if streams else None
@@ -483,7 +481,7 @@ class Run:
 
     def replay(self) -> Replay:
         """Everything, as tables that ask the engine for a column when it is read."""
-        conntrack, lock = self.conntrack, self._lock
+        conntrack, lock = self.conntrack, self.lock
         connections = self._table(locked(lock, conntrack.connections, True))
         packets = None
         if self._packets:
@@ -493,7 +491,7 @@ class Run:
             tables = self._selection.tables(tables)
             connections, packets = tables["connections"], tables.get("packets")
         streams = None
-        if self.sources is not None:
+        if self.sources is not None and self.received is None:
             chosen = None
             if self._selection is not None:
                 chosen = lambda: set(connections["conn"].tolist())  # noqa: E731
@@ -507,7 +505,7 @@ class Run:
     def _streams_again(self) -> Streams | None:
         """Streams of what was replayed, if need be of a second replay; None if it cannot be."""
         if self.sources is not None:
-            return Streams(self.module, self.conntrack, self._lock, self.sources)
+            return Streams(self.module, self.conntrack, self.lock, self.sources)
         if self._rows != "keep" or any(one.status is None for one in self._opened):
             return None
         from copy import copy

@@ -71,6 +71,9 @@ def test_every_byte_once(engine: ModuleType) -> None:
     assert sorted(run) == [(0, "ab", 0, b"question"), (0, "ba", 0, b"answer")]
     assert run.replay is not None
     assert run.replay.connections["a_port"].tolist() == [A[1]]
+    assert "conflicting_bytes_ab" not in run.replay.connections.names
+    with pytest.raises(ValueError, match="streams=True"):
+        run.replay.stream(0, "ab")
     assert list(run) == []
 
 
