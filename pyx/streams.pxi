@@ -294,6 +294,15 @@ cdef class Gather:
             for i in range(one.gap, one.gap + one.gaps)
         ]
 
+    def urgent(self, uint32_t number):
+        """Offsets of a stream's urgent bytes, ascending, captured or not."""
+        cdef uint64_t i
+        cdef const stream *one
+        if number >= self.plan.n_streams:
+            raise IndexError(number)
+        one = &self.plan.streams[number]
+        return sorted({self.plan.urgent[i] for i in range(one.urgent, one.urgent + one.urgents)})
+
     def window(self, int64_t begin, int64_t end, bint losers=False):
         """Begin on bytes [begin, end) of all streams: the reads (input, begin, end) that they need.
 

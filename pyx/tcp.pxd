@@ -267,6 +267,7 @@ cdef struct segment:
     uint32_t tsval
     uint32_t tsecr
     uint16_t mss
+    uint16_t urgent  # with URG: one above the urgent byte's place behind seq; 0 if it was cut
     uint8_t wscale  # as sent, not clamped
 
 

@@ -16,6 +16,7 @@ cdef enum:
     SOCK_SIZE = 160
     SKB_DOUBTFUL = 1 << 31  # beside `file`: state refused it, so it counts if it was acknowledged
     SKB_OVERWINDOW = 1 << 30  # besides: or if nothing is missing before it
+    SKB_URGENT = 1 << 29  # no payload: an urgent pointer says that the byte at `seq` is
 
 cdef enum:  # Which
     QUEUE_OPEN = 0  # by their first record
@@ -28,7 +29,7 @@ cdef struct skb:
     uint32_t caplen  # bytes captured
     uint32_t length  # bytes sent
     uint32_t prev  # the record before it
-    uint32_t file  # number of the input; SKB_DOUBTFUL, SKB_OVERWINDOW
+    uint32_t file  # number of the input; SKB_DOUBTFUL, SKB_OVERWINDOW, SKB_URGENT
 
 # One direction's records, in the order of capture.
 cdef struct skb_queue:
@@ -46,6 +47,7 @@ cdef struct skb_queue:
     uint8_t tangled  # a segment begins below the highest end
     uint8_t broken  # the records are not one behind the other from `base` on, whole, and taken
     uint8_t tried  # bits that `records` has to have before it is looked again what is ready
+    uint8_t urgent  # there are records of urgent bytes
 
 # Both directions of one connection.
 cdef struct sock_queue:
@@ -366,6 +368,21 @@ cdef inline void skb_queue_trim(
     if q.records >> QUEUE_FEW:
         while q.records >> q.tried:  # not again before there are twice as many
             q.tried += 1
+
+
+cdef inline int tcp_check_urg(
+    queue_pool *pool, skb_queue *q, const segment *th, uint32_t bits
+) noexcept nogil:
+    """Record which byte a segment calls urgent; -1 without memory. `bits` go beside `file`."""
+    cdef uint32_t seq = th.seq + ((th.flags & TCPHDR_SYN) != 0) + th.urgent - 1
+    cdef int64_t top = q.top
+    cdef uint8_t tangled = q.tangled
+    if skb_queue_tail(pool, q, seq_unwrap(q.last, seq), 0, 0, 0, bits | SKB_URGENT):
+        return -1
+    q.urgent = 1
+    q.top = top  # it is no payload, which later segments could lie below
+    q.tangled = tangled
+    return 0
 
 
 cdef inline int by_place(const void *a, const void *b) noexcept nogil:

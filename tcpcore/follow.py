@@ -34,6 +34,7 @@ def replay_streams(
     to_ns: int | None = None,
     stream_memory: int | None = None,
     spool: int | None = None,
+    unpack_max: int | None = None,
     progress: Progress | None = None,
 ) -> StreamReplay:
     """Do what `replay` does, and hand out what the connections' ends sent while reading.
@@ -46,7 +47,7 @@ def replay_streams(
     Parameters
     ----------
     source, checksum, filter, key, max_connections, expire_idle_s, expire_closed_s, engine, count, \
-from_ns, to_ns, progress
+from_ns, to_ns, unpack_max, progress
         See `replay`.
     stream_memory
         Bytes that notes of what waits may take (default 1 GiB, 32 a segment and 160 a connection).
@@ -83,6 +84,7 @@ from_ns, to_ns, progress
         streams=True,
         stream_memory=stream_memory,
         spool=spool,
+        unpack_max=unpack_max,
         handing=True,
     )
     return StreamReplay(run)

@@ -18,7 +18,8 @@ from tcpcore.conflicts import Conflicts
 from tcpcore.filter import compile_filter
 from tcpcore.pcap import PcapError
 from tcpcore.result import Replay
-from tcpcore.stream import RECORDS, SPOOL, Sources, Streams, identity
+from tcpcore.sources import SPOOL, Sources, identity
+from tcpcore.stream import RECORDS, Streams
 from tcpcore.table import Table, locked
 
 TYPE_CHECKING = False
@@ -55,6 +56,7 @@ def replay(
     streams: bool = False,
     stream_memory: int | None = None,
     spool: int | None = None,
+    unpack_max: int | None = None,
     progress: Progress | None = None,
 ) -> Replay:
     """Follow both ends of every TCP connection of a capture.
@@ -105,6 +107,8 @@ def replay(
         Bytes these notes may take (default 1 GiB, 32 a segment); docs/streams.md has who gives up.
     spool
         Bytes kept for streams of inputs that cannot be read again (default 1 GiB).
+    unpack_max
+        Bytes that a compressed input may unpack to (default: any number); more are damage.
     progress
         Called about twenty times a second with bytes read, bytes in all (None when not known)
         and frames taken.
@@ -143,6 +147,7 @@ def replay(
         streams=streams,
         stream_memory=stream_memory,
         spool=spool,
+        unpack_max=unpack_max,
         progress=progress,
     )
     for _ in run.chunks():
@@ -172,6 +177,7 @@ def replay_batches(
     count: int | None = None,
     from_ns: int | None = None,
     to_ns: int | None = None,
+    unpack_max: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Replay]:
     """Do what `replay` does, a batch at a time, and forget what was handed out.
@@ -184,7 +190,7 @@ def replay_batches(
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
     packets, analysis, checksum, filter, where, key, max_connections, expire_idle_s, \
-expire_closed_s, engine, strict, count, from_ns, to_ns, progress
+expire_closed_s, engine, strict, count, from_ns, to_ns, unpack_max, progress
         See `replay`. `where` does not go with `packets`, whose connections have yet to end.
 
     Yields
@@ -215,6 +221,7 @@ expire_closed_s, engine, strict, count, from_ns, to_ns, progress
         count=count,
         from_ns=from_ns,
         to_ns=to_ns,
+        unpack_max=unpack_max,
         progress=progress,
     )
     return _batches(run, batch_packets, strict)
@@ -270,6 +277,7 @@ class Run:
         stream_memory: int | None = None,
         spool: int | None = None,
         handing: bool = False,
+        unpack_max: int | None = None,
     ) -> None:
         if checksum not in ("auto", "strict", "ignore"):
             raise ValueError(f"checksum must be 'auto', 'strict' or 'ignore', not {checksum!r}")
@@ -309,6 +317,8 @@ class Run:
 
             self._selection = Selection(where, summary.TOP, self._schemas[0])
         self.inputs = pcap.inputs(source)
+        for one in self.inputs:
+            one.unpack_max = whole("unpack_max", unpack_max, 1)
         # One path that is missing is the caller's mistake; the command collects them all.
         self._collect = collect or isinstance(source, (list, tuple)) or len(self.inputs) > 1
         self.module = engines.load(engine)

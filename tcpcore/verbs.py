@@ -51,6 +51,12 @@ def add(verbs: Any, formatter: Any) -> None:
         default="first",
         help="which copy of a byte counts (default: first)",
     )
+    verb.add_argument(
+        "--urgent",
+        choices=stream.URGENTS,
+        default="inline",
+        help="urgent bytes in their places, or left out (default: inline)",
+    )
     verb.add_argument("--fill", action="store_true", help="write zeros where bytes are missing")
     verb.add_argument(
         "--fill-max",
@@ -63,7 +69,7 @@ def add(verbs: Any, formatter: Any) -> None:
         action="store_true",
         help="tell where copies of the same bytes differ, on standard error in hexadecimal",
     )
-    verb.add_argument("--checksum", choices=("ignore", "strict"), default="ignore")
+    verb.add_argument("--checksum", choices=("auto", "strict", "ignore"), default="auto")
     _common(verb, "only what frames carry that an expression of pcap-filter(7) wants")
     verb = verbs.add_parser(
         "cut",
@@ -149,6 +155,7 @@ def _streams(args: argparse.Namespace) -> int:
         "overlap": args.overlap,
         "fill": args.fill,
         "fill_max": args.fill_max,
+        "urgent": args.urgent,
     }
     try:
         if args.stream:

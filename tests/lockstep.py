@@ -147,6 +147,9 @@ class Talk:
             "payload": bytes(size),
         }
         if rng.random() < 0.03:
+            fields["flags"] = flags | URG
+            fields["urgent"] = rng.choice((0, 1, 2, 50, 1400, 65535))
+        if rng.random() < 0.03:
             fields["csum"] = rng.randrange(1 << 16)
         if rng.random() < 0.01:
             fields["doff"] = rng.randrange(16)

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from test_streams import A, B, ab, ba, capture, handshake, one, worst
 
 import tcpcore
 from tcpcore import PcapError, Replay, StreamReplay
+from tcpcore.sources import SPOOL
 from tcpcore.stream import Stream
 
 Told = dict[tuple[int, str], tuple[bytes, list[tuple[int, int]]]]
@@ -192,6 +194,27 @@ def test_a_changed_file_is_an_error(engine: ModuleType, tmp_path: Path) -> None:
         list(chunks)
     with pytest.raises(FileNotFoundError):
         list(tcpcore.replay_streams(tmp_path / "none", engine=engine.ENGINE))
+
+
+def test_files_are_never_spooled(
+    engine: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-24: nothing is written for them, so nothing caps them; all else has 1 GiB."""
+
+    def full(**_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    data = capture([*handshake(), ab(100, 0, b"hello "), ab(100, 6, b"world")])
+    (tmp_path / "a.pcap").write_bytes(data)
+    (tmp_path / "a.pcap.gz").write_bytes(gzip.compress(data))
+    for path in (tmp_path / "a.pcap", tmp_path / "a.pcap.gz"):
+        made = tcpcore.replay(path, streams=True, engine=engine.ENGINE)
+        assert made.stream(0, "ab").data == b"hello world"
+    made = tcpcore.replay(io.BytesIO(data), streams=True, engine=engine.ENGINE)
+    with pytest.raises(PcapError, match="0 bytes are spooled"):
+        made.stream(0, "ab").data  # noqa: B018
+    assert SPOOL == 1 << 30
 
 
 def test_closed_connections_are_not_given_up(engine: ModuleType) -> None:

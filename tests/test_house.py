@@ -55,7 +55,7 @@ LAYERS = {
         6: "passive stack network aio",
         5: "result export",
         4: "cut stream",
-        3: "conflicts table socket where",
+        3: "conflicts sources table socket where",
         2: "pcap filter arrow",
         1: "assembler engine summary",
         0: "arguments columns mib report link clock sysctl _version",

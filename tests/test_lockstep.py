@@ -74,6 +74,8 @@ def streams_of(engine: ModuleType, captures: list[bytes], **options: Any) -> lis
         for one in made.streams(overlap=overlap):
             found.append((one.conn, one.direction, one.data, one.gaps, one.conflicts))
             found.append(one.conflicting_bytes)
+            found.append(one.urgent)
+    found += [one.data for one in made.streams(urgent="drop")]
     return found
 
 

@@ -45,7 +45,9 @@ def test_sums_of_the_analysis(engine: ModuleType, seed: int, options: dict[str, 
     assert sum(told[name] for name in ANALYSIS_NAMES) > 0
     rtts = np.sort(table["initial_rtt_ns"][table["initial_rtt_ns"] >= 0])
     spread = told["initial_rtt"]
-    assert spread["count"] == len(rtts) > 0
+    assert spread["count"] == len(rtts)
+    if not len(rtts):
+        return
     for name, share in (("min_ns", 0), ("median_ns", 0.5), ("p95_ns", 0.95), ("max_ns", 1)):
         true = np.quantile(rtts, share, method="inverted_cdf")
         assert spread[name] == pytest.approx(true, rel=0.07, abs=1), name

@@ -66,6 +66,7 @@ NUMBERS = [(5000, 9000), (9000, 5000), (5000, 5001), (1, 1 << 31), ((1 << 32) - 
 @pytest.mark.parametrize("picked", [0, 1])
 @pytest.mark.parametrize("numbers", NUMBERS)
 def test_the_ack_picks(engine: ModuleType, numbers: tuple[int, int], picked: int) -> None:
+    """T-18: whichever it is, the other leaves no trace."""
     frames = [SYN_OUT, *map(synack, numbers), *dialogue(numbers[picked])]
     outcome = told(engine, *frames)
     assert states(outcome) == ("ESTABLISHED", "ESTABLISHED")

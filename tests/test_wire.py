@@ -57,6 +57,7 @@ def test_fields(engine, linktype, ends):
         "doff": 10,
         "opts": Opt.OPT_MSS | Opt.OPT_SACK_PERM | Opt.OPT_TIMESTAMP | Opt.OPT_WSCALE,
         "mss": 1460,
+        "urgent": 0,
         "wscale": 7,
         "tsval": 7,
         "tsecr": 9,

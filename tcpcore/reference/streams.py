@@ -175,6 +175,10 @@ class Gather:
         """What is missing of a stream: (offset, length) of each hole."""
         return list(self._plan.gaps[number])
 
+    def urgent(self, number: int) -> list[int]:
+        """Offsets of a stream's urgent bytes, ascending, captured or not."""
+        return sorted(set(self._plan.urgent[number]))
+
     def window(self, begin: int, end: int, losers: bool = False) -> list[tuple[int, int, int]]:
         """Begin on bytes [begin, end) of all streams: the reads (input, begin, end) they need.
 

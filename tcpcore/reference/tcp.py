@@ -291,6 +291,7 @@ class Segment:
         "doff",
         "opts",
         "mss",
+        "urgent",
         "wscale",
         "tsval",
         "tsecr",
@@ -313,6 +314,7 @@ class Segment:
         self.doff = 0  # header length in 32-bit words
         self.opts = 0  # Opt
         self.mss = 0
+        self.urgent = 0  # with URG: one above the urgent byte's place behind seq; 0 if it was cut
         self.wscale = 0  # as sent, not clamped
         self.tsval = 0
         self.tsecr = 0

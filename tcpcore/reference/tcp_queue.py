@@ -21,7 +21,7 @@ TCB_OVERWINDOW = int(Verdict.TCB_OVERWINDOW)
 class Skb:
     """One segment's payload; the low half of `seq` is the sequence number."""
 
-    __slots__ = ("seq", "place", "caplen", "length", "file", "doubtful", "overwindow")
+    __slots__ = ("seq", "place", "caplen", "length", "file", "doubtful", "overwindow", "urgent")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Skb:
         file: int,
         doubtful: bool,
         overwindow: bool,
+        urgent: bool = False,
     ) -> None:
         self.seq = seq  # of its first byte, unwrapped
         self.place = place  # of its first byte in the (decompressed) input
@@ -40,6 +41,7 @@ class Skb:
         self.file = file
         self.doubtful = doubtful  # state refused it, so it counts if it was acknowledged
         self.overwindow = overwindow  # or if nothing is missing before it
+        self.urgent = urgent  # no payload: an urgent pointer says that the byte at `seq` is
 
 
 class SkbQueue:
@@ -173,6 +175,13 @@ def tcp_data_queue(queue: SkbQueue, th: Segment, verdict: int, doubtful: bool) -
     if queue.handed and end <= queue.base:
         return -1
     return seq
+
+
+def tcp_check_urg(pool: QueuePool, queue: SkbQueue, th: Segment, doubtful: bool) -> None:
+    """Record which byte a segment calls urgent."""
+    seq = th.seq + (th.flags & TCPHDR_SYN != 0) + th.urgent - 1
+    seq = seq_unwrap(queue.last, seq)
+    skb_queue_tail(pool, queue, Skb(seq, 0, 0, 0, pool.file, doubtful, False, urgent=True))
 
 
 def skb_queue_tail(pool: QueuePool, queue: SkbQueue, made: Skb) -> None:

@@ -60,6 +60,7 @@ class Plan:
         self.gaps: list[list[tuple[int, int]]] = []  # of each stream: offset, length
         self.starts: list[int] = []  # of each stream
         self.handed: list[int] = []  # of each its offset: bytes before it were handed out
+        self.urgent: list[list[int]] = []  # of each stream: offsets of urgent bytes
 
 
 def plan_piece(plan: Plan, span: Span, seq: int, end: int, at: int, loser: bool) -> None:
@@ -160,6 +161,8 @@ def queue_spans(queue: SkbQueue) -> tuple[list[Span], int]:
     kept = []
     end = queue.base
     for skb in queue.skbs:
+        if skb.urgent:
+            continue
         top = skb.seq + skb.length
         loose = skb.doubtful and top > acked
         if not loose:
@@ -178,6 +181,15 @@ def queue_spans(queue: SkbQueue) -> tuple[list[Span], int]:
             place = skb.place + seq - skb.seq
             spans.append(Span(seq, stop, place, skb.file, order, skb.doubtful, loose))
     return spans, end
+
+
+def queue_urgent(plan: Plan, queue: SkbQueue, end: int) -> None:
+    """Add the offsets of a direction's urgent bytes below its stream's `end`."""
+    acked = seq_unwrap(queue.last, queue.end.tcb.snd_una)
+    for skb in queue.skbs:
+        loose = skb.doubtful and skb.seq >= acked
+        if skb.urgent and not loose and queue.base <= skb.seq < end:
+            plan.urgent[-1].append(skb.seq - queue.base)
 
 
 def plan_spans(plan: Plan, spans: list[Span], base: int, stream_end: int) -> None:
@@ -216,9 +228,11 @@ def plan_stream(plan: Plan, queue: SkbQueue | None) -> None:
     plan.starts.append(plan.at)
     plan.gaps.append([])
     plan.handed.append(queue.handed if queue else 0)
+    plan.urgent.append([])
     if queue is not None and queue.begun:
         spans, end = queue_spans(queue)
         plan_spans(plan, spans, queue.base, end)
+        queue_urgent(plan, queue, end)
 
 
 def pieces_within(pieces: list[Piece], begin: int, end: int) -> list[Piece]:
