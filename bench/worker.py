@@ -87,6 +87,18 @@ def reading(path: str, runs: int = 2) -> dict[str, float]:
     return {"seconds": seconds}
 
 
+def handing(path: str, runs: int = 2) -> dict[str, float]:
+    """All bytes of all streams, handed out while the capture is read."""
+    for _ in range(runs):
+        started = time.process_time()
+        run = tcpcore.replay_streams(path, checksum="ignore")
+        handed = sum(len(data) for _, _, _, data in run)
+        seconds = time.process_time() - started
+        packets = run.replay.summary["packets"]
+        del run
+    return {"seconds": seconds, "packets": packets, "handed": handed}
+
+
 def bounded(path: str, most: int, runs: int = 2) -> dict[str, float]:
     """What `tcpcore replay --max-connections` does: until `most` are followed, and from then on."""
     module = engine.load()
@@ -133,6 +145,7 @@ JOBS: dict[str, Callable[..., dict[str, float]]] = {
     "replay": replay,
     "live": live,
     "reading": reading,
+    "handing": handing,
     "bounded": bounded,
 }
 

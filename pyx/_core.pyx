@@ -230,6 +230,7 @@ cdef class Conntrack:
         int64_t to_ns=INT64_MAX,
         uint64_t count=0,
         uint64_t streams=0,
+        bint handing=False,
         filter=(),
         int keyed=0,
         bytes key=bytes(16),
@@ -256,6 +257,7 @@ cdef class Conntrack:
         self.window.to_ns = to_ns
         self.count = count
         queue_init(&self.ct.queues, streams)
+        self.ct.queues.handing = handing
         take_filter(&self.wanted, filter)
         self.ct.departed = <departed *>vzalloc(sizeof(departed))
         self.ct.offload = <offload *>vzalloc(sizeof(offload))

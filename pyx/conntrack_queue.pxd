@@ -106,6 +106,7 @@ cdef inline int conntrack_queue(
             if (
                 th.flags & TCPHDR_URG
                 and th.urgent
+                and not pool.handing  # there they stay in line
                 and tcp_check_urg(pool, &sk.sides[side], th, bits & <uint32_t>SKB_DOUBTFUL)
             ):
                 return -1
@@ -130,6 +131,8 @@ cdef inline int conntrack_queue(
                         pool.file | bits,
                     ):
                         return -1
+                if pool.handing and sk_touch(pool, sock_of(ct, index)[0]):
+                    return -1
     if is_closed(fl.ends[0].tcb.state) and is_closed(fl.ends[1].tcb.state):
         conntrack_close(ct, index)
     return 0

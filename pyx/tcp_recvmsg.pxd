@@ -34,7 +34,7 @@ cdef struct piece:
     uint32_t length
     uint32_t file
     uint32_t stream
-    uint32_t pad
+    uint32_t loose  # as of its span
 
 cdef struct stream_gap:
     int64_t offset  # from the stream's first byte
@@ -44,6 +44,7 @@ cdef struct stream_gap:
 cdef struct stream:
     int64_t start  # in the streams, one behind the other
     int64_t length
+    int64_t handed  # its offset: bytes before it were handed out as they came
     uint64_t gap  # its first one
     uint64_t gaps
     uint64_t urgent  # its first urgent byte
@@ -117,7 +118,7 @@ cdef inline int plan_piece(
     made.length = <uint32_t>length
     made.file = from_.file
     made.stream = plan.n_streams
-    made.pad = 0
+    made.loose = from_.loose
     return 0
 
 
@@ -411,6 +412,7 @@ cdef inline int plan_stream(
     cdef int failed = 0
     made.start = plan.at
     made.gap = plan.n_gaps
+    made.handed = q.handed if q != NULL else 0
     made.urgent = plan.n_urgent
     if q != NULL and q.begun:
         spans = <span *>malloc((<size_t>q.records + 1) * sizeof(span))

@@ -3,6 +3,7 @@
 from tcpcore._version import __version__
 from tcpcore.assembler import FilterError
 from tcpcore.engine import ENGINE
+from tcpcore.follow import StreamReplay, replay_streams
 from tcpcore.passive import replay, replay_batches
 from tcpcore.pcap import PcapError
 from tcpcore.result import Replay
@@ -12,7 +13,9 @@ __all__ = [
     "FilterError",
     "PcapError",
     "Replay",
+    "StreamReplay",
     "__version__",
     "replay",
     "replay_batches",
+    "replay_streams",
 ]

@@ -18,7 +18,8 @@ from tcpcore.conflicts import Conflicts
 from tcpcore.filter import compile_filter
 from tcpcore.pcap import PcapError
 from tcpcore.result import Replay
-from tcpcore.stream import RECORDS, SPOOL, Sources, Streams, identity
+from tcpcore.sources import SPOOL, Sources, identity
+from tcpcore.stream import RECORDS, Streams
 from tcpcore.table import Table, locked
 
 TYPE_CHECKING = False
@@ -275,6 +276,7 @@ class Run:
         streams: bool = False,
         stream_memory: int | None = None,
         spool: int | None = None,
+        handing: bool = False,
         unpack_max: int | None = None,
     ) -> None:
         if checksum not in ("auto", "strict", "ignore"):
@@ -302,10 +304,9 @@ class Run:
         }
         memory, kept = whole("stream_memory", stream_memory, 1), whole("spool", spool, 0)
         options["streams"] = (memory or RECORDS) if streams else 0
+        options["handing"] = handing
         self._options = options
-        self._lock = (
-            allocate_lock()
-        )  # the engine serves one thread at a time, the tables any number
+        self.lock = allocate_lock()  # the engine serves one thread at a time, the tables any number
         self._conflicts = Conflicts(self._streams_again)
         self._opened: list[Input] = []
         self.sources = Sources(SPOOL if kept is None else kept) if streams else None
@@ -327,6 +328,7 @@ class Run:
         self.stop = False
         self.blocked = False
         self.cpu_seconds = 0.0
+        self.received: tuple[list[Any], list[Any]] | None = ([], []) if handing else None
         self._rows = rows
         self._checksum = checksum
         self._packets = bool(packets)
@@ -403,7 +405,7 @@ class Run:
         """Feed the engine; what it leaves, a record's first part, moves to the front."""
         conntrack = self.conntrack
         chunk: int = self.module.CHUNK
-        length = 0
+        length = place = 0
         while not conntrack.done and not self.stop:
             started = time.thread_time()
             try:
@@ -418,6 +420,15 @@ class Run:
                 length += count
                 if length >= conntrack.want or not count:
                     used = conntrack.feed(self._buffer, length) if length else 0
+                    if self.received is not None:
+                        assert self.sources is not None
+                        again = self.sources.again
+                        came = self.module.stream_receive(
+                            conntrack, self._buffer, used, place, again
+                        )
+                        for held, new in zip(self.received, came, strict=True):
+                            held.extend(new)
+                    place += used
                     length -= used
                     if used and length:
                         view[:length] = view[used : used + length]
@@ -480,7 +491,7 @@ class Run:
 
     def replay(self) -> Replay:
         """Everything, as tables that ask the engine for a column when it is read."""
-        conntrack, lock = self.conntrack, self._lock
+        conntrack, lock = self.conntrack, self.lock
         connections = self._table(locked(lock, conntrack.connections, True))
         packets = None
         if self._packets:
@@ -490,7 +501,7 @@ class Run:
             tables = self._selection.tables(tables)
             connections, packets = tables["connections"], tables.get("packets")
         streams = None
-        if self.sources is not None:
+        if self.sources is not None and self.received is None:
             chosen = None
             if self._selection is not None:
                 chosen = lambda: set(connections["conn"].tolist())  # noqa: E731
@@ -504,7 +515,7 @@ class Run:
     def _streams_again(self) -> Streams | None:
         """Streams of what was replayed, if need be of a second replay; None if it cannot be."""
         if self.sources is not None:
-            return Streams(self.module, self.conntrack, self._lock, self.sources)
+            return Streams(self.module, self.conntrack, self.lock, self.sources)
         if self._rows != "keep" or any(one.status is None for one in self._opened):
             return None
         from copy import copy

@@ -1,35 +1,31 @@
 """What each end of a connection said, as bytes gathered from the capture when asked for.
 
-The engine knows where every payload lies (docs/streams.md); here the captures are read again.
+The engine knows where every payload lies (docs/streams.md); sources.py reads the captures again.
 """
 
 from __future__ import annotations
 
-import io
 import operator
-import os
 from array import array
 from bisect import bisect_left
 from itertools import pairwise
-
-from tcpcore.pcap import Input, PcapError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Iterator
     from threading import Lock
     from types import ModuleType
-    from typing import Any, BinaryIO
+    from typing import Any
+
+    from tcpcore.sources import Sources
 
 URGENTS = ("inline", "drop")
 OVERLAPS = ("first", "last", "linux", "bsd", "windows")
 DIRECTIONS = ("ab", "ba")
-SPOOL = 1 << 30  # bytes kept of inputs that cannot be read again
 RECORDS = 1 << 30  # bytes of records of where payload lies
 FILL = 1 << 30  # bytes of a stream whose gaps are filled
 GROUP = 32 << 20  # bytes of streams that are gathered together
 BATCH = 1 << 20  # records put in order together
-PAST = 1 << 20  # bytes read at once to get past what is not wanted
 
 
 class Stream:
@@ -126,6 +122,25 @@ class Stream:
                 f"stream {self.conn}:{self.direction} has {self.length} bytes with its gaps "
                 f"filled, more than fill_max={streams.fill_max}"
             )
+
+    def runs(self) -> Iterator[tuple[int, bytes]]:
+        """`data` in pieces without gaps, each behind its offset."""
+        begin = self._gather.handed(self._number)
+        offset = 0
+        gaps = iter(self.gaps)
+        gap, length = next(gaps, (-1, 0))
+        for data in [self.data] if self.length <= GROUP else self.pieces():
+            done = 0
+            while done < len(data):
+                while offset == gap:
+                    offset += length
+                    gap, length = next(gaps, (-1, 0))
+                count = len(data) - done
+                if gap >= 0:
+                    count = min(count, gap - offset)
+                yield begin + offset, data[done : done + count]
+                done += count
+                offset += count
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
@@ -270,15 +285,20 @@ class Streams:
         return Stream(self, gather, 0, ident, start, end)
 
     def __iter__(self) -> Iterator[Stream]:
+        return self.some(0)
+
+    def some(self, least: int) -> Iterator[Stream]:
+        """Those that have at least so many records."""
         idents = array("q")
         total = 0
         chosen = None if self._chosen is None else self._chosen()
-        for conn, ab, ba in zip(*self.records(), strict=True):
+        for conn, *records in zip(*self.records(), strict=True):
             if chosen is not None and conn not in chosen:
                 continue
-            idents.append(2 * conn)
-            idents.append(2 * conn + 1)
-            total += ab + ba
+            for side, count in enumerate(records):
+                if count >= least:
+                    idents.append(2 * conn + side)
+                    total += count
             if total >= BATCH:
                 yield from self._batch(idents)
                 idents = array("q")
@@ -399,187 +419,3 @@ class HasStreams:
         if self._streams is None:
             raise ValueError("no streams were noted: use replay(..., streams=True)")
         return self._streams(overlap, fill, fill_max, urgent)
-
-
-class Sources:
-    """The inputs of a replay, to be read again: files as they lie, all else from a spool.
-
-    Parameters
-    ----------
-    spool : int
-        Bytes kept of inputs that cannot be read again, in a temporary file without a name.
-    """
-
-    def __init__(self, spool: int = SPOOL) -> None:
-        from threading import Lock
-
-        self._lock = Lock()
-        self._spool = spool
-        self._file: BinaryIO | None = None
-        self._inputs: dict[int, tuple[Input, int]] = {}  # and where it begins in the spool
-        self._kept: dict[int, int] = {}
-        self._now = 0  # number of the input at hand
-        self._open: tuple[int, Any] | None = None  # the input that is being read
-        self._room = bytearray()
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def begin(self, number: int, one: Input) -> None:
-        """An input is open, and from now on at hand."""
-        self._inputs[number] = one, sum(self._kept.values())
-        self._kept[number] = 0
-        self._now = number
-
-    def keep(self, data: memoryview) -> None:
-        """Spool what was read of the input at hand, unless it can be read again."""
-        if self._inputs[self._now][0].status is not None:
-            return
-        count = min(len(data), self._spool - sum(self._kept.values()))
-        if not count:
-            return
-        try:
-            if self._file is None:
-                import tempfile
-
-                self._file = tempfile.TemporaryFile(prefix="tcpcore-")  # noqa: SIM115
-            self._file.write(data[:count])
-        except OSError:  # no room there: what could be kept is the spool
-            self._spool = sum(self._kept.values())
-            return
-        self._kept[self._now] += count
-
-    def read(self, gather: Any, begin: int, end: int, losers: bool = False) -> dict[int, bytes]:
-        """Bytes [begin, end) of all streams, each stream's by its number; with `losers` look at
-        their other copies as well.
-        """
-        with self._lock:
-            try:
-                self._read(gather, begin, end, False)
-                if losers:
-                    self._read(gather, begin, end, True)
-            finally:
-                self._close()
-            parts: dict[int, bytes] = gather.parts
-            return parts
-
-    def _read(self, gather: Any, begin: int, end: int, losers: bool) -> None:
-        for number, (file, low, high) in enumerate(gather.window(begin, end, losers)):
-            if len(self._room) < high - low:
-                self._room = bytearray(high - low)
-            with memoryview(self._room)[: high - low] as room:
-                self._fetch(file, low, room)
-                gather.take(number, room)
-
-    def _fetch(self, number: int, low: int, room: memoryview) -> None:
-        """Read a part of an input: [low, low + len(room)) of its decompressed bytes."""
-        one, base = self._inputs[number]
-        if one.status is None:
-            if low + len(room) > self._kept[number]:
-                raise PcapError(
-                    one.name,
-                    self._kept[number],
-                    f"bytes from here on were not kept: it cannot be read again, and "
-                    f"{self._spool} bytes are spooled",
-                )
-            assert self._file is not None
-            self._file.seek(base + low)
-            _fill(self._file, room, one.name, low)
-            return
-        if self._open is None or self._open[0] != number or self._open[1].tell() > low:
-            self._close()
-            reader: Any = _Again(one) if one.compression else _Plain(one)
-            self._open = number, reader
-        reader = self._open[1]
-        reader.seek(low)
-        _fill(reader, room, one.name, low)
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
-
-
-def _fill(file: Any, room: memoryview, name: str, low: int) -> None:
-    done = 0
-    while done < len(room):
-        try:
-            count = file.readinto(room[done:])
-        except OSError as error:
-            raise PcapError(name, low + done, error.strerror or str(error)) from error
-        if not count:
-            raise PcapError(name, low + done, "the file is shorter than when it was replayed")
-        done += count
-
-
-def identity(one: Input) -> tuple[int, ...] | None:
-    """What tells a file, as it was when it was opened, from all others; None if it is none."""
-    return None if one.status is None else _identity(one.status)
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
-
-
-def _check(one: Input, status: os.stat_result | None) -> None:
-    """Raise PcapError unless a file is the one that was replayed, as it was then."""
-    if status is None or one.status is None or _identity(status) != _identity(one.status):
-        raise PcapError(one.name, 0, "the file has changed since it was replayed")
-
-
-class _Plain:
-    """A capture that lies there as it is."""
-
-    def __init__(self, one: Input) -> None:
-        try:
-            file = io.FileIO(os.fsencode(one.path or ""), "rb")
-        except OSError as error:
-            raise PcapError(one.name, 0, error.strerror or str(error)) from error
-        self.close, self.tell, self.seek = file.close, file.tell, file.seek
-        self.readinto = file.readinto
-        try:
-            _check(one, os.fstat(file.fileno()))
-        except PcapError:
-            self.close()
-            raise
-
-
-class _Again:
-    """A compressed capture, read from its start."""
-
-    def __init__(self, one: Input) -> None:
-        self._input = Input(one.path or "")
-        try:
-            self._input.open()
-        except OSError as error:
-            raise PcapError(one.name, 0, error.strerror or str(error)) from error
-        self._past = memoryview(bytearray(PAST))
-        self._block = memoryview(bytearray(PAST))
-        self._held = self._block[:0]
-        self._at = 0
-        self.close = self._input.close
-        try:
-            _check(one, self._input.status)
-        except PcapError:
-            self.close()
-            raise
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, place: int) -> None:
-        """Go on to a place, which is not before this one."""
-        while (left := place - self._at) > 0:
-            if not self.readinto(self._past[: min(left, PAST)]):
-                return
-
-    def readinto(self, room: memoryview) -> int:
-        if not self._held:
-            count = self._input.readinto(self._block)
-            self._held = self._block[:count]
-        count = min(len(self._held), len(room))
-        room[:count] = self._held[:count]
-        self._held = self._held[count:]
-        self._at += count
-        return count

@@ -48,13 +48,14 @@ FLOORS = {
 LAYERS = {
     name: layer
     for layer, names in {
-        9: "__main__",
-        8: "cli",
-        7: "__init__ verbs",
+        10: "__main__",
+        9: "cli",
+        8: "__init__ verbs",
+        7: "follow",
         6: "passive stack network aio",
         5: "result export",
         4: "cut stream",
-        3: "conflicts table socket where",
+        3: "conflicts sources table socket where",
         2: "pcap filter arrow",
         1: "assembler engine summary",
         0: "arguments columns mib report link clock sysctl _version",

@@ -446,7 +446,7 @@ def test_budget(engine: ModuleType) -> None:
         if port == 3:
             frames.append(one(end, B, seq=103, flags=RST))
     data = io.BytesIO(capture(frames))
-    made = tcpcore.replay(data, streams=True, stream_memory=18 * 168, engine=engine.ENGINE)
+    made = tcpcore.replay(data, streams=True, stream_memory=18 * 192, engine=engine.ENGINE)
     there = [stream.conn for stream in made.streams()]
     given_up = made.summary["streams_given_up"]
     assert given_up == 20 - len(there) > 1

@@ -172,5 +172,5 @@ def test_sizes(compiled: ModuleType) -> None:
     """A flow is two cache lines, the rest of it one, and a bucket of the table one."""
     sizes = compiled.sizes()
     wanted = {"tcb": 36, "end": 52, "flow": 128, "flow_rest": 64, "bucket": 64}
-    wanted |= {"skb": 32, "sock_queue": 136}  # as the budget counts them
+    wanted |= {"skb": 32, "sock_queue": 160}  # as the budget counts them
     assert {name: sizes[name] for name in wanted} == wanted

@@ -76,10 +76,11 @@ class Tracker:
         expire_idle_ns: int,
         expire_closed_ns: int,
         streams: int,
+        handing: bool,
         analysis: bool,
         keyed: int,
     ) -> None:
-        self.queues = QueuePool(streams)  # where payload lies, if streams are wanted
+        self.queues = QueuePool(streams, handing)  # where payload lies, if streams are wanted
         self.net = Net()
         self.table = FlowTable()
         self.strict = strict

@@ -20,6 +20,7 @@ from .tcp_queue import (
     sk_find,
     sk_prune,
     sk_rmem_full,
+    sk_touch,
     skb_queue_tail,
     tcp_check_urg,
     tcp_data_queue,
@@ -83,7 +84,7 @@ def conntrack_queue(
                 queue_begin(queue, end.isn, end.opts & Opt.OPT_ISN != 0)
             doubtful = drop not in (0, Drop.TCP_OLD_DATA)
             seq = tcp_data_queue(queue, th, verdict, doubtful)
-            if th.flags & TCPHDR_URG and th.urgent:
+            if th.flags & TCPHDR_URG and th.urgent and not pool.handing:  # there they stay in line
                 tcp_check_urg(pool, queue, th, doubtful)
             if seq >= 0:
                 start, offset, caplen = frame
@@ -96,6 +97,8 @@ def conntrack_queue(
                     queue_pieces(pool, queue, made, payload, whole.pieces)
                 else:
                     skb_queue_tail(pool, queue, made)
+                if pool.handing:
+                    sk_touch(pool, conn)
     states = (end.tcb.state for end in flow.ends)
     if all(state in CLOSED_STATES for state in states):
         conntrack_close(ct, flow)

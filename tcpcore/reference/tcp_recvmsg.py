@@ -18,8 +18,9 @@ OVERLAP_WINDOWS = 4
 READ_SIZE = 256 << 10  # of the capture at a time
 READ_SKIP = 16 << 10  # a hole that is not worth reading over
 
-# Bytes that lie together: where they go, their input, their place there, how many, their stream.
-Piece = tuple[int, int, int, int, int]
+# Bytes that lie together: where they go, their input, their place there, how many, their stream;
+# `loose` as of their span.
+Piece = tuple[int, int, int, int, int, bool]
 
 
 class Span:
@@ -58,12 +59,14 @@ class Plan:
         self.losers: list[Piece] = []  # copies of bytes that are elsewhere in pieces, too
         self.gaps: list[list[tuple[int, int]]] = []  # of each stream: offset, length
         self.starts: list[int] = []  # of each stream
+        self.handed: list[int] = []  # of each its offset: bytes before it were handed out
         self.urgent: list[list[int]] = []  # of each stream: offsets of urgent bytes
 
 
 def plan_piece(plan: Plan, span: Span, seq: int, end: int, at: int, loser: bool) -> None:
     """Add the bytes [seq, end) of a span, which go to `at`."""
-    made = at, span.file, span.place + seq - span.seq, end - seq, len(plan.starts) - 1
+    place = span.place + seq - span.seq
+    made = at, span.file, place, end - seq, len(plan.starts) - 1, span.loose
     (plan.losers if loser else plan.pieces).append(made)
 
 
@@ -224,6 +227,7 @@ def plan_stream(plan: Plan, queue: SkbQueue | None) -> None:
     """Add one direction, of None an empty one."""
     plan.starts.append(plan.at)
     plan.gaps.append([])
+    plan.handed.append(queue.handed if queue else 0)
     plan.urgent.append([])
     if queue is not None and queue.begun:
         spans, end = queue_spans(queue)
@@ -234,19 +238,19 @@ def plan_stream(plan: Plan, queue: SkbQueue | None) -> None:
 def pieces_within(pieces: list[Piece], begin: int, end: int) -> list[Piece]:
     """The parts of pieces that go to [begin, end)."""
     found = []
-    for at, file, place, length, stream in pieces:
+    for at, file, place, length, stream, loose in pieces:
         low, high = max(at, begin), min(at + length, end)
         if low < high:
-            found.append((low, file, place + low - at, high - low, stream))
+            found.append((low, file, place + low - at, high - low, stream, loose))
     return found
 
 
 def read_end(pieces: list[Piece], first: int) -> int:
     """How many pieces, `first` and those behind it, one read of the capture brings."""
-    _, file, low, length, _ = pieces[first]
+    _, file, low, length, _, _ = pieces[first]
     high = low + length
     for i in range(first + 1, len(pieces)):
-        _, other, place, length, _ = pieces[i]
+        _, other, place, length, _, _ = pieces[i]
         if other != file or place - high > READ_SKIP or place + length - low > READ_SIZE:
             return i
         high = max(high, place + length)

@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from tcpcore import stream
-from tcpcore.stream import Sources, Streams
+from tcpcore.sources import Sources
+from tcpcore.stream import Streams
 
 FILL_MAX = 1 << 20
 FILTERS = (
