@@ -113,6 +113,7 @@ def parse_frame(int linktype, bytes data, uint32_t wirelen):
         "tsval": seg.tsval,
         "tsecr": seg.tsecr,
         "vlan": out.vlan,
+        "inner_vlan": out.inner_vlan,
         "vlans": out.vlans,
         "encap": out.encap,
         "tunnel": out.tunnel,

@@ -50,7 +50,7 @@ from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped, stream_copy, stream_
 cdef enum:  # PacketColumn
     P_PACKET, P_FILE, P_CONN, P_DIR, P_TIME_NS, P_OFFSET, P_CAPLEN, P_WIRELEN
     P_SEQ, P_ACK, P_FLAGS, P_WINDOW, P_PAYLOAD_LEN, P_VERDICT, P_DROP_REASON
-    P_INTERFACE, P_VLAN, P_ENCAP
+    P_INTERFACE, P_VLAN, P_INNER_VLAN, P_ENCAP
     P_ANALYSIS, P_DUP_ACK_NUM, P_REASON
     N_PACKET_COLUMNS
 
@@ -176,7 +176,7 @@ cdef inline void fill_outer(
     cdef int i
     cdef int16_t *halves = <int16_t *>out
     cdef const flow_outer *around
-    memset(out, 0xFF if column == C_VLAN else 0, n * column_size(column))
+    memset(out, 0xFF if column in (C_VLAN, C_INNER_VLAN) else 0, n * column_size(column))
     for i in range(n):
         around = rows[i].outer
         if around == NULL:
@@ -185,6 +185,8 @@ cdef inline void fill_outer(
             halves[i] = <int16_t>around.interface
         elif column == C_VLAN:
             halves[i] = around.vlan
+        elif column == C_INNER_VLAN:
+            halves[i] = around.inner_vlan
         elif column == C_ENCAP:
             halves[i] = <int16_t>around.encap
         else:
@@ -397,17 +399,19 @@ cdef inline void packet_rows_outer(packet_rows *rows, const batch *b) noexcept n
     """What was around the frames of a batch, which follow the rows that are used."""
     cdef uint16_t *interfaces = <uint16_t *>rows.columns[P_INTERFACE] + rows.used
     cdef int16_t *vlans = <int16_t *>rows.columns[P_VLAN] + rows.used
+    cdef int16_t *inner = <int16_t *>rows.columns[P_INNER_VLAN] + rows.used
     cdef uint16_t *encaps = <uint16_t *>rows.columns[P_ENCAP] + rows.used
     cdef int i
     for i in range(b.n):
         interfaces[i] = b.frames[i].interface
     for i in range(b.n):
-        vlans[i] = -1
+        vlans[i] = inner[i] = -1
         encaps[i] = 0
     if b.wrapped:
         for i in range(b.n):
             if b.wrapped >> i & 1:
                 vlans[i] = b.outers[i].vlan
+                inner[i] = b.outers[i].inner_vlan
                 encaps[i] = b.outers[i].encap
 
 

@@ -326,6 +326,7 @@ cdef struct flow_outer:
     uint64_t context  # what of it is part of the key
     uint16_t encap
     int16_t vlan
+    int16_t inner_vlan
     uint16_t interface
 
 # What else than addresses and ports tells connections apart.

@@ -5,6 +5,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_
 from slab cimport slab_recycled
 from tcp cimport *
 from tcp_history cimport analysis_far_of, analysis_rare_of
+from unaligned cimport held
 
 cdef enum:  # Cause
     LIMITED_NONE = 0
@@ -35,6 +36,11 @@ cdef enum:
     NOT_NEW = (
         TCP_A_RETRANSMISSION | TCP_A_OUT_OF_ORDER | TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE
     )
+
+
+ctypedef int limit_type(
+    analysis *, analysis_more *, slab_recycled *, slab_recycled *, const flow *, int, int64_t
+) noexcept nogil
 
 
 cdef inline void chrono_init(analysis *an) noexcept nogil:
@@ -226,6 +232,25 @@ cdef inline int chrono_limit(
     int64_t now_ns,
 ) noexcept nogil:
     """Find out what limits an end from now on; -1 without memory."""
+    cdef uint8_t bits = an.ends[side].limits
+    cdef limit_type *changes
+    if not bits & (LIMIT_RECOVERY | LIMIT_ANSWER):
+        if chrono_cause(an, fl, side) == bits & LIMIT_CAUSE:
+            return 0
+    changes = <limit_type *>held(<void *>chrono_limit_changes)
+    return changes(an, more, rares, fars, fl, side, now_ns)
+
+
+cdef inline int chrono_limit_changes(
+    analysis *an,
+    analysis_more *more,
+    slab_recycled *rares,
+    slab_recycled *fars,
+    const flow *fl,
+    int side,
+    int64_t now_ns,
+) noexcept nogil:
+    """The same, where it is not what it was, or something is waited for."""
     cdef const tcb *snd = &fl.ends[side].tcb
     cdef analysis_rare *c
     cdef uint8_t bits = an.ends[side].limits

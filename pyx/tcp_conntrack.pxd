@@ -383,6 +383,7 @@ cdef inline void conntrack_around(
     cdef bint wrapped = b.wrapped >> i & 1
     memset(out, 0, sizeof(flow_outer))
     out.vlan = around.vlan if wrapped else -1
+    out.inner_vlan = around.inner_vlan if wrapped else -1
     out.interface = b.frames[i].interface
     if wrapped:
         out.encap = around.encap

@@ -229,6 +229,7 @@ CONNECTIONS = (
     ),
     Column("interface", "uint16", "", "pcapng interface of the first segment", group="outer"),
     Column("vlan", "int16", "", "first VLAN id of the first segment", absent=True, group="outer"),
+    Column("inner_vlan", "int16", "", "second VLAN id of it", absent=True, group="outer"),
     Column("encap", "uint16", "bits", "what the first segment was wrapped in", group="outer"),
     Column(
         "outer_a",
@@ -288,6 +289,7 @@ PACKETS = (
     Column("drop_reason", "uint8", "reason", "why it is no segment or state did not take it"),
     Column("interface", "uint16", "", "pcapng interface, by its number in the section"),
     Column("vlan", "int16", "", "first VLAN id", absent=True),
+    Column("inner_vlan", "int16", "", "second VLAN id", absent=True),
     Column("encap", "uint16", "bits", "what it was wrapped in, as far as that was taken off"),
     Column("analysis", "uint32", "bits", "Wireshark's classes of the segment, a bit each"),
     Column("dup_ack_num", "uint32", "", "which repetition a duplicate ACK is, from 1"),

@@ -162,6 +162,7 @@ ONLY_COMPILED = {
     "tcp_chrono": {
         "chrono_add",
         "chrono_holds",
+        "chrono_limit_changes",
         "chrono_in_round",
         "chrono_init",
         "chrono_predict",

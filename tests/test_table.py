@@ -136,11 +136,11 @@ def test_a_short_buffer_is_an_error() -> None:
 
 def test_repr() -> None:
     lines = repr(table(rows=1000)).splitlines()
-    assert lines[0] == "1,000 rows x 102 columns"
+    assert lines[0] == "1,000 rows x 103 columns"
     assert lines[1].split()[:5] == ["conn", "a_addr", "a_port", "b_addr", "b_port"]
     assert len(lines) == 2 + 5 + 1 + 5
     assert set(lines[7]) == {".", " "}
-    assert repr(table(rows=0)).startswith("0 rows x 102 columns\n")
+    assert repr(table(rows=0)).startswith("0 rows x 103 columns\n")
     assert len(repr(table(rows=10)).splitlines()) == 12
 
 

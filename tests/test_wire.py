@@ -62,6 +62,7 @@ def test_fields(engine, linktype, ends):
         "tsval": 7,
         "tsecr": 9,
         "vlan": -1,
+        "inner_vlan": -1,
         "vlans": 0,
         "encap": 0,
         "tunnel": 0,

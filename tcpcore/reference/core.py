@@ -257,7 +257,7 @@ class Conntrack:
             self._time_clamped += 1
         if self._rows is not None:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
-            around = (interface, outer.vlan, outer.encap)
+            around = (interface, outer.vlan, outer.inner_vlan, outer.encap)
             packet_rows_write(self._rows, (*name, *fields, verdict, drop, *around, *told))
 
     def _taken(self) -> int:

@@ -33,6 +33,7 @@ FLOW_COLUMNS: dict[str, tuple[str, Callable[[Flow], int]]] = {
 OUTER_COLUMNS: dict[str, tuple[str, Callable[[FlowOuter], int]]] = {
     "interface": ("H", lambda around: around.interface),
     "vlan": ("h", lambda around: around.vlan),
+    "inner_vlan": ("h", lambda around: around.inner_vlan),
     "encap": ("H", lambda around: around.encap),
 }
 END_COLUMNS: dict[str, tuple[str, Callable[[End], int]]] = {
@@ -65,6 +66,7 @@ PACKET_COLUMNS = {
     "drop_reason": "B",
     "interface": "H",
     "vlan": "h",
+    "inner_vlan": "h",
     "encap": "H",
     "analysis": "I",
     "dup_ack_num": "I",

@@ -356,7 +356,7 @@ class End:
 class FlowOuter:
     """What was around the first segment of a connection."""
 
-    __slots__ = ("a_addr", "b_addr", "context", "encap", "vlan", "interface")
+    __slots__ = ("a_addr", "b_addr", "context", "encap", "vlan", "inner_vlan", "interface")
 
     def __init__(self) -> None:
         self.a_addr = bytes(16)  # of the outermost packet, zeros if there is none
@@ -364,6 +364,7 @@ class FlowOuter:
         self.context: tuple[int, ...] = ()  # what of it is part of the key
         self.encap = 0
         self.vlan = -1
+        self.inner_vlan = -1
         self.interface = 0
 
 

@@ -240,6 +240,7 @@ def conntrack_around(
         around.a_addr, around.b_addr = outer.daddr, outer.saddr
     around.encap = outer.encap
     around.vlan = outer.vlan
+    around.inner_vlan = outer.inner_vlan
     around.interface = interface
     around.context = context
     return around
