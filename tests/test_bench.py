@@ -197,7 +197,7 @@ def test_it_runs(tmp_path: Path, real: Path) -> None:
     report = json.loads((tmp_path / "out.json").read_text())
     assert {row["operation"] for row in report["operations"]} == {
         *("checksum", "parse", "hash and look-up", "tcb step", "replay", "new connection"),
-        "streams",
+        *("streams", "fragments"),
     }
     assert all(row[tcpcore.ENGINE]["ns"] > 0 for row in report["operations"])
     assert len(report["targets"]) == 31
