@@ -5,6 +5,7 @@ Captures are small and built here; tests of formats and of state are elsewhere.
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 import tcpcore
+from tcpcore.passive import Run
 
 SEC = capgen.SEC
 US = 1000
@@ -563,3 +565,17 @@ def test_tables_are_read_by_threads(engine):
     for thread in threads:
         thread.join()
     assert results == results[:1] * 4
+
+
+@pytest.mark.parametrize("options", [{}, {"packets": True}, {"streams": True}], ids=str)
+def test_memory_goes_with_the_last_reference(engine, options):
+    """A replay is in no cycle, so its memory is there for the next one at once."""
+    gc.collect()
+    gc.disable()
+    try:
+        found = tcpcore.replay(io.BytesIO(CAPTURE), engine=engine.ENGINE, **options)
+        found.connections["conn"]
+        del found
+        assert not [one for one in gc.get_objects() if isinstance(one, Run)]
+    finally:
+        gc.enable()
