@@ -31,11 +31,14 @@ class Conflicts:
     ----------
     streams
         Gives the streams of what was replayed; None where they cannot be had.
+    found
+        The replay's own, which keeps what is counted, once: bytes by 2 * conn, and 1 more for
+        'ba'. That the replay has no reference to this object leaves both without a cycle.
     """
 
-    def __init__(self, streams: Callable[[], Streams | None]) -> None:
+    def __init__(self, streams: Callable[[], Streams | None], found: list[dict[int, int]]) -> None:
         self._streams = streams
-        self._found: dict[int, int] | None = None  # by 2 * conn, and 1 more for 'ba'
+        self._found = found
 
     def fetch(self, fetch: Fetch) -> Fetch:
         """Make of what fetches an engine's columns what fetches these two as well."""
@@ -73,10 +76,10 @@ class Conflicts:
 
     def _counted(self, wanted: set[int]) -> dict[int, int]:
         """Count of each stream the bytes that differ; of one that is missing it is not known."""
-        if self._found is None:
+        if not self._found:
             try:
                 streams = self._streams()
-                self._found = {} if streams is None else streams.conflicting(wanted)
+                self._found.append({} if streams is None else streams.conflicting(wanted))
             except PcapError:  # the capture is not there any more as it was
-                self._found = {}
-        return self._found
+                self._found.append({})
+        return self._found[0]

@@ -308,6 +308,7 @@ class Run:
         self._options = options
         self.lock = allocate_lock()  # the engine serves one thread at a time, the tables any number
         self._opened: list[Input] = []
+        self._conflicting: list[dict[int, int]] = []  # counted when first asked for
         self.sources = Sources(SPOOL if kept is None else kept) if streams else None
         self._schemas = schemas(analysis)
         self._selection: Selection | None = None
@@ -509,7 +510,9 @@ class Run:
 
     def _table(self, fetch: Fetch) -> Table:
         """Connections, with the columns that no engine has."""
-        return Table(self._schemas[0], Conflicts(self._streams_again).fetch(fetch))
+        return Table(
+            self._schemas[0], Conflicts(self._streams_again, self._conflicting).fetch(fetch)
+        )
 
     def _streams_again(self) -> Streams | None:
         """Streams of what was replayed, if need be of a second replay; None if it cannot be."""
