@@ -48,6 +48,7 @@ from pcap cimport (
 from rows cimport (
     N_COLUMNS,
     N_PACKET_COLUMNS,
+    column_is_zero,
     column_size,
     depart_rest,
     fill_rows,
@@ -59,7 +60,7 @@ from rows cimport (
     row_place,
     wide,
 )
-from slab cimport vfree, vkeep, vmalloc, vzalloc
+from slab cimport vfree, vkeep, vmalloc, vzalloc, vzlazy
 from tcp cimport (
     IP_CSUMERRORS,
     NR_DROPS,
@@ -165,12 +166,12 @@ cdef class _Column:
         PyBuffer_FillInfo(view, self, self.data, self.length, 1, flags)
 
 
-cdef _Column column_of(size_t length):
-    """A writable piece for one column, of arbitrary contents."""
+cdef _Column column_of(size_t length, bint zeros):
+    """A writable piece for one column, of `zeros` or of arbitrary contents."""
     cdef _Column made = _Column.__new__(_Column)
     made.length = length
     made.size = length or 1
-    made.data = vmalloc(made.size)
+    made.data = vzlazy(made.size) if zeros else vmalloc(made.size)
     if made.data == NULL:
         made.size = 0
         raise MemoryError(f"no {length} bytes for a column")
@@ -504,6 +505,7 @@ cdef class Conntrack:
         cdef _Column piece
         cdef uint64_t n
         cdef int column, wanted = 0
+        cdef bint zeros
         cdef dict made = {}
         cdef uint8_t *out[N_COLUMNS]
         cdef int columns[N_COLUMNS]
@@ -522,8 +524,11 @@ cdef class Conntrack:
             else:
                 n = self.ct.flows.used
             for column in found:
-                piece = column_of(n * column_size(column))
+                zeros = column_is_zero(self.ct, column)
+                piece = column_of(n * column_size(column), zeros)
                 made[CONNECTIONS[column]] = piece
+                if zeros:
+                    continue
                 out[wanted] = <uint8_t *>piece.data
                 columns[wanted] = column
                 wanted += 1

@@ -96,6 +96,13 @@ cdef inline uint8_t column_size(int column) noexcept nogil:
     return 8
 
 
+cdef inline bint column_is_zero(const conntrack *ct, int column) noexcept nogil:
+    """True of what is around first segments, but for VLANs, where nothing ever was."""
+    if column < C_INTERFACE or column > C_OUTER_B or column == C_VLAN or column == C_INNER_VLAN:
+        return False
+    return ct.outers.n_chunks == 0 and ct.ended_outers.n_chunks == 0
+
+
 cdef inline uint8_t packet_column_size(int column) noexcept nogil:
     """Bytes of one value."""
     if column == P_DIR or column == P_DROP_REASON or column == P_REASON:

@@ -8,6 +8,7 @@ from libc.string cimport memset
 cdef extern from "vmalloc.h" nogil:
     void *vmalloc(size_t size)
     void *vzalloc(size_t size)
+    void *vzlazy(size_t size)
     void *vgrow(void *p, size_t old, size_t size)
     void vfree(void *p, size_t size)
     void vkeep(void *p, size_t size)

@@ -141,6 +141,7 @@ ONLY_COMPILED = {
     "ip_tunnel": {"is_udp_tunnel", "is_vlan", "known_ethertype", "outer_clear"},
     "pcap": {"declare", "min_block", "pcap_close", "pcap_damage", "pcap_open"},
     "rows": {
+        "column_is_zero",
         "column_size",
         "packet_column_size",
         "packet_rows_free",
