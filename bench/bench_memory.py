@@ -14,9 +14,11 @@ from bench.captures import flood
 from bench.conftest import feed, resident
 
 
+@pytest.mark.parametrize("analysis", [False, True])
 @pytest.mark.parametrize("conns", [10_000, 100_000, 1_000_000])
 def bench_memory(
     conns: int,
+    analysis: bool,
     engine: ModuleType,
     quick: bool,
     followed: Callable[..., object],
@@ -26,16 +28,16 @@ def bench_memory(
         pytest.skip("the reference gets smaller inputs")
     syns = next(flood(conns, chunk=conns))
     before = resident()
-    conntrack = followed(syns)
+    conntrack = followed(syns, analysis=analysis)
     grown = (resident() - before) / conns
     counted = conntrack.memory / conntrack.live
     del conntrack
     gauge(
         "new connection",
-        f"{conns:,} connections",
+        f"{conns:,} connections" + (", analysis" if analysis else ""),
         conns,
         lambda ct: feed(ct, syns, engine.CHUNK),
-        followed,
+        lambda: followed(analysis=analysis),
         most=3,
         bytes_connection=counted,
         rss_connection=grown,

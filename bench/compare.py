@@ -32,7 +32,8 @@ CAPTURES = {
 def operations(work: Path, quick: bool) -> list[dict[str, object]]:
     """Run the benchmarks of this folder and pair the engines' results."""
     found = work / "operations.json"
-    command = [sys.executable, "-m", "pytest", "-q", ROOT / "bench", "--work", work.resolve()]
+    # With "=": a folder by itself would be one more to find the settings for.
+    command = [sys.executable, "-m", "pytest", "-q", ROOT / "bench", f"--work={work.resolve()}"]
     command += [f"--benchmark-json={found.resolve()}", *(["--quick"] if quick else [])]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:

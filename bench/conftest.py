@@ -50,7 +50,7 @@ def followed(engine: ModuleType) -> Callable[..., object]:
     """Make a Conntrack that has seen records already, so that its memory is there."""
 
     def make(warm: np.ndarray | None = None, **options: object) -> object:
-        conntrack = engine.Conntrack(key=KEY, **options)
+        conntrack = engine.Conntrack(**{"key": KEY, "analysis": False} | options)
         conntrack.begin(0)
         conntrack.feed(captures.HEADER, len(captures.HEADER))
         if warm is not None:

@@ -23,6 +23,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MIB = 1 << 20
 LIBRARIES = {"loop": "-lpcap", "nids": "-lnids -lpcap -lnet -lglib-2.0 -lgthread-2.0"}
+# What a row wants is said, so that no default of tcpcore changes what it means.
+PLAIN = {"analysis": False, "checksum": "ignore"}
+ANALYSED = {"analysis": True, "checksum": "auto"}
 SCRIPTS = {"dpkt": "dpkt_flows.py", "nfstream": "nfstream_flows.py"}
 
 
@@ -138,10 +141,10 @@ class Peers:
 
 
 def ours(label: str, path: Path, **options: object) -> Contender:
-    """tcpcore, from Python on a path, second of two runs in one process."""
+    """tcpcore, from Python on a path, second of two runs in one process; `PLAIN` besides."""
 
     def run() -> tuple[float, int]:
-        result = worker("replay", **{"path": str(path), "tables": False, **options})
+        result = worker("replay", **{"path": str(path), "tables": False} | PLAIN | options)
         return result["seconds"], int(result["packets"])
 
     return Contender(label, run)
@@ -154,6 +157,16 @@ def reading(path: Path, packets: int) -> Contender:
         return worker("reading", path=str(path))["seconds"], packets
 
     return Contender("nothing but read()", run)
+
+
+def handing(path: Path) -> Contender:
+    """tcpcore until all bytes of all streams are handed out, as libnids does: while reading."""
+
+    def run() -> tuple[float, int]:
+        result = worker("handing", path=str(path))
+        return result["seconds"], int(result["packets"])
+
+    return Contender("tcpcore, streams handed out", run)
 
 
 class Yardsticks:
@@ -188,6 +201,8 @@ class Yardsticks:
             self.flood,
             self.bounded,
             self.population,
+            self.live_state,
+            self.one_byte,
             self.engines,
             self.command_line,
         ):
@@ -280,7 +295,7 @@ class Yardsticks:
     # ---- the races
 
     def count(self, path: Path) -> int:
-        return int(worker("replay", path=str(path), tables=False, runs=1)["packets"])
+        return int(worker("replay", path=str(path), tables=False, runs=1, **PLAIN)["packets"])
 
     def minimal(self) -> None:
         path = self.capture("min64")
@@ -292,10 +307,11 @@ class Yardsticks:
         loop = self.peers.contender("loop", "bare libpcap loop", path, n)
         nids = self.peers.contender("nids", "libnids, checksums on", path, n)
         dpkt = self.peers.contender("dpkt", "dpkt and a dict", start, first)
-        analysed = ours("tcpcore, analysis on, to the summary", path, analysis=True)
+        analysed = ours("tcpcore, analysis on, to the summary", path, **ANALYSED)
+        streams = ours("tcpcore, streams handed out", path, streams=True)
         tshark = self.peers.contender("tshark", "tshark -z conv,tcp", start, first)
         entrants = [reading(path, n), summary, loop, columns, packets, nids, dpkt]
-        self.race("min64", [*entrants, analysed, tshark])
+        self.race("min64", [*entrants, analysed, tshark, streams])
         what = "minimal frames, to the summary"
         self.faster(f"{what}: libpcap loop", summary, loop, 0.9)
         self.faster(f"{what}: libpcap loop (aim)", summary, loop, 1.1)
@@ -304,16 +320,24 @@ class Yardsticks:
         self.slower("minimal frames, columns of packets too: time", packets, columns, 1.5)
         self.faster("minimal frames, analysis on: libpcap loop", analysed, loop, 0.7)
         self.faster("minimal frames, analysis on: tshark -z conv,tcp", analysed, tshark, 130)
+        self.faster("minimal frames, streams handed out: libnids", streams, nids, 3)
 
     def real(self) -> None:
         what = "real traffic, to the connection columns"
         wide = "real traffic, columns of packets too: time"
-        bounds = {"libpcap loop": 1.6, "libnids": 4, "nfstream": 45}
+        bounds = {
+            f"{what}: libpcap loop": 1.6,
+            f"{what}: libnids": 4,
+            f"{what}: nfstream": 45,
+            "real traffic, analysis on, to the columns: libpcap loop": 1.4,
+            "real traffic, analysis on, to the columns: tshark -z conv,tcp": 65,
+            "real traffic, streams handed out: libnids": 3,
+        }
         try:
             path = self.capture("real")
         except (Unavailable, FileNotFoundError) as reason:
-            for peer, least in bounds.items():
-                self.unmeasured(f"{what}: {peer}", str(reason), least=least, unit="x")
+            for name, least in bounds.items():
+                self.unmeasured(name, str(reason), least=least, unit="x")
             self.unmeasured(wide, str(reason), most=1.5, unit="x")
             return
         n = self.count(path)
@@ -323,15 +347,17 @@ class Yardsticks:
         loop = self.peers.contender("loop", "bare libpcap loop", path, n)
         nids = self.peers.contender("nids", "libnids, checksums on", path, n)
         nfstream = self.peers.contender("nfstream", "nfstream, no dissection", start, first)
-        analysed = ours("tcpcore, analysis on, to the summary", path, analysis=True)
+        label = "tcpcore, analysis on, all connection columns"
+        analysed = ours(label, path, tables=True, **ANALYSED)
+        streams = handing(path)
         tshark = self.peers.contender("tshark", "tshark -z conv,tcp", start, first)
         entrants = [reading(path, n), columns, loop, packets, nids, nfstream]
-        self.race("real", [*entrants, analysed, tshark])
-        for (peer, least), other in zip(bounds.items(), (loop, nids, nfstream), strict=True):
-            self.faster(f"{what}: {peer}", columns, other, least)
+        self.race("real", [*entrants, analysed, tshark, streams])
+        ones = [columns, columns, columns, analysed, analysed, streams]
+        others = [loop, nids, nfstream, loop, tshark, nids]
+        for (name, least), one, other in zip(bounds.items(), ones, others, strict=True):
+            self.faster(name, one, other, least)
         self.slower(wide, packets, columns, 1.5)
-        self.faster("real traffic, analysis on: libpcap loop", analysed, loop, 1.4)
-        self.faster("real traffic, analysis on: tshark -z conv,tcp", analysed, tshark, 65)
 
     def flood(self) -> None:
         path = self.capture("flood")
@@ -385,7 +411,8 @@ class Yardsticks:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:
-                found[name].append(worker("replay", path=str(self.capture(name)), tables=False))
+                path = str(self.capture(name))
+                found[name].append(worker("replay", path=path, tables=False, **PLAIN))
         ns = {}
         for name, runs in found.items():
             conns, packets = runs[0]["connections"], runs[0]["packets"]
@@ -414,6 +441,72 @@ class Yardsticks:
         else:
             self.unmeasured(what, "with --large (6 GB of disk)", most=2.2, unit="x")
 
+    def live_state(self) -> None:
+        """A million connections with the analysis, as the engine counts them and as RSS has it."""
+        path = str(self.capture("million"))
+        runs = [worker("live", path=path, analysis=True) for _ in range(self.rounds)]
+        conns = runs[0]["live"]
+        what = f"{conns:,.0f} connections, analysis on"
+        grown = statistics.median(run["grown"] for run in runs)
+        self.target(
+            f"{what}: live state, a connection",
+            lambda: runs[0]["memory"] / conns,
+            most=512,
+            unit=" B",
+            note="as the engine counts it",
+        )
+        self.target(
+            f"{what}: peak RSS beyond 64 MB, a connection",
+            lambda: max(0.0, grown - 64e6) / conns,
+            most=512,
+            unit=" B",
+            note=f"RSS grew by {grown / 1e6:,.0f} MB, {grown / conns:.0f} B a connection",
+        )
+
+    def one_byte(self) -> None:
+        """Streams of one-byte segments: time a segment, and memory, in any order."""
+        counts = (100, 1_000) if self.quick else (10_000, 100_000, 1_000_000)
+        most, grown = counts[-1], {}
+        for order in captures.ORDERS:
+            found: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
+            for _ in range(self.rounds):
+                for count, runs in found.items():
+                    name = f"one-byte-{order.replace(' ', '-')}-{count}.pcap"
+                    path = captures.write(self.work / name, captures.one_byte(count, order))
+                    job = {"path": str(path), "tables": False, "streams": True} | PLAIN
+                    runs.append(worker("replay", **job))
+            ns = {}
+            for count, runs in found.items():
+                if any(run["handed"] != count for run in runs):
+                    raise ValueError(f"{order}: not {count} bytes were handed out")
+                ns[count] = statistics.median(run["seconds"] for run in runs) / count * 1e9
+                self.rates.append(
+                    {
+                        "capture": f"one-byte segments, {order}",
+                        "who": "tcpcore, streams handed out",
+                        "packets": count,
+                        "ns": ns[count],
+                        "mpps": 1e3 / ns[count],
+                        "note": "",
+                    }
+                )
+            grown[order] = statistics.median(run["grown"] for run in found[most])
+            self.target(
+                f"{most:,} one-byte segments, {order}: time a segment to that of {counts[0]:,}",
+                lambda ns=ns: ns[most] / ns[counts[0]],
+                most=2,
+                unit="x",
+                note=", ".join(f"{value:.0f} ns" for value in ns.values()),
+            )
+        order = max(grown, key=lambda order: grown[order])
+        self.target(
+            f"{most:,} one-byte segments, any order: peak RSS beyond 64 MB, a segment",
+            lambda: max(0.0, grown[order] - 64e6) / most,
+            most=232,
+            unit=" B",
+            note=f"{order}: {grown[order] / 1e6:,.0f} MB; 32 B are noted, 200 put in order",
+        )
+
     def engines(self) -> None:
         path, _ = self.start_of("min64", 1_000 if self.quick else 20_000)
         slow = ours("tcpcore, reference engine, to the summary", path, engine="reference", runs=1)
@@ -432,7 +525,8 @@ class Yardsticks:
         command = [script] if script.exists() else [sys.executable, "-m", "tcpcore"]
         with_work, without = [], []
         for _ in range(3 * self.rounds):
-            with_work.append(spend([*command, "replay", path])[0])
+            plain = ["replay", "--no-analysis", "--checksum", "ignore", path]
+            with_work.append(spend([*command, *plain])[0])
             without.append(spend([sys.executable, "-c", "import argparse, json"])[0])
         base = statistics.median(without)
         self.target(

@@ -48,6 +48,7 @@ from pcap cimport (
 from rows cimport (
     N_COLUMNS,
     N_PACKET_COLUMNS,
+    column_is_zero,
     column_size,
     depart_rest,
     fill_rows,
@@ -59,7 +60,7 @@ from rows cimport (
     row_place,
     wide,
 )
-from slab cimport vfree, vkeep, vmalloc, vzalloc
+from slab cimport vfree, vkeep, vmalloc, vzalloc, vzlazy
 from tcp cimport (
     IP_CSUMERRORS,
     NR_DROPS,
@@ -67,6 +68,8 @@ from tcp cimport (
     SOCKET_FILTER,
     TCP_MAX_STATES,
     analysis,
+    analysis_far,
+    analysis_more,
     analysis_rare,
     end,
     flow,
@@ -163,12 +166,12 @@ cdef class _Column:
         PyBuffer_FillInfo(view, self, self.data, self.length, 1, flags)
 
 
-cdef _Column column_of(size_t length):
-    """A writable piece for one column, of arbitrary contents."""
+cdef _Column column_of(size_t length, bint zeros):
+    """A writable piece for one column, of `zeros` or of arbitrary contents."""
     cdef _Column made = _Column.__new__(_Column)
     made.length = length
     made.size = length or 1
-    made.data = vmalloc(made.size)
+    made.data = vzlazy(made.size) if zeros else vmalloc(made.size)
     if made.data == NULL:
         made.size = 0
         raise MemoryError(f"no {length} bytes for a column")
@@ -228,6 +231,7 @@ cdef class Conntrack:
         int64_t to_ns=INT64_MAX,
         uint64_t count=0,
         uint64_t streams=0,
+        bint handing=False,
         filter=(),
         int keyed=0,
         bytes key=bytes(16),
@@ -254,6 +258,7 @@ cdef class Conntrack:
         self.window.to_ns = to_ns
         self.count = count
         queue_init(&self.ct.queues, streams)
+        self.ct.queues.handing = handing
         take_filter(&self.wanted, filter)
         self.ct.departed = <departed *>vzalloc(sizeof(departed))
         self.ct.offload = <offload *>vzalloc(sizeof(offload))
@@ -422,8 +427,9 @@ cdef class Conntrack:
             each += sizeof(flow_link)
         return (
             self.ct.flows.used * each
-            + self.ct.analyses.used * sizeof(analysis)
-            + self.ct.rares.used * sizeof(analysis_rare)
+            + self.ct.analyses.used * (sizeof(analysis) + sizeof(analysis_more))
+            + self.ct.rares.pool.used * sizeof(analysis_rare)
+            + self.ct.fars.pool.used * sizeof(analysis_far)
             + self.ct.addrs.used * sizeof(flow_addrs)
             + (self.ct.flows.used * sizeof(flow_outer) if self.ct.outers.n_chunks else 0)
             + (sizeof(bucket) << self.ct.table.shift)
@@ -483,6 +489,7 @@ cdef class Conntrack:
                 "time_clamped": self.total.clamped,
                 "repaired": self.repaired + self.cap.repaired,
                 "offload": offload_dict(self.ct.offload),
+                "analysis": analysis_dict(self.ct, gone),
                 "live": self.ct.live,
                 "streams_given_up": self.ct.queues.given_up,
                 "stream_bytes_given_up": self.ct.queues.given_up_bytes,
@@ -498,6 +505,7 @@ cdef class Conntrack:
         cdef _Column piece
         cdef uint64_t n
         cdef int column, wanted = 0
+        cdef bint zeros
         cdef dict made = {}
         cdef uint8_t *out[N_COLUMNS]
         cdef int columns[N_COLUMNS]
@@ -516,8 +524,11 @@ cdef class Conntrack:
             else:
                 n = self.ct.flows.used
             for column in found:
-                piece = column_of(n * column_size(column))
+                zeros = column_is_zero(self.ct, column)
+                piece = column_of(n * column_size(column), zeros)
                 made[CONNECTIONS[column]] = piece
+                if zeros:
+                    continue
                 out[wanted] = <uint8_t *>piece.data
                 columns[wanted] = column
                 wanted += 1
@@ -566,27 +577,7 @@ cdef class Conntrack:
             self.leave()
 
 
-cdef dict row_dict(const flow_row *row):
-    cdef const end *a = &row.flow.ends[0]
-    cdef const end *b = &row.flow.ends[1]
-    return {
-        "conn": row.conn,
-        "ip": row.flow.ip,
-        "a_addr": PyBytes_FromStringAndSize(<const char *>row.addrs.a, 16),
-        "a_port": cpu_to_be16(row.flow.a_port),
-        "b_addr": PyBytes_FromStringAndSize(<const char *>row.addrs.b, 16),
-        "b_port": cpu_to_be16(row.flow.b_port),
-        "packets": wide(a.packets, row.rest.packets_hi[0]) + wide(b.packets, row.rest.packets_hi[1]),
-        "frame_bytes": <int64_t>flow_frame_bytes(&row.flow, &row.rest),
-        "payload_bytes": wide(a.payload_bytes, row.rest.payload_bytes_hi[0])
-        + wide(b.payload_bytes, row.rest.payload_bytes_hi[1]),
-        "state_a": a.tcb.state,
-        "state_b": b.tcb.state,
-        "first_ns": row.rest.first_ns,
-        "last_ns": row.flow.last_ns,
-    }
-
-
+include "conntrack.pxi"
 include "streams.pxi"
 include "doors.pxi"
 include "core_net.pxi"

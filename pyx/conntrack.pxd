@@ -16,19 +16,22 @@ from slab cimport (
     slab_at,
     slab_free,
     slab_full,
+    slab_give,
     slab_reach,
+    slab_recycled,
     slab_reserve,
 )
 from synack cimport synacks
 from tcp cimport *
 from tcp_queue cimport *
-from unaligned cimport ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
+from unaligned cimport fls64, ipv6_addr_set_v4mapped, prefetchw, swap_u16s, swap_u32s
 
 cdef enum:
     NIL = 0xFFFFFFFF
     IDLE = 0  # the queue of every flow, by its last segment
     AGED = 1  # that of the half-open, by their first, or of the closed, by their last
     TOP_MAX = 64
+    RTT_BUCKETS = 488
 
 cdef enum:  # Rows
     ROWS_KEEP = 0
@@ -43,6 +46,7 @@ cdef struct queue:
 cdef struct departed:
     uint64_t states[TCP_MAX_STATES][TCP_MAX_STATES]
     uint64_t bad_checksum[2]
+    uint64_t rtts[RTT_BUCKETS]  # connections by their initial RTT
     uint32_t n_top
     uint64_t top_bytes[TOP_MAX]  # descending, equal ones by conn
     flow_row top[TOP_MAX]
@@ -58,9 +62,11 @@ cdef struct conntrack:
     slab links  # used when `linked`: else a flow's index is its number and none ever leaves
     slab ended  # flow_row, in order of closing
     slab analyses  # analysis, by the same index as flows, if it is wanted
+    slab mores  # analysis_more, likewise
     slab ended_analyses  # those of `ended`
-    slab rares  # analysis_rare; a spare one names the next
-    uint32_t spare_rare
+    slab ended_mores
+    slab_recycled rares  # analysis_rare
+    slab_recycled fars  # analysis_far
     bint analysis
     slab outers  # flow_outer, by the flow's index, of those that have one
     slab ended_outers  # and by the ended row's
@@ -85,6 +91,8 @@ cdef struct conntrack:
     bint want_fates  # somebody reads what became of each frame
     uint64_t drops[NR_DROPS]
     uint64_t tcp_segments
+    uint64_t classes[NR_CLASSES]  # segments by what the analysis says of them
+    uint64_t retrans_bytes
     departed *departed
     queue_pool queues  # where payload lies, if streams are wanted
     slab socks  # of each flow the index of its sock_queue, if they are
@@ -105,24 +113,33 @@ cdef inline flow_link *link_at(const conntrack *ct, uint32_t index) noexcept nog
 
 
 cdef inline analysis *analysis_at(const conntrack *ct, uint32_t index) noexcept nogil:
-    return <analysis *>ct.analyses.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+    """The analysis of a flow, which never lies as its flow does in a page: a load that a store to
+    such a place is under way for would wait for it."""
+    return <analysis *>ct.analyses.chunks[index >> SLAB_SHIFT] + ((index & SLAB_MASK) ^ 1)
 
 
-cdef inline void analysis_free(conntrack *ct, const analysis *an) noexcept nogil:
+cdef inline analysis_more *more_at(const conntrack *ct, uint32_t index) noexcept nogil:
+    return <analysis_more *>ct.mores.chunks[index >> SLAB_SHIFT] + (index & SLAB_MASK)
+
+
+cdef inline void analysis_free(conntrack *ct, const analysis_more *more) noexcept nogil:
     """Let another connection have the counts of one that is gone."""
     cdef int side
+    cdef uint32_t far
     for side in range(2):
-        if an.rare[side]:
-            (<analysis_rare *>slab_at(&ct.rares, an.rare[side] - 1)).counts[0] = ct.spare_rare
-            ct.spare_rare = an.rare[side]
+        if more.rare[side]:
+            far = (<analysis_rare *>slab_at(&ct.rares.pool, more.rare[side] - 1)).far
+            if far:
+                slab_give(&ct.fars, far)
+            slab_give(&ct.rares, more.rare[side])
 
 
 cdef inline void conntrack_drain(conntrack *ct) noexcept nogil:
     """Forget the rows of ended connections, which were handed out."""
     cdef uint32_t i
-    for i in range(ct.ended_analyses.used):
-        analysis_free(ct, <analysis *>slab_at(&ct.ended_analyses, i))
-    ct.ended.used = ct.ended_analyses.used = 0
+    for i in range(ct.ended_mores.used):
+        analysis_free(ct, <analysis_more *>slab_at(&ct.ended_mores, i))
+    ct.ended.used = ct.ended_analyses.used = ct.ended_mores.used = 0
 
 
 cdef inline flow_addrs *addrs_of(
@@ -201,6 +218,23 @@ cdef inline uint64_t flow_frame_bytes(const flow *fl, const flow_rest *rest) noe
     )
 
 
+cdef inline uint32_t rtt_bucket(uint64_t ns) noexcept nogil:
+    """Where a time counts: up to 15 ns alone, then in eight parts of each power of two."""
+    cdef uint32_t shift = 0 if ns < 16 else fls64(ns) - 4
+    return shift * 8 + <uint32_t>(ns >> shift)
+
+
+cdef inline void conntrack_classes(
+    conntrack *ct, uint32_t classes, uint32_t payload_len
+) noexcept nogil:
+    """Count the classes of a segment that has some, for the summary."""
+    cdef int i
+    for i in range(NR_CLASSES):
+        ct.classes[i] += classes >> i & 1
+    if classes & TCP_A_RETRANSMISSION:
+        ct.retrans_bytes += payload_len
+
+
 cdef inline int depart(departed *gone, const flow *fl, const flow_rest *rest, uint64_t conn) noexcept nogil:
     """Fold a connection into the summary; its place among the busiest, where a row is to be put,
     or -1."""
@@ -209,6 +243,8 @@ cdef inline int depart(departed *gone, const flow *fl, const flow_rest *rest, ui
     gone.states[fl.ends[0].tcb.state][fl.ends[1].tcb.state] += 1
     gone.bad_checksum[0] += rest.bad_checksum[0]
     gone.bad_checksum[1] += rest.bad_checksum[1]
+    if fl.bits & FLOW_RTT and rest.rtt_ns >= 0:
+        gone.rtts[rtt_bucket(<uint64_t>rest.rtt_ns)] += 1
     if at == TOP_MAX:
         if total < gone.top_bytes[TOP_MAX - 1] or (
             total == gone.top_bytes[TOP_MAX - 1] and conn > gone.top[TOP_MAX - 1].conn
@@ -287,7 +323,7 @@ cdef inline int conntrack_reserve_ended(conntrack *ct, const flow *fl) noexcept 
     """Give out an ended row for a flow, and room for what goes with it; -1 without memory."""
     if fl.wrapped and slab_reach(&ct.ended_outers, ct.ended.used):
         return -1
-    if ct.analysis and slab_reserve(&ct.ended_analyses):
+    if ct.analysis and (slab_reserve(&ct.ended_analyses) or slab_reserve(&ct.ended_mores)):
         return -1
     return slab_alloc(&ct.ended)
 
@@ -296,6 +332,8 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
     """Follow a flow no more; its row waits among the ended. -1 without memory."""
     cdef flow *fl = flow_at(ct, index)
     cdef flow_outer *around
+    cdef analysis *an
+    cdef analysis_more *more
     cdef bint kept = ct.linked and ct.rows != ROWS_DROP
     if kept and conntrack_reserve_ended(ct, fl):  # what may fail comes first
         return -1
@@ -319,14 +357,14 @@ cdef inline int conntrack_release(conntrack *ct, uint32_t index, uint32_t tag) n
             around = <flow_outer *>slab_at(&ct.ended_outers, ct.ended.used - 1)
             around[0] = outer_of(ct, fl, index)[0]
         if ct.analysis:
-            memcpy(
-                slab_at(&ct.ended_analyses, ct.ended_analyses.used),
-                analysis_at(ct, index),
-                sizeof(analysis),
-            )
+            an = <analysis *>slab_at(&ct.ended_analyses, ct.ended_analyses.used)
+            an[0] = analysis_at(ct, index)[0]
+            more = <analysis_more *>slab_at(&ct.ended_mores, ct.ended_mores.used)
+            more[0] = more_at(ct, index)[0]
             ct.ended_analyses.used += 1
+            ct.ended_mores.used += 1
     elif ct.analysis:
-        analysis_free(ct, analysis_at(ct, index))
+        analysis_free(ct, more_at(ct, index))
     link_at(ct, index).next[IDLE] = ct.spare
     ct.spare = index
     return 0
@@ -419,7 +457,7 @@ cdef inline int conntrack_reserve(conntrack *ct, uint8_t ip) noexcept nogil:
             return -1
         if ct.queues.on and slab_reserve(&ct.socks):
             return -1
-        if ct.analysis and slab_reserve(&ct.analyses):
+        if ct.analysis and (slab_reserve(&ct.analyses) or slab_reserve(&ct.mores)):
             return -1
         if slab_reserve(&ct.rests) or slab_reserve(&ct.flows):
             return -1
@@ -466,6 +504,7 @@ cdef inline int64_t conntrack_new(
         ct.links.used += ct.linked
         ct.socks.used += ct.queues.on
         ct.analyses.used += ct.analysis
+        ct.mores.used += ct.analysis
     inet_hash(&ct.table, tag, index)
     fl = flow_at(ct, index)
     rest = rest_at(ct, index)
@@ -513,7 +552,9 @@ cdef inline int conntrack_init(conntrack *ct) noexcept nogil:
     ct.ended.size = sizeof(flow_row)
     ct.socks.size = sizeof(uint32_t)
     ct.analyses.size = ct.ended_analyses.size = sizeof(analysis)
-    ct.rares.size = sizeof(analysis_rare)
+    ct.mores.size = ct.ended_mores.size = sizeof(analysis_more)
+    ct.rares.pool.size = sizeof(analysis_rare)
+    ct.fars.pool.size = sizeof(analysis_far)
     ct.outers.size = ct.ended_outers.size = sizeof(flow_outer)
     ct.idle.head = ct.idle.tail = NIL
     ct.half_open.head = ct.half_open.tail = NIL
@@ -533,7 +574,10 @@ cdef inline void conntrack_free(conntrack *ct) noexcept nogil:
     slab_free(&ct.socks)
     queue_exit(&ct.queues)
     slab_free(&ct.analyses)
+    slab_free(&ct.mores)
     slab_free(&ct.ended_analyses)
-    slab_free(&ct.rares)
+    slab_free(&ct.ended_mores)
+    slab_free(&ct.rares.pool)
+    slab_free(&ct.fars.pool)
     slab_free(&ct.outers)
     slab_free(&ct.ended_outers)

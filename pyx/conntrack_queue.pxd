@@ -9,11 +9,14 @@ from tcp cimport *
 from tcp_queue cimport *
 
 
-cdef inline bint queue_takes(uint8_t drop) noexcept nogil:
-    """True for what a receiver took or had, or may have taken all the same: not what is damaged,
-    and not what nobody was there for."""
+cdef inline bint queue_takes(uint8_t drop, uint32_t sent) noexcept nogil:
+    """True for what a receiver took or had, or may have taken all the same, of a sender that `sent`
+    these flags: not what is damaged, and not what comes after the sender's own reset."""
     return not (
-        drop == IP_CSUM or drop == TCP_CSUM or drop == TCP_BAD_DOFF or drop == TCP_CLOSED
+        drop == IP_CSUM
+        or drop == TCP_CSUM
+        or drop == TCP_BAD_DOFF
+        or (drop == TCP_CLOSED and sent & TCPHDR_RST)
     )
 
 
@@ -68,18 +71,20 @@ cdef inline int conntrack_queue(
     cdef bint doubtful
     cdef sock_queue *sk
     cdef const tcb *snd = &fl.ends[side].tcb
-    if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN):
-        while sk_rmem_full(pool, 1 if whole == NULL else whole.n_pieces) and pool.live_socks:
+    cdef uint32_t records = 1 if whole == NULL else whole.n_pieces
+    if th.payload_len or th.flags & (TCPHDR_SYN | TCPHDR_FIN | TCPHDR_URG):
+        records += (th.flags & TCPHDR_URG) != 0
+        while sk_rmem_full(pool, records) and pool.live_socks:
             sk_prune(pool)
         if sock_of(ct, index)[0] == <uint32_t>QUEUE_NONE and (
-            th.payload_len or th.flags & TCPHDR_FIN
+            th.payload_len or th.flags & (TCPHDR_FIN | TCPHDR_URG)
         ):
             made = sk_alloc(pool, link_at(ct, index).conn if ct.linked else index, index)
             if made < 0:
                 return -1
             sock_of(ct, index)[0] = <uint32_t>made
         sk = conntrack_sock(ct, index)
-        if sk != NULL and not th.flags & TCPHDR_RST and queue_takes(drop):
+        if sk != NULL and not th.flags & TCPHDR_RST and queue_takes(drop, fl.ends[side].flags):
             if not sk.sides[side].begun:
                 queue_begin(
                     &sk.sides[side],
@@ -94,11 +99,18 @@ cdef inline int conntrack_queue(
                 doubtful,
                 snd.snd_una if snd.flags & TCB_SND else <uint32_t>sk.sides[side].last,
             )
+            if doubtful:
+                bits = <uint32_t>SKB_DOUBTFUL
+                if verdict & TCB_OVERWINDOW or drop == TCP_CLOSED:
+                    bits |= SKB_OVERWINDOW
+            if (
+                th.flags & TCPHDR_URG
+                and th.urgent
+                and not pool.handing  # there they stay in line
+                and tcp_check_urg(pool, &sk.sides[side], th, bits & <uint32_t>SKB_DOUBTFUL)
+            ):
+                return -1
             if seq >= 0:
-                if doubtful:
-                    bits = <uint32_t>SKB_DOUBTFUL
-                    if verdict & TCB_OVERWINDOW:
-                        bits |= SKB_OVERWINDOW
                 payload = th.transport_header + 4 * th.doff
                 if whole != NULL:
                     if queue_pieces(
@@ -119,6 +131,8 @@ cdef inline int conntrack_queue(
                         pool.file | bits,
                     ):
                         return -1
+                if pool.handing and sk_touch(pool, sock_of(ct, index)[0]):
+                    return -1
     if is_closed(fl.ends[0].tcb.state) and is_closed(fl.ends[1].tcb.state):
         conntrack_close(ct, index)
     return 0

@@ -195,6 +195,7 @@ cdef inline void batch_sift(batch *b) noexcept nogil:
 cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
     """Third stage: the flow that a segment belongs to, by its tag, is sent for."""
     cdef uint32_t guess = inet_lookup_tag(&ct.table, b.hashes[i] >> 32)
+    cdef uint8_t *an
     if guess == 0:
         b.flows[i] = NULL
         return
@@ -204,10 +205,12 @@ cdef inline void batch_prefetch(conntrack *ct, batch *b, int i) noexcept nogil:
     prefetchw(b.flows[i])
     prefetchw(&b.flows[i].ends[1])
     if ct.analysis:
-        prefetchw(&analysis_at(ct, guess).ends[0])
-        prefetchw(&analysis_at(ct, guess).ends[1])
+        an = <uint8_t *>analysis_at(ct, guess)
+        prefetchw(an)
+        prefetchw(an + 64)
         if b.segs[i].flags & (TCPHDR_SYN | TCPHDR_FIN):
-            prefetchw(&analysis_at(ct, guess).history)
+            prefetchw(more_at(ct, guess))
+            prefetchw(<uint8_t *>more_at(ct, guess) + 64)
     if b.segs[i].flags & TCPHDR_SYN:
         prefetchw(rest_at(ct, guess))
 

@@ -145,6 +145,7 @@ cdef inline bint ip_rcv_plain(net *net, const frame *frame, segment *seg) noexce
     header = (word >> 12) * 4
     if (
         header < TCP_HDR_LEN
+        or word & TCPHDR_URG
         or total < IP_HDR_LEN + header
         or total > frame.caplen - ETH_HLEN
     ):

@@ -72,6 +72,7 @@ cdef struct outer:
     uint32_t transport_room  # and from the segment's header on
     uint16_t encap  # Encap
     int16_t vlan  # id of the first tag, -1 for none
+    int16_t inner_vlan  # of the second
     uint8_t ip  # version of `addrs`, 0 for none
 
 # Where a header begins and how much of it there is.
@@ -89,7 +90,7 @@ cdef inline void outer_clear(outer *out) noexcept nogil:
     out.vlans = out.tunnel = 0
     out.whole = NULL
     out.encap = 0
-    out.vlan = -1
+    out.vlan = out.inner_vlan = -1
     out.ip = 0
 
 
@@ -130,6 +131,8 @@ cdef inline int vlan_get_protocol(
             at.outer.vlans = at.outer.vlans * VLAN_MIX + vid + 1
             if at.outer.vlan < 0:
                 at.outer.vlan = vid
+            elif at.outer.inner_vlan < 0:
+                at.outer.inner_vlan = vid
         if not is_vlan(protocol):
             at.protocol = protocol
             pass_header(at, header)

@@ -27,7 +27,7 @@ cdef tuple CONNECTIONS = tuple(
     "frame_bytes_ab frame_bytes_ba payload_bytes_ab payload_bytes_ba flags_ab flags_ba isn_ab "
     "isn_ba mss_ab mss_ba wscale_ab wscale_ba sack_permitted_ab sack_permitted_ba timestamps_ab "
     "timestamps_ba bad_checksum_ab bad_checksum_ba state_a state_b completeness "
-    "initial_rtt_ns interface vlan encap outer_a outer_b".split()
+    "initial_rtt_ns interface vlan inner_vlan encap outer_a outer_b".split()
 ) + tuple(
     f"{name}_{way}"
     for name in (
@@ -38,8 +38,11 @@ cdef tuple CONNECTIONS = tuple(
         "duplicate_bytes".split()
     )
     for way in ("ab", "ba")
-) + ("history", "conn_state")
+) + tuple(
+    "history conn_state handshake_ns app_limited_ns_ab app_limited_ns_ba rwnd_limited_ns_ab "
+    "rwnd_limited_ns_ba network_limited_ns_ab network_limited_ns_ba slow".split()
+)
 cdef tuple PACKETS = tuple(
     "packet file conn dir time_ns offset caplen wirelen seq ack flags window payload_len verdict "
-    "drop_reason interface vlan encap analysis dup_ack_num reason".split()
+    "drop_reason interface vlan inner_vlan encap analysis dup_ack_num reason".split()
 )

@@ -16,6 +16,7 @@ from conntrack cimport (
     departed,
     flow_at,
     link_at,
+    more_at,
     outer_of,
     rest_at,
 )
@@ -24,16 +25,13 @@ from slab cimport slab_at, vfree, vgrow, vkeep, vmalloc
 from tcp cimport (
     CT_TIME_CLAMPED,
     FLOW_RTT,
-    NR_CLASSES,
     OPT_ISN,
     OPT_MSS,
     OPT_SACK_PERM,
     OPT_TIMESTAMP,
     OPT_WSCALE,
     analysis,
-    analysis_rare,
-    analysis_end,
-    analysis_rare,
+    analysis_more,
     end,
     flow,
     flow_addrs,
@@ -42,35 +40,17 @@ from tcp cimport (
     flow_row,
     segment,
 )
-from tcp_analysis cimport RTT_LONG, analysis_shift
+from rows_analysis cimport *
 from conntrack_acct cimport flow_completeness
 from tcp_conntrack cimport batch, fate
 from tcp_history cimport conn_state
 from unaligned cimport cpu_to_be16, ipv6_addr_set_v4mapped, stream_copy, stream_end
 
 # In the order of tcpcore/columns.py; core has the names.
-cdef enum:  # Column
-    C_CONN, C_IP, C_A_ADDR, C_A_PORT, C_B_ADDR, C_B_PORT
-    C_FIRST_NS, C_LAST_NS, C_FIRST_PACKET
-    C_PACKETS_AB, C_PACKETS_BA, C_FRAME_BYTES_AB, C_FRAME_BYTES_BA
-    C_PAYLOAD_BYTES_AB, C_PAYLOAD_BYTES_BA, C_FLAGS_AB, C_FLAGS_BA, C_ISN_AB, C_ISN_BA
-    C_MSS_AB, C_MSS_BA, C_WSCALE_AB, C_WSCALE_BA, C_SACK_PERMITTED_AB, C_SACK_PERMITTED_BA
-    C_TIMESTAMPS_AB, C_TIMESTAMPS_BA, C_BAD_CHECKSUM_AB, C_BAD_CHECKSUM_BA
-    C_STATE_A, C_STATE_B, C_COMPLETENESS, C_INITIAL_RTT_NS
-    C_INTERFACE, C_VLAN, C_ENCAP, C_OUTER_A, C_OUTER_B
-    C_CLASSES  # of the analysis, each of a to b and of b to a
-    C_RETRANS_BYTES_AB = C_CLASSES + 2 * NR_CLASSES
-    C_RETRANS_BYTES_BA, C_RTT_MIN_NS_AB, C_RTT_MIN_NS_BA, C_RTT_MEAN_NS_AB, C_RTT_MEAN_NS_BA
-    C_RTT_MAX_NS_AB, C_RTT_MAX_NS_BA, C_RTT_SAMPLES_AB, C_RTT_SAMPLES_BA
-    C_IN_FLIGHT_MAX_AB, C_IN_FLIGHT_MAX_BA, C_WINDOW_MIN_AB, C_WINDOW_MIN_BA
-    C_WINDOW_MAX_AB, C_WINDOW_MAX_BA, C_GAPS_AB, C_GAPS_BA, C_GAP_BYTES_AB, C_GAP_BYTES_BA
-    C_DUPLICATE_BYTES_AB, C_DUPLICATE_BYTES_BA, C_HISTORY, C_CONN_STATE
-    N_COLUMNS
-
 cdef enum:  # PacketColumn
     P_PACKET, P_FILE, P_CONN, P_DIR, P_TIME_NS, P_OFFSET, P_CAPLEN, P_WIRELEN
     P_SEQ, P_ACK, P_FLAGS, P_WINDOW, P_PAYLOAD_LEN, P_VERDICT, P_DROP_REASON
-    P_INTERFACE, P_VLAN, P_ENCAP
+    P_INTERFACE, P_VLAN, P_INNER_VLAN, P_ENCAP
     P_ANALYSIS, P_DUP_ACK_NUM, P_REASON
     N_PACKET_COLUMNS
 
@@ -83,16 +63,6 @@ cdef struct row_place:
     uint64_t conn
     uint32_t index
     uint32_t ended
-
-# What one row is made of.
-cdef struct row_source:
-    const flow *fl
-    const flow_rest *rest
-    const flow_addrs *addrs  # NULL for IPv4
-    const analysis *an  # NULL if it is not wanted
-    const analysis_rare *rare[2]  # NULL where nothing happened
-    const flow_outer *outer  # NULL for nothing
-    uint64_t conn
 
 # Frames' rows grow at the end, so they are kept as columns.
 cdef struct packet_rows:
@@ -116,14 +86,21 @@ cdef inline uint8_t column_size(int column) noexcept nogil:
     if C_MSS_AB <= column <= C_MSS_BA:
         return 4
     if column == C_HISTORY:
-        return 48
-    if column == C_CONN_STATE:
+        return HISTORY_WIDTH
+    if column == C_CONN_STATE or column == C_SLOW:
         return 1
     if column == C_IP or C_STATE_A <= column <= C_COMPLETENESS:
         return 1
     if C_SACK_PERMITTED_AB <= column <= C_TIMESTAMPS_BA:
         return 1
     return 8
+
+
+cdef inline bint column_is_zero(const conntrack *ct, int column) noexcept nogil:
+    """True of what is around first segments, but for VLANs, where nothing ever was."""
+    if column < C_INTERFACE or column > C_OUTER_B or column == C_VLAN or column == C_INNER_VLAN:
+        return False
+    return ct.outers.n_chunks == 0 and ct.ended_outers.n_chunks == 0
 
 
 cdef inline uint8_t packet_column_size(int column) noexcept nogil:
@@ -135,11 +112,6 @@ cdef inline uint8_t packet_column_size(int column) noexcept nogil:
     if column == P_PACKET or column == P_CONN or column == P_TIME_NS or column == P_OFFSET:
         return 8
     return 4
-
-
-cdef inline int64_t wide(uint32_t low, uint16_t high) noexcept nogil:
-    """A count from its two parts."""
-    return <int64_t>high << 32 | low
 
 
 cdef inline void fill_end(
@@ -204,65 +176,6 @@ cdef inline void fill_addrs(int column, const row_source *rows, int n, uint8_t *
             memcpy(out + 16 * i, rows[i].addrs.b, 16)
 
 
-cdef inline void fill_analysis(
-    int column, const row_source *rows, int n, int64_t *out
-) noexcept nogil:
-    """One column of the analysis."""
-    cdef int i, side = (column - C_CLASSES) & 1
-    for i in range(n):
-        if column < C_RETRANS_BYTES_AB:
-            out[i] = 0
-            if rows[i].rare[side] != NULL:
-                out[i] = rows[i].rare[side].counts[(column - C_CLASSES) >> 1]
-        elif C_RTT_MIN_NS_AB <= column <= C_WINDOW_MAX_BA:
-            out[i] = gauge_value(column - side, side, rows[i].an, rows[i].fl)
-        else:
-            out[i] = counts_value(column - side, rows[i].rare[side])
-
-
-cdef inline int64_t gauge_value(
-    int column, int side, const analysis *an, const flow *fl
-) noexcept nogil:
-    """What was measured of one end; `column` is the one of a."""
-    cdef const analysis_end *e
-    if an == NULL:
-        return 0 if column == C_RTT_SAMPLES_AB or column == C_IN_FLIGHT_MAX_AB else -1
-    e = &an.ends[side]
-    if column == C_RTT_SAMPLES_AB:
-        return e.rtt_samples
-    if column == C_IN_FLIGHT_MAX_AB:
-        return e.in_flight_max
-    if column == C_WINDOW_MIN_AB or column == C_WINDOW_MAX_AB:
-        if e.window_min > e.window_max:
-            return -1
-        return <int64_t>(e.window_min if column == C_WINDOW_MIN_AB else e.window_max) << max(
-            analysis_shift(fl, side), 0
-        )
-    if not e.rtt_samples:
-        return -1
-    if column == C_RTT_MIN_NS_AB:
-        return an.more[side].rtt_min_ns if e.rtt_min_ns == RTT_LONG else e.rtt_min_ns
-    if column == C_RTT_MAX_NS_AB:
-        return an.more[side].rtt_max_ns if e.rtt_max_ns == RTT_LONG else e.rtt_max_ns
-    return e.rtt_sum_ns // e.rtt_samples
-
-
-cdef inline int64_t counts_value(int column, const analysis_rare *c) noexcept nogil:
-    """Bytes and holes of one end; `column` is the one of a."""
-    cdef int64_t total
-    cdef uint32_t i
-    if c == NULL:
-        return 0
-    if column == C_RETRANS_BYTES_AB:
-        return c.retrans_bytes
-    if column == C_DUPLICATE_BYTES_AB:
-        return c.duplicate_bytes
-    if column == C_GAPS_AB:
-        return <int64_t>c.gaps + c.n_holes
-    total = c.gap_bytes
-    for i in range(c.n_holes):
-        total += <uint32_t>(c.holes[i].end - c.holes[i].begin)
-    return total
 cdef inline void fill_outer(
     int column, const row_source *rows, int n, uint8_t *out
 ) noexcept nogil:
@@ -270,7 +183,7 @@ cdef inline void fill_outer(
     cdef int i
     cdef int16_t *halves = <int16_t *>out
     cdef const flow_outer *around
-    memset(out, 0xFF if column == C_VLAN else 0, n * column_size(column))
+    memset(out, 0xFF if column in (C_VLAN, C_INNER_VLAN) else 0, n * column_size(column))
     for i in range(n):
         around = rows[i].outer
         if around == NULL:
@@ -279,6 +192,8 @@ cdef inline void fill_outer(
             halves[i] = <int16_t>around.interface
         elif column == C_VLAN:
             halves[i] = around.vlan
+        elif column == C_INNER_VLAN:
+            halves[i] = around.inner_vlan
         elif column == C_ENCAP:
             halves[i] = <int16_t>around.encap
         else:
@@ -293,13 +208,12 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
         i = (column - C_PACKETS_AB) & 1
         fill_end(column - i, i, rows, n, out)
     elif column == C_HISTORY:
-        for i in range(n):
-            memset(out + 48 * i, 0, 48)
-            if rows[i].an != NULL:
-                memcpy(out + 48 * i, rows[i].an.history, rows[i].an.history_len)
+        fill_history(rows, n, out)
     elif column == C_CONN_STATE:
         for i in range(n):
             out[i] = conn_state(rows[i].fl, flow_completeness(rows[i].fl, rows[i].rest))
+    elif C_HANDSHAKE_NS <= column <= C_SLOW:
+        fill_chrono(column, rows, n, out)
     elif C_CLASSES <= column < C_HISTORY:
         fill_analysis(column, rows, n, wides)
     elif column == C_CONN:
@@ -341,15 +255,6 @@ cdef inline void fill(int column, const row_source *rows, int n, uint8_t *out) n
         fill_outer(column, rows, n, out)
 
 
-cdef inline void find_rares(const conntrack *ct, row_source *row) noexcept nogil:
-    """Where the counts of both ends are; NULL where nothing happened."""
-    cdef int side
-    for side in range(2):
-        row.rare[side] = NULL
-        if row.an != NULL and row.an.rare[side]:
-            row.rare[side] = <const analysis_rare *>slab_at(&ct.rares, row.an.rare[side] - 1)
-
-
 cdef inline void fill_rows(
     const conntrack *ct,
     const row_place *places,
@@ -363,7 +268,7 @@ cdef inline void fill_rows(
     Without `places` a flow's index is its number.
     """
     cdef row_source rows[ROWS_BLOCK]
-    cdef uint8_t values[ROWS_BLOCK * 48]
+    cdef uint8_t values[ROWS_BLOCK * HISTORY_WIDTH]
     cdef flow_row *row
     cdef size_t size
     cdef uint64_t begin = 0
@@ -386,6 +291,7 @@ cdef inline void fill_rows(
                     rows[i].an = NULL
                     if ct.analysis:
                         rows[i].an = <analysis *>slab_at(&ct.ended_analyses, index)
+                        rows[i].more = <analysis_more *>slab_at(&ct.ended_mores, index)
                     find_rares(ct, &rows[i])
                     rows[i].outer = NULL
                     if row.flow.wrapped:
@@ -395,6 +301,7 @@ cdef inline void fill_rows(
             rows[i].rest = rest_at(ct, index)
             rows[i].addrs = addrs_of(ct, rows[i].fl, index)
             rows[i].an = analysis_at(ct, index) if ct.analysis else NULL
+            rows[i].more = more_at(ct, index) if ct.analysis else NULL
             find_rares(ct, &rows[i])
             rows[i].outer = outer_of(ct, rows[i].fl, index)
         for k in range(wanted):
@@ -499,17 +406,19 @@ cdef inline void packet_rows_outer(packet_rows *rows, const batch *b) noexcept n
     """What was around the frames of a batch, which follow the rows that are used."""
     cdef uint16_t *interfaces = <uint16_t *>rows.columns[P_INTERFACE] + rows.used
     cdef int16_t *vlans = <int16_t *>rows.columns[P_VLAN] + rows.used
+    cdef int16_t *inner = <int16_t *>rows.columns[P_INNER_VLAN] + rows.used
     cdef uint16_t *encaps = <uint16_t *>rows.columns[P_ENCAP] + rows.used
     cdef int i
     for i in range(b.n):
         interfaces[i] = b.frames[i].interface
     for i in range(b.n):
-        vlans[i] = -1
+        vlans[i] = inner[i] = -1
         encaps[i] = 0
     if b.wrapped:
         for i in range(b.n):
             if b.wrapped >> i & 1:
                 vlans[i] = b.outers[i].vlan
+                inner[i] = b.outers[i].inner_vlan
                 encaps[i] = b.outers[i].encap
 
 

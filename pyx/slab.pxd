@@ -8,6 +8,7 @@ from libc.string cimport memset
 cdef extern from "vmalloc.h" nogil:
     void *vmalloc(size_t size)
     void *vzalloc(size_t size)
+    void *vzlazy(size_t size)
     void *vgrow(void *p, size_t old, size_t size)
     void vfree(void *p, size_t size)
     void vkeep(void *p, size_t size)
@@ -23,6 +24,11 @@ cdef struct slab:
     uint32_t n_chunks
     uint32_t max_chunks
     uint32_t used  # items given out
+
+# A pool whose items come back; one that is spare names the next.
+cdef struct slab_recycled:
+    slab pool
+    uint32_t spare  # its index and one; 0 for none
 
 
 cdef inline void *slab_at(const slab *pool, uint32_t index) noexcept nogil:
@@ -78,6 +84,26 @@ cdef inline int slab_alloc(slab *pool) noexcept nogil:
         return -1
     pool.used += 1
     return 0
+
+
+cdef inline uint32_t slab_take(slab_recycled *source) noexcept nogil:
+    """Give out an item of zeros, one that was given back if there is any: its index and one; 0
+    without memory."""
+    cdef uint32_t index = source.spare
+    if index:
+        source.spare = (<uint32_t *>slab_at(&source.pool, index - 1))[0]
+    else:
+        if slab_alloc(&source.pool):
+            return 0
+        index = source.pool.used
+    memset(slab_at(&source.pool, index - 1), 0, source.pool.size)
+    return index
+
+
+cdef inline void slab_give(slab_recycled *to, uint32_t index) noexcept nogil:
+    """Give back what `slab_take` gave out."""
+    (<uint32_t *>slab_at(&to.pool, index - 1))[0] = to.spare
+    to.spare = index
 
 
 cdef inline void slab_free(slab *pool) noexcept nogil:

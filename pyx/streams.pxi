@@ -7,7 +7,21 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from conntrack cimport conntrack_una
-from tcp_queue cimport queue_pool, sk_find, sk_index, skb_queue, sock_at, sock_queue
+from tcp_queue cimport (
+    QUEUE_NONE,
+    queue_in_order,
+    queue_pool,
+    queue_ready,
+    sk_find,
+    sk_index,
+    skb,
+    skb_at,
+    skb_queue,
+    skb_queue_purge,
+    skb_queue_trim,
+    sock_at,
+    sock_queue,
+)
 from tcp_recvmsg cimport (
     piece,
     pieces_sort,
@@ -19,6 +33,7 @@ from tcp_recvmsg cimport (
     stream,
 )
 
+cdef tuple DIRECTIONS = ("ab", "ba")
 cdef tuple OVERLAPS = ("first", "last", "linux", "bsd", "windows")
 # Where the bytes of one stream's part go.
 cdef struct part:
@@ -27,6 +42,8 @@ cdef struct part:
 
 cdef enum:
     CONFLICT_BYTES = 16 << 20  # of differing copies that one Gather tells
+    RECEIVE_READS = 4096  # of earlier bytes that are made at once; more wait for the end,
+    RECEIVE_BYTES = 32 << 20  # so do more bytes
 
 
 def stream_records(Conntrack conntrack):
@@ -52,6 +69,135 @@ def stream_records(Conntrack conntrack):
     return tuple(made)
 
 
+def stream_receive(Conntrack conntrack, data, Py_ssize_t length, int64_t place, bint again):
+    """What has come to be in order since the last call, with handing=True: a list of (conn,
+    direction, offset, bytes). data[:length] lies at `place` of the input at hand. Where other bytes
+    are needed, and inputs can be read `again`, it is in a second list, with the reads (input,
+    begin, end) for bytes."""
+    cdef queue_pool *pool = &conntrack.ct.queues
+    cdef Py_buffer view
+    cdef sock_queue *sk
+    cdef uint64_t i
+    cdef int side
+    cdef int64_t offset
+    cdef list found = [], late = []
+    get_buffer(data, length, &view)
+    try:
+        conntrack.enter()
+        try:
+            for i in range(pool.n_touched):
+                sk = sock_at(pool, pool.touched[i])
+                if sk.touched != i + 1 or sk.given_up:  # its place may be another's by now
+                    continue
+                sk.touched = 0
+                for side in range(2):
+                    if not queue_ready(&sk.sides[side]):
+                        continue
+                    offset = sk.sides[side].handed
+                    made = receive_order(pool, &sk.sides[side], <uint8_t *>view.buf, length, place)
+                    if made is None:
+                        made = receive_plan(
+                            conntrack, sk, side, <uint8_t *>view.buf, length, place, again
+                        )
+                    if made:
+                        one = sk.conn, DIRECTIONS[side], offset, made
+                        found.append(one) if type(made) is bytes else late.append(one)
+            pool.n_touched = 0
+        finally:
+            conntrack.leave()
+    finally:
+        PyBuffer_Release(&view)
+    return found, late
+
+
+cdef inline bint lies_within(int64_t at, int64_t length, int64_t place, int64_t size) noexcept:
+    return at >= place and at + length <= place + size
+
+
+cdef bytes receive_order(
+    queue_pool *pool, skb_queue *q, const uint8_t *data, int64_t size, int64_t place
+):
+    """The bytes of records in order, which are then forgotten; None unless all are in `data`."""
+    cdef int64_t total = q.top - q.base
+    cdef uint32_t at = q.tail
+    cdef bytes made
+    cdef uint8_t *out
+    cdef const skb *one
+    if not queue_in_order(q):
+        return None
+    made = PyBytes_FromStringAndSize(NULL, total)
+    out = <uint8_t *>PyBytes_AS_STRING(made) + total
+    while at != <uint32_t>QUEUE_NONE:
+        one = skb_at(pool, at)
+        if one.file != pool.file or not lies_within(one.place, one.caplen, place, size):
+            return None
+        out -= one.caplen
+        memcpy(out, data + (one.place - place), one.caplen)
+        at = one.prev
+    skb_queue_purge(pool, q)
+    return made
+
+
+cdef receive_plan(
+    Conntrack conntrack,
+    sock_queue *sk,
+    int side,
+    const uint8_t *data,
+    int64_t size,
+    int64_t place,
+    bint again,
+):
+    """The same of records in any order, up to what is missing; or where the bytes are to be read.
+    None if there are none, or if they are not to be read now."""
+    cdef queue_pool *pool = &conntrack.ct.queues
+    cdef skb_queue *q = &sk.sides[side]
+    cdef recv_plan plan
+    cdef stream only
+    cdef const piece *one
+    cdef bytes made
+    cdef int64_t length
+    cdef uint64_t n = 0
+    cdef bint here = True
+    memset(&plan, 0, sizeof(plan))
+    plan.streams = &only
+    try:
+        if plan_stream(&plan, pool, q, conntrack_una(conntrack.ct, sk, side)):
+            raise MemoryError("no memory to put a stream in order")
+        length = plan.at
+        if plan.n_gaps:
+            length = plan.gaps[0].offset
+        while n < plan.n_pieces and plan.pieces[n].at < length:
+            one = &plan.pieces[n]
+            if one.loose:
+                length = one.at
+                break
+            here &= one.file == pool.file and lies_within(one.place, one.length, place, size)
+            n += 1
+        if here:
+            made = PyBytes_FromStringAndSize(NULL, length)
+            for i in range(n):
+                one = &plan.pieces[i]
+                memcpy(PyBytes_AS_STRING(made) + one.at, data + (one.place - place), one.length)
+            found = made
+        elif again and n <= RECEIVE_READS and length <= RECEIVE_BYTES:
+            found = [
+                (
+                    plan.pieces[i].file,
+                    plan.pieces[i].place,
+                    plan.pieces[i].place + plan.pieces[i].length,
+                )
+                for i in range(n)
+            ]
+        else:
+            found = None
+            length = 0
+        skb_queue_trim(pool, q, q.base + length, length)
+        return found
+    finally:
+        plan.streams = NULL
+        plan_free(&plan)
+
+
 cdef class Gather:
     """Some streams, one behind the other, and where their bytes lie in the captures."""
 
@@ -67,7 +213,7 @@ cdef class Gather:
     cdef bint losing
     cdef list found
     cdef int64_t room  # for conflicts, in bytes
-    cdef readonly int64_t conflicting
+    cdef readonly dict conflicting  # bytes of copies that differ, by the number of the stream
 
     def __init__(self, Conntrack conntrack, ids, *, str overlap="first", bint fill=False):
         cdef Py_buffer view
@@ -84,6 +230,7 @@ cdef class Gather:
         self.found = []
         self.reads = []
         self.parts = {}
+        self.conflicting = {}
         self.room = CONFLICT_BYTES
         get_buffer(ids, 0, &view)
         try:
@@ -129,6 +276,12 @@ cdef class Gather:
         out[self.plan.n_streams] = self.plan.at
         return made
 
+    def handed(self, uint32_t number):
+        """Bytes of a stream that were handed out as they came, and are not of this one's."""
+        if number >= self.plan.n_streams:
+            raise IndexError(number)
+        return self.plan.streams[number].handed
+
     def gaps(self, uint32_t number):
         """What is missing of a stream: (offset, length) of each hole."""
         cdef uint64_t i
@@ -140,6 +293,15 @@ cdef class Gather:
             (self.plan.gaps[i].offset, self.plan.gaps[i].length)
             for i in range(one.gap, one.gap + one.gaps)
         ]
+
+    def urgent(self, uint32_t number):
+        """Offsets of a stream's urgent bytes, ascending, captured or not."""
+        cdef uint64_t i
+        cdef const stream *one
+        if number >= self.plan.n_streams:
+            raise IndexError(number)
+        one = &self.plan.streams[number]
+        return sorted({self.plan.urgent[i] for i in range(one.urgent, one.urgent + one.urgents)})
 
     def window(self, int64_t begin, int64_t end, bint losers=False):
         """Begin on bytes [begin, end) of all streams: the reads (input, begin, end) that they need.
@@ -161,6 +323,7 @@ cdef class Gather:
         self.losing = losers
         if not losers:
             self.make_parts(begin, end)
+        if not losers and n:
             first = self.first_within(begin)
             pieces += first
             n = min(self.first_within(end) + 1, n) - first
@@ -278,6 +441,7 @@ cdef class Gather:
         """Note where a copy differs from what was kept."""
         cdef const uint8_t *kept = self.out(one)
         cdef uint32_t i = 0, first
+        cdef int64_t differing = 0
         while i < one.length:
             if kept[i] == other[i]:
                 i += 1
@@ -285,7 +449,7 @@ cdef class Gather:
             first = i
             while i < one.length and kept[i] != other[i]:
                 i += 1
-            self.conflicting += i - first
+            differing += i - first
             self.room -= i - first + 64  # what a tuple of two strings takes besides
             if self.room >= 0:
                 self.found.append(
@@ -296,6 +460,7 @@ cdef class Gather:
                         (<const char *>other)[first:i],
                     )
                 )
+        self.conflicting[one.stream] = self.conflicting.get(one.stream, 0) + differing
         return 0
 
     def conflicts(self):

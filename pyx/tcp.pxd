@@ -316,6 +316,7 @@ cdef struct segment:
     uint32_t tsval
     uint32_t tsecr
     uint16_t mss
+    uint16_t urgent  # with URG: one above the urgent byte's place behind seq; 0 if it was cut
     uint8_t wscale  # as sent, not clamped
 
 
@@ -374,6 +375,7 @@ cdef struct flow_outer:
     uint64_t context  # what of it is part of the key
     uint16_t encap
     int16_t vlan
+    int16_t inner_vlan
     uint16_t interface
 
 # What else than addresses and ports tells connections apart.
@@ -392,38 +394,41 @@ cdef struct flow_row:
 # What the analysis of one end needs of most segments, one line; numbers that are 0 are not known.
 cdef struct analysis_end:
     uint32_t nextseq  # number after the highest one sent
-    uint32_t maxack  # up to where all was seen: the most that can be acknowledged
     uint32_t lastack  # of its last segment
     uint16_t window  # of its last segment, as sent
     uint8_t bits  # AnalysisBit
     uint8_t noted  # which letters of the history it has
+    uint32_t rtt_seq
     int64_t nextseq_ns  # when nextseq moved
     int64_t rtt_sent_ns  # when what ends at rtt_seq was sent
     uint64_t rtt_sum_ns
-    uint32_t rtt_seq
     uint32_t rtt_samples
-    uint32_t rtt_min_ns  # the largest number stands for what analysis_more has
+    uint32_t rtt_min_ns  # the largest number stands for what analysis_far has
     uint32_t rtt_max_ns
     uint32_t in_flight_max
     uint16_t window_min  # as sent
     uint16_t window_max
+    uint16_t full_size  # of a segment that it could not have made longer
+    uint8_t limits  # LimitBit
 
-# The rest of it, which few segments touch.
-cdef struct analysis_more:
-    int64_t last_ns  # when its last segment came; stands still while dupacks is 0
-    uint64_t rtt_min_ns
-    uint64_t rtt_max_ns
-    uint32_t rtt_tsval
-    uint32_t base  # number of its SYN, the last one that differs
-
-# The analysis of a connection, four lines by use.
+# The analysis of a connection: what each segment needs, the rest is in analysis_more.
 cdef struct analysis:
     analysis_end ends[2]
-    analysis_more more[2]
-    uint32_t dupacks[2]
-    uint32_t rare[2]  # index of the end's analysis_rare, and one; 0 for none
-    uint8_t history[47]
+
+# The rest of it, by the same index: clocks and text, which move when what limits an end changes.
+cdef struct analysis_more:
+    uint64_t history[3]  # twelve letters each, of five bits
     uint8_t history_len
+    uint8_t rounds  # RoundBit
+    uint32_t base[2]  # number of the end's SYN, the last one that differs
+    uint32_t rare[2]  # index of the end's analysis_rare, and one; 0 for none
+    uint32_t answer_end  # when the end that was last idle could have answered, the low word in ns
+    int64_t limited_since_ns  # up to then the clocks have counted
+    uint64_t handshake_ns
+    uint64_t app_limited_ns[2]
+    uint64_t network_limited_ns[2]
+    int64_t round_end_ns
+    uint32_t round_edge  # where the window ended when the round began
 
 cdef struct hole:
     uint32_t begin
@@ -431,13 +436,27 @@ cdef struct hole:
 
 # What only an end has where something happened.
 cdef struct analysis_rare:
-    uint32_t counts[15]  # of each class; of one that is spare the first names the next, and one
-    uint32_t gaps  # holes that were given up
+    uint64_t places  # four bits a class: where its count is, and one; the top four: how many are
+    uint32_t counts[5]
+    uint32_t far  # index of its analysis_far, and one; 0 for none
     uint64_t retrans_bytes
     uint64_t duplicate_bytes
+    int64_t dupack_ns  # when its last duplicate ACK came
+    uint32_t dupacks  # in a row, while AN_DUPACKS stands
+    uint32_t recover  # what has to be acknowledged to end a recovery
+    uint32_t maxack  # up to where all was seen, while AN_HOLE stands
+    uint32_t rtt_tsval  # of the first copy of what is timed, 0 for none
+
+# What few of them have.
+cdef struct analysis_far:
+    uint64_t rwnd_limited_ns
+    uint64_t rtt_min_ns
+    uint64_t rtt_max_ns
     uint64_t gap_bytes
-    hole holes[4]  # ascending, one more than stay
+    uint32_t gaps  # holes that were given up
     uint32_t n_holes
+    hole holes[3]  # ascending
+    uint32_t counts[10]  # of more classes
 
 # What the analysis says of a segment.
 cdef struct analysed:

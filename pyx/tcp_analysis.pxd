@@ -4,15 +4,22 @@
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
-from slab cimport slab, slab_alloc, slab_at
+from slab cimport slab_at, slab_recycled
 from tcp cimport *
-from tcp_history cimport HISTORY_A, HISTORY_D, analysis_history
+from tcp_history cimport (
+    COUNTS_MAX,
+    HISTORY_A,
+    HISTORY_D,
+    analysis_far_of,
+    analysis_history,
+    analysis_rare_of,
+)
 from unaligned cimport held
 
 cdef enum:
     HOLES_MAX = 3
     OOO_NS = 3000000  # a segment that is so little late was reordered, unless the RTT is known
-    RTT_LONG = 0xFFFFFFFF  # of four seconds and more: analysis_more has it
+    RTT_LONG = 0xFFFFFFFF  # of four seconds and more: analysis_far has it
     FAST_RETRANS_NS = 20000000  # a fast retransmission follows its last duplicate ACK within
 
 cdef enum:  # Reason
@@ -35,62 +42,115 @@ cdef enum:  # AnalysisBit
     AN_SEEN = 8  # there was a segment of this end
     AN_TIMING = 16  # rtt_sent_ns is when what ends at rtt_seq was sent
     AN_RESENT = 32  # and it was sent again since
-    AN_DUPACKS = 64  # dupacks is not 0
-    AN_STAMP = 128  # rtt_tsval is the time stamp of what is timed
+    AN_DUPACKS = 64  # dupacks counts
+    AN_HOLE = 128  # not all was seen up to nextseq, but up to maxack
     AN_LAST = AN_KEEP_ALIVE | AN_PROBE | AN_SYN
 
-cdef inline void analysis_init(analysis *an) noexcept nogil:
+cdef inline void analysis_init(analysis *an, analysis_more *more) noexcept nogil:
     memset(an, 0, sizeof(analysis))
+    memset(more, 0, sizeof(analysis_more))
     an.ends[0].window_min = an.ends[1].window_min = 0xFFFF
     an.ends[0].rtt_min_ns = an.ends[1].rtt_min_ns = RTT_LONG
 
 
+cdef inline int analysis_count(
+    analysis_rare *c, slab_recycled *fars, uint32_t classes
+) noexcept nogil:
+    """Count a segment in each of its classes; -1 without memory."""
+    cdef analysis_far *far
+    cdef uint64_t place
+    cdef int i
+    for i in range(NR_CLASSES):
+        if not classes >> i & 1:
+            continue
+        place = c.places >> 4 * i & 15
+        if place == 0:
+            place = (c.places >> 4 * NR_CLASSES) + 1
+            if place > COUNTS_MAX and analysis_far_of(c, fars) == NULL:
+                return -1
+            c.places += <uint64_t>1 << 4 * NR_CLASSES | place << 4 * i
+        if place <= COUNTS_MAX:
+            c.counts[place - 1] += 1
+        else:
+            far = analysis_far_of(c, fars)
+            far.counts[place - COUNTS_MAX - 1] += 1
+    return 0
+
+
+cdef inline uint32_t analysis_maxack(
+    const analysis *an, const analysis_more *more, const slab_recycled *rares, int side
+) noexcept nogil:
+    """Up to where all was seen of an end: the most that can be acknowledged."""
+    if an.ends[side].bits & AN_HOLE:
+        return (<const analysis_rare *>slab_at(&rares.pool, more.rare[side] - 1)).maxack
+    return an.ends[side].nextseq
+
+
 cdef inline void analysis_rtt_sent(
-    analysis *an, int side, const segment *th, uint32_t end_seq, int64_t time_ns
+    analysis_end *e, uint32_t end_seq, int64_t time_ns
 ) noexcept nogil:
     """Time a segment that carries something new, one at a time."""
-    cdef analysis_end *e = &an.ends[side]
     if not e.bits & AN_TIMING:
-        e.bits = (e.bits & ~(AN_RESENT | AN_STAMP)) | AN_TIMING
+        e.bits = (e.bits & ~AN_RESENT) | AN_TIMING
         e.rtt_seq = end_seq
         e.rtt_sent_ns = time_ns
-        if th.opts & OPT_TIMESTAMP:
-            e.bits |= AN_STAMP
-            an.more[side].rtt_tsval = th.tsval
 
 
-cdef inline void analysis_rtt_acked(
-    analysis *an, int side, const segment *th, int64_t time_ns
+cdef inline void analysis_rtt_sample(
+    analysis_end *e, uint64_t rtt_ns, uint32_t short_ns
 ) noexcept nogil:
-    """`th` acknowledges what is timed: a sample, unless it may be of another copy (Karn's rule).
-
-    Of a segment that was sent again the time stamp tells which copy is acknowledged.
-    """
-    cdef analysis_end *e = <analysis_end *>held(&an.ends[side])
-    cdef uint64_t rtt_ns = <uint64_t>time_ns - <uint64_t>e.rtt_sent_ns
-    cdef uint32_t short_ns
-    e.bits &= ~AN_TIMING
-    if e.bits & AN_RESENT and not (
-        th.opts & OPT_TIMESTAMP
-        and e.bits & AN_STAMP
-        and not after(th.tsecr, an.more[side].rtt_tsval)
-    ):
-        return
-    if time_ns < e.rtt_sent_ns or rtt_ns >> 47:
-        return
-    short_ns = <uint32_t>rtt_ns
-    if rtt_ns >= <uint64_t>RTT_LONG:
-        short_ns = RTT_LONG
-        if not an.more[side].rtt_max_ns or rtt_ns < an.more[side].rtt_min_ns:
-            an.more[side].rtt_min_ns = rtt_ns
-        an.more[side].rtt_max_ns = max(an.more[side].rtt_max_ns, rtt_ns)
-    e.rtt_min_ns = min(e.rtt_min_ns, short_ns)
-    e.rtt_max_ns = max(e.rtt_max_ns, short_ns)
-    e.rtt_sum_ns = min(e.rtt_sum_ns + rtt_ns, <uint64_t>INT64_MAX)
+    if short_ns < e.rtt_min_ns:
+        e.rtt_min_ns = short_ns
+    if short_ns > e.rtt_max_ns:
+        e.rtt_max_ns = short_ns
+    e.rtt_sum_ns += rtt_ns
+    if e.rtt_sum_ns >> 63:
+        e.rtt_sum_ns = INT64_MAX
     e.rtt_samples += 1
 
 
-cdef inline void analysis_retire(analysis_rare *c) noexcept nogil:
+cdef inline int analysis_rtt_acked(
+    analysis *an,
+    analysis_more *more,
+    slab_recycled *rares,
+    slab_recycled *fars,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+) noexcept nogil:
+    """`th` acknowledges what is timed: a sample, unless it may be of another copy (Karn's rule).
+    -1 without memory.
+
+    Of a segment that was sent again the time stamp tells which copy is acknowledged.
+    """
+    cdef analysis_end *e = &an.ends[side]
+    cdef analysis_rare *c
+    cdef analysis_far *far
+    cdef uint64_t rtt_ns = <uint64_t>time_ns - <uint64_t>e.rtt_sent_ns
+    e.bits &= ~AN_TIMING
+    if e.bits & AN_RESENT:
+        c = analysis_rare_of(more, side, rares)
+        if not (th.opts & OPT_TIMESTAMP and c.rtt_tsval and before(th.tsecr, c.rtt_tsval)):
+            return 0
+    if time_ns < e.rtt_sent_ns or rtt_ns >> 47:
+        return 0
+    if rtt_ns < <uint64_t>RTT_LONG:
+        analysis_rtt_sample(e, rtt_ns, <uint32_t>rtt_ns)
+        return 0
+    c = analysis_rare_of(more, side, rares)
+    if c == NULL:
+        return -1
+    far = analysis_far_of(c, fars)
+    if far == NULL:
+        return -1
+    if not far.rtt_max_ns or rtt_ns < far.rtt_min_ns:
+        far.rtt_min_ns = rtt_ns
+    far.rtt_max_ns = max(far.rtt_max_ns, rtt_ns)
+    analysis_rtt_sample(e, rtt_ns, RTT_LONG)
+    return 0
+
+
+cdef inline void analysis_retire(analysis_far *c) noexcept nogil:
     """Count the lowest hole for good, to make room for another."""
     c.gaps += 1
     c.gap_bytes += c.holes[0].end - c.holes[0].begin
@@ -98,7 +158,7 @@ cdef inline void analysis_retire(analysis_rare *c) noexcept nogil:
     memmove(&c.holes[0], &c.holes[1], c.n_holes * sizeof(hole))
 
 
-cdef inline void analysis_hole(analysis_rare *c, uint32_t begin, uint32_t end) noexcept nogil:
+cdef inline void analysis_hole(analysis_far *c, uint32_t begin, uint32_t end) noexcept nogil:
     """A hole opens above all others; those half the circle below can no longer be filled."""
     while c.n_holes and (begin - c.holes[0].begin) >> 31:
         analysis_retire(c)
@@ -110,7 +170,7 @@ cdef inline void analysis_hole(analysis_rare *c, uint32_t begin, uint32_t end) n
 
 
 cdef inline uint32_t analysis_fill(
-    analysis_rare *c, uint32_t edge, uint32_t begin, uint32_t end
+    analysis_far *c, uint32_t edge, uint32_t begin, uint32_t end
 ) noexcept nogil:
     """Take a range of numbers below `edge` out of the holes; how many lay in them.
 
@@ -139,13 +199,15 @@ cdef inline uint32_t analysis_fill(
             c.holes[i].end = first
             i += 1
         else:  # in the middle of it, and so of none other
-            memmove(&c.holes[i + 2], &c.holes[i + 1], (c.n_holes - i - 1) * sizeof(hole))
             c.holes[i].end = first
-            c.holes[i + 1].begin = last
-            c.holes[i + 1].end = right
-            c.n_holes += 1
-            if c.n_holes > HOLES_MAX:
+            if c.n_holes == HOLES_MAX:
                 analysis_retire(c)
+            else:
+                i += 1
+            memmove(&c.holes[i + 1], &c.holes[i], (c.n_holes - i) * sizeof(hole))
+            c.holes[i].begin = last
+            c.holes[i].end = right
+            c.n_holes += 1
             break
     return min(filled, above - below)
 
@@ -155,9 +217,15 @@ cdef inline bint analysis_soon(int64_t time_ns, int64_t since_ns, uint64_t limit
 
 
 cdef inline uint32_t analysis_late(
-    const analysis *an, int side, const segment *th, int64_t time_ns, uint64_t late_ns
+    const analysis *an,
+    int side,
+    const segment *th,
+    int64_t time_ns,
+    uint64_t late_ns,
+    const analysis_rare *acks,
 ) noexcept nogil:
-    """Which class repeated or late data are: retransmissions, or out of order."""
+    """Which class repeated or late data are: retransmissions, or out of order. `acks` is the
+    peer's where it has sent duplicate ACKs."""
     cdef const analysis_end *e = &an.ends[side]
     cdef const analysis_end *peer = &an.ends[1 - side]
     cdef uint32_t seq = th.seq, length = th.payload_len
@@ -168,9 +236,10 @@ cdef inline uint32_t analysis_late(
     if length > 1 and e.nextseq - 1 == seq:
         return 0  # a keep-alive's number, and more than one: new data
     if (
-        an.dupacks[1 - side] >= 2
+        acks != NULL
+        and acks.dupacks >= 2
         and peer.lastack == seq
-        and analysis_soon(time_ns, an.more[1 - side].last_ns, FAST_RETRANS_NS)
+        and analysis_soon(time_ns, acks.dupack_ns, FAST_RETRANS_NS)
     ):
         return TCP_A_RETRANSMISSION | TCP_A_FAST_RETRANSMISSION
     if (
@@ -192,7 +261,8 @@ cdef inline uint32_t analysis_acks(analysis *an, int side, const segment *th) no
             if th.ack == e.lastack:
                 return TCP_A_ZERO_WINDOW_PROBE_ACK
             if th.ack == e.lastack + 1:  # it took the byte of the probe
-                peer.nextseq = peer.maxack = th.ack
+                peer.nextseq = th.ack
+                peer.bits &= ~AN_HOLE
                 return TCP_A_ZERO_WINDOW_PROBE_ACK
         return 0
     if th.ack != e.lastack:
@@ -201,8 +271,6 @@ cdef inline uint32_t analysis_acks(analysis *an, int side, const segment *th) no
         return TCP_A_WINDOW_UPDATE
     if peer.bits & AN_KEEP_ALIVE:
         return TCP_A_KEEP_ALIVE_ACK
-    an.dupacks[side] += 1
-    e.bits |= AN_DUPACKS
     return TCP_A_DUPLICATE_ACK
 
 
@@ -227,11 +295,13 @@ cdef inline bint analysis_window_full(
 
 cdef inline uint32_t analysis_classes(
     analysis *an,
+    analysis_more *more,
     const flow *fl,
     int side,
     const segment *th,
     int64_t time_ns,
     uint64_t late_ns,
+    slab_recycled *rares,
     bint reused,
 ) noexcept nogil:
     """Wireshark's classes of a segment; a number that is 0 is not known, as there."""
@@ -239,11 +309,13 @@ cdef inline uint32_t analysis_classes(
     cdef analysis_end *peer = &an.ends[1 - side]
     cdef uint32_t seq = th.seq, length = th.payload_len
     cdef uint16_t control = th.flags & TCPHDR_CONTROL
+    cdef const analysis_rare *acks = NULL
+    cdef uint32_t maxack
     cdef uint32_t classes = TCP_A_REUSED_PORTS if reused else 0
     if not e.bits & AN_SEEN:
-        an.more[side].base = seq if control & TCPHDR_SYN else seq - 1
-    elif tcp_is_synack(th) and an.more[side].base != seq:
-        an.more[side].base = seq
+        more.base[side] = seq if control & TCPHDR_SYN else seq - 1
+    elif tcp_is_synack(th) and more.base[side] != seq:
+        more.base[side] = seq
         classes |= TCP_A_REUSED_PORTS
     if length == 1 and seq == e.nextseq and peer.bits & AN_SEEN and peer.window == 0:
         classes |= TCP_A_ZERO_WINDOW_PROBE
@@ -260,17 +332,19 @@ cdef inline uint32_t analysis_classes(
                 classes |= TCP_A_WINDOW_FULL
         classes |= analysis_acks(an, side, th)
     if th.ack != e.lastack:
-        an.dupacks[side] = 0
         e.bits &= ~AN_DUPACKS
-    if peer.maxack and th.flags & TCPHDR_ACK and after(th.ack, peer.maxack):
-        if peer.bits & AN_PROBE and th.ack == peer.maxack + 1:
+    maxack = analysis_maxack(an, more, rares, 1 - side)
+    if maxack and th.flags & TCPHDR_ACK and after(th.ack, maxack):
+        if peer.bits & AN_PROBE and th.ack == maxack + 1:
             classes |= TCP_A_WINDOW_UPDATE  # the probe's byte was taken, and there is room again
             peer.nextseq = th.ack
         else:
             classes |= TCP_A_ACK_LOST_PACKET
-        peer.maxack = peer.nextseq
+        peer.bits &= ~AN_HOLE
     if (length or control & (TCPHDR_SYN | TCPHDR_FIN)) and not classes & TCP_A_KEEP_ALIVE:
-        classes |= analysis_late(an, side, th, time_ns, late_ns)
+        if peer.bits & AN_DUPACKS:
+            acks = analysis_rare_of(more, 1 - side, rares)
+        classes |= analysis_late(an, side, th, time_ns, late_ns, acks)
     return classes
 
 
@@ -300,97 +374,81 @@ cdef inline uint8_t analysis_reason(
         quick
         and th.ack == e.lastack
         and th.window == e.window
-        and an.dupacks[1 - side] == 0
+        and not an.ends[1 - side].bits & AN_DUPACKS
     ):
         return REASON_DUPLICATED
     return REASON_FULL_RETRANS
 
 
-cdef inline analysis_rare *analysis_rare_of(
-    analysis *an, int side, slab *rares, uint32_t *spare
-) noexcept nogil:
-    """The counts of an end where something happened, made now if need be; NULL without memory."""
-    cdef analysis_rare *rare
-    if an.rare[side]:
-        return <analysis_rare *>slab_at(rares, an.rare[side] - 1)
-    if spare[0]:
-        an.rare[side] = spare[0]
-        rare = <analysis_rare *>slab_at(rares, an.rare[side] - 1)
-        spare[0] = rare.counts[0]
-    else:
-        if slab_alloc(rares):
-            return NULL
-        an.rare[side] = rares.used
-        rare = <analysis_rare *>slab_at(rares, an.rare[side] - 1)
-    memset(rare, 0, sizeof(analysis_rare))
-    return rare
-
-
 cdef inline bint analysis_predict(
-    analysis *an,
+    analysis_end *e,
+    analysis_end *peer,
     const flow *fl,
     int side,
     const segment *th,
     int64_t time_ns,
     uint8_t *reason,
 ) noexcept nogil:
-    """The next segment in order, or an ACK that moves on, with nothing to say of it: what
-    `tcp_analyze` would do, in few steps. False, and nothing done, for anything else."""
-    cdef analysis_end *e = <analysis_end *>held(&an.ends[side])
-    cdef analysis_end *peer = <analysis_end *>held(&an.ends[1 - side])
-    cdef uint32_t length = th.payload_len, seq = th.seq, ack = th.ack, end_seq = seq + length
-    cdef uint32_t in_flight
-    cdef uint8_t bits = e.bits, told = 1 << HISTORY_A
+    """A predicted segment, the next in order or an ACK that moves on, with nothing to say of it:
+    what `tcp_analyze` would do, in few steps. False, and nothing done, for anything else. Fields
+    are read where they are used: there are not registers for all."""
+    cdef uint32_t flight, end_seq
+    cdef uint64_t rtt_ns
     if (
-        (th.flags & (TCPHDR_CONTROL | TCPHDR_ACK)) != TCPHDR_ACK
+        th.seq != e.nextseq
         or not e.nextseq
-        or seq != e.nextseq
-        or bits & AN_DUPACKS
-        or th.window == 0
-        or th.bad
-        or not peer.maxack
-        or after(ack, peer.maxack)
+        or e.bits & (AN_DUPACKS | AN_LAST | AN_HOLE)
+        or not th.window
+        or peer.bits & AN_HOLE
+        or not peer.nextseq
+        or after(th.ack, peer.nextseq)
     ):
         return False
-    if length:
-        told = 1 << HISTORY_D
-        if (
-            peer.window == 0
-            or (peer.lastack and not after(end_seq, peer.lastack))
-            or analysis_window_full(peer, fl, side, th)
+    if th.payload_len:
+        end_seq = th.seq + th.payload_len
+        flight = end_seq - peer.lastack
+        if not e.noted >> HISTORY_D & 1 or not peer.lastack or not flight:
+            return False
+        if th.payload_len >> 31:  # then the end does not lie behind the beginning
+            return False
+        if flight >= peer.window and (
+            peer.window == 0 or flight >> 31 or analysis_window_full(peer, fl, side, th)
         ):
             return False
-    elif ack == e.lastack:
+    elif th.ack == e.lastack or not e.noted >> HISTORY_A & 1:
         return False
-    if not e.noted & told:
-        return False
-    e.bits = bits & ~AN_LAST
-    if peer.bits & AN_TIMING and not before(ack, peer.rtt_seq):
-        analysis_rtt_acked(an, 1 - side, th, time_ns)
+    if peer.bits & AN_TIMING and not before(th.ack, peer.rtt_seq):
+        rtt_ns = <uint64_t>time_ns - <uint64_t>peer.rtt_sent_ns
+        if peer.bits & AN_RESENT or rtt_ns >= <uint64_t>RTT_LONG:
+            return False
+        peer.bits &= ~AN_TIMING
+        analysis_rtt_sample(peer, rtt_ns, <uint32_t>rtt_ns)
     reason[0] = REASON_ACK
-    if length:
+    if th.payload_len:
         reason[0] = REASON_NEW_DATA
-        analysis_rtt_sent(an, side, th, end_seq, time_ns)
-        if e.maxack == seq or not e.maxack:
-            e.maxack = end_seq
+        end_seq = th.seq + th.payload_len
+        flight = end_seq - peer.lastack
         e.nextseq = end_seq
         e.nextseq_ns = time_ns
-        in_flight = end_seq - peer.lastack
-        if peer.lastack and in_flight > e.in_flight_max and not in_flight >> 31:
-            e.in_flight_max = in_flight
+        if flight > e.in_flight_max:
+            e.in_flight_max = flight
+        analysis_rtt_sent(e, end_seq, time_ns)
+    e.lastack = th.ack
     e.window = th.window
-    e.lastack = ack
-    e.window_min = min(e.window_min, th.window)
-    e.window_max = max(e.window_max, th.window)
+    if th.window < e.window_min:
+        e.window_min = th.window
+    if th.window > e.window_max:
+        e.window_max = th.window
     return True
 
 
 cdef inline int tcp_analyze(
     analysis *an,
+    analysis_more *more,
     const flow *fl,
     const flow_rest *rest,
-    slab *rares,
-    uint32_t *spare,
+    slab_recycled *rares,
+    slab_recycled *fars,
     int side,
     const segment *th,
     int64_t time_ns,
@@ -402,10 +460,11 @@ cdef inline int tcp_analyze(
     cdef analysis_end *e = &an.ends[side]
     cdef analysis_end *peer = &an.ends[1 - side]
     cdef analysis_rare *c = NULL
+    cdef analysis_far *far = NULL
     cdef uint32_t seq = th.seq, length = th.payload_len, filled = 0, classes, last, end_seq
+    cdef uint32_t maxack
     cdef uint64_t late_ns = OOO_NS
     cdef bint quick
-    cdef int i
     out.classes = out.dup_ack_num = 0
     out.reason = REASON_NONE
     if th.bad & BAD_DOFF:
@@ -413,31 +472,36 @@ cdef inline int tcp_analyze(
     if e.nextseq and before(seq, e.nextseq) and fl.bits & FLOW_RTT and rest.rtt_ns > 0:
         late_ns = rest.rtt_ns  # where nothing is late its line is left alone
     quick = analysis_soon(time_ns, e.nextseq_ns, late_ns)
-    classes = analysis_classes(an, fl, side, th, time_ns, late_ns, reused)
+    classes = analysis_classes(an, more, fl, side, th, time_ns, late_ns, rares, reused)
     out.classes = classes
-    if classes & TCP_A_DUPLICATE_ACK:
-        out.dup_ack_num = an.dupacks[side]
     end_seq = seq + length + ((th.flags & (TCPHDR_SYN | TCPHDR_FIN)) != 0)
 
     # What is missing, what came twice.
     if classes or (length and e.nextseq and before(seq, e.nextseq)):
-        c = analysis_rare_of(an, side, rares, spare)
-        if c == NULL:
+        c = analysis_rare_of(more, side, rares)
+        if c == NULL or analysis_count(c, fars, classes):
             return -1
-        for i in range(NR_CLASSES):
-            c.counts[i] += classes >> i & 1
+        if classes & TCP_A_LOST_PACKET and analysis_far_of(c, fars) == NULL:
+            return -1
+        if c.far:
+            far = analysis_far_of(c, fars)
+        if classes & TCP_A_DUPLICATE_ACK:
+            c.dupacks = c.dupacks + 1 if e.bits & AN_DUPACKS else 1
+            e.bits |= AN_DUPACKS
+            out.dup_ack_num = c.dupacks
         if classes & TCP_A_RETRANSMISSION:
             c.retrans_bytes += length
         if classes & TCP_A_LOST_PACKET:
-            analysis_hole(c, e.nextseq, seq)
+            analysis_hole(far, e.nextseq, seq)
         elif (
             length
             and e.nextseq
             and before(seq, e.nextseq)
             and not classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE)
         ):
-            last = e.nextseq if after(seq + length, e.nextseq) else seq + length
-            filled = analysis_fill(c, e.nextseq, seq, last)
+            last = seq + min(length, e.nextseq - seq)
+            if far != NULL:
+                filled = analysis_fill(far, e.nextseq, seq, last)
             c.duplicate_bytes += last - seq - filled
     out.reason = analysis_reason(an, side, th, classes, filled, quick)
 
@@ -447,28 +511,43 @@ cdef inline int tcp_analyze(
         and peer.bits & AN_TIMING
         and not before(th.ack, peer.rtt_seq)
     ):
-        analysis_rtt_acked(an, 1 - side, th, time_ns)
+        if analysis_rtt_acked(an, more, rares, fars, 1 - side, th, time_ns):
+            return -1
     if end_seq != seq and not classes & (TCP_A_KEEP_ALIVE | TCP_A_ZERO_WINDOW_PROBE):
         if not e.nextseq or after(end_seq, e.nextseq):
-            analysis_rtt_sent(an, side, th, end_seq, time_ns)
+            analysis_rtt_sent(e, end_seq, time_ns)
         if (
             e.bits & AN_TIMING
             and e.nextseq
             and before(seq, e.nextseq)
             and before(seq, e.rtt_seq)
+            and not e.bits & AN_RESENT
         ):
+            c = analysis_rare_of(more, side, rares)
+            if c == NULL:
+                return -1
+            c.rtt_tsval = th.tsval if th.opts & OPT_TIMESTAMP else 0
             e.bits |= AN_RESENT
 
     # What is known after it.
     if not classes & TCP_A_ZERO_WINDOW_PROBE:
+        last = e.nextseq
+        maxack = analysis_maxack(an, more, rares, side)
         if not e.nextseq or after(end_seq, e.nextseq):
             e.nextseq = end_seq
             e.nextseq_ns = time_ns
-        if not e.maxack or seq == e.maxack:
-            e.maxack = e.nextseq
+        if not maxack or seq == maxack:
+            e.bits &= ~AN_HOLE
+        elif not e.bits & AN_HOLE and e.nextseq != last:
+            c = analysis_rare_of(more, side, rares)
+            if c == NULL:
+                return -1
+            c.maxack = maxack
+            e.bits |= AN_HOLE
     e.window = th.window
     e.lastack = th.ack
-    an.more[side].last_ns = time_ns
+    if e.bits & AN_DUPACKS:
+        analysis_rare_of(more, side, rares).dupack_ns = time_ns
     e.bits = (e.bits & ~AN_LAST) | AN_SEEN
     if classes & TCP_A_KEEP_ALIVE:
         e.bits |= AN_KEEP_ALIVE
@@ -481,5 +560,5 @@ cdef inline int tcp_analyze(
     if (th.flags & (TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK)) == TCPHDR_ACK:
         e.window_min = min(e.window_min, th.window)
         e.window_max = max(e.window_max, th.window)
-    analysis_history(an, c, rest, side, th, classes)
+    analysis_history(an, more, c, far, rest, side, th, classes)
     return 0

@@ -4,6 +4,12 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from conntrack cimport *
+from conntrack_analyze cimport (
+    analyze_type,
+    conntrack_analyze,
+    conntrack_analyze_init,
+    conntrack_analyze_plain,
+)
 from conntrack_acct cimport conntrack_count, conntrack_splits
 from conntrack_queue cimport conntrack_queue
 from inet_hashtables cimport *
@@ -26,7 +32,6 @@ from tcb cimport (
     tcp_shift,
 )
 from tcp cimport *
-from tcp_analysis cimport analysis_init, analysis_predict, tcp_analyze
 from unaligned cimport held
 
 cdef enum:
@@ -302,8 +307,9 @@ cdef inline bint conntrack_predict(
     uint32_t *verdict,
 ) noexcept nogil:
     """Header prediction for both ends at once, which does in few steps what accounting and the
-    judge would do: the next segment, by its sender's count and by its receiver's, of an open
-    connection, with nothing special on it. False, and nothing done, for anything else."""
+    judge would do, but for `last_ns`: the next segment, by its sender's count and by its receiver's,
+    of an open connection, with nothing special on it. False, and nothing done, for anything
+    else."""
     cdef end *e = <end *>held(&fl.ends[side])
     cdef tcb *snd = &e.tcb
     cdef tcb *rcv = <tcb *>held(&fl.ends[1 - side].tcb)
@@ -324,7 +330,6 @@ cdef inline bint conntrack_predict(
         or payload_bytes < th.payload_len
     ):
         return False
-    fl.last_ns = time_ns
     e.packets = packets
     e.frame_bytes = frame_bytes
     e.payload_bytes = payload_bytes
@@ -343,6 +348,7 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
     cdef int side = -1
     cdef uint32_t verdict
     cdef flow *fl = NULL
+    cdef analyze_type *analyze
     if at.time_ns > ct.net.now_ns and not at.clamped:
         ct.net.now_ns = at.time_ns
     if ct.bounded and conntrack_expire(ct):
@@ -362,10 +368,10 @@ cdef inline int tcp_conntrack(conntrack *ct, batch *b, int i) noexcept nogil:
         conntrack_requeue(ct, fl, <uint32_t>index)
     if ct.want_fates:
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, 0)
-    if ct.analysis:
-        return conntrack_analyze(
-            ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns, False
-        )
+    if ct.analysis:  # held, so that it takes no registers where it is not wanted
+        analyze = <analyze_type *>held(<void *>conntrack_analyze_plain)
+        return analyze(ct, &b.fates[i].analysed, fl, <uint32_t>index, side, th, at.time_ns)
+    fl.last_ns = at.time_ns
     return 0
 
 
@@ -377,6 +383,7 @@ cdef inline void conntrack_around(
     cdef bint wrapped = b.wrapped >> i & 1
     memset(out, 0, sizeof(flow_outer))
     out.vlan = around.vlan if wrapped else -1
+    out.inner_vlan = around.inner_vlan if wrapped else -1
     out.interface = b.frames[i].interface
     if wrapped:
         out.encap = around.encap
@@ -393,14 +400,15 @@ cdef inline int conntrack_follow(
     """Follow a segment that was not predicted; `index` and `side` are a guess, -1 for none."""
     cdef const segment *th = &b.segs[i]
     cdef const frame *at = &b.frames[i]
-    cdef int64_t time_ns = at.time_ns
+    cdef int64_t time_ns = at.time_ns, was_ns
     cdef uint32_t verdict = 0, tag = b.hashes[i] >> 32
     cdef flow *fl
     cdef flow_rest *rest
     cdef tcb was
     cdef bint wrapped
     cdef uint8_t drop = 0
-    cdef bint rival
+    cdef analysed *out
+    cdef bint reused, rival
     if side < 0:
         index = conntrack_lookup(ct, th, tag, b.contexts[i] if ct.keyed else 0, &side)
     fl = flow_at(ct, <uint32_t>index) if index >= 0 else NULL
@@ -427,6 +435,7 @@ cdef inline int conntrack_follow(
             conntrack_around(
                 ct, b, i, <flow_outer *>slab_at(&ct.outers, <uint32_t>index), side
             )
+    was_ns = fl.last_ns
     if (
         verdict & CT_NEW
         and (th.flags & (TCPHDR_FIN | TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK)) == TCPHDR_SYN
@@ -470,47 +479,13 @@ cdef inline int conntrack_follow(
         conntrack_fate(ct, &b.fates[i], fl, <uint32_t>index, side, th, verdict, drop)
     if ct.analysis:
         if verdict & CT_NEW:
-            analysis_init(analysis_at(ct, <uint32_t>index))
+            conntrack_analyze_init(ct, <uint32_t>index)
+        out = &b.fates[i].analysed
+        reused = (verdict & CT_REUSED) != 0
         return conntrack_analyze(
-            ct,
-            &b.fates[i].analysed,
-            fl,
-            <uint32_t>index,
-            side,
-            th,
-            time_ns,
-            verdict & CT_REUSED,
+            ct, out, fl, <uint32_t>index, side, th, time_ns, was_ns, reused
         )
     return 0
-
-
-cdef inline int conntrack_analyze(
-    conntrack *ct,
-    analysed *out,
-    const flow *fl,
-    uint32_t index,
-    int side,
-    const segment *th,
-    int64_t time_ns,
-    bint reused,
-) noexcept nogil:
-    """Have a segment analysed; -1 without memory."""
-    cdef analysis *an = <analysis *>held(analysis_at(ct, index))
-    if analysis_predict(an, fl, side, th, time_ns, &out.reason):
-        out.classes = out.dup_ack_num = 0
-        return 0
-    return tcp_analyze(
-        an,
-        fl,
-        rest_at(ct, index),
-        &ct.rares,
-        &ct.spare_rare,
-        side,
-        th,
-        time_ns,
-        reused,
-        out,
-    )
 
 
 cdef inline uint8_t conntrack_bad(

@@ -5,8 +5,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memset
 from tcp_queue cimport (
+    QUEUE_NONE,
     SKB_DOUBTFUL,
     SKB_OVERWINDOW,
+    SKB_URGENT,
     queue_pool,
     seq_unwrap,
     skb,
@@ -32,7 +34,7 @@ cdef struct piece:
     uint32_t length
     uint32_t file
     uint32_t stream
-    uint32_t pad
+    uint32_t loose  # as of its span
 
 cdef struct stream_gap:
     int64_t offset  # from the stream's first byte
@@ -42,8 +44,11 @@ cdef struct stream_gap:
 cdef struct stream:
     int64_t start  # in the streams, one behind the other
     int64_t length
+    int64_t handed  # its offset: bytes before it were handed out as they came
     uint64_t gap  # its first one
     uint64_t gaps
+    uint64_t urgent  # its first urgent byte
+    uint64_t urgents
 
 # The captured part of one record, inside its stream.
 cdef struct span:
@@ -70,6 +75,9 @@ cdef struct recv_plan:
     stream_gap *gaps
     uint64_t n_gaps
     uint64_t max_gaps
+    int64_t *urgent  # offsets of urgent bytes, the last captured first
+    uint64_t n_urgent
+    uint64_t max_urgent
     stream *streams
     uint32_t n_streams
 
@@ -110,7 +118,7 @@ cdef inline int plan_piece(
     made.length = <uint32_t>length
     made.file = from_.file
     made.stream = plan.n_streams
-    made.pad = 0
+    made.loose = from_.loose
     return 0
 
 
@@ -293,11 +301,13 @@ cdef inline uint32_t queue_spans(
         spans[i].seq = one.seq
         spans[i].end = one.seq + one.caplen
         spans[i].place = one.place
-        spans[i].file = one.file & (SKB_OVERWINDOW - 1)
+        spans[i].file = one.file & (SKB_URGENT - 1)
         spans[i].order = i
         spans[i].doubtful = (one.file & SKB_DOUBTFUL) != 0
         spans[i].loose = spans[i].doubtful and one.seq + one.length > acked
-        if not spans[i].loose:
+        if one.file & SKB_URGENT:
+            pass
+        elif not spans[i].loose:
             top = max(top, one.seq + one.length)
         elif not one.file & SKB_OVERWINDOW:
             spans[i].end = one.seq
@@ -313,6 +323,32 @@ cdef inline uint32_t queue_spans(
             spans[n] = spans[i]
             n += 1
     return n
+
+
+cdef inline int queue_urgent(
+    recv_plan *plan, const queue_pool *pool, const skb_queue *q, uint32_t una, int64_t end
+) noexcept nogil:
+    """Add the offsets of a direction's urgent bytes below its stream's `end`; -1 without memory."""
+    cdef uint32_t at = q.tail
+    cdef const skb *one
+    cdef void *room
+    cdef int64_t acked = seq_unwrap(q.last, una)
+    while at != <uint32_t>QUEUE_NONE:
+        one = skb_at(pool, at)
+        at = one.prev
+        if (
+            not one.file & SKB_URGENT
+            or (one.file & SKB_DOUBTFUL and one.seq >= acked)
+            or not q.base <= one.seq < end
+        ):
+            continue
+        room = plan_room(plan.urgent, plan.n_urgent, &plan.max_urgent, sizeof(int64_t))
+        if room == NULL:
+            return -1
+        plan.urgent = <int64_t *>room
+        plan.urgent[plan.n_urgent] = one.seq - q.base
+        plan.n_urgent += 1
+    return 0
 
 
 cdef inline int plan_spans(
@@ -376,6 +412,8 @@ cdef inline int plan_stream(
     cdef int failed = 0
     made.start = plan.at
     made.gap = plan.n_gaps
+    made.handed = q.handed if q != NULL else 0
+    made.urgent = plan.n_urgent
     if q != NULL and q.begun:
         spans = <span *>malloc((<size_t>q.records + 1) * sizeof(span))
         if spans == NULL:
@@ -383,8 +421,11 @@ cdef inline int plan_stream(
         n = queue_spans(pool, q, una, spans, &end)
         failed = plan_spans(plan, spans, n, q.tangled, q.base, end)
         free(spans)
+        if q.urgent and not failed:
+            failed = queue_urgent(plan, pool, q, una, end)
     made.length = plan.at - made.start
     made.gaps = plan.n_gaps - made.gap
+    made.urgents = plan.n_urgent - made.urgent
     plan.n_streams += 1
     return failed
 
@@ -393,6 +434,7 @@ cdef inline void plan_free(recv_plan *plan) noexcept nogil:
     free(plan.pieces)
     free(plan.losers)
     free(plan.gaps)
+    free(plan.urgent)
     free(plan.streams)
 
 

@@ -68,6 +68,9 @@ static inline void stream_copy(void *to, const void *from, size_t length)
 #define stream_end() ((void)0)
 #endif
 
+/* Linux: include/asm-generic/bitops/fls64.h: the place of the highest bit, from 1. */
+static inline int fls64(uint64_t x) { return x ? 64 - __builtin_clzll(x) : 0; }
+
 /* Two fields side by side change places: what goes back compares with what went there. */
 static inline uint32_t swap_u16s(uint32_t pair) { return pair << 16 | pair >> 16; }
 static inline uint64_t swap_u32s(uint64_t pair) { return pair << 32 | pair >> 32; }

@@ -1,5 +1,5 @@
 # Loads of network and file fields from any address, prefetch, a lock (unaligned.h).
-# Linux: include/linux/unaligned.h, prefetch.h, spinlock.h.
+# Linux: include/linux/unaligned.h, prefetch.h, spinlock.h, bitops.h.
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
@@ -27,5 +27,6 @@ cdef extern from "unaligned.h" nogil:
     void *held(const void *p)
     void prefetch(const void *p)
     void prefetchw(const void *p)
+    int fls64(uint64_t x)
     bint spin_trylock(int *lock)
     void spin_unlock(int *lock)

@@ -62,6 +62,8 @@ void *vzalloc(size_t size)
     return p ? memset(p, 0, size) : map(size);
 }
 
+void *vzlazy(size_t size) { return map(size); }
+
 void vfree(void *p, size_t size)
 {
     if (p)
@@ -112,6 +114,8 @@ void *vgrow(void *p, size_t old, size_t size)
 void *vmalloc(size_t size) { return malloc(size); }
 
 void *vzalloc(size_t size) { return calloc(1, size); }
+
+void *vzlazy(size_t size) { return calloc(1, size); }
 
 void vfree(void *p, size_t size)
 {

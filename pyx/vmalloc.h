@@ -14,6 +14,7 @@ enum { VKEEP_AREAS = 1024, VKEEP_MIN = 1 << 20 };
 
 void *vmalloc(size_t size); /* what it holds is arbitrary */
 void *vzalloc(size_t size);
+void *vzlazy(size_t size); /* zeros that cost nothing until they are read */
 void vfree(void *p, size_t size);
 void vkeep(void *p, size_t size); /* like vfree, but it may come back from vmalloc */
 

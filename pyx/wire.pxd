@@ -36,6 +36,10 @@ cdef inline int tcp_parse(
         seg.end_seq = seg.seq + seg.payload_len
         seg.bad |= BAD_DOFF
         return 0
+    if word & TCPHDR_URG:  # 0 points where 1 does, as in Linux
+        seg.urgent = 0
+        if min(room, length) >= TCP_HDR_LEN:
+            seg.urgent = max(<uint16_t>get_be16(data + 18), <uint16_t>1)
     if room >= length >= TCP_CSUM_END:
         if seg.ip == 4:
             pseudo = csum_pseudo(&seg.acookie, 8, length, IPPROTO_TCP)

@@ -1,10 +1,12 @@
 """TCP in user space, cut the way Linux cuts it: captures followed, and hosts of one's own."""
 
 from tcpcore._version import __version__
+from tcpcore.assembler import FilterError
 from tcpcore.engine import ENGINE
-from tcpcore.filter import FilterError
-from tcpcore.passive import Replay, replay, replay_batches
+from tcpcore.follow import StreamReplay, replay_streams
+from tcpcore.passive import replay, replay_batches
 from tcpcore.pcap import PcapError, PcapWriter
+from tcpcore.result import Replay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = [
     "Replay",
     "Socket",
     "Stack",
+    "StreamReplay",
     "Sysctl",
     "TapLink",
     "TunLink",
@@ -41,6 +44,7 @@ __all__ = [
     "poll",
     "replay",
     "replay_batches",
+    "replay_streams",
     "select",
 ]
 

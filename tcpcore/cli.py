@@ -124,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         "--to", dest="to_ns", type=_moment, metavar="TIME", help="only frames before TIME"
     )
     what.add_argument(
+        "--unpack-max",
+        type=_whole,
+        metavar="BYTES",
+        help="stop a compressed input that unpacks to more (default: no bound)",
+    )
+    what.add_argument(
         "--filter", metavar="EXPR", help="only frames that an expression of pcap-filter(7) wants"
     )
     what.add_argument(
@@ -250,6 +256,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             count=args.count,
             from_ns=args.from_ns,
             to_ns=args.to_ns,
+            unpack_max=args.unpack_max,
             progress=progress if progress.wanted else None,
         )
         tables = _Tables(paths, args)

@@ -120,6 +120,9 @@ ANALYSIS_NAMES = (
     "reused_ports",
 )
 
+# Columns that no engine has: bytes tell, and those are read again (tcpcore/conflicts.py).
+CONFLICTS = ("conflicting_bytes_ab", "conflicting_bytes_ba")
+
 # What else the analysis tells of a direction: name, unit, meaning, whether it may be absent.
 _ANALYSIS = (
     ("retrans_bytes", "bytes", "payload of the segments counted as retransmission", False),
@@ -133,7 +136,17 @@ _ANALYSIS = (
     ("gaps", "holes", "ranges of sequence numbers that were never seen", False),
     ("gap_bytes", "bytes", "sequence numbers in them", False),
     ("duplicate_bytes", "bytes", "payload whose sequence numbers had been seen before", False),
+    (
+        "conflicting_bytes",
+        "bytes",
+        "payload that differs from what had been seen before at its sequence numbers",
+        True,
+    ),
 )
+
+
+def _group(name: str, d: str) -> str:
+    return "analysis_conflicts" if f"{name}_{d}" in CONFLICTS else f"analysis_{d}"
 
 
 def _analysis() -> tuple[Column, ...]:
@@ -150,11 +163,33 @@ def _analysis() -> tuple[Column, ...]:
         for d, words in sides
     )
     rest = tuple(
-        Column(f"{name}_{d}", "int64", unit, f"{meaning}, {words}", absent, f"analysis_{d}")
+        Column(f"{name}_{d}", "int64", unit, f"{meaning}, {words}", absent, _group(name, d))
         for name, unit, meaning, absent in _ANALYSIS
         for d, words in sides
     )
     return classes + rest
+
+
+# What may limit a direction: the word in the names of columns, and what it is.
+_LIMITS = (
+    ("app", "its application had nothing to send"),
+    ("rwnd", "the other end's window was full"),
+    ("network", "the network carried no more: losses, congestion window"),
+)
+
+
+def _limits() -> tuple[Column, ...]:
+    return tuple(
+        Column(
+            f"{name}_limited_ns_{d}",
+            "int64",
+            "ns",
+            f"how long {meaning}, {words}",
+            group="analysis_slow",
+        )
+        for name, meaning in _LIMITS
+        for d, words in (("ab", "from a to b"), ("ba", "from b to a"))
+    )
 
 
 CONNECTIONS = (
@@ -194,6 +229,7 @@ CONNECTIONS = (
     ),
     Column("interface", "uint16", "", "pcapng interface of the first segment", group="outer"),
     Column("vlan", "int16", "", "first VLAN id of the first segment", absent=True, group="outer"),
+    Column("inner_vlan", "int16", "", "second VLAN id of it", absent=True, group="outer"),
     Column("encap", "uint16", "bits", "what the first segment was wrapped in", group="outer"),
     Column(
         "outer_a",
@@ -213,6 +249,21 @@ CONNECTIONS = (
         "Zeek's history: a letter for what was first seen of a, a small one of b; ASCII",
     ),
     Column("conn_state", "uint8", "conn_state", "Zeek's state of the connection", group="life"),
+    Column(
+        "handshake_ns",
+        "int64",
+        "ns",
+        "how long the handshake lasted, as far as seen",
+        group="analysis_slow",
+    ),
+    *_limits(),
+    Column(
+        "slow",
+        "uint8",
+        "cause",
+        "what limited the direction with more payload longest (docs/slow.md)",
+        group="analysis_slow",
+    ),
 )
 
 PACKETS = (
@@ -238,6 +289,7 @@ PACKETS = (
     Column("drop_reason", "uint8", "reason", "why it is no segment or state did not take it"),
     Column("interface", "uint16", "", "pcapng interface, by its number in the section"),
     Column("vlan", "int16", "", "first VLAN id", absent=True),
+    Column("inner_vlan", "int16", "", "second VLAN id", absent=True),
     Column("encap", "uint16", "bits", "what it was wrapped in, as far as that was taken off"),
     Column("analysis", "uint32", "bits", "Wireshark's classes of the segment, a bit each"),
     Column("dup_ack_num", "uint32", "", "which repetition a duplicate ACK is, from 1"),
@@ -407,6 +459,9 @@ CONN_STATE_NAMES = (
     "SH",
     "SHR",
 )
+
+# Index: number in the column `slow`.
+CAUSE_NAMES = ("none", "application", "receiver", "network", "handshake")
 
 # Index: bit of the column `encap`.
 ENCAP_NAMES = (

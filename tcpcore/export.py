@@ -10,6 +10,7 @@ import io
 import os
 
 from tcpcore.columns import (
+    CAUSE_NAMES,
     CONN_STATE_NAMES,
     CONNECTIONS,
     DROP_NAMES,
@@ -405,9 +406,10 @@ class _Text:
                 ("kind", REASON_NAMES),
             )
         }
-        self._names["conn_state"] = self._words(
-            [dialect.quote + name.encode() + dialect.quote for name in CONN_STATE_NAMES]
-        )
+        for unit, names in (("conn_state", CONN_STATE_NAMES), ("cause", CAUSE_NAMES)):
+            self._names[unit] = self._words(
+                [dialect.quote + name.encode() + dialect.quote for name in names]
+            )
         # Four digits at a time: those of 0 to 9999, then again without leading zeros.
         digits = np.arange(10000)[:, None] // [1000, 100, 10, 1] % 10 + ord("0")
         bare = np.where(np.arange(10000)[:, None] >= [1000, 100, 10, 1], digits, 0)

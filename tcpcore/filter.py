@@ -1,53 +1,22 @@
 """pcap-filter(7) to a small program that an engine runs on every frame.
 
-A program jumps forward alone, so it takes at most as many steps as it has instructions (T-25).
 docs/filter.md has the language, and where it differs from libpcap's.
 """
 
 from __future__ import annotations
 
 import re
-from enum import IntEnum
+
+from tcpcore.assembler import Assembler, Code, FilterError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-    Instruction = tuple[int, int, int, int, int, int]
-    Node = tuple[Any, ...]
+    from tcpcore.assembler import Instruction, Node
 
-PROGRAM_MAX = 4096  # instructions
-STACK_MAX = 16  # numbers that one comparison may hold at a time
 NESTING_MAX = 30  # parentheses, `not` and brackets inside of one another
 VLAN_MAX = 8  # tags of a frame
-
-
-class Code(IntEnum):
-    """Instructions; `tcpcore/reference/filter.py` says what each does."""
-
-    FILTER_IP = 0
-    FILTER_ADDR4 = 1
-    FILTER_ADDR6 = 2
-    FILTER_PORT = 3
-    FILTER_LEN = 4
-    FILTER_VLAN = 5
-    FILTER_EQ = 6
-    FILTER_GT = 7
-    FILTER_GE = 8
-    FILTER_CONST = 9
-    FILTER_WIRELEN = 10
-    FILTER_LOAD = 11
-    FILTER_ADD = 12
-    FILTER_SUB = 13
-    FILTER_MUL = 14
-    FILTER_DIV = 15
-    FILTER_MOD = 16
-    FILTER_AND = 17
-    FILTER_OR = 18
-    FILTER_XOR = 19
-    FILTER_LSH = 20
-    FILTER_RSH = 21
-
 
 SRC, DST, EITHER, BOTH = 1, 2, 3, 4  # which end of a segment a test looks at
 ANY_ID = 0xFFFFFFFF
@@ -83,45 +52,25 @@ RELATIONS = {
     ">=": (Code.FILTER_GE, False),
     "<": (Code.FILTER_GE, True),
 }
+ETHERTYPES = {"ip": 0x0800, "arp": 0x0806, "rarp": 0x8035, "ip6": 0x86DD}
+ETHERTYPE_MIN = 0x0600  # below, it is a length
 # Words of libpcap's language that are about what is no TCP.
 _OTHERS = re.compile(
     "udp|icmp6?|igmp|r?arp|sctp|ah|esp|pim|vrrp|atalk|aarp|decnet|iso|stp|ipx|netbeui|fddi|tr|wlan|"
-    "mpls|pppoe[ds]|geneve|broadcast|multicast|gateway|proto|protochain"
+    "lat|moprc|mopdl|broadcast|multicast|gateway"
 )
+_TUNNELS = re.compile("mpls|pppoe[ds]|geneve|vxlan")
 
 _SPACE = re.compile(r"\s*")
 _TOKEN = re.compile(
     r"[A-Za-z][A-Za-z0-9]*(?:-[a-z]+)?|[0-9][0-9A-Za-z.:]*|&&|\|\||<<|>>|[=!<>]=|\S"
 )
 _NAME = re.compile(r"[0-9A-Za-z:][-0-9A-Za-z_.:/]*")
+_PROTOCOL = re.compile(r"\\?[0-9A-Za-z]+")
+_ETHER = re.compile(r"[0-9A-Fa-f]{1,2}([:.-])[0-9A-Fa-f]{1,2}(?:\1[0-9A-Fa-f]{1,2}){4}")
 _NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|[0-9]+")
 _BRACKET = re.compile(r"\s*\[")
 _OPERATOR = re.compile(r"\s*(?!&&|\|\|)(?:[-=<>+*/%&|^]|!=)")
-
-
-class FilterError(ValueError):
-    """A filter, or a condition on columns, that cannot be understood.
-
-    Attributes
-    ----------
-    reason : str
-    text : str
-        The expression.
-    position : int
-        Index in `text` of the place that is wrong.
-    """
-
-    def __init__(self, reason: str, text: str, position: int) -> None:
-        self.reason = reason
-        self.text = text
-        self.position = min(max(position, 0), len(text))
-        super().__init__(reason, text, position)
-
-    def __str__(self) -> str:
-        shown = "".join(c if c.isprintable() else " " for c in self.text)
-        first = max(self.position - 60, 0)  # of a long expression only what is around the place
-        line = shown[first : self.position + 40]
-        return f"{self.reason}\n  {line}\n  {' ' * (self.position - first)}^"
 
 
 def compile_filter(text: str) -> list[Instruction]:
@@ -150,7 +99,7 @@ def compile_filter(text: str) -> list[Instruction]:
         return []
     parser = _Parser(text)
     node = parser.whole()
-    return _Assembler(text).program(node)
+    return Assembler(text).program(node)
 
 
 class _Parser:
@@ -305,11 +254,13 @@ class _Parser:
 
     def is_bare(self, token: str) -> bool:
         """True of a name that is no word of the language, where one may be repeated."""
-        if self.qualifier is None or not token[0].isalpha() or _OTHERS.fullmatch(token):
+        if self.qualifier is None or not token[0].isalpha():
+            return False
+        if _OTHERS.fullmatch(token) or _TUNNELS.fullmatch(token):
             return False
         return token not in (
             *("host", "net", "port", "portrange", "src", "dst", "ip", "ip6", "tcp", "ether"),
-            *("link", "vlan", "less", "greater", "and", "or", "not", "mask"),
+            *("proto", "protochain", "link", "vlan", "less", "greater", "and", "or", "not", "mask"),
         )
 
     def bare(self) -> Node:
@@ -376,9 +327,15 @@ class _Parser:
             return self.vlan()
         if _OTHERS.fullmatch(token):
             self.fail(f"{token!r} is not supported: connections of TCP are followed, nothing else")
-        protocol = self.accept("ip", "ip6", "tcp")
+        if _TUNNELS.fullmatch(token):
+            self.fail(
+                f"{token!r} is not supported: what is in tunnels is found without their names"
+            )
+        protocol = self.accept("ip", "ip6", "tcp", "ether", "link")
+        if protocol in ("ether", "link"):
+            return self.ether()
         end = self.direction()
-        kind = self.accept("host", "net", "portrange", "port")
+        kind = self.accept("host", "net", "portrange", "port", "proto", "protochain")
         if not protocol and not end and not kind:
             known = "no word of a filter" if token[0].isalnum() else "not expected here"
             self.fail(f"{token!r} is {known}")
@@ -389,10 +346,12 @@ class _Parser:
                 version = {"ip": 4, "ip6": 6, "tcp": 0}[protocol]
                 return "test", Code.FILTER_IP, 0, version, 0
         kind = kind or "host"
-        if protocol == "tcp" and kind in ("host", "net"):
+        if protocol == "tcp" and kind in ("host", "net", "proto", "protochain"):
             self.fail(f"'tcp' does not go with {kind!r}", start)
         if protocol in ("ip", "ip6") and kind in ("port", "portrange"):
             self.fail(f"{protocol!r} does not go with {kind!r}", start)
+        if end and kind in ("proto", "protochain"):
+            self.fail(f"a direction does not go with {kind!r}", start)
         self.qualifier = (protocol, end or EITHER, kind)
         return self.named(*self.qualifier)
 
@@ -439,12 +398,77 @@ class _Parser:
             self.nesting -= 1
             return node
         self.peek()
+        if protocol == "ether":
+            return self.station(end)
+        if kind in ("proto", "protochain"):
+            return self.protocol(protocol, kind)
         found = _NAME.match(self.text, self.at)
         if not found:
             self.fail(f"a name is missing after {kind!r}")
         if kind in ("port", "portrange"):
             return self.ports(found[0], end, kind)
         return self.addresses(found[0], protocol, end, kind)
+
+    def protocol(self, version: str, kind: str) -> Node:
+        """What IP carries, by name or number: TCP, or it is an error."""
+        found = _PROTOCOL.match(self.text, self.at)
+        if not found:
+            self.fail(f"a protocol is missing after {kind!r}")
+        name = found[0].removeprefix("\\")
+        if name not in ("tcp", "6"):
+            self.fail(f"{name!r} is not supported: connections of TCP are followed, nothing else")
+        self.at = found.end()
+        return "test", Code.FILTER_IP, 0, {"": 0, "ip": 4, "ip6": 6}[version], 0
+
+    def ether(self) -> Node:
+        """`ether host`, `ether src`, `ether dst`, `ether proto`: bytes of the outermost header."""
+        if self.accept("proto"):
+            return self.ethertype()
+        if self.peek() not in ("host", "src", "dst"):
+            self.fail("of 'ether' are known: host, src, dst, proto, and bytes as in ether[0]")
+        end = self.direction()
+        self.accept("host")
+        self.qualifier = ("ether", end or EITHER, "host")
+        return self.named(*self.qualifier)
+
+    def ethertype(self) -> Node:
+        self.qualifier = None
+        self.peek()
+        position = self.at
+        found = _PROTOCOL.match(self.text, self.at)
+        name = found[0].removeprefix("\\") if found else ""
+        if name in ETHERTYPES:
+            self.at += len(found[0]) if found else 0
+            value = ETHERTYPES[name]
+        elif not name.isalpha():
+            value = self.constant()[1]
+        else:
+            self.fail(f"{name!r} is no EtherType that is known: write its number")
+        if not ETHERTYPE_MIN <= value <= 0xFFFF:
+            self.fail(f"an EtherType is from {ETHERTYPE_MIN:#x} to 0xffff", position)
+        return _link_bytes(12, 2, value, position)
+
+    def station(self, end: int) -> Node:
+        """An address of Ethernet, in the outermost header of the frame."""
+        position = self.at
+        found = _ETHER.match(self.text, self.at)
+        if not found:
+            self.fail("an address of Ethernet is written 00:11:22:aa:bb:cc")
+        self.at = found.end()
+        address = 0
+        for part in found[0].split(found[1]):
+            address = address << 8 | int(part, 16)
+        src, dst = (
+            (
+                "and",
+                _link_bytes(at, 4, address >> 16, position),
+                _link_bytes(at + 4, 2, address & 0xFFFF, position),
+            )
+            for at in (6, 0)
+        )
+        if end in (SRC, DST):
+            return src if end == SRC else dst
+        return "or" if end == EITHER else "and", src, dst
 
     def ports(self, name: str, end: int, kind: str) -> Node:
         low, dash, high = name.partition("-") if kind == "portrange" else (name, "", "")
@@ -519,78 +543,7 @@ def _versions(node: Node) -> set[int]:
     return set(node[4]) if node[0] in ("load", "binary") else set()
 
 
-class _Assembler:
-    """Nodes to instructions, the last one first: where a jump goes is then known already.
-
-    A place is counted from the end of the program: 0 takes the frame, -1 leaves it out.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.backwards: list[Instruction] = []
-
-    def program(self, node: Node) -> list[Instruction]:
-        self.condition(node, 0, -1)
-        size = len(self.backwards)
-        return [
-            (code, arg, size - jt, size - jf, k, m)
-            for code, arg, jt, jf, k, m in reversed(self.backwards)
-        ]
-
-    def emit(self, code: int, arg: int, jt: int, jf: int, k: int, m: int) -> int:
-        if len(self.backwards) >= PROGRAM_MAX:
-            raise FilterError(
-                f"more than {PROGRAM_MAX} instructions are needed", self.text, len(self.text)
-            )
-        self.backwards.append((int(code), arg, jt, jf, k, m))
-        return len(self.backwards)
-
-    def condition(self, node: Node, jt: int, jf: int) -> int:
-        """Where the code of `node` begins; chains that lean to the left may be of any length."""
-        while True:
-            kind = node[0]
-            if kind == "and":
-                jt = self.condition(node[2], jt, jf)
-            elif kind == "or":
-                jf = self.condition(node[2], jt, jf)
-            elif kind == "not":
-                jt, jf = jf, jt
-            elif kind == "test":
-                return self.emit(node[1], node[2], jt, jf, node[3], node[4])
-            else:
-                _, code, left, right, position = node
-                if max(_depth(left), 1 + _depth(right)) > STACK_MAX:
-                    raise FilterError("the arithmetic is nested too deeply", self.text, position)
-                self.emit(code, 0, jt, jf, 0, 0)
-                self.number(right)
-                return self.number(left)
-            node = node[1]
-
-    def number(self, node: Node) -> int:
-        while True:
-            kind = node[0]
-            if kind == "number":
-                return self.emit(Code.FILTER_CONST, 0, 0, 0, node[1], 0)
-            if kind == "len":
-                return self.emit(Code.FILTER_WIRELEN, 0, 0, 0, 0, 0)
-            if kind == "load":
-                self.emit(Code.FILTER_LOAD, node[1], 0, 0, node[2], 0)
-                node = node[3]
-            else:
-                self.emit(node[1], 0, 0, 0, 0, 0)
-                self.number(node[3])
-                node = node[2]
-
-
-def _depth(node: Node) -> int:
-    """Numbers that are held at a time to compute this one; chains lean to the left."""
-    most = held = 0
-    while True:
-        most = max(most, held + 1)
-        if node[0] == "load":
-            node = node[3]
-        elif node[0] == "binary":
-            most = max(most, 1 + _depth(node[3]))
-            node = node[2]
-        else:
-            return most
+def _link_bytes(at: int, size: int, value: int, position: int) -> Node:
+    """That bytes of the outermost header are a number."""
+    load: Node = ("load", BASES["link"], size, ("number", at), set())
+    return "compare", Code.FILTER_EQ, load, ("number", value), position

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import os
 import time
+from _thread import allocate_lock
 from functools import partial
 
 from tcpcore import engine as engines
-from tcpcore import pcap, report, summary
+from tcpcore import pcap, summary
 from tcpcore.arguments import INT64_MAX, INT64_MIN, key_bits, nanoseconds, whole
-from tcpcore.columns import schemas
+from tcpcore.columns import CONFLICTS, schemas
+from tcpcore.conflicts import Conflicts
 from tcpcore.filter import compile_filter
 from tcpcore.pcap import PcapError
-from tcpcore.stream import RECORDS, SPOOL, HasStreams, Sources, Streams
+from tcpcore.result import Replay
+from tcpcore.sources import SPOOL, Sources, identity
+from tcpcore.stream import RECORDS, Streams
 from tcpcore.table import Table, locked
 
 TYPE_CHECKING = False
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tcpcore.pcap import Input, Source
+    from tcpcore.table import Fetch
     from tcpcore.where import Selection
 
     Progress = Callable[[int, int | None, int], object]
@@ -51,6 +56,7 @@ def replay(
     streams: bool = False,
     stream_memory: int | None = None,
     spool: int | None = None,
+    unpack_max: int | None = None,
     progress: Progress | None = None,
 ) -> Replay:
     """Follow both ends of every TCP connection of a capture.
@@ -75,8 +81,8 @@ def replay(
         want are counted in the summary (`filtered`), and that is all. See docs/filter.md.
     where
         A condition on columns of connections, ``'initial_rtt_ns > 50e6 and b_port == 443'``, that
-        selects rows of the tables and of the summary's `top`; of packets, those of the connections
-        selected.
+        selects rows of the tables and of the summary's `top`; of packets, and of what `streams`
+        hands out, those of the connections selected.
     key
         What tells connections apart besides addresses and ports: '5tuple' for nothing, or 'vlan'
         (all tags), 'interface', 'tunnel' (outer addresses; network ids, GRE keys and sessions), of
@@ -101,6 +107,8 @@ def replay(
         Bytes these notes may take (default 1 GiB, 32 a segment); docs/streams.md has who gives up.
     spool
         Bytes kept for streams of inputs that cannot be read again (default 1 GiB).
+    unpack_max
+        Bytes that a compressed input may unpack to (default: any number); more are damage.
     progress
         Called about twenty times a second with bytes read, bytes in all (None when not known)
         and frames taken.
@@ -139,6 +147,7 @@ def replay(
         streams=streams,
         stream_memory=stream_memory,
         spool=spool,
+        unpack_max=unpack_max,
         progress=progress,
     )
     for _ in run.chunks():
@@ -168,6 +177,7 @@ def replay_batches(
     count: int | None = None,
     from_ns: int | None = None,
     to_ns: int | None = None,
+    unpack_max: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Replay]:
     """Do what `replay` does, a batch at a time, and forget what was handed out.
@@ -180,7 +190,7 @@ def replay_batches(
     batch_packets
         Frames after which a batch is handed out; it ends with the read in which it got so many.
     packets, analysis, checksum, filter, where, key, max_connections, expire_idle_s, \
-expire_closed_s, engine, strict, count, from_ns, to_ns, progress
+expire_closed_s, engine, strict, count, from_ns, to_ns, unpack_max, progress
         See `replay`. `where` does not go with `packets`, whose connections have yet to end.
 
     Yields
@@ -211,6 +221,7 @@ expire_closed_s, engine, strict, count, from_ns, to_ns, progress
         count=count,
         from_ns=from_ns,
         to_ns=to_ns,
+        unpack_max=unpack_max,
         progress=progress,
     )
     return _batches(run, batch_packets, strict)
@@ -227,63 +238,6 @@ def _batches(run: Run, batch_packets: int, strict: bool) -> Iterator[Replay]:
     if strict and last.error is not None:
         last.error.replay = last
         raise last.error
-
-
-class Replay(HasStreams):
-    """What a replay learned.
-
-    Attributes
-    ----------
-    connections : Table
-        A row for each connection, in order of `conn`.
-    summary : dict
-        The object that ``tcpcore replay --json`` prints.
-    counters : dict
-        Counters by their Linux names.
-    error : PcapError or None
-        The first input that could not be read, or not to its end.
-    errors : list of PcapError
-        All of them.
-    """
-
-    def __init__(
-        self,
-        connections: Table,
-        packets: Table | None,
-        summary: dict[str, Any],
-        errors: list[PcapError],
-        details: dict[str, Any],
-        streams: Callable[..., Streams] | None = None,
-    ) -> None:
-        super().__init__(streams)
-        self.connections = connections
-        self._packets = packets
-        self.summary = summary
-        self.errors = errors
-        self._details = details  # what the text report tells beyond the summary
-
-    @property
-    def packets(self) -> Table:
-        """A row for each frame. Raises ValueError unless asked for with ``packets=True``."""
-        if self._packets is None:
-            raise ValueError("no packet rows were kept: use replay(..., packets=True)")
-        return self._packets
-
-    @property
-    def counters(self) -> dict[str, int]:
-        """Counters by their Linux names."""
-        return dict(self.summary["counters"])
-
-    @property
-    def error(self) -> PcapError | None:
-        """The first input that could not be read, or not to its end."""
-        return self.errors[0] if self.errors else None
-
-    def __repr__(self) -> str:
-        return report.short(self.summary, self._details)
-
-    def _repr_html_(self) -> str:
-        return report.html(self.summary, self._details)
 
 
 class Run:
@@ -322,6 +276,8 @@ class Run:
         streams: bool = False,
         stream_memory: int | None = None,
         spool: int | None = None,
+        handing: bool = False,
+        unpack_max: int | None = None,
     ) -> None:
         if checksum not in ("auto", "strict", "ignore"):
             raise ValueError(f"checksum must be 'auto', 'strict' or 'ignore', not {checksum!r}")
@@ -348,7 +304,11 @@ class Run:
         }
         memory, kept = whole("stream_memory", stream_memory, 1), whole("spool", spool, 0)
         options["streams"] = (memory or RECORDS) if streams else 0
+        options["handing"] = handing
         self._options = options
+        self.lock = allocate_lock()  # the engine serves one thread at a time, the tables any number
+        self._opened: list[Input] = []
+        self._conflicting: list[dict[int, int]] = []  # counted when first asked for
         self.sources = Sources(SPOOL if kept is None else kept) if streams else None
         self._schemas = schemas(analysis)
         self._selection: Selection | None = None
@@ -357,6 +317,8 @@ class Run:
 
             self._selection = Selection(where, summary.TOP, self._schemas[0])
         self.inputs = pcap.inputs(source)
+        for one in self.inputs:
+            one.unpack_max = whole("unpack_max", unpack_max, 1)
         # One path that is missing is the caller's mistake; the command collects them all.
         self._collect = collect or isinstance(source, (list, tuple)) or len(self.inputs) > 1
         self.module = engines.load(engine)
@@ -366,6 +328,7 @@ class Run:
         self.stop = False
         self.blocked = False
         self.cpu_seconds = 0.0
+        self.received: tuple[list[Any], list[Any]] | None = ([], []) if handing else None
         self._rows = rows
         self._checksum = checksum
         self._packets = bool(packets)
@@ -412,6 +375,7 @@ class Run:
                 return
             finally:
                 self.blocked = False
+            self._opened.append(one)
             conntrack.size = one.size or 0
             if self.sources is not None:
                 self.sources.begin(number, one)
@@ -441,7 +405,7 @@ class Run:
         """Feed the engine; what it leaves, a record's first part, moves to the front."""
         conntrack = self.conntrack
         chunk: int = self.module.CHUNK
-        length = 0
+        length = place = 0
         while not conntrack.done and not self.stop:
             started = time.thread_time()
             try:
@@ -456,6 +420,15 @@ class Run:
                 length += count
                 if length >= conntrack.want or not count:
                     used = conntrack.feed(self._buffer, length) if length else 0
+                    if self.received is not None:
+                        assert self.sources is not None
+                        again = self.sources.again
+                        came = self.module.stream_receive(
+                            conntrack, self._buffer, used, place, again
+                        )
+                        for held, new in zip(self.received, came, strict=True):
+                            held.extend(new)
+                    place += used
                     length -= used
                     if used and length:
                         view[:length] = view[used : used + length]
@@ -500,8 +473,9 @@ class Run:
         conntrack = self.conntrack
         taken: dict[str, Table] = {}
         if self._rows == "drain" or (self._rows == "keep" and final):
-            rows = conntrack.connections([column.name for column in self._schemas[0]], final)
-            taken["connections"] = Table(self._schemas[0], lambda names: rows)
+            names = [column.name for column in self._schemas[0] if column.name not in CONFLICTS]
+            rows = conntrack.connections(names, final)
+            taken["connections"] = self._table(lambda names: rows)
         if self._packets:
             frames = conntrack.packets([column.name for column in self._schemas[1]])
             taken["packets"] = Table(self._schemas[1], lambda names: frames)
@@ -517,11 +491,8 @@ class Run:
 
     def replay(self) -> Replay:
         """Everything, as tables that ask the engine for a column when it is read."""
-        from threading import Lock
-
-        conntrack = self.conntrack
-        lock = Lock()  # the engine serves one thread at a time, the tables any number
-        connections = Table(self._schemas[0], locked(lock, conntrack.connections, True))
+        conntrack, lock = self.conntrack, self.lock
+        connections = self._table(locked(lock, conntrack.connections, True))
         packets = None
         if self._packets:
             packets = Table(self._schemas[1], locked(lock, conntrack.packets))
@@ -530,9 +501,37 @@ class Run:
             tables = self._selection.tables(tables)
             connections, packets = tables["connections"], tables.get("packets")
         streams = None
-        if self.sources is not None:
-            streams = partial(Streams, self.module, conntrack, lock, self.sources)
+        if self.sources is not None and self.received is None:
+            chosen = None
+            if self._selection is not None:
+                chosen = lambda: set(connections["conn"].tolist())  # noqa: E731
+            streams = partial(Streams, self.module, conntrack, lock, self.sources, chosen=chosen)
         return self._replay(connections, packets, streams)
+
+    def _table(self, fetch: Fetch) -> Table:
+        """Connections, with the columns that no engine has."""
+        return Table(
+            self._schemas[0], Conflicts(self._streams_again, self._conflicting).fetch(fetch)
+        )
+
+    def _streams_again(self) -> Streams | None:
+        """Streams of what was replayed, if need be of a second replay; None if it cannot be."""
+        if self.sources is not None:
+            return Streams(self.module, self.conntrack, self.lock, self.sources)
+        if self._rows != "keep" or any(one.status is None for one in self._opened):
+            return None
+        from copy import copy
+
+        again = copy(self)
+        again.inputs = [pcap.Input(one.path) for one in self._opened if one.path is not None]
+        again._files, again._opened, again.errors = [], [], []
+        again._progress, again._collect, again.sources = None, True, Sources()
+        more = {"packets": False, "analysis": False, "streams": RECORDS}
+        again.conntrack = self.module.Conntrack(key=os.urandom(16), **self._options | more)
+        for _ in again.chunks():
+            again.stop = self.stop
+        same = [identity(one) for one in again._opened] == [identity(one) for one in self._opened]
+        return again._streams_again() if same and not again.stop else None
 
     def _replay(
         self,
@@ -547,7 +546,7 @@ class Run:
         """The object of ``--json``, and what the text report tells beyond it."""
         found = self.conntrack.summary(summary.TOP)
         if self._selection is not None:
-            rows = Table(self._schemas[0], lambda names: self.conntrack.connections(names, True))
+            rows = self._table(lambda names: self.conntrack.connections(names, True))
             found["top"] = self._selection.top(rows)
         details = {
             "compression": [one.compression for one in self.inputs],

@@ -72,6 +72,8 @@ class Input:
         Bytes of the file as it lies (None: not known), and how many of them were read.
     offset : int
         Decompressed bytes handed out.
+    unpack_max : int or None
+        Bytes that compressed data may become, if there is a bound.
     missing : OSError or None
         Why `arrange` could not open it.
     status : os.stat_result or None
@@ -104,6 +106,7 @@ class Input:
         self.size: int | None = None
         self.taken = 0
         self.offset = 0
+        self.unpack_max: int | None = None
         self.missing: OSError | None = None
         self.status: os.stat_result | None = None
         self._again = False  # can be closed and read again from its start
@@ -111,6 +114,7 @@ class Input:
         self._raw: Callable[[memoryview], int] | None = None
         self._pieces: Iterator[bytes] | None = None
         self._piece = memoryview(b"")
+        self._unpacked = 0
         self._sniffed = False
         self._kept = memoryview(b"")  # peeked at, to be handed out again
         self._failed: PcapError | None = None  # met while peeking
@@ -257,6 +261,7 @@ class Input:
         else:
             return count
         self._pieces = decode(self._compressed(bytes(room[:count])))
+        self._unpacked = 0
         return self._decompressed(room)
 
     def _compressed(self, head: bytes) -> Iterator[bytes]:
@@ -273,8 +278,13 @@ class Input:
                 return 0
             self._piece = memoryview(piece)
         count = min(len(self._piece), len(room))
+        if self.unpack_max is not None:
+            count = min(count, self.unpack_max - self._unpacked)
+            if not count:
+                raise _BadData(f"{self.compression}: unpacks to more than {self.unpack_max} bytes")
         room[:count] = self._piece[:count]
         self._piece = self._piece[count:]
+        self._unpacked += count
         return count
 
 

@@ -50,6 +50,25 @@ _WHY = {
 }
 
 
+_CLASSES = {
+    "retransmission": "sent again, of every kind",
+    "fast_retransmission": "after duplicate ACKs",
+    "spurious_retransmission": "had been acknowledged",
+    "out_of_order": "late, but too soon to be sent again",
+    "lost_segment": "something before it was not seen",
+    "ack_lost_segment": "acknowledges what was not seen",
+    "duplicate_ack": "repeats an ACK: something is missing",
+    "keep_alive": "asks whether the other end is there",
+    "keep_alive_ack": "answers that",
+    "zero_window": "its sender cannot take more",
+    "zero_window_probe": "asks whether it can again",
+    "zero_window_probe_ack": "it cannot",
+    "window_full": "fills the receiver's window",
+    "window_update": "its sender can take more",
+    "reused_ports": "a new connection on known ports",
+}
+
+
 def endpoint(host: str, port: int) -> str:
     """An address and a port: 10.0.0.1:80, [2001:db8::1]:80."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -221,6 +240,8 @@ def text(
     parts = [_facts_text(summary, details, style), _states_text(summary, style)]
     if summary["top"]:
         parts.append(_top_text(summary["top"], width, style))
+    if rows := _analysis_rows(summary):
+        parts.append([style.bold("Analysis"), *_aligned(rows, ">><<", width, style)])
     if summary["drop_reasons"]:
         rows = [[f"{n:,}", name, _WHY.get(name, "")] for name, n in _most(summary["drop_reasons"])]
         parts.append([style.bold("Dropped"), *_aligned(rows, "><<", width, style)])
@@ -259,6 +280,8 @@ def html(summary: dict[str, Any], details: dict[str, Any]) -> str:
         parts.append(table(["state a/b", "connections"], rows))
     if summary["top"]:
         parts.append(table(_TOP_HEAD, [_top_row(one) for one in summary["top"]]))
+    if rows := _analysis_rows(summary):
+        parts.append(table(["segments", "", "analysis", "what it is"], rows))
     if summary["drop_reasons"]:
         rows = [[name, f"{n:,}", _WHY.get(name, "")] for name, n in _most(summary["drop_reasons"])]
         parts.append(table(["dropped", "frames", "why"], rows))
@@ -312,6 +335,12 @@ def _facts(summary: dict[str, Any], details: dict[str, Any]) -> list[tuple[str, 
         f"{_plural(summary['tcp_segments'], 'segment')} in "
         f"{_plural(summary['connections'], 'connection')}"
     ]
+    spread = summary.get("analysis", {}).get("initial_rtt", {})
+    if spread.get("count"):
+        times = [duration(spread[name]) for name in ("min_ns", "median_ns", "p95_ns", "max_ns")]
+        tcp.append(
+            f"initial RTT {times[0]} to {times[3]}, median {times[1]}, 95th percentile {times[2]}"
+        )
     if summary.get("filtered"):
         tcp.append(f"{_plural(summary['filtered'], 'packet')} not wanted by the filter")
     if summary["evicted"]:
@@ -358,6 +387,18 @@ def _states_text(summary: dict[str, Any], style: _Style) -> list[str]:
         for name, n in states
     ]
     return [style.bold("Connections by state (a/b)"), *_aligned(rows, ">><<", 0, style)]
+
+
+def _analysis_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """Classes that there are: segments, their share, name, meaning."""
+    rows = []
+    for name, meaning in _CLASSES.items():
+        if count := summary.get("analysis", {}).get(name):
+            share = f"{100 * count / summary['tcp_segments']:.2f}%"
+            if name == "retransmission":
+                meaning += f"; {size(summary['analysis']['retrans_bytes'])}"
+            rows.append([f"{count:,}", share, name, meaning])
+    return rows
 
 
 _TOP_HEAD = ["conn", "a", "b", "packets", "bytes", "payload", "duration", "state a/b"]

@@ -1,33 +1,31 @@
 """What each end of a connection said, as bytes gathered from the capture when asked for.
 
-The engine knows where every payload lies (docs/streams.md); here the captures are read again.
+The engine knows where every payload lies (docs/streams.md); sources.py reads the captures again.
 """
 
 from __future__ import annotations
 
-import io
 import operator
-import os
 from array import array
 from bisect import bisect_left
-
-from tcpcore.pcap import Input, PcapError
+from itertools import pairwise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator
     from threading import Lock
     from types import ModuleType
-    from typing import Any, BinaryIO
+    from typing import Any
 
+    from tcpcore.sources import Sources
+
+URGENTS = ("inline", "drop")
 OVERLAPS = ("first", "last", "linux", "bsd", "windows")
 DIRECTIONS = ("ab", "ba")
-SPOOL = 1 << 30  # bytes kept of inputs that cannot be read again
 RECORDS = 1 << 30  # bytes of records of where payload lies
 FILL = 1 << 30  # bytes of a stream whose gaps are filled
 GROUP = 32 << 20  # bytes of streams that are gathered together
 BATCH = 1 << 20  # records put in order together
-PAST = 1 << 20  # bytes read at once to get past what is not wanted
 
 
 class Stream:
@@ -41,6 +39,8 @@ class Stream:
         'ab', what a sent, or 'ba'.
     length : int
         Bytes that `data` has.
+    urgent : list of int
+        Offsets of the bytes that urgent pointers mark.
     data : bytes
         What was sent, as far as it was captured.
     gaps : list of (int, int)
@@ -60,6 +60,8 @@ class Stream:
         "_gather",
         "_number",
         "_start",
+        "_size",
+        "_left_out",
         "_data",
     )
 
@@ -68,11 +70,15 @@ class Stream:
     ) -> None:
         self.conn = ident >> 1
         self.direction = DIRECTIONS[ident & 1]
-        self.length = end - start
         self._streams = streams
         self._gather = gather
         self._number = number
         self._start = start
+        self._size = end - start
+        self._left_out: list[int] = []  # places of urgent bytes, if they are to be
+        if streams.urgent == "drop":
+            self._left_out = _places(gather.urgent(number), self.gaps, streams.fill)
+        self.length = self._size - len(self._left_out)
         self._data: bytes | None = None
 
     @property
@@ -88,15 +94,25 @@ class Stream:
         """
         self._bounded()
         if self._data is None:
-            self._data = b"".join(self.pieces(self.length or 1))
+            self._data = b"".join(self.pieces(self._size or 1))
         return self._data
 
     def pieces(self, size: int = GROUP) -> Iterator[bytes]:
         """`data` in pieces of at most `size` bytes, for large streams. Raises as `data`."""
         self._bounded()
-        for begin in range(self._start, self._start + self.length, size):
-            end = min(begin + size, self._start + self.length)
-            yield self._streams.sources.read(self._gather, begin, end)[self._number]
+        for begin in range(0, self._size, size):
+            end = min(begin + size, self._size)
+            places = self._start + begin, self._start + end
+            yield self._kept(begin, self._streams.sources.read(self._gather, *places)[self._number])
+
+    def _kept(self, begin: int, data: bytes) -> bytes:
+        """Bytes from the place `begin` on without those to be left out."""
+        first = bisect_left(self._left_out, begin)
+        last = bisect_left(self._left_out, begin + len(data))
+        if first == last:
+            return data
+        cuts = [-1, *(place - begin for place in self._left_out[first:last]), len(data)]
+        return b"".join(data[one + 1 : other] for one, other in pairwise(cuts))
 
     def _bounded(self) -> None:
         """Refuse to make more of gaps than was allowed."""
@@ -107,10 +123,38 @@ class Stream:
                 f"filled, more than fill_max={streams.fill_max}"
             )
 
+    def runs(self) -> Iterator[tuple[int, bytes]]:
+        """`data` in pieces without gaps, each behind its offset."""
+        begin = self._gather.handed(self._number)
+        offset = 0
+        gaps = iter(self.gaps)
+        gap, length = next(gaps, (-1, 0))
+        for data in [self.data] if self.length <= GROUP else self.pieces():
+            done = 0
+            while done < len(data):
+                while offset == gap:
+                    offset += length
+                    gap, length = next(gaps, (-1, 0))
+                count = len(data) - done
+                if gap >= 0:
+                    count = min(count, gap - offset)
+                yield begin + offset, data[done : done + count]
+                done += count
+                offset += count
+
     @property
     def gaps(self) -> list[tuple[int, int]]:
         """(offset, length) of what was sent and not captured, in order."""
         found: list[tuple[int, int]] = self._gather.gaps(self._number)
+        return found
+
+    @property
+    def urgent(self) -> list[int]:
+        """Offsets of the bytes that urgent pointers mark, ascending, captured or not.
+
+        They are part of `data`, unless it is made with ``urgent='drop'``.
+        """
+        found: list[int] = self._gather.urgent(self._number)
         return found
 
     @property
@@ -128,21 +172,34 @@ class Stream:
 
     def _conflicts(self) -> tuple[list[tuple[int, bytes, bytes]], int]:
         streams = self._streams
-        gather = streams.gather([2 * self.conn + DIRECTIONS.index(self.direction)])
+        ident = 2 * self.conn + DIRECTIONS.index(self.direction)
+        gather = streams.gather([ident], fill=False)  # the gaps may have any length
+        length = memoryview(gather.starts()).cast("q")[1]
         found: list[tuple[int, bytes, bytes]] = []
         if not gather.losers:
             return found, 0
-        for begin in range(0, self.length, GROUP):
-            end = min(begin + GROUP, self.length)
+        for begin in range(0, length, GROUP):
+            end = min(begin + GROUP, length)
             streams.sources.read(gather, begin, end, losers=True)
             found += [(at, kept, other) for _, at, kept, other in gather.conflicts()]
         found.sort(key=lambda one: one[0])
-        if not streams.fill:
-            found = _with_gaps(found, self.gaps)
-        return found, gather.conflicting
+        return _with_gaps(found, self.gaps), gather.conflicting.get(0, 0)
 
     def __repr__(self) -> str:
         return f"<Stream {self.conn}:{self.direction}, {self.length} bytes, {len(self.gaps)} gaps>"
+
+
+def _places(offsets: list[int], gaps: list[tuple[int, int]], fill: bool) -> list[int]:
+    """Places in the gathered bytes of offsets in a stream, those in gaps left out."""
+    out = []
+    before = number = 0
+    for offset in offsets:
+        while number < len(gaps) and sum(gaps[number]) <= offset:
+            before += gaps[number][1]
+            number += 1
+        if number == len(gaps) or offset < gaps[number][0]:
+            out.append(offset - (0 if fill else before))
+    return out
 
 
 def _with_gaps(
@@ -171,22 +228,29 @@ class Streams:
         overlap: str = "first",
         fill: bool = False,
         fill_max: int | None = None,
+        urgent: str = "inline",
+        chosen: Callable[[], Container[int]] | None = None,
     ) -> None:
+        if urgent not in URGENTS:
+            raise ValueError(f"urgent must be 'inline' or 'drop', not {urgent!r}")
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}, not {overlap!r}")
         self.sources = sources
         self.overlap = overlap
         self.fill = bool(fill)
         self.fill_max = FILL if fill_max is None else fill_max
+        self.urgent = urgent
         self._module = module
         self._conntrack = conntrack
         self._lock = lock
+        self._chosen = chosen  # connections that iteration hands out, all if it is None
 
-    def gather(self, idents: Iterable[int]) -> Any:
+    def gather(self, idents: Iterable[int], fill: bool | None = None) -> Any:
         """Ask the engine where the bytes of streams lie; 2 * conn, and 1 more for 'ba'."""
+        fill = self.fill if fill is None else fill
         with self._lock:
             return self._module.Gather(
-                self._conntrack, array("q", idents), overlap=self.overlap, fill=self.fill
+                self._conntrack, array("q", idents), overlap=self.overlap, fill=fill
             )
 
     def records(self) -> tuple[memoryview, memoryview, memoryview]:
@@ -221,17 +285,53 @@ class Streams:
         return Stream(self, gather, 0, ident, start, end)
 
     def __iter__(self) -> Iterator[Stream]:
+        return self.some(0)
+
+    def some(self, least: int) -> Iterator[Stream]:
+        """Those that have at least so many records."""
         idents = array("q")
         total = 0
-        for conn, ab, ba in zip(*self.records(), strict=True):
-            idents.append(2 * conn)
-            idents.append(2 * conn + 1)
-            total += ab + ba
+        chosen = None if self._chosen is None else self._chosen()
+        for conn, *records in zip(*self.records(), strict=True):
+            if chosen is not None and conn not in chosen:
+                continue
+            for side, count in enumerate(records):
+                if count >= least:
+                    idents.append(2 * conn + side)
+                    total += count
             if total >= BATCH:
                 yield from self._batch(idents)
                 idents = array("q")
                 total = 0
         yield from self._batch(idents)
+
+    def conflicting(self, wanted: Collection[int]) -> dict[int, int]:
+        """Bytes of copies that differ from what was kept, of the wanted streams by `ident`.
+
+        Left out are those that may have been given up. Raises PcapError as `Stream.data`.
+        """
+        found = {} if self._conntrack.given_up else dict.fromkeys(wanted, 0)
+        idents = array("q")
+        total = 0
+        for conn, *records in zip(*self.records(), strict=True):
+            for ident, count in zip((2 * conn, 2 * conn + 1), records, strict=True):
+                if ident in wanted:
+                    idents.append(ident)
+                    total += count
+            if total >= BATCH:
+                found |= self._conflicting(idents)
+                idents = array("q")
+                total = 0
+        return found | self._conflicting(idents)
+
+    def _conflicting(self, idents: array[int]) -> dict[int, int]:
+        gather = self.gather(idents)
+        if gather.losers:
+            size = memoryview(gather.starts()).cast("q")[-1]
+            for begin in range(0, size, GROUP):
+                self.sources.read(gather, begin, min(begin + GROUP, size), losers=True)
+                gather.conflicts()
+        return {ident: gather.conflicting.get(number, 0) for number, ident in enumerate(idents)}
 
     def _batch(self, idents: array[int]) -> Iterator[Stream]:
         """Streams of some connections; small ones are read together, in order of capture."""
@@ -249,8 +349,8 @@ class Streams:
                 start, end = starts[number], starts[number + 1]
                 one = Stream(self, gather, number, idents[number], start, end)
                 if parts is not None:
-                    one._data = parts.get(number, b"")
-                if one.length or one.gaps:
+                    one._data = one._kept(0, parts.get(number, b""))
+                if one._size or one.gaps:
                     yield one
             first = last
 
@@ -258,7 +358,7 @@ class Streams:
 class HasStreams:
     """What a replay with ``streams=True`` can hand out."""
 
-    def __init__(self, streams: Callable[[str, bool, int | None], Streams] | None) -> None:
+    def __init__(self, streams: Callable[[str, bool, int | None, str], Streams] | None) -> None:
         self._streams = streams
 
     def stream(
@@ -269,6 +369,7 @@ class HasStreams:
         overlap: str = "first",
         fill: bool = False,
         fill_max: int | None = None,
+        urgent: str = "inline",
     ) -> Stream:
         """What one end of a connection sent: see `tcpcore.stream.Stream`.
 
@@ -284,6 +385,9 @@ class HasStreams:
             Put zeros where bytes are missing.
         fill_max
             Bytes that a stream may then have (default 1 GiB).
+        urgent
+            'drop' leaves out the bytes that urgent pointers mark, as a receiver does that wants
+            them apart (RFC 6093 has them 'inline').
 
         Raises
         ------
@@ -294,198 +398,24 @@ class HasStreams:
         ValueError
             Without ``streams=True``, and for other words.
         """
-        return self._made(overlap, fill, fill_max).one(conn, direction)
+        return self._made(overlap, fill, fill_max, urgent).one(conn, direction)
 
     def streams(
-        self, *, overlap: str = "first", fill: bool = False, fill_max: int | None = None
+        self,
+        *,
+        overlap: str = "first",
+        fill: bool = False,
+        fill_max: int | None = None,
+        urgent: str = "inline",
     ) -> Iterator[Stream]:
         """Every stream that is not empty, by `conn`, 'ab' first: the quick way to read all.
 
-        Those given up to keep to `stream_memory` are left out (`summary` counts
-        them). Parameters and errors as of `stream`.
+        With ``where=`` those of the connections that it selects. Those given up to keep to
+        `stream_memory` are left out (`summary` counts them). Parameters and errors as of `stream`.
         """
-        return iter(self._made(overlap, fill, fill_max))
+        return iter(self._made(overlap, fill, fill_max, urgent))
 
-    def _made(self, overlap: str, fill: bool, fill_max: int | None) -> Streams:
+    def _made(self, overlap: str, fill: bool, fill_max: int | None, urgent: str) -> Streams:
         if self._streams is None:
             raise ValueError("no streams were noted: use replay(..., streams=True)")
-        return self._streams(overlap, fill, fill_max)
-
-
-class Sources:
-    """The inputs of a replay, to be read again: files as they lie, all else from a spool.
-
-    Parameters
-    ----------
-    spool : int
-        Bytes kept of inputs that cannot be read again, in a temporary file without a name.
-    """
-
-    def __init__(self, spool: int = SPOOL) -> None:
-        from threading import Lock
-
-        self._lock = Lock()
-        self._spool = spool
-        self._file: BinaryIO | None = None
-        self._inputs: dict[int, tuple[Input, int]] = {}  # and where it begins in the spool
-        self._kept: dict[int, int] = {}
-        self._now = 0  # number of the input at hand
-        self._open: tuple[int, Any] | None = None  # the input that is being read
-        self._room = bytearray()
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def begin(self, number: int, one: Input) -> None:
-        """An input is open, and from now on at hand."""
-        self._inputs[number] = one, sum(self._kept.values())
-        self._kept[number] = 0
-        self._now = number
-
-    def keep(self, data: memoryview) -> None:
-        """Spool what was read of the input at hand, unless it can be read again."""
-        if self._inputs[self._now][0].status is not None:
-            return
-        count = min(len(data), self._spool - sum(self._kept.values()))
-        if not count:
-            return
-        try:
-            if self._file is None:
-                import tempfile
-
-                self._file = tempfile.TemporaryFile(prefix="tcpcore-")  # noqa: SIM115
-            self._file.write(data[:count])
-        except OSError:  # no room there: what could be kept is the spool
-            self._spool = sum(self._kept.values())
-            return
-        self._kept[self._now] += count
-
-    def read(self, gather: Any, begin: int, end: int, losers: bool = False) -> dict[int, bytes]:
-        """Bytes [begin, end) of all streams, each stream's by its number; with `losers` look at
-        their other copies as well.
-        """
-        with self._lock:
-            try:
-                self._read(gather, begin, end, False)
-                if losers:
-                    self._read(gather, begin, end, True)
-            finally:
-                self._close()
-            parts: dict[int, bytes] = gather.parts
-            return parts
-
-    def _read(self, gather: Any, begin: int, end: int, losers: bool) -> None:
-        for number, (file, low, high) in enumerate(gather.window(begin, end, losers)):
-            if len(self._room) < high - low:
-                self._room = bytearray(high - low)
-            with memoryview(self._room)[: high - low] as room:
-                self._fetch(file, low, room)
-                gather.take(number, room)
-
-    def _fetch(self, number: int, low: int, room: memoryview) -> None:
-        """Read a part of an input: [low, low + len(room)) of its decompressed bytes."""
-        one, base = self._inputs[number]
-        if one.status is None:
-            if low + len(room) > self._kept[number]:
-                raise PcapError(
-                    one.name,
-                    self._kept[number],
-                    f"bytes from here on were not kept: it cannot be read again, and "
-                    f"{self._spool} bytes are spooled",
-                )
-            assert self._file is not None
-            self._file.seek(base + low)
-            _fill(self._file, room, one.name, low)
-            return
-        if self._open is None or self._open[0] != number or self._open[1].tell() > low:
-            self._close()
-            reader: Any = _Again(one) if one.compression else _Plain(one)
-            self._open = number, reader
-        reader = self._open[1]
-        reader.seek(low)
-        _fill(reader, room, one.name, low)
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
-
-
-def _fill(file: Any, room: memoryview, name: str, low: int) -> None:
-    done = 0
-    while done < len(room):
-        try:
-            count = file.readinto(room[done:])
-        except OSError as error:
-            raise PcapError(name, low + done, error.strerror or str(error)) from error
-        if not count:
-            raise PcapError(name, low + done, "the file is shorter than when it was replayed")
-        done += count
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
-
-
-def _check(one: Input, status: os.stat_result | None) -> None:
-    """Raise PcapError unless a file is the one that was replayed, as it was then."""
-    if status is None or one.status is None or _identity(status) != _identity(one.status):
-        raise PcapError(one.name, 0, "the file has changed since it was replayed")
-
-
-class _Plain:
-    """A capture that lies there as it is."""
-
-    def __init__(self, one: Input) -> None:
-        try:
-            file = io.FileIO(os.fsencode(one.path or ""), "rb")
-        except OSError as error:
-            raise PcapError(one.name, 0, error.strerror or str(error)) from error
-        self.close, self.tell, self.seek = file.close, file.tell, file.seek
-        self.readinto = file.readinto
-        try:
-            _check(one, os.fstat(file.fileno()))
-        except PcapError:
-            self.close()
-            raise
-
-
-class _Again:
-    """A compressed capture, read from its start."""
-
-    def __init__(self, one: Input) -> None:
-        self._input = Input(one.path or "")
-        try:
-            self._input.open()
-        except OSError as error:
-            raise PcapError(one.name, 0, error.strerror or str(error)) from error
-        self._past = memoryview(bytearray(PAST))
-        self._block = memoryview(bytearray(PAST))
-        self._held = self._block[:0]
-        self._at = 0
-        self.close = self._input.close
-        try:
-            _check(one, self._input.status)
-        except PcapError:
-            self.close()
-            raise
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, place: int) -> None:
-        """Go on to a place, which is not before this one."""
-        while (left := place - self._at) > 0:
-            if not self.readinto(self._past[: min(left, PAST)]):
-                return
-
-    def readinto(self, room: memoryview) -> int:
-        if not self._held:
-            count = self._input.readinto(self._block)
-            self._held = self._block[:count]
-        count = min(len(self._held), len(room))
-        room[:count] = self._held[:count]
-        self._held = self._held[count:]
-        self._at += count
-        return count
+        return self._streams(overlap, fill, fill_max, urgent)

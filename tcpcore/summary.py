@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from tcpcore import report
-from tcpcore.columns import DROP_NAMES, LINKTYPES, SCHEMA_VERSION, STATE_NAMES, address_text
+from tcpcore.columns import (
+    ANALYSIS_NAMES,
+    DROP_NAMES,
+    LINKTYPES,
+    SCHEMA_VERSION,
+    STATE_NAMES,
+    address_text,
+)
 from tcpcore.mib import COUNTERS
 
 TYPE_CHECKING = False
@@ -13,7 +20,7 @@ if TYPE_CHECKING:
 
     from tcpcore.pcap import Input, PcapError
 
-OPTIONAL = {"filtered", "checksum_offload", "streams_given_up"}
+OPTIONAL = {"filtered", "analysis", "checksum_offload", "streams_given_up"}
 TOP = 10  # busiest connections, and hosts that offload checksums, named in a summary
 
 
@@ -29,6 +36,7 @@ def summary(
     the engine's: what nobody asked for is not told."""
     asked = {"filtered"} if options["filter"] else set()
     asked |= {"streams_given_up"} if options["streams"] else set()
+    asked |= {"analysis"} if options["analysis"] else set()
     asked |= {"checksum_offload"} if checksum != "ignore" else set()
     states = sorted(found["states"].items(), key=lambda item: (-item[1], item[0]))
     told = {
@@ -45,6 +53,7 @@ def summary(
         "bits_per_second": 8 * found["bytes"] / cpu_seconds if cpu_seconds else 0.0,
         "states": {f"{STATE_NAMES[a]}/{STATE_NAMES[b]}": n for (a, b), n in states},
         "top": [_top(one) for one in found["top"]],
+        "analysis": _analysis(found["analysis"]),
         "filtered": found["filtered"],
         "drop_reasons": {DROP_NAMES[d]: n for d, n in sorted(found["drops"].items())},
         "bad_ip_checksums": found["bad_ip_checksums"],
@@ -76,6 +85,33 @@ def entry(one: Input, capture: dict[str, Any] | None, error: PcapError | None) -
         "last_ns": capture.get("last_ns"),
         "error": text,
     }
+
+
+def _analysis(found: dict[str, Any]) -> dict[str, Any]:
+    """What the analysis says of all segments, and how initial RTTs are spread."""
+    rtts = sorted(found["rtts"].items())
+    count = sum(n for _, n in rtts)
+    spread: dict[str, Any] = {"count": count}
+    for name, share in (("min_ns", 0), ("median_ns", 50), ("p95_ns", 95), ("max_ns", 100)):
+        spread[name] = _percentile(rtts, -(-count * share // 100)) if count else None
+    return {
+        **dict(zip(ANALYSIS_NAMES, found["classes"], strict=True)),
+        "retrans_bytes": found["retrans_bytes"],
+        "initial_rtt": spread,
+    }
+
+
+def _percentile(rtts: list[tuple[int, int]], rank: int) -> int:
+    """The middle of the bucket that has the time of a rank; engines say what a bucket holds."""
+    bucket = rtts[0][0]
+    for bucket, count in rtts:  # noqa: B007
+        rank -= count
+        if rank <= 0:
+            break
+    if bucket < 16:
+        return bucket
+    shift = bucket // 8 - 1
+    return ((2 * (bucket % 8 + 8) + 1) << shift) // 2
 
 
 def _offload(mode: str, found: dict[str, Any]) -> dict[str, Any]:

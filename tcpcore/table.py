@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tcpcore.columns import (
     ANALYSIS_NAMES,
+    CAUSE_NAMES,
+    CONFLICTS,
     CONN_STATE_NAMES,
     DROP_NAMES,
     FLAG_NAMES,
@@ -97,9 +99,16 @@ class Table:
         """Tell which columns to read when one is asked for: its group, or all that are left.
 
         Each reading goes through all rows. Whoever has asked for every column that was read goes
-        through the table, and is about to ask for the rest.
+        through the table, and is about to ask for the rest. Columns of conflicts may take as long
+        as the replay took, so they are read when they are asked for themselves.
         """
-        left = [column for column in self._columns.values() if column.name not in self._arrays]
+        if name in CONFLICTS:
+            return [self._columns[other] for other in CONFLICTS]
+        left = [
+            column
+            for column in self._columns.values()
+            if column.name not in self._arrays and column.name not in CONFLICTS
+        ]
         group = [column for column in left if column.group == self._columns[name].group]
         return left if len(group) > 1 and self._arrays and not self._unasked else group
 
@@ -233,6 +242,8 @@ class Table:
             return REASON_NAMES[number]
         if column.unit == "conn_state":
             return CONN_STATE_NAMES[number]
+        if column.unit == "cause":
+            return CAUSE_NAMES[number]
         if column.name == "analysis":
             return _bits(number, ANALYSIS_NAMES)
         if column.name == "flags":
@@ -267,7 +278,7 @@ def _array(buffer: Any, dtype: str, count: int) -> NDArray[Any]:
 
 
 def _is_text(column: Column) -> bool:
-    words = ("address", "state", "reason", "kind", "conn_state", "text")
+    words = ("address", "state", "reason", "kind", "conn_state", "cause", "text")
     return column.unit in words or column.name in ("flags", "verdict", "analysis")
 
 

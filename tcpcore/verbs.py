@@ -12,6 +12,7 @@ import sys
 
 from tcpcore import engine, passive, report, stream
 from tcpcore.arguments import INT64_MAX
+from tcpcore.assembler import FilterError
 from tcpcore.columns import address_text
 from tcpcore.cut import cut
 from tcpcore.pcap import Input, PcapError
@@ -19,6 +20,8 @@ from tcpcore.pcap import Input, PcapError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, BinaryIO
+
+    from tcpcore.result import Replay
 
 _ONE = re.compile(r"(\d{1,18}):(ab|ba)")
 _RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
@@ -48,6 +51,12 @@ def add(verbs: Any, formatter: Any) -> None:
         default="first",
         help="which copy of a byte counts (default: first)",
     )
+    verb.add_argument(
+        "--urgent",
+        choices=stream.URGENTS,
+        default="inline",
+        help="urgent bytes in their places, or left out (default: inline)",
+    )
     verb.add_argument("--fill", action="store_true", help="write zeros where bytes are missing")
     verb.add_argument(
         "--fill-max",
@@ -60,32 +69,42 @@ def add(verbs: Any, formatter: Any) -> None:
         action="store_true",
         help="tell where copies of the same bytes differ, on standard error in hexadecimal",
     )
-    verb.add_argument("--checksum", choices=("ignore", "strict"), default="ignore")
-    verb.add_argument(
-        "--engine", choices=("compiled", "reference"), help=f"default: {engine.ENGINE}"
-    )
+    verb.add_argument("--checksum", choices=("auto", "strict", "ignore"), default="auto")
+    _common(verb, "only what frames carry that an expression of pcap-filter(7) wants")
     verb = verbs.add_parser(
         "cut",
         formatter_class=formatter,
-        help="write the packets of some connections as a capture",
-        description="Write the packets of some connections, byte for byte, as a capture of the "
-        "same format; of a pcapng all blocks that are no packets are kept.",
+        help="write some packets as a capture",
+        description="Write the packets of some connections, or those that a filter wants, byte for "
+        "byte, as a capture of the same format; of a pcapng all blocks that are no packets are "
+        "kept. At least one of --conn, --where and --filter; of several all must hold.",
         epilog="Exit status: 0; 1 the capture is damaged (what is before it is written); 2 usage, "
         "missing file or no capture.",
     )
     verb.set_defaults(parser=verb, run=_cut)
-    verb.add_argument("file", metavar="FILE", help="a capture, which is read twice")
+    verb.add_argument("file", metavar="FILE", help="a capture, which is read more than once")
     verb.add_argument(
         "--conn",
         type=_range,
         nargs="+",
         action="extend",
-        required=True,
         metavar="N",
-        help="numbers of connections; 3-7 is a range",
+        help="numbers of connections, with --filter those that it leaves; 3-7 is a range",
     )
     verb.add_argument(
         "-o", "--out", required=True, metavar="OUT", help="the new capture (- standard output)"
+    )
+    _common(verb, "only frames that an expression of pcap-filter(7) wants")
+
+
+def _common(verb: argparse.ArgumentParser, filtered: str) -> None:
+    """Add the options that both have of replay's."""
+    verb.add_argument("--filter", metavar="EXPR", help=filtered)
+    verb.add_argument(
+        "--where",
+        metavar="EXPR",
+        help="only connections whose columns, those of the analysis too, fulfil it: "
+        "'retransmission_ab > 0 and b_port == 443'",
     )
     verb.add_argument(
         "--engine", choices=("compiled", "reference"), help=f"default: {engine.ENGINE}"
@@ -117,12 +136,26 @@ def _complain(words: str) -> None:
 
 
 def _streams(args: argparse.Namespace) -> int:
-    made = passive.replay(args.files, streams=True, checksum=args.checksum, engine=args.engine)
+    if args.stream and args.where is not None:
+        args.parser.error("--stream names one stream, so there is nothing for --where to choose")
+    try:
+        made = passive.replay(
+            args.files,
+            streams=True,
+            analysis=args.where is not None,
+            checksum=args.checksum,
+            filter=args.filter,
+            where=args.where,
+            engine=args.engine,
+        )
+    except FilterError as error:
+        args.parser.error(str(error))
     status = _errors(made)
     options: dict[str, Any] = {
         "overlap": args.overlap,
         "fill": args.fill,
         "fill_max": args.fill_max,
+        "urgent": args.urgent,
     }
     try:
         if args.stream:
@@ -139,7 +172,7 @@ def _streams(args: argparse.Namespace) -> int:
     return status
 
 
-def _errors(made: passive.Replay) -> int:
+def _errors(made: Replay) -> int:
     """Tell what is wrong with the inputs; the exit status."""
     status = 0
     for entry in made.summary["files"]:
@@ -152,13 +185,14 @@ def _errors(made: passive.Replay) -> int:
     return status
 
 
-def _write_all(made: passive.Replay, args: argparse.Namespace, options: dict[str, Any]) -> int:
+def _write_all(made: Replay, args: argparse.Namespace, options: dict[str, Any]) -> int:
     os.makedirs(args.out, exist_ok=True)
     names = ("ip", "a_addr", "a_port", "b_addr", "b_port")
     table = {name: made.connections[name] for name in names}
+    rows = {conn: i for i, conn in enumerate(made.connections["conn"].tolist())}
     streams = size = gaps = missing = status = 0
     for one in made.streams(**options):
-        row = {name: table[name][one.conn] for name in names}
+        row = {name: table[name][rows[one.conn]] for name in names}
         path = os.path.join(args.out, file_name(one.conn, row, one.direction))
         try:
             with open(path, "wb") as file:
@@ -204,7 +238,12 @@ def _conflicts(one: stream.Stream) -> None:
 
 
 def _cut(args: argparse.Namespace) -> int:
-    numbers, status = _numbers(args)
+    if args.conn is None and args.where is None and args.filter is None:
+        args.parser.error("which packets? --conn, --where or --filter says it")
+    try:
+        numbers, status = _numbers(args)
+    except FilterError as error:
+        args.parser.error(str(error))
     if status == 2:
         return status
     one = Input(args.file)
@@ -225,27 +264,35 @@ def _cut(args: argparse.Namespace) -> int:
 
 
 def _numbers(args: argparse.Namespace) -> tuple[set[int], int]:
-    """Numbers of the packets that the connections have, and the exit status so far."""
+    """Numbers of the packets that are wanted, and the exit status so far."""
+    import numpy as np
+
     if args.file == "-" or not os.path.isfile(args.file):
         if args.file != "-" and not os.path.exists(args.file):
             _complain(f"{args.file}: No such file or directory")
         else:
-            _complain(f"{args.file}: cut reads its input twice, so it has to be a file")
+            _complain(f"{args.file}: cut reads its input again, so it has to be a file")
         return set(), 2
+    options = {"filter": args.filter, "engine": args.engine}
+    chosen = None
+    if args.where is not None:  # what a condition says is known when all has been read
+        made = passive.replay(args.file, analysis=True, where=args.where, **options)
+        chosen = made.connections["conn"]
     found: set[int] = set()
     status = connections = 0
-    for batch in passive.replay_batches(args.file, packets=True, engine=args.engine):
+    for batch in passive.replay_batches(args.file, packets=True, analysis=False, **options):
         conns, packets = batch.packets["conn"], batch.packets["packet"]
-        for one in args.conn:
-            chosen = packets[(conns >= one.start) & (conns < one.stop)]
-            found.update(chosen.tolist())
+        wanted = np.ones(len(packets), bool) if chosen is None else np.isin(conns, chosen)
+        if args.conn:
+            wanted &= np.any([(conns >= n.start) & (conns < n.stop) for n in args.conn], axis=0)
+        found.update(packets[wanted].tolist())
         connections = batch.summary["connections"]
         errors = batch.summary["files"][0]["error"]
         if errors:
             status = 1 if batch.summary["files"][0]["format"] else 2
     if errors:
         _complain(f"{args.file}: {errors}")
-    beyond = [one for one in args.conn if one.stop > connections]
+    beyond = [one for one in args.conn or () if one.stop > connections]
     if beyond and status != 2:
         _complain(f"no connection {beyond[0].stop - 1}: there are {connections}")
         return found, 2

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ast
 
+from tcpcore.assembler import FilterError
 from tcpcore.columns import CONNECTIONS, STATE_NAMES
-from tcpcore.filter import FilterError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -161,7 +161,8 @@ def packet(
 def fragments(ip: bytes, *cuts: int, number: int = 7) -> list[bytes]:
     """A packet in fragments, cut at these offsets of what it carries."""
     six = ip[0] >> 4 == 6
-    head, body = (ip[:40], ip[40:]) if six else (ip[: (ip[0] & 15) * 4], ip[(ip[0] & 15) * 4 :])
+    size = 40 if six else max((ip[0] & 15) * 4, 20)
+    head, body = ip[:size], ip[size:]
     pieces = []
     for begin, end in zip((0, *cuts), (*cuts, len(body)), strict=True):
         more = end < len(body)

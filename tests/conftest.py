@@ -11,6 +11,7 @@ import pytest
 from tcpcore.engine import load
 
 SUFFIXES = (".pcap", ".pcapng", ".cap")
+NO_CAPTURES = "TCPCORE_CAPTURES does not name the folder of the shared captures"
 
 
 def _load(name: str) -> ModuleType:
@@ -38,6 +39,15 @@ def reference() -> ModuleType:
     return _load("reference")
 
 
+@pytest.fixture(scope="session")
+def captures() -> list[Path]:
+    """All files of the folder TCPCORE_CAPTURES."""
+    folder = os.environ.get("TCPCORE_CAPTURES")
+    if not folder:
+        pytest.skip(NO_CAPTURES)
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in SUFFIXES)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Call a test that takes `capture` with each file of the folder TCPCORE_CAPTURES."""
     if "capture" not in metafunc.fixturenames:
@@ -47,5 +57,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         files = sorted(path for path in Path(folder).iterdir() if path.suffix in SUFFIXES)
         metafunc.parametrize("capture", files, ids=lambda path: path.name)
     else:
-        reason = "TCPCORE_CAPTURES does not name the folder of the shared captures"
-        metafunc.parametrize("capture", [pytest.param(None, marks=pytest.mark.skip(reason=reason))])
+        missing = pytest.param(None, marks=pytest.mark.skip(reason=NO_CAPTURES))
+        metafunc.parametrize("capture", [missing])

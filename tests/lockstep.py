@@ -14,9 +14,9 @@ from typing import Any
 import capgen
 from capgen import ACK, FIN, PSH, RST, SEC, SYN, URG
 
-from tcpcore.columns import CONNECTIONS, PACKETS
+from tcpcore.columns import CONFLICTS, CONNECTIONS, PACKETS
 
-CONNECTION_NAMES = [column.name for column in CONNECTIONS]
+CONNECTION_NAMES = [column.name for column in CONNECTIONS if column.name not in CONFLICTS]
 PACKET_NAMES = [column.name for column in PACKETS]
 
 # Of the pcapng captures: link type, if_tsresol, if_tsoffset. Times of some do not fit 64 bits.
@@ -146,6 +146,9 @@ class Talk:
             "options": self.options(side, flags),
             "payload": bytes(size),
         }
+        if rng.random() < 0.03:
+            fields["flags"] = flags | URG
+            fields["urgent"] = rng.choice((0, 1, 2, 50, 1400, 65535))
         if rng.random() < 0.03:
             fields["csum"] = rng.randrange(1 << 16)
         if rng.random() < 0.01:
@@ -324,12 +327,24 @@ def outcome(
 ) -> dict[str, Any]:
     """Everything that an engine tells of captures that are one input."""
     conntrack = engine.Conntrack(packets=True, **{"analysis": True} | options)
+    return told_of(conntrack, captures, chunk)
+
+
+def told_of(
+    conntrack: Any,
+    captures: Iterable[bytes],
+    chunk: int = 1 << 16,
+    after: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Everything that a new Conntrack tells of captures that are one input; `after` is called with
+    the number of each."""
     told: dict[str, Any] = {}
     for number, data in enumerate(captures):
         conntrack.begin(number)
         feed(conntrack, data, chunk)
         told[f"capture {number}"] = conntrack.capture()
         told[f"error {number}"] = conntrack.error
+        after(number)
     told["connections"] = rows(conntrack.connections(CONNECTION_NAMES, True))
     told["packets"] = rows(conntrack.packets(PACKET_NAMES))
     told["summary"] = conntrack.summary()

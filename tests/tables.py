@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tcpcore.columns import (
+    CAUSE_NAMES,
     CONN_STATE_NAMES,
     CONNECTIONS,
     DROP_NAMES,
@@ -19,6 +20,7 @@ NAMES = {
     "reason": DROP_NAMES,
     "kind": REASON_NAMES,
     "conn_state": CONN_STATE_NAMES,
+    "cause": CAUSE_NAMES,
 }
 ADDRESSES = (
     bytes(16),

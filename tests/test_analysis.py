@@ -228,9 +228,58 @@ def test_zeek(engine: ModuleType, steps: list[tuple[int, int]], state: str, hist
 
 
 def test_history_is_bounded(engine: ModuleType) -> None:
-    """No more than 47 letters; what is repeated is told by powers of ten."""
+    """No more than 36 letters; what is repeated is told by powers of ten."""
     steps: list[Step] = [(i * 500, 0, ACK | PSH, 101, 501, 10) for i in range(101)]
     assert after_open(engine, *steps)["history"] == b"ShADTTT"
+
+
+def test_a_long_history(engine: ModuleType) -> None:
+    """What is repeated is told by powers of ten, of either side."""
+    sides = (0, 1)
+    steps: list[Step] = [
+        (400 * i, side, ACK, 101 + 400 * side, 501 - 400 * side, 10)
+        for i in range(1, 102)
+        for side in sides
+    ]
+    jumps = 100
+    steps += [
+        (50_000 + i, side, ACK, 1000 * (i + 1), 1000 * i, 10)
+        for i in range(1, jumps + 1)
+        for side in sides
+    ]
+    closed = [None] * (len(steps) - 2 * jumps) + [0] * (2 * jumps)
+    steps += [
+        (60_000, side, flags, 200_000, 200_000, 0)
+        for flags in (FIN | RST, FIN | ACK, RST)
+        for side in sides
+    ]
+    seen = after_open(engine, *steps, window=closed + [None] * 6)
+    assert seen["history"] == b"ShADdTtTtTtGWgwGWgwGWgwIiFfRr"
+
+
+def test_many_classes(engine: ModuleType) -> None:
+    """An end whose segments are of more classes than most, and a round trip of six seconds."""
+    seen = after_open(
+        engine,
+        (30, 0, ACK, 101, 501, 100),
+        (40, 0, ACK, 101, 501, 100),
+        (50, 0, ACK, 301, 501, 100),
+        (51, 0, ACK, 201, 501, 100),
+        (6030, 1, ACK, 501, 401, 0),
+        (6040, 0, ACK, 101, 501, 100),
+        (6050, 0, ACK, 400, 501, 1),
+        (6060, 0, ACK, 401, 501, 0),
+        (6070, 0, ACK, 401, 501, 0),
+        (6080, 0, ACK, 401, 900, 0),
+        (6090, 1, ACK, 501, 401, 100),
+        (6100, 1, ACK, 601, 401, 100),
+        (6110, 0, ACK, 401, 701, 10),
+        (12200, 1, ACK, 701, 411, 0),
+    )
+    counts = [int(seen[f"{name}_ab"]) for name in ANALYSIS_NAMES]
+    assert counts == [2, 0, 1, 1, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert (seen["rtt_samples_ab"], seen["rtt_min_ns_ab"]) == (2, 10 * MS)
+    assert seen["rtt_max_ns_ab"] == 6090 * MS
 
 
 def test_holes_are_bounded(engine: ModuleType) -> None:
@@ -272,7 +321,23 @@ def test_rows_that_leave_have_it(engine: ModuleType) -> None:
 
 
 def test_live_state_is_bounded(compiled: ModuleType) -> None:
-    """Four lines a connection, and two for each end where something happened."""
+    """What a connection takes, an end where something happened, and one with holes."""
     sizes = compiled.sizes()
-    assert sizes["analysis"] == 256
-    assert sizes["analysis_rare"] == 128
+    assert sizes["analysis"] + sizes["analysis_more"] == 240
+    assert (sizes["analysis_rare"], sizes["analysis_far"]) == (72, 104)
+
+
+def test_lengths_beyond_half_the_numbers(engine: ModuleType) -> None:
+    """A segment whose end does not lie behind its beginning, as numbers go, moves nothing."""
+    giant = capgen.frame(*ENDS[0], seq=101, ack=501, flags=ACK, ip={"total": 0})
+    sent = capgen.frame(*ENDS[0], seq=101, ack=501, flags=ACK, payload=bytes(50))
+    records = [
+        (SEC + at * MS, capgen.frame(*ENDS[side], seq=seq, ack=ack, flags=flags))
+        for at, side, flags, seq, ack, _ in OPEN
+    ]
+    records += [(2 * SEC, giant, 3 << 30), (2 * SEC + 1, sent), (2 * SEC + 2, giant, 3 << 30)]
+    data = io.BytesIO(capgen.pcap(records, fmt="pcap-ns"))
+    found = tcpcore.replay(data, packets=True, analysis=True, engine=engine.ENGINE)
+    assert found.packets["payload_len"][-1] > 1 << 31
+    assert [REASON_NAMES[value] for value in found.packets["reason"][3:5]] == ["new_data"] * 2
+    assert found.connections["duplicate_bytes_ab"].tolist() == [50]

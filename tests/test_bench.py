@@ -136,6 +136,19 @@ def test_worker(tmp_path: Path) -> None:
     assert worker.replay(path, tables=True, packets=True)["connections"] == 5_000
     found = worker.bounded(path, most=100)
     assert (found["packets"], found["live"]) == (5_000, 100)
+    plain, analysed = (worker.live(path, analysis=analysis) for analysis in (False, True))
+    assert plain["live"] == analysed["live"] == 5_000
+    if tcpcore.ENGINE == "compiled":  # the reference counts what rows take
+        assert plain["memory"] < analysed["memory"]
+
+
+@pytest.mark.parametrize("order", captures.ORDERS)
+def test_one_byte(tmp_path: Path, order: str) -> None:
+    path = str(captures.write(tmp_path / "x.pcap", captures.one_byte(1_000, order)))
+    assert worker.replay(path, tables=False, streams=True)["handed"] == 1_000
+    made = tcpcore.replay(path, packets=True)
+    assert sorted(made.packets["seq"].tolist()) == list(range(1_000))
+    assert sound(made.summary)
 
 
 def test_a_missing_peer_is_a_reason(tmp_path: Path) -> None:
@@ -185,10 +198,10 @@ def test_it_runs(tmp_path: Path, real: Path) -> None:
     report = json.loads((tmp_path / "out.json").read_text())
     assert {row["operation"] for row in report["operations"]} == {
         *("checksum", "parse", "hash and look-up", "tcb step", "replay", "new connection"),
-        "streams",
+        *("streams", "fragments"),
     }
     assert all(row[tcpcore.ENGINE]["ns"] > 0 for row in report["operations"])
-    assert len(report["targets"]) == 22
+    assert len(report["targets"]) == 31
     for row in report["targets"]:
         assert (row["measured"] is None) == (row["met"] is None)
         assert row["measured"] is not None or row["note"], "what is not measured has a reason"

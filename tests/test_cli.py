@@ -430,29 +430,32 @@ def test_full_disk(one):
     assert b"Traceback" not in done.stderr
 
 
-# ---- the page about it --------------------------------------------------------------------------
+# ---- the pages about it -------------------------------------------------------------------------
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "replay.md"
+PAGES = ("replay", "filter", "streams", "analysis")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
-def test_page_python(monkeypatch):
+@pytest.mark.parametrize("page", PAGES)
+def test_page_python(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {}
-    programs = blocks("python")
+    programs = blocks(page, "python")
     assert programs
     for program in programs:
         exec(program, names)
 
 
-def test_page_commands():
+@pytest.mark.parametrize("page", PAGES)
+def test_page_commands(page):
     """Each command prints what the page shows; ... stands for anything."""
-    shown = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", "".join(blocks("console")), re.M)
-    assert shown
+    shown = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", "".join(blocks(page, "console")), re.M)
+    assert shown or page == "analysis"
     shell = 'tcpcore() { "$PYTHON" -m tcpcore "$@"; }\n'
     for command, want in shown:
         done = subprocess.run(

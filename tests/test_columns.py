@@ -58,7 +58,7 @@ def test_both_directions_have_the_same_columns() -> None:
     ab = [column.name[:-3] for column in CONNECTIONS if column.name.endswith("_ab")]
     ba = [column.name[:-3] for column in CONNECTIONS if column.name.endswith("_ba")]
     assert ab == ba
-    assert len(ab) == 36
+    assert len(ab) == 40
 
 
 def rows_of(schema: tuple[Column, ...]) -> str:

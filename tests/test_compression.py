@@ -6,6 +6,7 @@ RFC 1952 (gzip), RFC 8878 (zstd), the lz4 frame format.
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import sys
 import tracemalloc
@@ -100,7 +101,7 @@ def test_gzip_corrupt_inside_is_the_same_for_any_read():
 
 
 def test_gzip_bomb_stays_small():
-    """What comes out at once is bounded, however well it was packed."""
+    """T-24: what comes out at once is bounded, however well it was packed."""
     packed = gzip.compress(bytes(64 << 20))
     one = pcap.Input(io.BytesIO(packed))
     one.open()
@@ -149,3 +150,84 @@ def test_gzip_capture(engine):
     for name in whole.packets.names:
         assert found.packets[name].tobytes() == whole.packets[name].tobytes()
     assert "gzip" in repr(found)
+
+
+def packers():
+    yield "gzip", gzip.compress
+    for name, module in (("zstd", "zstandard"), ("lz4", "lz4.frame")):
+        try:
+            yield name, importlib.import_module(module).compress
+        except ImportError:
+            continue
+
+
+PACKERS = dict(packers())
+
+
+@pytest.mark.parametrize("name", PACKERS)
+@pytest.mark.parametrize("several", [False, True])
+def test_unpack_max(engine, name, several):
+    """T-24: more than was allowed is damage there; what came before it counts."""
+    packed = PACKERS[name](CAPTURE)
+    sources = [io.BytesIO(packed), io.BytesIO(CAPTURE)] if several else io.BytesIO(packed)
+    for limit in (len(CAPTURE), len(CAPTURE) + 1, None):
+        found = tcpcore.replay(sources, unpack_max=limit, engine=engine.ENGINE)
+        assert found.error is None
+        sources = [io.BytesIO(packed), io.BytesIO(CAPTURE)] if several else io.BytesIO(packed)
+    limit = len(CAPTURE) - 1
+    for found in (
+        tcpcore.replay(sources, unpack_max=limit, engine=engine.ENGINE),
+        *tcpcore.replay_batches(io.BytesIO(packed), unpack_max=limit, engine=engine.ENGINE),
+    ):
+        assert len(found.errors) == 1
+        assert found.error.reason == f"{name}: unpacks to more than {limit} bytes"
+        assert found.error.offset == limit
+        assert found.summary["files"][0]["packets"] == len(ONE) - 1
+    with pytest.raises(ValueError, match="unpack_max"):
+        tcpcore.replay(io.BytesIO(packed), unpack_max=0)
+
+
+class Bomb(io.RawIOBase):
+    """A gzip without an end: a capture of empty frames, and it never stops."""
+
+    MEMBER = gzip.compress(bytes(16 << 20))
+
+    def __init__(self) -> None:
+        self.held = gzip.compress(capgen.pcap_header())
+        self.given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room) -> int:
+        self.held = self.held or self.MEMBER
+        count = min(len(room), len(self.held))
+        room[:count] = self.held[:count]
+        self.held = self.held[count:]
+        self.given += count
+        return count
+
+
+def test_bomb_stops_at_the_cap(engine):
+    """T-24: whatever a bomb would become, it ends at the cap, in bounded memory."""
+    bomb = Bomb()
+    cap = (64 if engine.ENGINE == "compiled" else 1) << 20
+    tracemalloc.start()
+    try:
+        found = tcpcore.replay(bomb, unpack_max=cap, engine=engine.ENGINE)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert found.error.offset == cap
+    assert bomb.given < 1 << 20
+
+
+def test_zstd_window():
+    """T-24: a frame that wants a window above 128 MiB is refused before it has the memory."""
+    zstandard = pytest.importorskip("zstandard")
+    wide = zstandard.ZstdCompressionParameters(window_log=28, compression_level=1)
+    packer = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    packed = packer.compress(CAPTURE) + packer.flush()
+    out, reason = unpacked(packed)
+    assert out == b""
+    assert reason.startswith("zstd: ")

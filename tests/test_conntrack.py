@@ -336,6 +336,7 @@ def test_data_offset_too_small(engine: ModuleType) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_tricks(engine: ModuleType, trick: bytes, reason: str) -> None:
+    """T-15: it has its reason, and the connection goes on as if it had not come."""
     opening = (
         segment(0, SYN, 100, options=capgen.timestamp(1000, 0)),
         segment(1, SYN | ACK, 300, 101, options=capgen.timestamp(7, 1000)),
@@ -497,6 +498,7 @@ def test_expiry_of_the_closed(engine: ModuleType) -> None:
 
 @pytest.mark.parametrize("rows", ["keep", "drain", "drop"])
 def test_bounded_memory(engine: ModuleType, rows: str) -> None:
+    """T-21: no more connections at a time than was said, whoever begins how many."""
     conntrack = engine.Conntrack(rows=rows, max_connections=10)
     records = [(n * MS, capgen.frame(*CLIENT[:2], 1000 + n, 80, flags=SYN)) for n in range(500)]
     lockstep.feed(conntrack, capgen.pcap(records))

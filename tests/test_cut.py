@@ -71,6 +71,29 @@ def test_cut_of_a_compressed_capture(tmp_path: Path) -> None:
     assert tcpcore.replay(out).summary["packets"] == 3
 
 
+WITH_A_DATAGRAM = [*records(), (2 * SEC, capgen.ethernet(capgen.ipv4(bytes(8), proto=17), 0x0800))]
+CHOSEN = {
+    "--filter|src port 1001": [i for i in range(12) if i % 4 == 1],
+    "--filter|port 1000 or not tcp": [0, 4, 8, 12],  # frames without a segment too
+    "--where|a_port > 1001": [i for i in range(12) if i % 4 > 1],
+    "--where|a_port > 1001|--conn|0-2": [2, 6, 10],
+    "--where|rtt_samples_ab == 0 and conn == 0": [0, 4, 8],  # columns of the analysis
+    "--filter|src port 1001 or 1003|--conn|1": [3, 7, 11],  # numbered as the filter leaves them
+    "--filter|ip6[44:4] > 3|--where|packets_ab == 2 and b_port == 80": list(range(4, 12)),
+    "--filter|not tcp|--where|True": [],
+}
+
+
+@pytest.mark.parametrize("options", CHOSEN)
+def test_cut_by_filter_and_condition(tmp_path: Path, options: str) -> None:
+    """All that is given must hold."""
+    path, out = tmp_path / "in.pcap", tmp_path / "out.pcap"
+    path.write_bytes(capgen.pcap(WITH_A_DATAGRAM))
+    assert main(["cut", str(path), *options.split("|"), "-o", str(out)]) == 0
+    wanted = [WITH_A_DATAGRAM[i] for i in CHOSEN[options]]
+    assert out.read_bytes() == capgen.pcap(wanted)
+
+
 def test_a_set_of_numbers_decides() -> None:
     out = BytesIO()
     assert cut(Input(EXAMPLE), {2, 3, 5, 10**9}, out) == 3
@@ -106,6 +129,10 @@ def test_cut_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         main(["cut", str(path), "--conn", "0", "-o", str(path)])
     with pytest.raises(SystemExit):
         main(["cut", str(path), "--conn", "7-3", "-o", str(tmp_path / "x")])
+    for options in ([], ["--filter", "port"], ["--where", "nothing > 0"]):
+        with pytest.raises(SystemExit):
+            main(["cut", str(path), *options, "-o", str(tmp_path / "x")])
+    assert not (tmp_path / "x").exists()
     assert path.read_bytes() == capgen.pcap(records())
 
 
@@ -128,6 +155,36 @@ def test_streams_as_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     fill = ["--fill", "--fill-max", "8"]
     assert main(["streams", str(path), "--out", str(out), *fill]) == 1
     assert os.listdir(out) == []
+
+
+def test_streams_by_filter_and_condition(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "in.pcap", tmp_path / "out"
+    path.write_bytes(capgen.pcap(WITH_A_DATAGRAM))
+
+    def run(*options: str) -> list[str]:
+        assert main(["streams", str(path), "--out", str(out), *options]) == 0
+        capsys.readouterr()
+        return [os.path.basename(made) for made in sorted(out.iterdir()) if not made.unlink()]
+
+    names = [f"{i:08d}-fd00__1.{1000 + i}-fd00__2.80.ab" for i in range(4)]
+    assert run("--where", "a_port != 1001 and rtt_samples_ab == 0") == names[:1] + names[2:]
+    assert run("--filter", "port 1002", "--where", "conn == 0") == [
+        "00000000-fd00__1.1002-fd00__2.80.ab"
+    ]
+    assert run("--where", "conn > 9") == []
+    for options in (["--filter", "port"], ["--where", "nothing > 0"]):
+        with pytest.raises(SystemExit):
+            main(["streams", str(path), "--out", str(out), *options])
+    with pytest.raises(SystemExit):
+        main(["streams", str(path), "--stream", "0:ab", "--where", "conn == 0"])
+
+
+def test_streams_of_chosen_connections() -> None:
+    found = tcpcore.replay(EXAMPLE, streams=True, where="b_port == 81 or conn == 0")
+    assert {one.conn for one in found.streams()} <= set(found.connections["conn"].tolist())
+    assert found.stream(1, "ab").length > 0  # by its number any
 
 
 def test_one_stream(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

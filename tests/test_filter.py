@@ -14,7 +14,8 @@ import pytest
 from capgen import ACK, FIN, PSH, SYN
 
 import tcpcore
-from tcpcore.filter import NESTING_MAX, PROGRAM_MAX, Code, FilterError, compile_filter
+from tcpcore.assembler import PROGRAM_MAX, Code, FilterError
+from tcpcore.filter import NESTING_MAX, compile_filter
 from tcpcore.reference import tcp
 
 # Frames by name; each expression below names those that it wants.
@@ -100,6 +101,17 @@ WANTS = {
     "tcp[100] = 1 or tcp": "data six",
     "ether[12:2] = 0x0806": "arp",
     "link[0] = 2 && !tcp": "udp arp",
+    "ether host 02:00:00:00:00:02": f"{TCP} udp arp",
+    "ether src 2-0-0-0-0-1 and ip6": "six",
+    "not ether dst 02:00:00:00:00:02": "",
+    "ether src host 02:00:00:00:00:03 or 02:00:00:00:00:01": f"{TCP} udp arp",
+    "ether src and dst 02:00:00:00:00:01": "",
+    "ether proto 0x806": "arp",
+    r"ether proto \ip6 or ether proto arp": "six arp",
+    "ether proto 0x88a8": "tagged",
+    r"ip proto \tcp": "syn_out syn_in data tagged options",
+    "ip6 proto 6": "six",
+    "proto tcp and not ip protochain 6": "six",
     "10 / (ip[8] - 64) > 0": "",
     "len % 2 = 0 and ip[0] = 0x46": "options",
     "1 << 2 + 1 = 8 and ip6": "six",
@@ -147,6 +159,16 @@ def test_language(engine: ModuleType, text: str) -> None:
         ("port nosuchport", 5, "nosuchport"),
         ("portrange http", 10, "LOW-HIGH"),
         ("udp port 53", 0, "TCP"),
+        ("tcp and proto 17", 14, "TCP"),
+        (r"ip proto \udp", 9, "TCP"),
+        ("tcp proto 6", 0, "does not go"),
+        ("src proto 6", 0, "does not go"),
+        ("port 80 or mpls 5", 11, "tunnels"),
+        ("ether proto 1500", 12, "0x600"),
+        ("ether proto foo", 12, "'foo'"),
+        ("ether host 10.0.0.1", 11, "Ethernet"),
+        ("ether port 80", 6, "of 'ether' are known"),
+        ("ether", 5, "of 'ether' are known"),
         ("tcp host 10.0.0.1", 0, "does not go"),
         ("ip port 80", 0, "does not go"),
         ("10.0.0.1", 0, "host, net or port"),

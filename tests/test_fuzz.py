@@ -1,6 +1,6 @@
 """What fuzzing found stays found: every input that was a finding runs once more.
 
-tests/fuzz/run.py looks for more of them, docs/fuzzing.md tells how.
+The fuzzers of tests/fuzz look for more of them, docs/fuzzing.md tells how.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).parent / "fuzz"
+sys.path.append(str(FUZZ))
+
+import fuzz_filter  # noqa: E402
+import fuzz_lockstep  # noqa: E402
+
 FOUND = sorted((FUZZ / "found").iterdir())
 
 
@@ -23,3 +28,21 @@ def test_found(compiled, path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(FUZZ), *sys.path])}
     with path.open("rb") as file:
         subprocess.run([sys.executable, "-c", one], stdin=file, check=True, env=environment)
+
+
+@pytest.mark.parametrize("first", range(0, 400, 10))
+def test_both_engines(reference, compiled, first):
+    """T-13, T-23: on captures of any kind, with any options, both engines tell the same."""
+    folder = os.environ.get("TCPCORE_CAPTURES", "")
+    for seed in range(first, first + 10):
+        print(f"seed {seed}")
+        fuzz_lockstep.one(seed, reference, compiled, folder)
+
+
+@pytest.mark.parametrize("first", range(0, 600, 100))
+def test_filters(reference, compiled, first):
+    """T-25: what was written of a filter, and what of a program, never does harm."""
+    for seed in range(first, first + 100):
+        print(f"seed {seed}")
+        fuzz_filter.text(seed, reference, compiled)
+        fuzz_filter.program(seed, reference, compiled)

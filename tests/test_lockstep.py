@@ -74,6 +74,8 @@ def streams_of(engine: ModuleType, captures: list[bytes], **options: Any) -> lis
         for one in made.streams(overlap=overlap):
             found.append((one.conn, one.direction, one.data, one.gaps, one.conflicts))
             found.append(one.conflicting_bytes)
+            found.append(one.urgent)
+    found += [one.data for one in made.streams(urgent="drop")]
     return found
 
 
@@ -102,6 +104,42 @@ def test_streams_of_damaged_captures(
         data = [lockstep.mutated(whole, seed)]
         one = streams_of(reference, data, stream_memory=20_000)
         assert one == streams_of(compiled, data, stream_memory=20_000)
+
+
+def handed_out(engine: ModuleType, captures: list[bytes], **options: Any) -> list[Any]:
+    """What comes while captures are read, piece by piece, and the summary of streams."""
+    sources = [io.BytesIO(data) for data in captures]
+    run = tcpcore.replay_streams(sources, engine=engine.ENGINE, **options)
+    found: list[Any] = list(run)
+    assert run.replay is not None
+    return [*found, run.replay.summary["streams_given_up"]]
+
+
+@pytest.mark.parametrize("options", STREAM_OPTIONS, ids=name_of)
+@pytest.mark.parametrize("seed", SEEDS[:12])
+def test_handed_out(
+    reference: ModuleType,
+    compiled: ModuleType,
+    options: dict[str, Any],
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for engine in (reference, compiled):
+        monkeypatch.setattr(engine, "CHUNK", 100 << seed)
+    data = [lockstep.capture(seed), lockstep.capture(seed + 1000)]
+    assert handed_out(reference, data, **options) == handed_out(compiled, data, **options)
+
+
+def test_handed_out_of_shared_captures(
+    reference: ModuleType, compiled: ModuleType, capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are, and with bytes changed anywhere."""
+    for engine in (reference, compiled):
+        monkeypatch.setattr(engine, "CHUNK", 4000)
+    whole = capture.read_bytes()
+    for data in (whole, *(lockstep.mutated(whole[:60_000], seed) for seed in range(3))):
+        one = handed_out(reference, [data], stream_memory=20_000)
+        assert one == handed_out(compiled, [data], stream_memory=20_000)
 
 
 def test_shared_captures(reference: ModuleType, compiled: ModuleType, capture: Path) -> None:

@@ -5,6 +5,7 @@ Captures are small and built here; tests of formats and of state are elsewhere.
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 import tcpcore
+from tcpcore.passive import Run
 
 SEC = capgen.SEC
 US = 1000
@@ -105,7 +107,7 @@ def test_summary_keys(engine):
     summary = tcpcore.replay(io.BytesIO(CAPTURE), engine=engine.ENGINE).summary
     assert " ".join(summary) == (
         "schema_version files packets bytes tcp_segments connections first_ns last_ns "
-        "cpu_seconds packets_per_second bits_per_second states top drop_reasons "
+        "cpu_seconds packets_per_second bits_per_second states top analysis drop_reasons "
         "bad_ip_checksums bad_tcp_checksums checksum_offload evicted counters engine isa"
     )
     assert " ".join(summary["files"][0]) == (
@@ -563,3 +565,23 @@ def test_tables_are_read_by_threads(engine):
     for thread in threads:
         thread.join()
     assert results == results[:1] * 4
+
+
+def runs() -> int:
+    return sum(isinstance(one, Run) for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("options", [{}, {"packets": True}, {"streams": True}], ids=str)
+def test_memory_goes_with_the_last_reference(engine, options):
+    """A replay is in no cycle, so its memory is there for the next one at once."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = runs()
+        found = tcpcore.replay(io.BytesIO(CAPTURE), engine=engine.ENGINE, **options)
+        found.connections["conn"]
+        assert runs() == before + 1
+        del found
+        assert runs() == before
+    finally:
+        gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ import lockstep
 import pytest
 from capgen import ACK, PSH, SEC, SYN
 
+import tcpcore
 from tcpcore.columns import DROP_NAMES, STATE_NAMES, VERDICT_NAMES
 
 ENDS = ("10.0.0.1", "10.0.0.2", 40000, 80), ("10.0.0.2", "10.0.0.1", 80, 40000)
@@ -64,6 +66,7 @@ NUMBERS = [(5000, 9000), (9000, 5000), (5000, 5001), (1, 1 << 31), ((1 << 32) - 
 @pytest.mark.parametrize("picked", [0, 1])
 @pytest.mark.parametrize("numbers", NUMBERS)
 def test_the_ack_picks(engine: ModuleType, numbers: tuple[int, int], picked: int) -> None:
+    """T-18: whichever it is, the other leaves no trace."""
     frames = [SYN_OUT, *map(synack, numbers), *dialogue(numbers[picked])]
     outcome = told(engine, *frames)
     assert states(outcome) == ("ESTABLISHED", "ESTABLISHED")
@@ -143,3 +146,17 @@ def test_lockstep(reference: ModuleType, compiled: ModuleType, seed: int) -> Non
     for options in ({}, {"max_connections": 1, "rows": "drain"}):
         one = told(reference, *frames, **options)
         lockstep.assert_same(one, told(compiled, *frames, **options))
+
+
+def test_streams_ask_the_ends_that_were_picked(engine: ModuleType) -> None:
+    """What had been refused counts once its receiver acknowledges it, though both ends changed."""
+    frames = [
+        SYN_OUT,
+        synack(5000),
+        synack(9000, payload=b"early"),
+        segment(0, ACK, NEAR + 1, 9006),
+    ]
+    data = io.BytesIO(capgen.pcap([(SEC + i, frame) for i, frame in enumerate(frames)]))
+    made = tcpcore.replay(data, streams=True, packets=True, engine=engine.ENGINE)
+    assert made.packets["drop_reason"][2], "it was refused"
+    assert made.stream(0, "ba").data == b"early"

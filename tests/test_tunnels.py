@@ -223,7 +223,7 @@ def via(ip: bytes, source: str, target: str, vni: int) -> bytes:
 
 THERE = capgen.packet(*V4, flags=capgen.SYN, seq=1)
 BACK = capgen.packet(V4[1], V4[0], V4[3], V4[2], flags=capgen.SYN | capgen.ACK, seq=5, ack=2)
-NAMES = ["interface", "vlan", "encap", "outer_a", "outer_b"]
+NAMES = ["interface", "vlan", "inner_vlan", "encap", "outer_a", "outer_b"]
 
 
 @pytest.mark.parametrize("rows", ["keep", "drain"])
@@ -234,20 +234,23 @@ def test_columns(engine, rows):
         (2, via(BACK, "192.0.2.2", "192.0.2.1", 5)),  # b sends first: the ends are turned
         (0, on_vlan(THERE, 7, 8)),
         (0, capgen.frame_of(plain)),
+        (0, on_vlan(capgen.packet(V4[0], V4[1], 3, 4), 9, 10, 11)),
     ]
     track = followed(engine, frames, rows=rows, max_connections=1 if rows == "drain" else 0)
     told = track.connections(NAMES, True)
-    assert told[0] == 2
-    assert column(told, "interface", "H") == [2, 0]
-    assert column(told, "vlan", "h") == [-1, -1]
-    assert column(told, "encap", "H") == [1 << ENCAP_NAMES.index("VXLAN"), 0]
-    ends = [capgen.address16("192.0.2.1"), capgen.address16("192.0.2.2")]
-    assert bytes(told[1]["outer_a"]) == ends[0] + bytes(16)
-    assert bytes(told[1]["outer_b"]) == ends[1] + bytes(16)
-    told = track.packets(["interface", "vlan", "encap"])
+    assert told[0] == 3
     assert column(told, "interface", "H") == [2, 0, 0]
-    assert column(told, "vlan", "h") == [-1, 7, -1]
+    assert column(told, "vlan", "h") == [-1, -1, 9]
+    assert column(told, "inner_vlan", "h") == [-1, -1, 10]
     assert column(told, "encap", "H") == [1 << ENCAP_NAMES.index("VXLAN"), 0, 0]
+    ends = [capgen.address16("192.0.2.1"), capgen.address16("192.0.2.2")]
+    assert bytes(told[1]["outer_a"]) == ends[0] + bytes(32)
+    assert bytes(told[1]["outer_b"]) == ends[1] + bytes(32)
+    told = track.packets(["interface", "vlan", "inner_vlan", "encap"])
+    assert column(told, "interface", "H") == [2, 0, 0, 0]
+    assert column(told, "vlan", "h") == [-1, 7, -1, 9]
+    assert column(told, "inner_vlan", "h") == [-1, 8, -1, 10]
+    assert column(told, "encap", "H") == [1 << ENCAP_NAMES.index("VXLAN"), 0, 0, 0]
 
 
 WAYS = {

@@ -11,8 +11,8 @@ import pytest
 from capgen import ACK, SYN
 
 import tcpcore
+from tcpcore.assembler import FilterError
 from tcpcore.columns import CONNECTIONS
-from tcpcore.filter import FilterError
 from tcpcore.where import NESTING_MAX, TEXT_MAX, Where
 
 RECORDS = [
@@ -137,6 +137,7 @@ def test_errors_show_the_place(text: str, position: int, word: str) -> None:
     ids=["parentheses", "not", "sum", "long", "digits", "nul"],
 )
 def test_bounds(text: str) -> None:
+    """T-25: length and nesting are bounded, and so are numbers."""
     with pytest.raises(FilterError):
         Where(text)
 

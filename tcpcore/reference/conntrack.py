@@ -12,14 +12,17 @@ from .net import Net
 from .offload import Offload
 from .synack import Synacks
 from .tcp import (
+    NR_CLASSES,
     TCP_CLOSE,
     TCP_LISTEN,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
     Analysis,
+    Class,
     Drop,
     Flow,
+    FlowBit,
     FlowOuter,
     Segment,
     tcp_is_synack,
@@ -36,6 +39,7 @@ ROWS_DRAIN = 1
 ROWS_DROP = 2
 
 TOP_MAX = 64
+RTT_BUCKETS = 488
 Frame = tuple[int, int, int]  # its index in the data, its offset in the input, bytes captured
 HALF_OPEN_STATES = (TCP_SYN_SENT, TCP_SYN_RECV, TCP_LISTEN)
 CLOSED_STATES = (TCP_CLOSE, TCP_TIME_WAIT)
@@ -47,6 +51,7 @@ class Departed:
     def __init__(self) -> None:
         self.states: dict[tuple[int, int], int] = {}
         self.bad_checksum = [0, 0]
+        self.rtts = [0] * RTT_BUCKETS  # connections by their initial RTT
         self.top: list[tuple[int, int, Flow]] = []  # by frame bytes, negative, and conn
 
     def copy(self) -> Departed:
@@ -54,6 +59,7 @@ class Departed:
         copy = Departed()
         copy.states = dict(self.states)
         copy.bad_checksum = list(self.bad_checksum)
+        copy.rtts = list(self.rtts)
         copy.top = list(self.top)
         return copy
 
@@ -70,10 +76,11 @@ class Tracker:
         expire_idle_ns: int,
         expire_closed_ns: int,
         streams: int,
+        handing: bool,
         analysis: bool,
         keyed: int,
     ) -> None:
-        self.queues = QueuePool(streams)  # where payload lies, if streams are wanted
+        self.queues = QueuePool(streams, handing)  # where payload lies, if streams are wanted
         self.net = Net()
         self.table = FlowTable()
         self.strict = strict
@@ -95,6 +102,8 @@ class Tracker:
         self.expired = 0
         self.drops = [0] * Drop.NR_DROPS
         self.tcp_segments = 0
+        self.classes = [0] * NR_CLASSES  # segments by what the analysis says of them
+        self.retrans_bytes = 0
         self.ended: list[Flow] = []  # in order of closing
         self.departed = Departed()
         self.offload = Offload()
@@ -106,12 +115,28 @@ def flow_frame_bytes(flow: Flow) -> int:
     return flow.ends[0].frame_bytes + flow.ends[1].frame_bytes
 
 
+def rtt_bucket(ns: int) -> int:
+    """Find where a time counts: up to 15 ns alone, then in eight parts of each power of two."""
+    shift = max(ns.bit_length() - 4, 0)
+    return shift * 8 + (ns >> shift)
+
+
+def conntrack_classes(ct: Tracker, classes: int, payload_len: int) -> None:
+    """Count the classes of a segment that has some, for the summary."""
+    for i in range(NR_CLASSES):
+        ct.classes[i] += classes >> i & 1
+    if classes & Class.TCP_A_RETRANSMISSION:
+        ct.retrans_bytes += payload_len
+
+
 def depart(gone: Departed, flow: Flow) -> None:
     """Fold a connection into the summary."""
     pair = flow.ends[0].tcb.state, flow.ends[1].tcb.state
     gone.states[pair] = gone.states.get(pair, 0) + 1
     gone.bad_checksum[0] += flow.bad_checksum[0]
     gone.bad_checksum[1] += flow.bad_checksum[1]
+    if flow.bits & FlowBit.FLOW_RTT and flow.rtt_ns >= 0:
+        gone.rtts[rtt_bucket(flow.rtt_ns)] += 1
     insort(gone.top, (-flow_frame_bytes(flow), flow.conn, flow))
     del gone.top[TOP_MAX:]
 

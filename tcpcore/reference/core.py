@@ -26,7 +26,7 @@ from .net import INT64_MAX, INT64_MIN
 from .offload import Offload
 from .pcap import Capture, pcap_end, pcap_index, pcap_peek
 from .rows import PacketRows, depart_rest, fill_rows, packet_rows_write, place_rows
-from .streams import Gather, stream_records
+from .streams import Gather, stream_receive, stream_records
 from .tcp import Drop, End, Flow, Mib, Segment, Tcb, Verdict
 from .tcp_conntrack import tcp_conntrack
 
@@ -44,6 +44,7 @@ __all__ = [
     "parse_options",
     "pcap_peek",
     "siphash",
+    "stream_receive",
     "stream_records",
     "tcb_rcv",
     "tcb_xmit",
@@ -94,6 +95,8 @@ class Conntrack:
         Frames to take, 0 for all.
     streams : int
         Bytes that records of where payload lies may take, 0 for none.
+    handing : bool
+        Bytes in order are handed out as they come (`stream_receive`) and forgotten.
     filter : sequence of (code, arg, jt, jf, k, m)
         A program that tells which frames are wanted, as `tcpcore.filter` makes them; an empty one
         wants all.
@@ -118,6 +121,7 @@ class Conntrack:
         to_ns: int = INT64_MAX,
         count: int = 0,
         streams: int = 0,
+        handing: bool = False,
         filter: Sequence[Instruction] = (),
         keyed: int = 0,
         key: bytes = bytes(16),
@@ -134,6 +138,7 @@ class Conntrack:
             expire_idle_ns,
             expire_closed_ns,
             streams,
+            handing,
             analysis,
             keyed,
         )
@@ -252,7 +257,7 @@ class Conntrack:
             self._time_clamped += 1
         if self._rows is not None:
             name = (self._number, self._file, conn, side, time_ns, offset, caplen, wirelen)
-            around = (interface, outer.vlan, outer.encap)
+            around = (interface, outer.vlan, outer.inner_vlan, outer.encap)
             packet_rows_write(self._rows, (*name, *fields, verdict, drop, *around, *told))
 
     def _taken(self) -> int:
@@ -326,6 +331,11 @@ class Conntrack:
             "time_clamped": self._time_clamped,
             "repaired": self._repaired + self._cap.repaired,
             "offload": _offload_dict(ct.offload),
+            "analysis": {
+                "classes": list(ct.classes),
+                "retrans_bytes": ct.retrans_bytes,
+                "rtts": {i: n for i, n in enumerate(gone.rtts) if n},
+            },
             "live": ct.live,
             "streams_given_up": ct.queues.given_up,
             "stream_bytes_given_up": ct.queues.given_up_bytes,

@@ -39,7 +39,10 @@ def parse_frame(linktype: int, data: bytes, wirelen: int) -> dict[str, int | byt
     bad = fields.pop("bad")
     return {
         **fields,
-        **{name: getattr(outer, name) for name in ("vlan", "vlans", "encap", "tunnel")},
+        **{
+            name: getattr(outer, name)
+            for name in ("vlan", "inner_vlan", "vlans", "encap", "tunnel")
+        },
         "outer": (outer.saddr, outer.daddr) if outer.ip else (),
         "bad_ip_csum": int(bad & Bad.BAD_IP_CSUM != 0),
         "bad_tcp_csum": int(bad & Bad.BAD_TCP_CSUM != 0),

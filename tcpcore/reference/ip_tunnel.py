@@ -83,6 +83,7 @@ class Outer:
         "transport",
         "encap",
         "vlan",
+        "inner_vlan",
         "ip",
     )
 
@@ -97,6 +98,7 @@ class Outer:
         self.transport: Header = b"", 0, 0
         self.encap = 0  # Encap
         self.vlan = -1  # id of the first tag, -1 for none
+        self.inner_vlan = -1  # of the second
         self.ip = 0  # version of the addresses, 0 for none
 
 
@@ -178,6 +180,8 @@ def vlan_get_protocol(at: Cursor, field: int, header: int, depth: int) -> int:
             at.outer.vlans = (at.outer.vlans * VLAN_MIX + vid + 1) & MASK64
             if at.outer.vlan < 0:
                 at.outer.vlan = vid
+            elif at.outer.inner_vlan < 0:
+                at.outer.inner_vlan = vid
         if protocol not in ETH_P_VLAN:
             at.protocol = protocol
             pass_header(at, header)

@@ -9,8 +9,8 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from .conntrack import ROWS_KEEP, Departed, Tracker, depart
-from .tcp import MASK32, AnalysisEnd, End, Flow, FlowBit, FlowOuter, Opt
-from .tcp_analysis import analysis_shift
+from .rows_analysis import CHRONO_COLUMNS, fill_analysis, fill_chrono, fill_history
+from .tcp import End, Flow, FlowBit, FlowOuter, Opt
 from .tcp_history import conn_state
 
 # Type codes are those of `array`; -1 stands for what is absent.
@@ -33,6 +33,7 @@ FLOW_COLUMNS: dict[str, tuple[str, Callable[[Flow], int]]] = {
 OUTER_COLUMNS: dict[str, tuple[str, Callable[[FlowOuter], int]]] = {
     "interface": ("H", lambda around: around.interface),
     "vlan": ("h", lambda around: around.vlan),
+    "inner_vlan": ("h", lambda around: around.inner_vlan),
     "encap": ("H", lambda around: around.encap),
 }
 END_COLUMNS: dict[str, tuple[str, Callable[[End], int]]] = {
@@ -46,37 +47,6 @@ END_COLUMNS: dict[str, tuple[str, Callable[[End], int]]] = {
     "sack_permitted": ("B", lambda end: int(end.opts & Opt.OPT_SACK_PERM != 0)),
     "timestamps": ("B", lambda end: int(end.opts & Opt.OPT_TIMESTAMP != 0)),
 }
-# By place in the counts of the analysis.
-CLASS_COLUMNS = (
-    "retransmission",
-    "fast_retransmission",
-    "spurious_retransmission",
-    "out_of_order",
-    "lost_segment",
-    "ack_lost_segment",
-    "duplicate_ack",
-    "keep_alive",
-    "keep_alive_ack",
-    "zero_window",
-    "zero_window_probe",
-    "zero_window_probe_ack",
-    "window_full",
-    "window_update",
-    "reused_ports",
-)
-ANALYSIS_COLUMNS: dict[str, Callable[[AnalysisEnd], int]] = {
-    "retrans_bytes": lambda e: e.retrans_bytes,
-    "rtt_min_ns": lambda e: e.rtt_min_ns if e.rtt_samples else -1,
-    "rtt_mean_ns": lambda e: e.rtt_sum_ns // e.rtt_samples if e.rtt_samples else -1,
-    "rtt_max_ns": lambda e: e.rtt_max_ns if e.rtt_samples else -1,
-    "rtt_samples": lambda e: e.rtt_samples,
-    "in_flight_max": lambda e: e.in_flight_max,
-    "gaps": lambda e: e.gaps + len(e.holes),
-    "gap_bytes": lambda e: e.gap_bytes + sum((end - begin) & MASK32 for begin, end in e.holes),
-    "duplicate_bytes": lambda e: e.duplicate_bytes,
-}
-NOT_ANALYSED = AnalysisEnd()
-HISTORY_WIDTH = 48
 SIDES = {"ab": 0, "ba": 1}
 PACKET_COLUMNS = {
     "packet": "q",
@@ -96,6 +66,7 @@ PACKET_COLUMNS = {
     "drop_reason": "B",
     "interface": "H",
     "vlan": "h",
+    "inner_vlan": "h",
     "encap": "H",
     "analysis": "I",
     "dup_ack_num": "I",
@@ -114,28 +85,6 @@ def fill_end(column: str, side: int, flows: Sequence[Flow]) -> bytes:
     """Make one column of one end."""
     code, value = END_COLUMNS[column]
     return array(code, (value(flow.ends[side]) for flow in flows)).tobytes()
-
-
-def fill_analysis(column: str, side: int, flows: Sequence[Flow]) -> bytes:
-    """Make one column of the analysis of one end."""
-    ends = [flow.analysis.ends[side] if flow.analysis else NOT_ANALYSED for flow in flows]
-    if column in CLASS_COLUMNS:
-        at = CLASS_COLUMNS.index(column)
-        return array("q", (e.counts[at] for e in ends)).tobytes()
-    if column.startswith("window_m"):
-        shifts = [max(analysis_shift(flow, side), 0) for flow in flows]
-        values = (
-            getattr(e, column) << shift if e.window_min <= e.window_max else -1
-            for e, shift in zip(ends, shifts, strict=True)
-        )
-        return array("q", values).tobytes()
-    return array("q", map(ANALYSIS_COLUMNS[column], ends)).tobytes()
-
-
-def fill_history(flows: Sequence[Flow]) -> bytes:
-    """Make the column of histories."""
-    texts = (bytes(flow.analysis.history) if flow.analysis else b"" for flow in flows)
-    return b"".join(text.ljust(HISTORY_WIDTH, b"\0") for text in texts)
 
 
 def fill_addrs(column: str, flows: Sequence[Flow]) -> bytes:
@@ -161,6 +110,8 @@ def fill(column: str, flows: Sequence[Flow]) -> bytes:
         return fill_addrs(column, flows)
     if column == "history":
         return fill_history(flows)
+    if column in ("handshake_ns", "slow"):
+        return fill_chrono(column, 0, flows)
     if column in FLOW_COLUMNS:
         code, value = FLOW_COLUMNS[column]
         return array(code, map(value, flows)).tobytes()
@@ -169,6 +120,8 @@ def fill(column: str, flows: Sequence[Flow]) -> bytes:
     name, _, direction = column.rpartition("_")
     if name in END_COLUMNS:
         return fill_end(name, SIDES[direction], flows)
+    if name in CHRONO_COLUMNS:
+        return fill_chrono(name, SIDES[direction], flows)
     return fill_analysis(name, SIDES[direction], flows)
 
 

@@ -10,14 +10,27 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .tcp_queue import sk_find
+from .tcp_queue import (
+    QueuePool,
+    SkbQueue,
+    queue_in_order,
+    queue_ready,
+    sk_find,
+    skb_queue_purge,
+    skb_queue_trim,
+)
 from .tcp_recvmsg import Piece, Plan, pieces_within, plan_stream, read_end
 
 if TYPE_CHECKING:
     from .core import Conntrack
 
 OVERLAPS = ("first", "last", "linux", "bsd", "windows")
+DIRECTIONS = ("ab", "ba")
 CONFLICT_BYTES = 16 << 20  # of differing copies that one Gather tells
+RECEIVE_READS = 4096  # of earlier bytes that are made at once; more wait for the end,
+RECEIVE_BYTES = 32 << 20  # so do more bytes
+
+Read = tuple[int, int, int]  # input, begin, end
 
 
 def stream_records(conntrack: Conntrack) -> tuple[bytes, bytes, bytes]:
@@ -31,6 +44,90 @@ def stream_records(conntrack: Conntrack) -> tuple[bytes, bytes, bytes]:
     )
     conns, ab, ba = (array("q", column).tobytes() for column in columns)
     return conns, ab, ba
+
+
+def stream_receive(
+    conntrack: Conntrack,
+    data: bytes | bytearray | memoryview,
+    length: int,
+    place: int,
+    again: bool,
+) -> tuple[list[tuple[int, str, int, bytes]], list[tuple[int, str, int, list[Read]]]]:
+    """Give what has come to be in order since the last call, with handing=True.
+
+    Parameters
+    ----------
+    conntrack : Conntrack
+    data, length, place : data[:length] lies at `place` of the input at hand
+    again : bool, inputs can be read again
+
+    Returns
+    -------
+    list : (conn, direction, offset, bytes)
+    list : the same where bytes are needed that are not in `data`, with the reads for bytes
+    """
+    pool = conntrack.tracker.queues
+    found: list[tuple[int, str, int, bytes]] = []
+    late: list[tuple[int, str, int, list[Read]]] = []
+    made: bytes | list[Read] | None
+    for conn in pool.touched:
+        for side in range(2):
+            queue = sk_find(pool, conn, side)
+            if queue is None or not queue_ready(queue):
+                continue
+            at = conn, DIRECTIONS[side], queue.handed
+            made = receive_order(pool, queue, data, length, place)
+            if made is None:
+                made = receive_plan(pool, queue, data, length, place, again)
+            if isinstance(made, bytes):
+                found += [(*at, made)] if made else []
+            elif made:
+                late.append((*at, made))
+    pool.touched = {}
+    return found, late
+
+
+def receive_order(
+    pool: QueuePool, queue: SkbQueue, data: bytes | bytearray | memoryview, size: int, place: int
+) -> bytes | None:
+    """The bytes of records in order, which are then forgotten; None unless all are in `data`."""
+    reads = [(skb.file, skb.place, skb.place + skb.caplen) for skb in queue.skbs]
+    if not queue_in_order(queue) or not lie_within(pool, reads, size, place):
+        return None
+    skb_queue_purge(pool, queue)
+    return b"".join(bytes(data[low - place : high - place]) for _, low, high in reads)
+
+
+def receive_plan(
+    pool: QueuePool,
+    queue: SkbQueue,
+    data: bytes | bytearray | memoryview,
+    size: int,
+    place: int,
+    again: bool,
+) -> bytes | list[Read] | None:
+    """The same of records in any order, up to what is missing; or where the bytes are to be read.
+    None if they are not to be read now."""
+    plan = Plan(OVERLAPS.index("first"), False)
+    plan_stream(plan, queue)
+    length = plan.gaps[0][0][0] if plan.gaps[0] else plan.at
+    length = min([length, *(at for at, _, _, _, _, loose in plan.pieces if loose)])
+    reads = [(file, low, low + n) for at, file, low, n, _, _ in plan.pieces if at < length]
+    found: bytes | list[Read] | None = reads
+    if lie_within(pool, reads, size, place):
+        found = b"".join(bytes(data[low - place : high - place]) for _, low, high in reads)
+    elif not again or len(reads) > RECEIVE_READS or length > RECEIVE_BYTES:
+        found = None
+        length = 0
+    skb_queue_trim(pool, queue, queue.base + length, length)
+    return found
+
+
+def lie_within(pool: QueuePool, reads: list[Read], size: int, place: int) -> bool:
+    """True if all is among `size` bytes from `place` on of the input at hand."""
+    return all(
+        file == pool.file and place <= low and high <= place + size for file, low, high in reads
+    )
 
 
 class Gather:
@@ -57,7 +154,7 @@ class Gather:
         self._plan = Plan(OVERLAPS.index(overlap), fill)
         for one in memoryview(ids).cast("B").cast("q"):  # type: ignore[arg-type]
             plan_stream(self._plan, sk_find(conntrack.tracker.queues, one >> 1, one & 1))
-        self.conflicting = 0  # bytes of copies that differ
+        self.conflicting: dict[int, int] = {}  # bytes of copies that differ, by stream
         self._begin = 0
         self._out = bytearray()
         self._active: list[Piece] = []
@@ -70,9 +167,17 @@ class Gather:
         """Where each stream begins, and where the last one ends: an int64 buffer."""
         return array("q", [*self._plan.starts, self._plan.at]).tobytes()
 
+    def handed(self, number: int) -> int:
+        """Bytes of a stream that were handed out as they came, and are not of this one's."""
+        return self._plan.handed[number]
+
     def gaps(self, number: int) -> list[tuple[int, int]]:
         """What is missing of a stream: (offset, length) of each hole."""
         return list(self._plan.gaps[number])
+
+    def urgent(self, number: int) -> list[int]:
+        """Offsets of a stream's urgent bytes, ascending, captured or not."""
+        return sorted(set(self._plan.urgent[number]))
 
     def window(self, begin: int, end: int, losers: bool = False) -> list[tuple[int, int, int]]:
         """Begin on bytes [begin, end) of all streams: the reads (input, begin, end) they need.
@@ -94,7 +199,7 @@ class Gather:
         first = 0
         while first < len(self._active):
             last = read_end(self._active, first)
-            _, file, low, _, _ = self._active[first]
+            _, file, low, *_ = self._active[first]
             high = max(one[2] + one[3] for one in self._active[first:last])
             self._reads.append((first, last, low))
             reads.append((file, low, high))
@@ -115,7 +220,7 @@ class Gather:
     def take(self, number: int, data: bytes | bytearray | memoryview) -> None:
         """The bytes of a read have come."""
         first, last, low = self._reads[number]
-        for at, _, place, length, stream in self._active[first:last]:
+        for at, _, place, length, stream, _ in self._active[first:last]:
             came = bytes(data[place - low : place - low + length])
             to = slice(at - self._begin, at - self._begin + length)
             if not self._losing:
@@ -132,7 +237,7 @@ class Gather:
             while i < len(kept) and kept[i] != other[i]:
                 i += 1
             if i > first:
-                self.conflicting += i - first
+                self.conflicting[stream] = self.conflicting.get(stream, 0) + i - first
                 self._room -= i - first + 64  # what a tuple of two strings takes besides
                 if self._room >= 0:
                     self._found.append((stream, at + first, kept[first:i], other[first:i]))

@@ -363,7 +363,7 @@ class Segment:
         self.doff = 0  # header length in 32-bit words
         self.opts = 0  # Opt
         self.mss = 0
-        self.urgent = 0  # with URG: the pointer
+        self.urgent = 0  # with URG: one above the urgent byte's place behind seq; 0 if it was cut
         self.wscale = 0  # as sent, not clamped
         self.tsval = 0
         self.tsecr = 0
@@ -405,7 +405,7 @@ class End:
 class FlowOuter:
     """What was around the first segment of a connection."""
 
-    __slots__ = ("a_addr", "b_addr", "context", "encap", "vlan", "interface")
+    __slots__ = ("a_addr", "b_addr", "context", "encap", "vlan", "inner_vlan", "interface")
 
     def __init__(self) -> None:
         self.a_addr = bytes(16)  # of the outermost packet, zeros if there is none
@@ -413,6 +413,7 @@ class FlowOuter:
         self.context: tuple[int, ...] = ()  # what of it is part of the key
         self.encap = 0
         self.vlan = -1
+        self.inner_vlan = -1
         self.interface = 0
 
 
@@ -520,7 +521,7 @@ class AnalysisEnd:
         self.timing = False  # rtt_sent_ns is when what ends at rtt_seq was sent
         self.resent = False  # and it was sent again since
         self.rtt_seq = 0
-        self.rtt_tsval: int | None = None
+        self.rtt_tsval = 0  # of the first copy, 0 for none
         self.rtt_sent_ns = 0
         self.rtt_samples = 0
         self.rtt_sum_ns = 0
@@ -537,12 +538,54 @@ class AnalysisEnd:
         self.holes: list[tuple[int, int]] = []  # ascending
 
 
+class ChronoEnd:
+    """What limits one end: the cause that holds, and what it is told by."""
+
+    __slots__ = (
+        "cause",
+        "answering",
+        "answer_end_ns",
+        "limited_ns",
+        "full_size",
+        "short",
+        "full",
+        "recovering",
+        "recover",
+    )
+
+    def __init__(self) -> None:
+        self.cause = 0  # Cause
+        self.answering = False  # idle, but it cannot have answered before answer_end_ns
+        self.answer_end_ns = 0
+        self.limited_ns = [0] * 5  # by Cause
+        self.full_size = 512  # of a segment that it could not have made longer
+        self.short = False  # its last segment was shorter
+        self.full = False  # the last round filled the window
+        self.recovering = False  # until `recover` is acknowledged
+        self.recover = 0
+
+
+class Chrono:
+    """Clocks of a connection: what limited each end, and for how long."""
+
+    __slots__ = ("ends", "handshake_ns", "round_edge", "round_end_ns", "round_full", "round_side")
+
+    def __init__(self) -> None:
+        self.ends = (ChronoEnd(), ChronoEnd())
+        self.handshake_ns = 0
+        self.round_side: int | None = None  # whose flight is measured; None while none is
+        self.round_end_ns: int | None = None
+        self.round_edge = 0  # where the window ended when the round began
+        self.round_full = False
+
+
 class Analysis:
     """What the analysis knows of a connection."""
 
-    __slots__ = ("ends", "history", "noted")
+    __slots__ = ("chrono", "ends", "history", "noted")
 
     def __init__(self) -> None:
+        self.chrono = Chrono()
         self.ends = (AnalysisEnd(), AnalysisEnd())
         self.history = bytearray()
         self.noted = [0, 0]  # which letters of the history each side has

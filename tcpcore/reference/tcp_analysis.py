@@ -65,13 +65,12 @@ WINDOW_FULL, WINDOW_UPDATE = int(Class.TCP_A_WINDOW_FULL), int(Class.TCP_A_WINDO
 REUSED_PORTS = int(Class.TCP_A_REUSED_PORTS)
 
 
-def analysis_rtt_sent(e: AnalysisEnd, th: Segment, end_seq: int, time_ns: int) -> None:
+def analysis_rtt_sent(e: AnalysisEnd, end_seq: int, time_ns: int) -> None:
     """Time a segment that carries something new, one at a time."""
     if not e.timing:
         e.timing = True
         e.resent = False
         e.rtt_seq = end_seq
-        e.rtt_tsval = th.tsval if th.opts & Opt.OPT_TIMESTAMP else None
         e.rtt_sent_ns = time_ns
 
 
@@ -82,7 +81,7 @@ def analysis_rtt_acked(e: AnalysisEnd, th: Segment, time_ns: int) -> None:
     """
     e.timing = False
     if e.resent and not (
-        th.opts & Opt.OPT_TIMESTAMP and e.rtt_tsval is not None and not after(th.tsecr, e.rtt_tsval)
+        th.opts & Opt.OPT_TIMESTAMP and e.rtt_tsval and before(th.tsecr, e.rtt_tsval)
     ):
         return
     rtt_ns = time_ns - e.rtt_sent_ns
@@ -293,9 +292,7 @@ def tcp_analyze(
     if classes & LOST_PACKET:
         analysis_hole(e, e.nextseq, seq)
     elif length and e.nextseq and before(seq, e.nextseq) and not classes & (KEEP_ALIVE | PROBE):
-        last = (seq + length) & MASK32
-        if after(last, e.nextseq):
-            last = e.nextseq
+        last = (seq + min(length, (e.nextseq - seq) & MASK32)) & MASK32
         filled = analysis_fill(e, seq, last)
         e.duplicate_bytes += ((last - seq) & MASK32) - filled
     reason = analysis_reason(e, peer, th, classes, filled, quick)
@@ -305,9 +302,11 @@ def tcp_analyze(
         analysis_rtt_acked(peer, th, time_ns)
     if end_seq != seq and not classes & (KEEP_ALIVE | PROBE):
         if not e.nextseq or after(end_seq, e.nextseq):
-            analysis_rtt_sent(e, th, end_seq, time_ns)
-        if e.timing and e.nextseq and before(seq, e.nextseq) and before(seq, e.rtt_seq):
+            analysis_rtt_sent(e, end_seq, time_ns)
+        old = e.nextseq and before(seq, e.nextseq)
+        if e.timing and not e.resent and old and before(seq, e.rtt_seq):
             e.resent = True
+            e.rtt_tsval = th.tsval if th.opts & Opt.OPT_TIMESTAMP else 0
 
     # What is known after it.
     if not classes & PROBE:

@@ -10,6 +10,7 @@ from copy import copy
 from .conntrack import (
     Frame,
     Tracker,
+    conntrack_classes,
     conntrack_expire,
     conntrack_new,
     conntrack_release,
@@ -53,6 +54,7 @@ from .tcp import (
     tcp_is_synack,
 )
 from .tcp_analysis import tcp_analyze
+from .tcp_chrono import tcp_chrono
 
 # Plain ints: an enum member's `|` costs more than the step itself.
 OPT_MSS, OPT_WSCALE = int(Opt.OPT_MSS), int(Opt.OPT_WSCALE)
@@ -238,6 +240,7 @@ def conntrack_around(
         around.a_addr, around.b_addr = outer.daddr, outer.saddr
     around.encap = outer.encap
     around.vlan = outer.vlan
+    around.inner_vlan = outer.inner_vlan
     around.interface = interface
     around.context = context
     return around
@@ -277,6 +280,7 @@ def tcp_conntrack(
         for end in flow.ends:
             end.tcb.flags &= ~TCB_TSTAMP
     side = flow_side(flow, th)
+    was_ns = flow.last_ns
     conntrack_count(flow, side, th, time_ns, wirelen)
     ct.tcp_segments += 1
     net.mib[Mib.TCP_INSEGS] += 1
@@ -301,4 +305,7 @@ def tcp_conntrack(
     told = 0, 0, 0
     if flow.analysis is not None:
         told = tcp_analyze(flow, side, th, time_ns, bool(verdict & CT_REUSED))
+        tcp_chrono(flow, side, th, was_ns, told[0])
+        if told[0]:
+            conntrack_classes(ct, told[0], th.payload_len)
     return flow.conn, side, verdict, window, int(drop), told

@@ -22,7 +22,7 @@ from .tcp import (
     Segment,
 )
 
-HISTORY_MAX = 47
+HISTORY_MAX = 36
 
 
 class ConnState(IntEnum):

@@ -18,8 +18,9 @@ OVERLAP_WINDOWS = 4
 READ_SIZE = 256 << 10  # of the capture at a time
 READ_SKIP = 16 << 10  # a hole that is not worth reading over
 
-# Bytes that lie together: where they go, their input, their place there, how many, their stream.
-Piece = tuple[int, int, int, int, int]
+# Bytes that lie together: where they go, their input, their place there, how many, their stream;
+# `loose` as of their span.
+Piece = tuple[int, int, int, int, int, bool]
 
 
 class Span:
@@ -58,11 +59,14 @@ class Plan:
         self.losers: list[Piece] = []  # copies of bytes that are elsewhere in pieces, too
         self.gaps: list[list[tuple[int, int]]] = []  # of each stream: offset, length
         self.starts: list[int] = []  # of each stream
+        self.handed: list[int] = []  # of each its offset: bytes before it were handed out
+        self.urgent: list[list[int]] = []  # of each stream: offsets of urgent bytes
 
 
 def plan_piece(plan: Plan, span: Span, seq: int, end: int, at: int, loser: bool) -> None:
     """Add the bytes [seq, end) of a span, which go to `at`."""
-    made = at, span.file, span.place + seq - span.seq, end - seq, len(plan.starts) - 1
+    place = span.place + seq - span.seq
+    made = at, span.file, place, end - seq, len(plan.starts) - 1, span.loose
     (plan.losers if loser else plan.pieces).append(made)
 
 
@@ -153,10 +157,12 @@ def overlap_emit(
 
 def queue_spans(queue: SkbQueue) -> tuple[list[Span], int]:
     """The captured parts of a direction's records in order of capture, and the stream's end."""
-    acked = seq_unwrap(queue.last, queue.tcb.snd_una)
+    acked = seq_unwrap(queue.last, queue.end.tcb.snd_una)
     kept = []
     end = queue.base
     for skb in queue.skbs:
+        if skb.urgent:
+            continue
         top = skb.seq + skb.length
         loose = skb.doubtful and top > acked
         if not loose:
@@ -175,6 +181,15 @@ def queue_spans(queue: SkbQueue) -> tuple[list[Span], int]:
             place = skb.place + seq - skb.seq
             spans.append(Span(seq, stop, place, skb.file, order, skb.doubtful, loose))
     return spans, end
+
+
+def queue_urgent(plan: Plan, queue: SkbQueue, end: int) -> None:
+    """Add the offsets of a direction's urgent bytes below its stream's `end`."""
+    acked = seq_unwrap(queue.last, queue.end.tcb.snd_una)
+    for skb in queue.skbs:
+        loose = skb.doubtful and skb.seq >= acked
+        if skb.urgent and not loose and queue.base <= skb.seq < end:
+            plan.urgent[-1].append(skb.seq - queue.base)
 
 
 def plan_spans(plan: Plan, spans: list[Span], base: int, stream_end: int) -> None:
@@ -212,27 +227,30 @@ def plan_stream(plan: Plan, queue: SkbQueue | None) -> None:
     """Add one direction, of None an empty one."""
     plan.starts.append(plan.at)
     plan.gaps.append([])
+    plan.handed.append(queue.handed if queue else 0)
+    plan.urgent.append([])
     if queue is not None and queue.begun:
         spans, end = queue_spans(queue)
         plan_spans(plan, spans, queue.base, end)
+        queue_urgent(plan, queue, end)
 
 
 def pieces_within(pieces: list[Piece], begin: int, end: int) -> list[Piece]:
     """The parts of pieces that go to [begin, end)."""
     found = []
-    for at, file, place, length, stream in pieces:
+    for at, file, place, length, stream, loose in pieces:
         low, high = max(at, begin), min(at + length, end)
         if low < high:
-            found.append((low, file, place + low - at, high - low, stream))
+            found.append((low, file, place + low - at, high - low, stream, loose))
     return found
 
 
 def read_end(pieces: list[Piece], first: int) -> int:
     """How many pieces, `first` and those behind it, one read of the capture brings."""
-    _, file, low, length, _ = pieces[first]
+    _, file, low, length, _, _ = pieces[first]
     high = low + length
     for i in range(first + 1, len(pieces)):
-        _, other, place, length, _ = pieces[i]
+        _, other, place, length, _, _ = pieces[i]
         if other != file or place - high > READ_SKIP or place + length - low > READ_SIZE:
             return i
         high = max(high, place + length)

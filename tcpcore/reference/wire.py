@@ -12,6 +12,7 @@ from .tcp import (
     MASK32,
     TCPHDR_FIN,
     TCPHDR_SYN,
+    TCPHDR_URG,
     TCPOLEN_MSS,
     TCPOLEN_SACK_PERM,
     TCPOLEN_TIMESTAMP,
@@ -79,6 +80,10 @@ def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) ->
     seg.urgent = data[start + 18] << 8 | data[start + 19] if min(room, length) >= 20 else 0
     syn_fin = (flags & TCPHDR_SYN != 0) + (flags & TCPHDR_FIN != 0)
     seg.end_seq = (seg.seq + payload_len + syn_fin) & MASK32
+    if flags & TCPHDR_URG:  # 0 points where 1 does, as in Linux
+        seg.urgent = 0
+        if min(room, length) >= TCP_HDR_LEN:
+            seg.urgent = max(data[start + 18] << 8 | data[start + 19], 1)
     if room >= length >= _CSUM_END:
         csum = csum_partial(data[start : start + length])
         if csum_tcpudp_magic(seg.saddr, seg.daddr, length, IPPROTO_TCP, csum):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,14 @@ ROOT = HERE.parent.parent
 UNAVAILABLE = 77
 SANITIZERS = "address,undefined"
 SEED_BYTES = 6000
-HEADS = (b"\x71\x00\x00", b"\x17\x2a\x40", b"\x00\x00\x00")
+# Options by fuzz_replay.options: everything; small bounds; a filter and its program; nothing.
+HEADS = (
+    b"\x23\x00\x00\x08\x00\x00",
+    b"\x17\x2a\x40\xaf\x20\x00",
+    b"\x43\x02\x00\x19\x00\x03",
+    b"\x83\x00\x00\x38\x00\x06\x00\x00\x00\x01\x04\x00",
+    b"\x00\x00\x00\x00\x00\x00",
+)
 
 
 def unavailable() -> str:
@@ -51,31 +59,36 @@ def build(work: Path) -> Path:
     return program
 
 
-def seeds(folder: Path, captures: list[Path]) -> None:
-    """Write the heads of captures, each under several options."""
+def seeds(folder: Path, captures: str) -> None:
+    """Write the heads of captures, as they are and in tunnels and fragments, under some options;
+    and what was found before."""
+    sys.path += [str(HERE.parent), str(ROOT)]
+    import fuzz_lockstep
+
     folder.mkdir(parents=True, exist_ok=True)
-    for capture in captures:
-        with capture.open("rb") as file:
+    for path in (HERE / "found").iterdir():
+        shutil.copy(path, folder)
+    for path in fuzz_lockstep.captures_in(captures):
+        with path.open("rb") as file:
             data = file.read(SEED_BYTES)
+        wrapped = fuzz_lockstep.wrapped(data, random.Random(path.name))
         for i, head in enumerate(HEADS):
-            (folder / f"{capture.name}.{i}").write_bytes(head + data)
+            (folder / f"{path.name}.{i}").write_bytes(head + data)
+            (folder / f"{path.name}.wrapped.{i}").write_bytes(head + wrapped[: 2 * SEED_BYTES])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60, help="how long (60)")
-    parser.add_argument("--captures", type=Path, default=os.environ.get("TCPCORE_CAPTURES"))
+    parser.add_argument("--captures", default=os.environ.get("TCPCORE_CAPTURES", ""))
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "fuzz")
     options, more = parser.parse_known_args()
     if reason := unavailable():
         print(f"not fuzzed: {reason}")
         return UNAVAILABLE
     work = options.work.resolve()
-    captures = sorted((ROOT / "examples").glob("*.pcap*"))
-    if options.captures:
-        captures += sorted(p for p in Path(options.captures).iterdir() if p.is_file())
-    seeds(work / "corpus", captures)
     program = build(work)
+    seeds(work / "corpus", options.captures)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, [work / "lib", HERE, *sys.path[1:]])),
         "PYTHONHOME": sys.base_prefix,
