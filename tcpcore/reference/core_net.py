@@ -17,9 +17,11 @@ from .sock import (
     ICSK_TIME_KEEPOPEN,
     ICSK_TIME_RETRANS,
     TCP_SYNACK_TIMER,
+    RequestSock,
     TcpSock,
+    TimewaitSock,
 )
-from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, Segment
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Segment
 from .tcp_ipv4 import any_address, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
@@ -102,6 +104,15 @@ class Net:
 
     def state(self, handle: int) -> int:
         return self.sock(handle).tcb.state
+
+    def state_of(self, saddr: bytes, sport: int, daddr: bytes, dport: int) -> int:
+        """What is known of a 4-tuple, ours first: a state, CLOSE if nothing."""
+        sk = self.net.established.get((saddr, sport, daddr, dport))
+        if isinstance(sk, RequestSock):
+            return TCP_SYN_RECV
+        if isinstance(sk, TimewaitSock):
+            return sk.substate
+        return sk.tcb.state if sk is not None else TCP_CLOSE
 
     def sockname(self, handle: int) -> tuple[int, bytes, int]:
         """(4 or 6, address, port); any address and 0 before there are others."""

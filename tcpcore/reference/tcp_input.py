@@ -26,7 +26,6 @@ from .tcb import (
     TCB_ACK_UNSENT,
     TCB_ACKED,
     TCB_CHALLENGE,
-    TCB_DATA,
     TCB_ESTAB,
     TCB_NO_CONN,
     TCB_OLD,
@@ -67,7 +66,6 @@ from .tcp_data_queue import (
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
-    tcp_queue_rcv,
     tcp_try_rmem_schedule,
     tcp_urg,
 )
@@ -102,6 +100,8 @@ def tcp_rcv_state_process(
 ) -> int:
     """Judge a segment and do what the verdict says (RFC 9293 3.10.7.4): REPLY_."""
     tcb = tp.tcb
+    if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
+        return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     state, prior_una = tcb.state, tcb.snd_una
     tcp_note_timestamp(tp, th)
     if th.payload_len and not tcp_try_rmem_schedule(net, tp, th):
@@ -121,7 +121,11 @@ def tcp_rcv_state_process(
         return REPLY_NONE
     if verdict & (TCB_PAWS | TCB_CHALLENGE | TCB_ACK_OLD | TCB_ACK_UNSENT):
         return tcp_refuse(net, tp, th, verdict, state)
-    if verdict & (TCB_OLD | TCB_OVERWINDOW) and not verdict & TCB_ACKED:
+    # Behind the peer's FIN only the acknowledgment counts; nothing is said of the rest.
+    ended = state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK) and not before(th.seq, rcv_nxt)
+    if verdict & (TCB_OLD | TCB_OVERWINDOW) and not verdict & TCB_ACKED and (
+        not ended or verdict & TCB_OVERWINDOW
+    ):
         if not (verdict & TCB_OLD and th.flags & TCPHDR_ACK and tcb.state != state):
             tcp_unacceptable(net, tp, th, verdict)
             return REPLY_NONE
@@ -138,9 +142,13 @@ def tcp_rcv_state_process(
     tcp_ack(net, tp, th, sack, prior_una, flags)
     if tcb.state != state and tcp_closing_states(net, tp, th, state):
         return REPLY_NONE
+    if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
+        tcp_dsack_set(net, tp, th.seq, th.end_seq)
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        tp.ack_pending |= ICSK_ACK_SCHED
     if th.flags & TCPHDR_URG:
         tcp_urg(net, tp, th, data)
-    if th.payload_len or th.flags & TCPHDR_FIN:
+    if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
         state = tcb.state
@@ -184,7 +192,10 @@ def tcp_unacceptable(net: Netns, tp: TcpSock, th: Segment, verdict: int) -> None
     """Outside the window: told where it is, unless it is a reset (RFC 9293 3.10.7.4, first)."""
     if th.flags & TCPHDR_RST:
         return
-    if th.flags & TCPHDR_SYN or not tcp_oow_rate_limited_data(net, tp, th):
+    if th.flags & TCPHDR_SYN:
+        net.mib[Mib.TCP_SYNCHALLENGE] += 1
+        tcp_send_challenge_ack(net, tp)
+    elif not tcp_oow_rate_limited_data(net, tp, th):
         tcp_send_dupack(net, tp, th)
 
 
@@ -241,6 +252,8 @@ def tcp_init_buffer_space(net: Netns, tp: TcpSock) -> None:
     most = tcp_full_space(tp)
     if tp.window_clamp >= most:
         tp.window_clamp = most
+    if tp.window_clamp > 2 * tp.advmss and tp.window_clamp + tp.advmss > most:
+        tp.window_clamp = max(2 * tp.advmss, most - tp.advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
 
 
@@ -334,6 +347,11 @@ def tcp_rcv_synsent_state_process(
     if not offered_ts:
         th.opts &= ~OPT_TIMESTAMP
     prior_una = tcb.snd_una
+    if th.flags & TCPHDR_SYN:
+        # Deviation: as in Linux, text and FIN on a SYN-ACK are left for the peer to send again.
+        th.payload_len = 0
+        th.flags &= ~TCPHDR_FIN
+        th.end_seq = (th.seq + 1) & MASK32
     verdict = tcb_rcv(tcb, th)
     if verdict & TCB_ACK_UNSENT:
         return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
@@ -356,8 +374,6 @@ def tcp_rcv_synsent_state_process(
     tp.lsndtime_ns = net.now_ns
     if tp.keepopen:
         sk_reset_timer(net, tp.sk_timer, net.now_ns + keepalive_time_when(net, tp))
-    if verdict & TCB_DATA:
-        tcp_queue_rcv(net, tp, (th.seq + 1) & MASK32, data, th.flags)
     if not tp.dead:
         sk_wake(net, tp)
     if tp.sk_write_queue or tp.defer_accept or tp.ack_pingpong >= 3:
@@ -375,7 +391,7 @@ def tcp_take_syn_options(net: Netns, tp: TcpSock, th: Segment, offered_ts: bool)
     """What both have offered counts from here."""
     tp.wscale_ok = bool(th.opts & OPT_WSCALE and net.sysctl.tcp_window_scaling)
     if not tp.wscale_ok:
-        tp.tcb.snd_wscale = tp.tcb.rcv_wscale = 0
+        tp.tcb.snd_wscale = 0
         tp.window_clamp = min(tp.window_clamp, 65535)
     tp.sack_ok = int(bool(th.opts & OPT_SACK_PERM and net.sysctl.tcp_sack))
     tp.tstamp_ok = bool(th.opts & OPT_TIMESTAMP and offered_ts)

@@ -186,8 +186,11 @@ def reqsk_timer_handler(net: Netns, req: RequestSock) -> None:
         net.mib[Mib.TCP_SYNRETRANS] += 1
         tcp_v4_send_synack(net, req)
     req.num_timeout += 1
-    delay_ns = min(TCP_TIMEOUT_INIT_NS << req.num_timeout, net.sysctl.tcp_rto_max_ms * 1_000_000)
-    sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, delay_ns))
+    sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, reqsk_timeout_ns(net, req)))
+
+
+def reqsk_timeout_ns(net: Netns, req: RequestSock) -> int:
+    return min(TCP_TIMEOUT_INIT_NS << req.num_timeout, net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC)
 
 
 REQ_DROP, REQ_CHILD, REQ_ACK, REQ_RST = 0, 1, 2, 3
@@ -200,6 +203,8 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     if th.seq == req.rcv_isn and flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_SYN:
         if not paws and not tcp_oow_rate_limited(net, req):
             tcp_v4_send_synack(net, req)
+            req.num_retrans += 1
+            sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, reqsk_timeout_ns(net, req)))
         return REQ_DROP, None
     if flags & TCPHDR_ACK and th.ack != (req.snt_isn + 1) & MASK32:
         return REQ_RST, None
@@ -214,13 +219,13 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     if th.opts & OPT_TIMESTAMP and req.tstamp_ok and not after(th.seq, req.rcv_nxt):
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
-        if flags & TCPHDR_SYN:  # inside the window: RFC 5961 4.2 asks for a challenge
-            return REQ_ACK, None
-        if th.seq == req.rcv_nxt:
-            net.mib[Mib.TCP_ATTEMPTFAILS] += 1
-            net.mib[Mib.TCP_EMBRYONICRSTS] += 1
-            reqsk_drop(net, req)
-        return REQ_DROP, None
+        if flags & TCPHDR_RST and th.seq != req.rcv_nxt:  # RFC 5961 3.2
+            return (REQ_DROP if tcp_oow_rate_limited(net, req) else REQ_ACK), None
+        # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
+        net.mib[Mib.TCP_ATTEMPTFAILS] += 1
+        net.mib[Mib.TCP_EMBRYONICRSTS] += 1
+        reqsk_drop(net, req)
+        return (REQ_DROP if flags & TCPHDR_RST else REQ_RST), None
     if not flags & TCPHDR_ACK:
         return REQ_DROP, None
     listener = req.listener

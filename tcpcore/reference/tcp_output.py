@@ -82,14 +82,12 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     tcb = tp.tcb
     flags = skb.tcp_flags
     if flags & TCPHDR_SYN:
-        opts = tcp_syn_options(net, tp)
-        if flags & TCPHDR_ACK:  # of a simultaneous open: what the peer did not offer is left out
-            opts.sack_perm = opts.sack_perm and bool(tp.sack_ok)
-            opts.wscale = opts.wscale if tp.wscale_ok else None
-            if not tp.tstamp_ok:
-                opts.tsval = None
+        opts = tcp_syn_options(net, tp)  # whole in a simultaneous open's SYN-ACK, too
         window = min(tp.rcv_wnd, 65535)
     else:
+        if skb.pcount > 1:
+            skb.tcp_flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
+            flags |= TCPHDR_PSH
         opts = tcp_established_options(net, tp)
         window = tcp_select_window(net, tp)
     urg = 0
