@@ -17,6 +17,7 @@ from .sock import (
     TCP_MAX_QUICKACKS,
     TCP_MIN_MSS,
     TCP_MSS_DEFAULT,
+    TCP_PINGPONG_THRESH,
     TCP_URG_NOTYET,
     TCP_URG_VALID,
     SkBuff,
@@ -212,10 +213,14 @@ def tcp_ofo_queue(net: Netns, tp: TcpSock) -> bool:
     """Take in what waited behind a hole that is filled now; True if the FIN was with it."""
     queue = tp.out_of_order_queue
     fin = False
+    dsack_high = tp.tcb.rcv_nxt
     while queue and not after(queue[0].seq, tp.tcb.rcv_nxt):
         skb = queue.pop(0)
         tp.sk_rmem_alloc -= skb.truesize
         rcv_nxt = tp.tcb.rcv_nxt
+        if before(skb.seq, dsack_high):  # it came again with what filled the hole
+            end, dsack_high = dsack_high, min_seq(skb.end_seq, dsack_high)
+            tcp_dsack_extend(net, tp, skb.seq, min_seq(end, skb.end_seq))
         if not after(skb.end_seq, rcv_nxt):
             continue
         skip = (rcv_nxt - skb.seq) & MASK32
@@ -227,18 +232,33 @@ def tcp_ofo_queue(net: Netns, tp: TcpSock) -> bool:
     return fin
 
 
-def tcp_urg(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
+def min_seq(one: int, other: int) -> int:
+    return one if before(one, other) else other
+
+
+def tcp_check_urg(net: Netns, tp: TcpSock, th: Segment, rcv_nxt: int) -> None:
     """The urgent pointer, which is of the octet after the urgent one (RFC 6093 as Linux has it)."""
     ptr = th.urgent
     if ptr and not net.sysctl.tcp_stdurg:
         ptr -= 1
     ptr = (ptr + th.seq) & MASK32
-    if after(tp.copied_seq, ptr) or before(ptr, tp.tcb.rcv_nxt) and not th.payload_len:
+    if after(tp.copied_seq, ptr) or before(ptr, rcv_nxt):
+        return  # it was read, or was there before
+    if tp.urg_data and not after(ptr, tp.urg_seq):
         return
-    if not (tp.urg_data and not after(ptr, tp.urg_seq)):
-        tp.urg_data = TCP_URG_NOTYET
-        tp.urg_seq = ptr
-        sk_wake(net, tp)
+    if tp.urg_seq == tp.copied_seq and tp.urg_data and not tp.oobinline:
+        if tp.copied_seq != rcv_nxt:  # the one before is lost, as nobody has asked for it
+            tp.copied_seq = tp.copied_seq + 1 & MASK32
+            queue = tp.sk_receive_queue
+            if queue and not before(tp.copied_seq, queue[0].end_seq):
+                tp.sk_rmem_alloc -= queue.popleft().truesize
+    tp.urg_data = TCP_URG_NOTYET
+    tp.urg_seq = ptr
+    sk_wake(net, tp)
+
+
+def tcp_urg(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
+    """The urgent octet may come later than its pointer."""
     if tp.urg_data == TCP_URG_NOTYET:
         at = (tp.urg_seq - th.seq) & MASK32
         if at < len(data):
@@ -261,7 +281,7 @@ def tcp_enter_quickack_mode(tp: TcpSock, most: int) -> None:
 
 
 def tcp_in_quickack_mode(tp: TcpSock) -> bool:
-    return bool(tp.ack_quick) and tp.ack_pingpong < 3
+    return bool(tp.ack_quick) and tp.ack_pingpong < TCP_PINGPONG_THRESH
 
 
 def tcp_initialize_rcv_mss(tp: TcpSock) -> None:

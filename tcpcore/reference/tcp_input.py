@@ -18,6 +18,7 @@ from .sock import (
     SEND_SHUTDOWN,
     TCP_INIT_CWND,
     TCP_MAX_QUICKACKS,
+    TCP_PINGPONG_THRESH,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
 )
@@ -67,6 +68,7 @@ from .tcp_data_queue import (
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
     tcp_try_rmem_schedule,
+    tcp_check_urg,
     tcp_urg,
 )
 from .tcp_output import (
@@ -111,7 +113,16 @@ def tcp_rcv_state_process(
         net.mib[Mib.TCP_RCVQDROP] += 1
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     rcv_nxt = tcb.rcv_nxt
-    verdict = tcb_rcv(tcb, th)
+    if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
+        # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
+        most, tcb.max_window = tcb.max_window, min(tcb.max_window, tp.bytes_acked)
+        verdict = tcb_rcv(tcb, th)
+        tcb.max_window = max(tcb.max_window, most)
+    else:
+        verdict = tcb_rcv(tcb, th)
+    if th.flags & TCPHDR_RST and tcp_reset_check(tp, th, verdict):
+        tcb.state = TCP_CLOSE
+        verdict = TCB_RST_TAKEN
     if tcb.state != state:
         tcp_count_state(net, tp, state, tcb.state)
     if verdict & TCB_NO_CONN:
@@ -139,6 +150,8 @@ def tcp_rcv_state_process(
         tp.ts_recent_stamp_ns = net.now_ns
     if state == TCP_SYN_RECV and verdict & TCB_ESTAB:
         tcp_finish_handshake(net, tp)
+        if not tp.tcp_rtx_queue:  # the request's SYN is none of the socket's bytes
+            prior_una = prior_una + 1 & MASK32
     tcp_ack(net, tp, th, sack, prior_una, flags)
     if tcb.state != state and tcp_closing_states(net, tp, th, state):
         return REPLY_NONE
@@ -147,11 +160,11 @@ def tcp_rcv_state_process(
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tp.ack_pending |= ICSK_ACK_SCHED
     if th.flags & TCPHDR_URG:
-        tcp_urg(net, tp, th, data)
+        tcp_check_urg(net, tp, th, rcv_nxt)
+    tcp_urg(net, tp, th, data)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
-        state = tcb.state
         if tcp_data_queue(net, tp, th, data, verdict, rcv_nxt):
             tcp_fin(net, tp, state)
     if tcb.state != TCP_CLOSE:
@@ -216,6 +229,22 @@ def tcp_send_dupack(net: Netns, tp: TcpSock, th: Segment) -> None:
 
 
 # States.
+
+
+def tcp_reset_check(tp: TcpSock, th: Segment, verdict: int) -> bool:
+    """A reset that is not where the next byte is, and yet where the peer's may stand.
+
+    Deviation: as Linux, beyond RFC 5961 3.2: at the end of what SACK has told of, and before a FIN
+    that is in already.
+    """
+    if verdict & TCB_CHALLENGE:
+        ends = [end for _, end in tp.sack]
+        return bool(ends) and th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32)
+    return (
+        bool(verdict & TCB_OLD)
+        and th.seq == tp.tcb.rcv_nxt - 1 & MASK32
+        and tp.tcb.state in (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
+    )
 
 
 def tcp_reset(net: Netns, tp: TcpSock, state: int) -> None:
@@ -316,7 +345,7 @@ def tcp_fin(net: Netns, tp: TcpSock, state: int) -> None:
     tp.shutdown |= RCV_SHUTDOWN
     now = tp.tcb.state
     if now == TCP_CLOSE_WAIT:
-        tp.ack_pingpong = 3
+        tp.ack_pingpong = TCP_PINGPONG_THRESH
     elif now == TCP_CLOSING and state == TCP_FIN_WAIT1:
         tcp_send_ack(net, tp)
     elif now == TCP_TIME_WAIT:
@@ -376,7 +405,7 @@ def tcp_rcv_synsent_state_process(
         sk_reset_timer(net, tp.sk_timer, net.now_ns + keepalive_time_when(net, tp))
     if not tp.dead:
         sk_wake(net, tp)
-    if tp.sk_write_queue or tp.defer_accept or tp.ack_pingpong >= 3:
+    if tp.sk_write_queue or tp.defer_accept or tp.ack_pingpong >= TCP_PINGPONG_THRESH:
         tp.ack_pending |= ICSK_ACK_SCHED
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tcp_data_snd_check(net, tp)

@@ -259,7 +259,7 @@ def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> TcpSock |
         net.mib[Mib.TCP_LISTENOVERFLOWS] += 1
         net.mib[Mib.TCP_LISTENDROPS] += 1
         return None
-    tcp_openreq_init_rwin(net, req)
+    tcp_openreq_init_rwin(net, req, req.mss)
     child = tcp_v4_syn_recv_sock(net, req)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)

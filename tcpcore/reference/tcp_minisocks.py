@@ -45,6 +45,7 @@ from .tcp import (
 )
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_output import tcp_oow_rate_limited
+from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
 from .tcp_window import tcp_full_space, tcp_select_initial_window
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
@@ -76,10 +77,10 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     req.tos = req.listener.tos
 
 
-def tcp_openreq_init_rwin(net: Netns, req: RequestSock) -> None:
-    """The window that the SYN-ACK offers."""
+def tcp_openreq_init_rwin(net: Netns, req: RequestSock, mss: int = 0) -> None:
+    """The window that the SYN-ACK offers; of a cookie's connection in whole segments of its MSS."""
     listener = req.listener
-    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    mss = mss or dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
     req.rsk_rcv_wnd, req.rsk_window_clamp, req.rcv_wscale = tcp_select_initial_window(
         net,
         None,
@@ -243,10 +244,20 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         req.acked = True
         return REQ_DROP, None
     child = tcp_v4_syn_recv_sock(net, req)
+    tcp_synack_rtt_meas(net, child, req)
     reqsk_drop(net, req)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)
     return REQ_CHILD, child
+
+
+def tcp_synack_rtt_meas(net: Netns, tp: TcpSock, req: RequestSock) -> None:
+    """The handshake is the first round trip, unless its SYN-ACK went twice (Karn's rule)."""
+    if req.snt_synack_ns and not req.num_retrans:
+        rtt_us = max((net.now_ns - req.snt_synack_ns) // 1000, 1)
+        tp.rtt_min_us = min(tp.rtt_min_us, rtt_us)
+        tcp_rtt_estimator(tp, rtt_us)
+        tcp_set_rto(tp)
 
 
 def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:

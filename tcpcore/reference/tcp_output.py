@@ -25,6 +25,7 @@ from .sock import (
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
+    TCP_PINGPONG_THRESH,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
@@ -142,7 +143,7 @@ def tcp_event_data_sent(net: Netns, tp: TcpSock) -> None:
     if not tp.packets_out:
         tp.ca.cwnd_event(tp, CA_EVENT_TX_START, net.now_ns)
     tp.lsndtime_ns = net.now_ns
-    if net.now_ns - tp.ack_lrcvtime_ns < tp.ack_ato_ns and tp.ack_pingpong < 3:
+    if net.now_ns - tp.ack_lrcvtime_ns < tp.ack_ato_ns and tp.ack_pingpong < TCP_PINGPONG_THRESH:
         tp.ack_pingpong += 1
 
 

@@ -17,6 +17,7 @@ from .sock import (
     ICSK_TIME_RETRANS,
     TCP_ATO_MIN_NS,
     TCP_TIMEWAIT_LEN_NS,
+    TCP_PINGPONG_THRESH,
     TcpSock,
 )
 from .tcp import (
@@ -178,7 +179,7 @@ def tcp_delack_timer(net: Netns, tp: TcpSock) -> None:
         return
     tp.ack_pending &= ~ICSK_ACK_TIMER
     if tp.ack_pending & ICSK_ACK_SCHED:
-        if tp.ack_pingpong < 3:
+        if tp.ack_pingpong < TCP_PINGPONG_THRESH:
             tp.ack_ato_ns = min(tp.ack_ato_ns << 1, tp.rto_ns)
         else:
             tp.ack_pingpong = 0
