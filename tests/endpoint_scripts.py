@@ -943,9 +943,9 @@ def keepalive(s: Script) -> None:
     s.set(SOL_TCP, KEEPINTVL, 3)
     s.set(SOL_TCP, KEEPCNT, 3)
     s.set(SOL_SOCKET, SO_KEEPALIVE, 1)
-    s.wait(10.5)
+    s.wait(11)
     s.put("A")
-    s.wait(13)
+    s.wait(15)
     s.put("A")
     s.mark()
     s.wait(40)
@@ -1108,7 +1108,7 @@ def close_with_data(s: Script) -> None:
     s.wait(2)
     s.put("A", ack=20002)
     s.say(s.state())
-    s.wait(61)
+    s.wait(70)
     s.say(s.state())
 
 
@@ -1351,6 +1351,110 @@ def time_wait_1337(s: Script) -> None:
     s.wait(2)
     s.put("R", seq=s.seq)
     s.say(s.state())
+
+
+# Errors from the network.
+
+ERRORS4 = [(3, code) for code in range(16) if code != 4] + [(11, 0), (11, 1), (12, 0), (4, 0), (5, 1)]
+ERRORS6 = [(1, code) for code in range(7)] + [(3, 0), (4, 0), (4, 1)]
+
+
+def _errors(s: Script, errors: list[tuple[int, int]]) -> None:
+    for i, (kind, code) in enumerate(errors):
+        s.dial(47000 + i)
+        s.icmp(kind, code, seq=5)
+        s.icmp(kind, code, inner=4)
+        before = s.state()
+        s.icmp(kind, code)
+        err = s.host.getsockopt(s.sk, SOL_SOCKET, SO_ERROR)
+        s.lines = [line for line in s.lines if line.startswith(">")]
+        s.lines.append(f"> SYN-SENT {kind} {code}: {before} {s.state()} {err}")
+        s.put("R")
+    for i, (kind, code) in enumerate(errors):
+        s.accepted(SACK, port=48000 + i, quiet=False)
+        s.send(10)
+        s.icmp(kind, code, seq=500)
+        first = s.host.getsockopt(s.sk, SOL_SOCKET, SO_ERROR)
+        s.icmp(kind, code, seq=1)
+        err = s.host.getsockopt(s.sk, SOL_SOCKET, SO_ERROR)
+        s.lines = [line for line in s.lines if line.startswith(">")]
+        s.lines.append(f"> ESTABLISHED {kind} {code}: {s.state()} {first} {err}")
+        s.put("R")
+    for i, (kind, code) in enumerate(errors):
+        s.fresh(49000 + i)
+        s.put("S", opts=SACK)
+        s.icmp(kind, code, seq=1)
+        before = s.state()
+        s.icmp(kind, code, seq=0)
+        s.lines = [line for line in s.lines if line.startswith(">")]
+        s.lines.append(f"> SYN-RECV {kind} {code}: {before} {s.state()}")
+        s.put("R")
+
+
+@script()
+def icmp_errors(s: Script) -> None:
+    """9293:MUST-47, MUST-54, MUST-55, MUST-56, SHLD-25, SHLD-26; RFC 5927: which error does what."""
+    s.listen(100)
+    _errors(s, ERRORS4)
+
+
+@script(ip=6)
+def icmp_errors_6(s: Script) -> None:
+    """9293:MUST-54, MUST-56, SHLD-26; RFC 5927: the same over IPv6."""
+    s.listen(100)
+    _errors(s, ERRORS6)
+
+
+@script()
+def path_mtu(s: Script) -> None:
+    """9293:MUST-16; RFC 1191: a smaller path MTU: what flies is cut anew; out of window, too small."""
+    s.hold = True
+    s.accepted(SACK)
+    s.rcv = 1
+    s.send(5000)
+    s.wait(0.02)
+    s.icmp(3, 4, rest=1400, seq=90000)
+    s.icmp(3, 4, rest=1400, seq=1)
+    s.wait(0.02)
+    s.put("A", ack=5001)
+    s.send(3000)
+    s.wait(0.02)
+    s.put("A", ack=8001)
+    s.icmp(3, 4, rest=1450, seq=8001)
+    s.send(3000)
+    s.icmp(3, 4, rest=68, seq=8001)
+    s.wait(0.05)
+    s.put("A", ack=11001)
+    s.send(1000)
+    s.wait(0.05)
+    s.host.close(s.listener)
+    s.dial(9000)
+
+
+@script(ip=6)
+def path_mtu_6(s: Script) -> None:
+    """9293:MUST-16; RFC 8201: packet too big."""
+    s.hold = True
+    s.accepted(SACK)
+    s.rcv = 1
+    s.send(5000)
+    s.wait(0.02)
+    s.icmp(2, 0, rest=1300, seq=1)
+    s.wait(0.02)
+    s.put("A", ack=5001)
+    s.send(3000)
+    s.icmp(2, 0, rest=600, seq=5001)
+    s.wait(0.02)
+
+
+@script()
+def rto_revert(s: Script) -> None:
+    """RFC 6069: an unreachable network takes a doubling back."""
+    s.accepted(SACK)
+    s.send(10)
+    s.wait(1)
+    s.icmp(3, 1, seq=1)
+    s.wait(3)
 
 
 # Every state and every segment.

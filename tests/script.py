@@ -199,6 +199,23 @@ class Script:
         self.host.inject(packet)
         self.take()
 
+    def icmp(self, kind: int, code: int, *, rest: int = 0, seq: int = 0, inner: int = 8) -> None:
+        """An error about the segment at a number of the host's stream; `rest` may hold an MTU."""
+        number = (self.host_isn or 0) + seq
+        sent = capgen.packet(
+            self.here, self.peer, self.port, self.peer_port, seq=number, flags=ACK, payload=bytes(64)
+        )
+        body = struct.pack(">BBHI", kind, code, 0, rest) + sent[: (20 if self.ip == 4 else 40) + inner]
+        if self.ip == 4:
+            check = capgen.checksum(body)
+        else:
+            pseudo = capgen.address(self.peer) + capgen.address(self.here)
+            check = capgen.checksum(pseudo + struct.pack(">II", len(body), 58) + body)
+        body = body[:2] + check.to_bytes(2, "big") + body[4:]
+        wrap, proto = (capgen.ipv4, 1) if self.ip == 4 else (capgen.ipv6, 58)
+        self.host.inject(wrap(body, self.peer, self.here, proto=proto))
+        self.take()
+
     def wait(self, seconds: float) -> None:
         self.host.wait(round(seconds * SEC))
         self.take()

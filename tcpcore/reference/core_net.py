@@ -22,6 +22,7 @@ from .sock import (
     TimewaitSock,
 )
 from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Segment
+from .tcp_icmp import icmp_rcv
 from .tcp_ipv4 import any_address, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
@@ -146,6 +147,8 @@ class Net:
     def receive(self, packet: bytes, now_ns: int) -> int:
         """One IP packet: Drop, or 0."""
         self.advance(now_ns)
+        if icmp_rcv(self.net, packet):
+            return 0
         th = Segment()
         drop, _ = ip_rcv(self.net, 101, packet, 0, len(packet), len(packet), th)
         return drop or tcp_v4_rcv(self.net, th, packet)

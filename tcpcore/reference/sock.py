@@ -36,7 +36,12 @@ MAX_TCP_KEEPCNT = 127
 MAX_TCP_SYNCNT = 127
 GSO_MAX_SIZE = 65536
 MAX_TCP_HEADER = 320
-SKB_OVERHEAD = 576  # of truesize: what Linux's struct sk_buff and its shared info take
+SKB_OVERHEAD = 256  # of truesize: what Linux's struct sk_buff takes
+SKB_SHARED_INFO = 320  # at the end of each buffer
+SKB_HEADROOM = 104  # before the data of a segment: room, IP and TCP headers
+SKB_SMALL_HEAD = 704  # a buffer for little
+TCP_RMEM_TO_WIN_SCALE = 8
+TCP_DEFAULT_SCALING_RATIO = 128  # of 256
 PAGE = 4096
 
 TCP_TIMEOUT_INIT_NS = NSEC_PER_SEC
@@ -252,6 +257,7 @@ class TcpSock:
         "rcv_wup",
         "rcv_wnd",
         "rcv_ssthresh",
+        "scaling_ratio",
         "advmss",
         "mss_clamp",
         "mss_cache",
@@ -408,6 +414,7 @@ class TcpSock:
         self.rcv_wup = 0  # rcv_nxt when the last window was told
         self.rcv_wnd = 0
         self.rcv_ssthresh = 0
+        self.scaling_ratio = TCP_DEFAULT_SCALING_RATIO  # data in 256 bytes of receive memory
         self.advmss = 536
         self.mss_clamp = 536
         self.mss_cache = 536

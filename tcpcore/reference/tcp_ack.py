@@ -17,6 +17,7 @@ from .sock import (
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
 from .tcp_output import (
+    tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
     tcp_probe0_base_ns,
     tcp_rearm_rto,
@@ -150,6 +151,7 @@ def tcp_ack_probe(net: Netns, tp: TcpSock) -> None:
             tcp_clear_xmit_timer(tp)
     else:
         delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
+        delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, delay_ns)
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
 
 

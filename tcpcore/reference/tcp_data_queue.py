@@ -12,12 +12,17 @@ from .sock import (
     ICSK_ACK_PUSHED,
     ICSK_ACK_PUSHED2,
     ICSK_ACK_SCHED,
+    PAGE,
+    SKB_HEADROOM,
     SKB_OVERHEAD,
+    SKB_SHARED_INFO,
+    SKB_SMALL_HEAD,
     TCP_ATO_MIN_NS,
     TCP_MAX_QUICKACKS,
     TCP_MIN_MSS,
     TCP_MSS_DEFAULT,
     TCP_PINGPONG_THRESH,
+    TCP_RMEM_TO_WIN_SCALE,
     TCP_URG_NOTYET,
     TCP_URG_VALID,
     SkBuff,
@@ -34,7 +39,13 @@ from .tcb import (
 )
 from .tcp import MASK32, TCPHDR_FIN, Mib, Segment, after, before
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
-from .tcp_window import tcp_choose_window, tcp_space, tcp_win_from_space
+from .tcp_window import (
+    tcp_choose_window,
+    tcp_set_window_clamp,
+    tcp_space,
+    tcp_space_from_win,
+    tcp_win_from_space,
+)
 
 TCP_NUM_SACKS = 4
 
@@ -65,9 +76,19 @@ def merged(queue: list[SkBuff]) -> list[SkBuff]:
     return runs
 
 
+def skb_head_size(length: int) -> int:
+    """The buffer of a received segment as Linux's allocator has it; beyond 4 KiB it has pages."""
+    size = (length + SKB_HEADROOM + 63 & ~63) + SKB_SHARED_INFO
+    if size <= SKB_SMALL_HEAD:
+        return SKB_SMALL_HEAD
+    if size <= PAGE:
+        return 1 << (size - 1).bit_length()
+    return SKB_SMALL_HEAD + -(-length // PAGE) * PAGE
+
+
 def skb_truesize(length: int) -> int:
-    """Memory that a received segment takes: its buffer's power of two, and its head."""
-    return SKB_OVERHEAD + max(1 << (length + 256 - 1).bit_length(), 256)
+    """Memory that a received segment takes."""
+    return SKB_OVERHEAD + skb_head_size(length)
 
 
 def tcp_data_queue(
@@ -122,7 +143,7 @@ def tcp_queue_rcv(net: Netns, tp: TcpSock, seq: int, data: bytes, flags: int) ->
     skb = SkBuff(seq, data, flags)
     skb.end_seq = (seq + len(data)) & MASK32
     skb.truesize = skb_truesize(len(data))
-    skb.frag = skb.truesize - SKB_OVERHEAD - 256
+    skb.frag = skb_head_size(len(data)) - SKB_SHARED_INFO - SKB_HEADROOM
     tp.sk_rmem_alloc += skb.truesize
     queue.append(skb)
 
@@ -219,8 +240,8 @@ def tcp_ofo_queue(net: Netns, tp: TcpSock) -> bool:
         tp.sk_rmem_alloc -= skb.truesize
         rcv_nxt = tp.tcb.rcv_nxt
         if before(skb.seq, dsack_high):  # it came again with what filled the hole
-            end, dsack_high = dsack_high, min_seq(skb.end_seq, dsack_high)
-            tcp_dsack_extend(net, tp, skb.seq, min_seq(end, skb.end_seq))
+            end = skb.end_seq if before(skb.end_seq, dsack_high) else dsack_high
+            tcp_dsack_extend(net, tp, skb.seq, end)
         if not after(skb.end_seq, rcv_nxt):
             continue
         skip = (rcv_nxt - skb.seq) & MASK32
@@ -230,10 +251,6 @@ def tcp_ofo_queue(net: Netns, tp: TcpSock) -> bool:
         if fin:
             break
     return fin
-
-
-def min_seq(one: int, other: int) -> int:
-    return one if before(one, other) else other
 
 
 def tcp_check_urg(net: Netns, tp: TcpSock, th: Segment, rcv_nxt: int) -> None:
@@ -293,6 +310,8 @@ def tcp_measure_rcv_mss(tp: TcpSock, length: int) -> None:
     """What the peer's full segments hold, as far as it can be told."""
     last, tp.last_seg_size = tp.last_seg_size, 0
     if length >= tp.rcv_mss:
+        if length != tp.rcv_mss:
+            tcp_measure_scaling_ratio(tp, length)
         tp.rcv_mss = min(length, tp.advmss)
         return
     if length >= TCP_MIN_MSS + 20:
@@ -303,6 +322,15 @@ def tcp_measure_rcv_mss(tp: TcpSock, length: int) -> None:
     if tp.ack_pending & ICSK_ACK_PUSHED:
         tp.ack_pending |= ICSK_ACK_PUSHED2
     tp.ack_pending |= ICSK_ACK_PUSHED
+
+
+def tcp_measure_scaling_ratio(tp: TcpSock, length: int) -> None:
+    """What the peer's segments cost tells how much of the memory a window may fill."""
+    old = tp.scaling_ratio
+    tp.scaling_ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(length) or 1
+    if tp.scaling_ratio != old:
+        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
 
 
 def tcp_event_data_recv(net: Netns, tp: TcpSock, length: int) -> None:
@@ -327,14 +355,25 @@ def tcp_event_data_recv(net: Netns, tp: TcpSock, length: int) -> None:
     tp.ack_lrcvtime_ns = now_ns
     tp.data_segs_in += 1
     if length >= 128:
-        tcp_grow_window(net, tp)
+        tcp_grow_window(net, tp, length)
 
 
-def tcp_grow_window(net: Netns, tp: TcpSock) -> None:
+def tcp_grow_window(net: Netns, tp: TcpSock, length: int) -> None:
     """Open the window by what is sure to fit the buffer."""
     room = min(tp.window_clamp, tcp_space(tp)) - tp.rcv_ssthresh
-    if room > 0:
-        tp.rcv_ssthresh += min(room, 2 * tp.advmss)
+    if room <= 0:
+        return
+    cost = tcp_win_from_space(tp, skb_truesize(length))
+    more = 2 * tp.advmss
+    if cost > length:  # small segments in large buffers: the more has been offered, the less
+        cost >>= 1
+        window = tcp_win_from_space(tp, net.sysctl.tcp_rmem[2]) >> 1
+        while tp.rcv_ssthresh <= window and cost > length:
+            cost >>= 1
+            window >>= 1
+        more = 2 * tp.rcv_mss if tp.rcv_ssthresh <= window else 0
+    if more:
+        tp.rcv_ssthresh += min(room, max(more, 2 * length))
         tp.ack_quick |= 1
 
 
@@ -395,10 +434,10 @@ def tcp_rcv_space_adjust(net: Netns, tp: TcpSock) -> None:
             window = 2 * copied + 16 * tp.advmss
             if tp.rcvq_space:
                 window += window * 2 * (copied - tp.rcvq_space) // tp.rcvq_space
-            buffer = min(2 * window, net.sysctl.tcp_rmem[2])
+            buffer = min(tcp_space_from_win(tp, window), net.sysctl.tcp_rmem[2])
             if buffer > tp.sk_rcvbuf:
                 tp.sk_rcvbuf = buffer
-                tp.window_clamp = tcp_win_from_space(buffer)
+                tp.window_clamp = tcp_win_from_space(tp, buffer)
         tp.rcvq_space = copied
     tp.rcvq_seq = tp.copied_seq
     tp.rcvq_time_ns = net.now_ns

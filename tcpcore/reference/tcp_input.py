@@ -154,7 +154,7 @@ def tcp_rcv_state_process(
             prior_una = prior_una + 1 & MASK32
     tcp_ack(net, tp, th, sack, prior_una, flags)
     if tcb.state != state and tcp_closing_states(net, tp, th, state):
-        return REPLY_NONE
+        return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
     if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
         tcp_dsack_set(net, tp, th.seq, th.end_seq)
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)

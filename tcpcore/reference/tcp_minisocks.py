@@ -16,7 +16,7 @@ from .inet_timewait_sock import inet_twsk_kill, inet_twsk_schedule
 from .ip_output import Options, dst_mtu, ip_queue_xmit, tcp_options_write
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
-from .sock import TCP_TIMEWAIT_LEN_NS, RequestSock, TcpSock, TimewaitSock
+from .sock import SOCK_RCVBUF_LOCK, TCP_TIMEWAIT_LEN_NS, RequestSock, TcpSock, TimewaitSock
 from .syncookies import cookie_init_timestamp, cookie_v4_init_sequence
 from .tcb import (
     TCB_PEER_WINDOW,
@@ -81,13 +81,16 @@ def tcp_openreq_init_rwin(net: Netns, req: RequestSock, mss: int = 0) -> None:
     """The window that the SYN-ACK offers; of a cookie's connection in whole segments of its MSS."""
     listener = req.listener
     mss = mss or dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    clamp = listener.window_clamp
+    if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
+        clamp = min(clamp or tcp_full_space(listener), tcp_full_space(listener))
     req.rsk_rcv_wnd, req.rsk_window_clamp, req.rcv_wscale = tcp_select_initial_window(
         net,
         None,
         tcp_full_space(listener),
         mss - (12 if req.tstamp_ok else 0),
         req.wscale_ok,
-        listener.window_clamp,
+        clamp,
     )
 
 

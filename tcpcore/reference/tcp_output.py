@@ -64,7 +64,7 @@ from .tcp_window import (
     tcp_sync_mss,
     tcp_wnd_end,
 )
-from .timer import NSEC_PER_MSEC, jiffies_up
+from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
 from .wire import TCP_HDR_LEN
 
 TCPOLEN_TSTAMP_ALIGNED = 12
@@ -182,6 +182,14 @@ def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
 
 def tcp_probe0_base_ns(tp: TcpSock) -> int:
     return max(tp.rto_ns, 200 * NSEC_PER_MSEC)
+
+
+def tcp_clamp_probe0_to_user_timeout(net: Netns, tp: TcpSock, delay_ns: int) -> int:
+    """Not beyond the time that the caller gives a shut window."""
+    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+        return delay_ns
+    left_ns = tp.user_timeout_ns - (net.now_ns - tp.probes_tstamp_ns)
+    return min(delay_ns, max(left_ns, 2 * TICK_NS))
 
 
 def tcp_check_probe_timer(net: Netns, tp: TcpSock) -> None:
@@ -646,4 +654,5 @@ def tcp_send_probe0(net: Netns, tp: TcpSock) -> None:
         delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
     else:
         delay_ns = 500 * NSEC_PER_MSEC
+    delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, delay_ns)
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)

@@ -1,0 +1,239 @@
+"""What a router or a host says of a segment of ours: soft errors, hard ones, a smaller path MTU.
+
+Linux: tcp_v4_err, tcp_v4_mtu_reduced, tcp_v6_err, icmp_rcv.  RFC 9293 3.9.2.2; RFC 5927; RFC 1191;
+RFC 8201; RFC 6069.
+"""
+
+from __future__ import annotations
+
+from errno import (
+    EACCES,
+    ECONNREFUSED,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    EMSGSIZE,
+    ENETUNREACH,
+    ENONET,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    EPROTO,
+)
+from struct import Struct
+
+from .csum import csum_fold, csum_partial
+from .inet_connection_sock import tcp_done_with_error, tcp_error
+from .ip_output import (
+    IPV4_HDR_LEN,
+    IPV6_HDR_LEN,
+    V4MAPPED,
+    dst_mtu,
+    inet_addr_is_local,
+    ip_rt_update_pmtu,
+)
+from .netns import Netns
+from .sock import ICSK_TIME_RETRANS, RequestSock, TcpSock, TimewaitSock
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Drop, Mib, between
+from .tcp_minisocks import reqsk_drop
+from .tcp_output import tcp_reset_xmit_timer
+from .tcp_recovery import tcp_simple_retransmit
+from .tcp_rtt import tcp_set_rto
+from .tcp_timer import tcp_retransmit_timer
+from .tcp_window import tcp_sync_mss
+from .wire import IPPROTO_TCP
+
+IPPROTO_ICMP = 1
+IPPROTO_ICMPV6 = 58
+ICMP_HDR_LEN = 8
+ICMP_DEST_UNREACH, ICMP_TIME_EXCEEDED, ICMP_PARAMETERPROB = 3, 11, 12
+ICMP_FRAG_NEEDED = 4
+ICMPV6_DEST_UNREACH, ICMPV6_PKT_TOOBIG, ICMPV6_TIME_EXCEED, ICMPV6_PARAMPROB = 1, 2, 3, 4
+
+# What a destination's unreachability is called, by its code.
+ICMP_ERR_CONVERT = (
+    ENETUNREACH,
+    EHOSTUNREACH,
+    ENOPROTOOPT,
+    ECONNREFUSED,
+    EMSGSIZE,
+    EOPNOTSUPP,
+    ENETUNREACH,
+    EHOSTDOWN,
+    ENONET,
+    ENETUNREACH,
+    EHOSTUNREACH,
+    ENETUNREACH,
+    EHOSTUNREACH,
+    EHOSTUNREACH,
+    EHOSTUNREACH,
+    EHOSTUNREACH,
+)
+ICMPV6_ERR_CONVERT = (
+    ENETUNREACH,
+    EACCES,
+    EHOSTUNREACH,
+    EHOSTUNREACH,
+    ECONNREFUSED,
+    EACCES,
+    EACCES,
+)
+_PORTS = Struct(">HHI")  # all of a segment that an error has to tell: ports and number
+
+
+def icmp_rcv(net: Netns, packet: bytes) -> bool:
+    """Take an ICMP message; True if the packet was one, whatever was done with it."""
+    six = packet[:1] >= b"\x60"
+    header = IPV6_HDR_LEN if six else (packet[0] & 15) * 4 if packet else 0
+    if len(packet) < max(header, IPV4_HDR_LEN):
+        return False
+    if six:
+        if packet[6] != IPPROTO_ICMPV6:
+            return False
+        length = int.from_bytes(packet[4:6], "big")
+        saddr, daddr = packet[8:24], packet[24:40]
+    else:
+        if packet[9] != IPPROTO_ICMP or packet[6] & 0x3F or packet[7]:  # fragments say too little
+            return packet[9] == IPPROTO_ICMP
+        length = int.from_bytes(packet[2:4], "big") - header
+        saddr, daddr = V4MAPPED + packet[12:16], V4MAPPED + packet[16:20]
+    body = packet[header : header + max(length, 0)]
+    if len(body) < ICMP_HDR_LEN or len(body) != length or not inet_addr_is_local(net, daddr):
+        return True
+    csum = csum_partial(body)
+    if six:
+        pseudo = saddr + daddr + length.to_bytes(4, "big") + IPPROTO_ICMPV6.to_bytes(4, "big")
+        csum = csum_partial(pseudo, csum)
+    if csum_fold(csum):
+        return True
+    kind, code = body[0], body[1]
+    inner = body[ICMP_HDR_LEN:]
+    if six:
+        icmpv6_err(net, kind, code, int.from_bytes(body[4:8], "big"), inner)
+    else:
+        icmp_err(net, kind, code, int.from_bytes(body[6:8], "big"), inner)
+    return True
+
+
+def icmp_err(net: Netns, kind: int, code: int, mtu: int, inner: bytes) -> None:
+    """An ICMPv4 error about the packet of which `inner` is the front."""
+    if len(inner) < IPV4_HDR_LEN or inner[9] != IPPROTO_TCP:
+        return
+    header = (inner[0] & 15) * 4
+    if inner[0] >> 4 != 4 or header < IPV4_HDR_LEN or len(inner) < header + _PORTS.size:
+        return
+    fatal = kind in (ICMP_PARAMETERPROB, ICMP_TIME_EXCEEDED)
+    if kind == ICMP_DEST_UNREACH and code < len(ICMP_ERR_CONVERT):
+        err = ICMP_ERR_CONVERT[code]
+        fatal = code in (0, 1)
+    elif kind == ICMP_PARAMETERPROB:
+        err = EPROTO
+    elif kind == ICMP_TIME_EXCEEDED:
+        err = EHOSTUNREACH
+    else:
+        return  # 9293:MUST-55: source quench, and whatever is no error
+    too_big = kind == ICMP_DEST_UNREACH and code == ICMP_FRAG_NEEDED
+    revert = kind == ICMP_DEST_UNREACH and code in (0, 1)
+    saddr, daddr = V4MAPPED + inner[12:16], V4MAPPED + inner[16:20]
+    sport, dport, seq = _PORTS.unpack_from(inner, header)
+    tcp_v4_err(net, (saddr, sport, daddr, dport), seq, err, mtu if too_big else -1, fatal, revert)
+
+
+def icmpv6_err(net: Netns, kind: int, code: int, mtu: int, inner: bytes) -> None:
+    """An ICMPv6 error about the packet of which `inner` is the front."""
+    if len(inner) < IPV6_HDR_LEN + _PORTS.size or inner[0] >> 4 != 6 or inner[6] != IPPROTO_TCP:
+        return
+    fatal = kind == ICMPV6_PARAMPROB
+    if kind == ICMPV6_DEST_UNREACH and code < len(ICMPV6_ERR_CONVERT):
+        err = ICMPV6_ERR_CONVERT[code]
+        fatal = code in (1, 4, 5, 6)
+    elif kind == ICMPV6_PKT_TOOBIG:
+        err = EMSGSIZE
+    elif kind == ICMPV6_TIME_EXCEED:
+        err = EHOSTUNREACH
+    elif kind == ICMPV6_PARAMPROB:
+        err = EPROTO
+    else:
+        return
+    revert = kind == ICMPV6_DEST_UNREACH and code == 0
+    sport, dport, seq = _PORTS.unpack_from(inner, IPV6_HDR_LEN)
+    key = inner[8:24], sport, inner[24:40], dport
+    tcp_v4_err(net, key, seq, err, mtu if kind == ICMPV6_PKT_TOOBIG else -1, fatal, revert)
+
+
+def tcp_v4_err(
+    net: Netns,
+    key: tuple[bytes, int, bytes, int],
+    seq: int,
+    err: int,
+    mtu: int,
+    fatal: bool,
+    revert: bool,
+) -> int:
+    """Tell a connection of an error (9293:MUST-54, MUST-56, SHLD-25, SHLD-26): Drop, or 0.
+
+    Only a number in flight is believed (RFC 5927 4.1). An open connection is never aborted, an
+    attempt at one always.
+
+    Parameters
+    ----------
+    net : Netns
+    key : saddr, sport, daddr, dport of the segment that caused it
+    seq : int, its number
+    err : int, errno
+    mtu : int, what would have fitted; -1 where that was not the matter
+    fatal : bool, a request is given up for it
+    revert : bool, it takes a doubling of the time-out back (RFC 6069)
+    """
+    sk = net.established.get(key)
+    if sk is None or isinstance(sk, TimewaitSock):
+        return Drop.TCP_CLOSED
+    if isinstance(sk, RequestSock):
+        if seq == sk.snt_isn and fatal:
+            net.mib[Mib.TCP_LISTENDROPS] += 1
+            reqsk_drop(net, sk)
+        return 0
+    tcb = sk.tcb
+    if not between(seq, tcb.snd_una, tcb.snd_nxt):
+        return Drop.TCP_CLOSED
+    if mtu >= 0:
+        tcp_v4_mtu_reduced(net, sk, mtu)
+        return 0
+    if revert:
+        tcp_ld_rto_revert(net, sk, seq)
+    if tcb.state in (TCP_SYN_SENT, TCP_SYN_RECV):
+        # Deviation: Linux ends an attempt for every error; 9293:MUST-56 would try on.
+        tcp_done_with_error(net, sk, err)
+    elif sk.recverr:
+        tcp_error(net, sk, err)
+    else:
+        sk.sk_err_soft = err
+    return 0
+
+
+def tcp_v4_mtu_reduced(net: Netns, tp: TcpSock, mtu: int) -> None:
+    """Less fits through the path: cut what is in flight anew and send it (RFC 1191 6.5)."""
+    if tp.tcb.state in (TCP_CLOSE, TCP_LISTEN):
+        return
+    ip_rt_update_pmtu(net, tp.daddr, mtu)
+    now = dst_mtu(net, tp.daddr)
+    if mtu < now and tp.pmtudisc:
+        tp.sk_err_soft = EMSGSIZE
+    if tp.pmtudisc and tp.pmtu_cookie > now:
+        tcp_sync_mss(net, tp, now)
+        tcp_simple_retransmit(net, tp)
+
+
+def tcp_ld_rto_revert(net: Netns, tp: TcpSock, seq: int) -> None:
+    """The path is broken, not congested: take one doubling of the time-out back (RFC 6069)."""
+    if seq != tp.tcb.snd_una or not tp.retransmits or not tp.backoff or not tp.tcp_rtx_queue:
+        return
+    tp.backoff -= 1
+    if tp.srtt_us:
+        tcp_set_rto(tp)
+    else:
+        tp.rto_ns = 1_000_000_000
+    tp.rto_ns = min(tp.rto_ns << tp.backoff, tp.rto_max_ns)
+    left_ns = tp.rto_ns - (net.now_ns - tp.tcp_rtx_queue[0].skb_mstamp_ns)
+    if left_ns > 0:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, left_ns)
+    else:
+        tcp_retransmit_timer(net, tp)
