@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-from script import HOST4, HOST6, SEC, STATES, Script
+from script import HOST4, HOST6, STATES, Script
 
 SYSCTL = {
     "net/ipv4/tcp_rmem": "4096 131072 6291456",
@@ -179,10 +179,10 @@ def _hex(addr: str) -> str:
 
 
 def main() -> None:
-    import endpoint_scripts
+    from scripts import every_script
 
     wanted = sys.argv[1:]
-    for name, function in endpoint_scripts.SCRIPTS.items():
+    for name, function in every_script().items():
         if wanted and name not in wanted:
             continue
         read, write = os.pipe()

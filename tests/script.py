@@ -174,7 +174,7 @@ class Script:
         urg: int = 0,
         csum: int | None = None,
         ip: dict[str, object] | None = None,
-        ts: tuple[int, int] | None | bool = True,
+        ts: tuple[int, int] | bool | None = True,
     ) -> None:
         """One segment of the peer's, with n bytes."""
         data = n if isinstance(n, bytes) else bytes(i & 0xFF for i in range(n))
@@ -203,9 +203,17 @@ class Script:
         """An error about the segment at a number of the host's stream; `rest` may hold an MTU."""
         number = (self.host_isn or 0) + seq
         sent = capgen.packet(
-            self.here, self.peer, self.port, self.peer_port, seq=number, flags=ACK, payload=bytes(64)
+            self.here,
+            self.peer,
+            self.port,
+            self.peer_port,
+            seq=number,
+            flags=ACK,
+            payload=bytes(64),
         )
-        body = struct.pack(">BBHI", kind, code, 0, rest) + sent[: (20 if self.ip == 4 else 40) + inner]
+        body = (
+            struct.pack(">BBHI", kind, code, 0, rest) + sent[: (20 if self.ip == 4 else 40) + inner]
+        )
         if self.ip == 4:
             check = capgen.checksum(body)
         else:
@@ -229,7 +237,9 @@ class Script:
 
     def say(self, what: str, result: Any = None) -> Any:
         self.take()
-        self.lines.append(f"          {what}" + (f" = {word(result)}" if result is not None else ""))
+        self.lines.append(
+            f"          {what}" + (f" = {word(result)}" if result is not None else "")
+        )
         return result
 
     def mark(self) -> None:

@@ -263,12 +263,12 @@ def tcp_check_urg(net: Netns, tp: TcpSock, th: Segment, rcv_nxt: int) -> None:
         return  # it was read, or was there before
     if tp.urg_data and not after(ptr, tp.urg_seq):
         return
-    if tp.urg_seq == tp.copied_seq and tp.urg_data and not tp.oobinline:
-        if tp.copied_seq != rcv_nxt:  # the one before is lost, as nobody has asked for it
-            tp.copied_seq = tp.copied_seq + 1 & MASK32
-            queue = tp.sk_receive_queue
-            if queue and not before(tp.copied_seq, queue[0].end_seq):
-                tp.sk_rmem_alloc -= queue.popleft().truesize
+    if tp.urg_seq == tp.copied_seq != rcv_nxt and tp.urg_data and not tp.oobinline:
+        # The one before is lost, as nobody has asked for it.
+        tp.copied_seq = (tp.copied_seq + 1) & MASK32
+        queue = tp.sk_receive_queue
+        if queue and not before(tp.copied_seq, queue[0].end_seq):
+            tp.sk_rmem_alloc -= queue.popleft().truesize
     tp.urg_data = TCP_URG_NOTYET
     tp.urg_seq = ptr
     sk_wake(net, tp)
@@ -415,9 +415,7 @@ def tcp_rcv_rtt_measure(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_rcv_rtt_update(tp: TcpSock, sample_us: int) -> None:
-    if not tp.rcv_rtt_us:
-        tp.rcv_rtt_us = sample_us << 3
-    elif sample_us << 3 < tp.rcv_rtt_us:
+    if not tp.rcv_rtt_us or sample_us << 3 < tp.rcv_rtt_us:
         tp.rcv_rtt_us = sample_us << 3
     else:
         tp.rcv_rtt_us += sample_us - (tp.rcv_rtt_us >> 3)

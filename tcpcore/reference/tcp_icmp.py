@@ -20,7 +20,7 @@ from errno import (
 )
 from struct import Struct
 
-from .csum import csum_fold, csum_partial
+from .csum import csum_partial, csum_tcpudp_magic, ip_fast_csum
 from .inet_connection_sock import tcp_done_with_error, tcp_error
 from .ip_output import (
     IPV4_HDR_LEN,
@@ -98,11 +98,11 @@ def icmp_rcv(net: Netns, packet: bytes) -> bool:
     body = packet[header : header + max(length, 0)]
     if len(body) < ICMP_HDR_LEN or len(body) != length or not inet_addr_is_local(net, daddr):
         return True
-    csum = csum_partial(body)
     if six:
-        pseudo = saddr + daddr + length.to_bytes(4, "big") + IPPROTO_ICMPV6.to_bytes(4, "big")
-        csum = csum_partial(pseudo, csum)
-    if csum_fold(csum):
+        check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_ICMPV6, csum_partial(body))
+    else:
+        check = ip_fast_csum(body)
+    if check:
         return True
     kind, code = body[0], body[1]
     inner = body[ICMP_HDR_LEN:]
@@ -126,7 +126,7 @@ def icmp_err(net: Netns, kind: int, code: int, mtu: int, inner: bytes) -> None:
         fatal = code in (0, 1)
     elif kind == ICMP_PARAMETERPROB:
         err = EPROTO
-    elif kind == ICMP_TIME_EXCEEDED:
+    elif kind == ICMP_TIME_EXCEEDED and not code:  # else of a reassembly
         err = EHOSTUNREACH
     else:
         return  # 9293:MUST-55: source quench, and whatever is no error

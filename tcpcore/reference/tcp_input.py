@@ -63,12 +63,12 @@ from .tcp import (
 from .tcp_ack import tcp_ack, tcp_check_space
 from .tcp_data_queue import (
     tcp_ack_snd_check,
+    tcp_check_urg,
     tcp_data_queue,
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
     tcp_try_rmem_schedule,
-    tcp_check_urg,
     tcp_urg,
 )
 from .tcp_output import (
@@ -134,10 +134,10 @@ def tcp_rcv_state_process(
         return tcp_refuse(net, tp, th, verdict, state)
     # Behind the peer's FIN only the acknowledgment counts; nothing is said of the rest.
     ended = state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK) and not before(th.seq, rcv_nxt)
-    if verdict & (TCB_OLD | TCB_OVERWINDOW) and not verdict & TCB_ACKED and (
-        not ended or verdict & TCB_OVERWINDOW
-    ):
-        if not (verdict & TCB_OLD and th.flags & TCPHDR_ACK and tcb.state != state):
+    refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
+    if refused and not verdict & TCB_ACKED:
+        moved = th.flags & TCPHDR_ACK and tcb.state != state
+        if refused != TCB_OLD or not (ended or moved):
             tcp_unacceptable(net, tp, th, verdict)
             return REPLY_NONE
     if not th.flags & TCPHDR_ACK:

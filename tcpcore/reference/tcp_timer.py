@@ -16,8 +16,8 @@ from .sock import (
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
     TCP_ATO_MIN_NS,
-    TCP_TIMEWAIT_LEN_NS,
     TCP_PINGPONG_THRESH,
+    TCP_TIMEWAIT_LEN_NS,
     TcpSock,
 )
 from .tcp import (

@@ -314,7 +314,9 @@ def tcp_cleanup_rbuf(net: Netns, tp: TcpSock, copied: int) -> None:
         unsent = (tp.tcb.rcv_nxt - tp.rcv_wup) & MASK32
         tell = unsent > tp.rcv_mss or (
             copied > 0
-            and (tp.ack_pending & 8 or (tp.ack_pending & 4 and tp.ack_pingpong < TCP_PINGPONG_THRESH))
+            and (
+                tp.ack_pending & 8 or (tp.ack_pending & 4 and tp.ack_pingpong < TCP_PINGPONG_THRESH)
+            )
             and not tp.sk_rmem_alloc
         )
     if copied > 0 and not tell and not tp.shutdown & RCV_SHUTDOWN:
