@@ -11,9 +11,9 @@ from scripts import ALL, OOB, QUICKACK, SACK, SO_OOBINLINE, SO_RCVBUF, SOL_SOCKE
 def quick_acks(s: Script) -> None:
     """9293:SHLD-18, SHLD-19, MUST-40, MUST-58: when full segments are acknowledged, and windows."""
     s.accepted(ALL)
-    for _ in range(60):
+    for _ in range(30):
         s.put("A", 1460)
-        s.wait(0.002)
+        s.wait(0.06)
     s.wait(0.5)
     s.recv(1 << 20)
     s.wait(0.3)
@@ -35,9 +35,10 @@ def quick_acks_read(s: Script) -> None:
 def delayed_ack(s: Script) -> None:
     """9293:SHLD-18, MUST-40: small segments far apart, after the quick ones."""
     s.accepted(SACK)
-    for _ in range(40):
+    for _ in range(16):
         s.put("PA", 100)
         s.wait(0.001)
+    s.wait(0.5)
     s.recv()
     s.mark()
     for gap in (0.5, 0.5, 0.1, 0.05, 0.02, 1.0, 3.0, 0.2):
@@ -71,7 +72,7 @@ def pingpong(s: Script) -> None:
 def quickack_option(s: Script) -> None:
     """Issue: TCP_QUICKACK."""
     s.accepted(SACK)
-    for _ in range(40):
+    for _ in range(16):
         s.put("PA", 100)
         s.wait(0.001)
     s.wait(1)
@@ -158,6 +159,7 @@ def zero_window(s: Script) -> None:
     s.accepted()
     for _ in range(70):
         s.put("A", 1460)
+        s.wait(0.06)
     s.wait(0.3)
     s.say("shut")
     s.put("A", 1)
@@ -184,7 +186,7 @@ def zero_window_small(s: Script) -> None:
     s.accepted(ALL, quiet=False)
     for _ in range(12):
         s.put("A", 500)
-        s.wait(0.05)
+        s.wait(0.1)
     s.wait(0.3)
     for _ in range(4):
         s.recv(10)
@@ -203,6 +205,7 @@ def zero_window_rst(s: Script) -> None:
     s.accepted()
     for _ in range(70):
         s.put("A", 1460)
+        s.wait(0.06)
     s.wait(0.3)
     at = s.seq
     s.say(s.state())

@@ -91,7 +91,7 @@ def tcp_choose_window(tp: TcpSock) -> int:
             return 0
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
-        return -(-free_space >> scale) << scale
+        return free_space >> scale << scale or -(-free_space >> scale) << scale
     window = tp.rcv_wnd
     if window <= free_space - mss or window > free_space:
         return free_space // mss * mss
