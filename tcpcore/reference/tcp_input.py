@@ -106,7 +106,8 @@ def tcp_rcv_state_process(
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     state, prior_una = tcb.state, tcb.snd_una
     tcp_note_timestamp(tp, th)
-    if th.payload_len and not tcp_try_rmem_schedule(net, tp, th):
+    length = th.payload_len
+    if length and not tcp_try_rmem_schedule(net, tp, th):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
@@ -138,7 +139,7 @@ def tcp_rcv_state_process(
     if refused and not verdict & TCB_ACKED:
         moved = th.flags & TCPHDR_ACK and tcb.state != state
         if refused != TCB_OLD or not (ended or moved):
-            tcp_unacceptable(net, tp, th, verdict)
+            tcp_unacceptable(net, tp, th, length)
             return REPLY_NONE
     if not th.flags & TCPHDR_ACK:
         return REPLY_NONE
@@ -201,20 +202,15 @@ def tcp_refuse(net: Netns, tp: TcpSock, th: Segment, verdict: int, state: int) -
     return REPLY_NONE
 
 
-def tcp_unacceptable(net: Netns, tp: TcpSock, th: Segment, verdict: int) -> None:
+def tcp_unacceptable(net: Netns, tp: TcpSock, th: Segment, length: int) -> None:
     """Outside the window: told where it is, unless it is a reset (RFC 9293 3.10.7.4, first)."""
     if th.flags & TCPHDR_RST:
         return
     if th.flags & TCPHDR_SYN:
         net.mib[Mib.TCP_SYNCHALLENGE] += 1
         tcp_send_challenge_ack(net, tp)
-    elif not tcp_oow_rate_limited_data(net, tp, th):
-        tcp_send_dupack(net, tp, th)
-
-
-def tcp_oow_rate_limited_data(net: Netns, tp: TcpSock, th: Segment) -> bool:
-    """Only empty segments can go round in a loop: those with data are answered always."""
-    return not th.payload_len and tcp_oow_rate_limited(net, tp)
+    elif length or not tcp_oow_rate_limited(net, tp):
+        tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 
 def tcp_send_dupack(net: Netns, tp: TcpSock, th: Segment) -> None:
