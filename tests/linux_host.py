@@ -162,8 +162,7 @@ class LinuxHost:
             for line in file:
                 words = line.split()
                 if (words[1], words[2]) == ends:
-                    found = STATES[min(int(words[3], 16), 12) % 12 or 3]
-                    return found
+                    return STATES[min(int(words[3], 16), 12) % 12 or 3]
         return STATES[7]
 
     def finish(self) -> None:
