@@ -31,6 +31,63 @@ SYSCTL = {
     "net/core/somaxconn": "4096",
 }
 NEWNET = 0x40000000
+# struct tcp_info of linux/tcp.h.
+INFO = struct.Struct("<6B2x24I4Q6I4Q2I2Q5I")
+INFO_FIELDS = [
+    "state",
+    "ca_state",
+    "retransmits",
+    "probes",
+    "backoff",
+    "options",
+    "rto",
+    "ato",
+    "snd_mss",
+    "rcv_mss",
+    "unacked",
+    "sacked",
+    "lost",
+    "retrans",
+    "fackets",
+    "last_data_sent",
+    "last_ack_sent",
+    "last_data_recv",
+    "last_ack_recv",
+    "pmtu",
+    "rcv_ssthresh",
+    "rtt",
+    "rttvar",
+    "snd_ssthresh",
+    "snd_cwnd",
+    "advmss",
+    "reordering",
+    "rcv_rtt",
+    "rcv_space",
+    "total_retrans",
+    "pacing_rate",
+    "max_pacing_rate",
+    "bytes_acked",
+    "bytes_received",
+    "segs_out",
+    "segs_in",
+    "notsent_bytes",
+    "min_rtt",
+    "data_segs_in",
+    "data_segs_out",
+    "delivery_rate",
+    "busy_time",
+    "rwnd_limited",
+    "sndbuf_limited",
+    "delivered",
+    "delivered_ce",
+    "bytes_sent",
+    "bytes_retrans",
+    "dsack_dups",
+    "reord_seen",
+    "rcv_ooopack",
+    "snd_wnd",
+    "rcv_wnd",
+]
 
 
 class LinuxHost:
@@ -154,6 +211,13 @@ class LinuxHost:
         poll = select.poll()
         poll.register(sk, 0x2007)
         return sum(mask for _, mask in poll.poll(0))
+
+    def info(self, sk: int) -> dict[str, int]:
+        raw = self.sockets[sk].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 248)
+        values = INFO.unpack_from(raw)
+        found = {f"tcpi_{name}": value for name, value in zip(INFO_FIELDS, values, strict=True)}
+        found["tcpi_snd_wscale"], found["tcpi_rcv_wscale"] = raw[6] & 15, raw[6] >> 4
+        return found
 
     def state(self, host: str, port: int, peer: str, peer_port: int) -> str:
         name = "tcp6" if ":" in host else "tcp"

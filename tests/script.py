@@ -123,6 +123,9 @@ class Host:
     def poll(self, sk: int) -> int:
         return int(self.net.poll(sk))
 
+    def info(self, sk: int) -> dict[str, int]:
+        return dict(self.net.info(sk))
+
     def state(self, host: str, port: int, peer: str, peer_port: int) -> str:
         key = capgen.address16(host), port, capgen.address16(peer), peer_port
         return STATES[self.net.state_of(*key)]

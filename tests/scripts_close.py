@@ -313,6 +313,124 @@ def paws(s: Script) -> None:
 
 
 @script()
+def paws_disorder(s: Script) -> None:
+    """RFC 7323 5.3: old stamps on ACKs: overtaken, before the window, by one tick; on a SYN."""
+    s.ts = 1000, 0
+    s.accepted(SACK + timestamp(1000, 0))
+    value = s.ts[1]
+    s.put("PA", 10, ts=(1010, value))
+    s.put("PA", 10, ts=(1009, value))
+    s.wait(0.6)
+    s.put("A", 0, ts=(1000, value))
+    s.put("A", 0, ts=(10, value))
+    s.put("A", 0, seq=5, ts=(10, value))
+    s.wait(0.6)
+    s.put("A", 0, win=65000, ts=(1000, value))
+    s.wait(0.6)
+    s.put("S", seq=21, ts=(10, value))
+    s.wait(0.6)
+    s.put("FA", ts=(10, value))
+    s.say(s.state())
+
+
+@script()
+def connect_stamps(s: Script) -> None:
+    """RFC 7323 5.2: a SYN-ACK whose echo is none of ours; one without; then data without stamps."""
+    s.dial()
+    s.put("SA", opts=SACK + timestamp(5, 12345), ts=False, seq=0)
+    s.say(s.state())
+    s.put("SA", opts=SACK, ts=False)
+    s.say(s.state())
+    s.send(10)
+    s.put("PA", 10, ts=(77, 0))
+    s.wait(0.1)
+
+
+@script()
+def connect_loss(s: Script) -> None:
+    """9293:MUST-18; RFC 6298 5.7: a SYN that went twice: the time-out and the first window."""
+    s.hold = True
+    s.dial()
+    s.wait(1.2)
+    s.put("SA", ack=1, opts=SACK)
+    s.send(14600)
+    s.wait(2.5)
+    s.put("A", ack=14601)
+    s.send(10)
+    s.wait(1)
+
+
+@script()
+def connect_loss_stamps(s: Script) -> None:
+    """RFC 7323 4: with time stamps the handshake is a sample all the same."""
+    s.hold = True
+    s.dial()
+    s.wait(1.2)
+    s.ts = 700, 0
+    s.take()
+    s.dial(9001)
+    first = s.ts[1]
+    s.wait(1.2)
+    s.put("SA", ack=1, opts=SACK + timestamp(700, s.ts[1] or first), ts=False)
+    s.ts = None
+    s.send(1000)
+    s.wait(2)
+
+
+@script()
+def accept_loss(s: Script) -> None:
+    """RFC 6298 5.7: a SYN-ACK that went twice, then data that is lost."""
+    s.hold = True
+    s.listen()
+    s.put("S", opts=SACK)
+    s.wait(1.5)
+    s.put("A", ack=1)
+    s.sk = s.host.accept(s.listener)
+    s.send(100)
+    s.wait(5)
+    s.put("A", ack=101)
+    s.send(100)
+    s.wait(4)
+
+
+@script()
+def fin_lost(s: Script) -> None:
+    """RFC 9293 3.6: data and FIN are lost; FIN-WAIT-1 and LAST-ACK send again."""
+    s.hold = True
+    s.accepted(SACK)
+    s.rcv = 1
+    s.send(100)
+    s.close()
+    s.wait(1)
+    s.put("A", ack=101)
+    s.wait(1)
+    s.put("FA", ack=101)
+    s.say(s.state())
+    s.wait(1)
+    s.put("A", ack=102)
+    s.say(s.state())
+    s.accepted(SACK, port=40001)
+    s.put("FA", ack=1)
+    s.close()
+    s.wait(1)
+    s.put("FA", seq=1, ack=1)
+    s.put("A", ack=2)
+    s.say(s.state())
+
+
+@script()
+def syn_sent_data(s: Script) -> None:
+    """RFC 9293 3.10.2: writing and closing before the connection is there."""
+    s.dial()
+    s.say("send", s.host.send(s.sk, b"x"))
+    s.say("poll", s.host.poll(s.sk))
+    s.put("SA", opts=SACK)
+    s.say("poll", s.host.poll(s.sk))
+    s.say("send", s.host.send(s.sk, b"x"))
+    s.take()
+
+
+@script()
 def paws_24_days(s: Script) -> None:
     """RFC 7323 5.5: after 24 days a time stamp says nothing."""
     s.ts = 1000, 0
@@ -368,4 +486,22 @@ def time_wait_1337(s: Script) -> None:
     s.put("FA")
     s.wait(2)
     s.put("R", seq=s.seq)
+    s.say(s.state())
+
+
+@script()
+def orphan_zero_window(s: Script) -> None:
+    """T-26: data and FIN of an orphan before a shut window; it opens."""
+    s.accepted(SACK)
+    s.put("A", win=0)
+    s.send(100)
+    s.close()
+    s.wait(1)
+    s.put("A", win=0)
+    s.wait(1)
+    s.put("A", win=50)
+    s.wait(1)
+    s.put("A", win=5000)
+    s.wait(0.1)
+    s.put("A", win=5000)
     s.say(s.state())

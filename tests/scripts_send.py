@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capgen import NOP, mss, wscale
+from capgen import NOP, mss, timestamp, wscale
 from script import Script
 from scripts import (
     ALL,
@@ -17,6 +17,7 @@ from scripts import (
     SACK,
     SO_ERROR,
     SO_KEEPALIVE,
+    SO_SNDBUF,
     SOL_SOCKET,
     SOL_TCP,
     USER_TIMEOUT,
@@ -386,3 +387,62 @@ def urgent_out(s: Script) -> None:
     s.put("A", win=0)
     s.send(10, OOB)
     s.wait(1)
+
+
+@script()
+def send_stamps(s: Script) -> None:
+    """9293:MUST-16, MUST-18; RFC 7323 4.1: a slow path measured by time stamps; after loss, too."""
+    s.ts = 1000, 0
+    s.accepted(SACK + timestamp(1000, 0) + NOP + wscale(7))
+    for i in range(6):
+        s.hold = True
+        s.send(100)
+        s.wait(0.3)
+        s.hold = False
+        s.ts = 1000 + 300 * i, s.ts[1]
+        s.put("A", ack=1 + 100 * (i + 1))
+        s.wait(0.05)
+    s.mark()
+    s.send(100)
+    s.wait(3)
+    s.put("A", ack=701)
+    s.mark()
+    s.send(100)
+    s.wait(3)
+
+
+@script()
+def idle_restart(s: Script) -> None:
+    """RFC 5681 4.1: after silence the window begins again."""
+    s.accepted(WIDE)
+    for _ in range(6):
+        s.send(29200)
+        s.wait(0.02)
+        s.put("A")
+        s.wait(0.02)
+        s.put("A")
+        s.put("A")
+    s.wait(5)
+    s.lines.clear()
+    s.mark()
+    s.hold = True
+    s.send(58400)
+    s.wait(0.01)
+
+
+@script()
+def buffer_full(s: Script) -> None:
+    """Issue: partial writes: what a small send buffer takes."""
+    s.accepted(SACK)
+    s.set(SOL_SOCKET, SO_SNDBUF, 10000)
+    s.say("buffer", s.host.getsockopt(s.sk, SOL_SOCKET, SO_SNDBUF))
+    s.put("A", win=1000)
+    s.send(100000)
+    s.send(100)
+    s.say("poll", s.host.poll(s.sk))
+    s.wait(0.01)
+    s.put("A", win=60000)
+    s.wait(0.01)
+    s.put("A", win=60000)
+    s.say("poll", s.host.poll(s.sk))
+    s.send(100)

@@ -28,6 +28,10 @@ def without_windows(line: str) -> str:
     return re.sub(r" win \d+", "", line)
 
 
+def without_rtt(line: str) -> str:
+    return re.sub(r" rto=\d+", "", line)
+
+
 def unscaled(line: str) -> str:
     return re.sub(r" win (502|64240|64230)", "", line)
 

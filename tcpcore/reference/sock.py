@@ -45,6 +45,7 @@ TCP_DEFAULT_SCALING_RATIO = 128  # of 256
 PAGE = 4096
 
 TCP_TIMEOUT_INIT_NS = NSEC_PER_SEC
+TCP_TIMEOUT_FALLBACK_NS = 3 * NSEC_PER_SEC
 TCP_RTO_MIN_NS = NSEC_PER_SEC // 5
 TCP_RTO_MAX_NS = 120 * NSEC_PER_SEC
 TCP_DELACK_MIN_NS = NSEC_PER_SEC // 25
@@ -210,6 +211,7 @@ class TcpSock:
         "hashed",
         "bound",
         "dead",
+        "done",
         "zapped",
         "sk_err",
         "sk_err_soft",
@@ -363,6 +365,7 @@ class TcpSock:
         self.hashed = False  # in the table of connections
         self.bound = False  # in the table of ports
         self.dead = False  # the caller has closed it: an orphan
+        self.done = False  # the peer's FIN is in
         self.zapped = False
         # What the caller asked for, and was told.
         self.sk_err = 0  # errno, told once

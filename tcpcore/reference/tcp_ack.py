@@ -25,6 +25,7 @@ from .tcp_output import (
     tcp_xmit_retransmit_queue,
 )
 from .tcp_recovery import (
+    FLAG_ACKED,
     FLAG_DATA,
     FLAG_DATA_ACKED,
     FLAG_DATA_SACKED,
@@ -126,7 +127,7 @@ def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
 
 def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> bool:
     """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
-    if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_DATA_ACKED:
+    if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_ACKED:
         stamp = (tp.rcv_tsecr - tp.tsoffset) & MASK32
         delta_ms = (net.now_ns // NSEC_PER_MSEC - stamp) & MASK32
         if delta_ms < 1 << 22:

@@ -353,7 +353,6 @@ def tcp_event_data_recv(net: Netns, tp: TcpSock, length: int) -> None:
         elif gap_ns > tp.rto_ns:
             tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
     tp.ack_lrcvtime_ns = now_ns
-    tp.data_segs_in += 1
     if length >= 128:
         tcp_grow_window(net, tp, length)
 

@@ -18,6 +18,8 @@ from .sock import (
     SEND_SHUTDOWN,
     TCP_INIT_CWND,
     TCP_MAX_QUICKACKS,
+    TCP_PAWS_24DAYS_NS,
+    TCP_TIMEOUT_FALLBACK_NS,
     TCP_PINGPONG_THRESH,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
@@ -36,6 +38,7 @@ from .tcb import (
     TCB_SYN_TAKEN,
     TCB_WINUPDATE,
     tcb_rcv,
+    tcp_may_update_window,
 )
 from .tcp import (
     MASK32,
@@ -106,6 +109,8 @@ def tcp_rcv_state_process(
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     state, prior_una = tcb.state, tcb.snd_una
     tcp_note_timestamp(tp, th)
+    if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
+        tcp_paws_pardon(net, tp, th)
     length = th.payload_len
     if length and not tcp_try_rmem_schedule(net, tp, th):
         th.payload_len = 0
@@ -184,9 +189,36 @@ def tcp_note_timestamp(tp: TcpSock, th: Segment) -> None:
         th.opts &= ~OPT_TIMESTAMP
 
 
+def tcp_paws_pardon(net: Netns, tp: TcpSock, th: Segment) -> None:
+    """A time stamp that went back, and yet does not make a segment old (RFC 7323 5.3, 5.5).
+
+    It is one tick; none was known; 24 days have passed; or it is of a duplicate ACK that others
+    have overtaken on the way, by less than a time-out (Linux's `tcp_disordered_ack`).
+    """
+    tcb = tp.tcb
+    behind = (tcb.ts_recent - th.tsval) & MASK32
+    overtaken = (
+        th.flags & TCPHDR_ACK
+        and th.seq == th.end_seq == tcb.rcv_nxt
+        and th.ack == tcb.snd_una
+        and not tcp_may_update_window(tcb, th.ack, th.seq, th.window << tcb.snd_wscale)
+        and behind <= tp.rto_ns * 12 // 10_000_000
+    )
+    if behind == 1 or overtaken:
+        th.tsval = tcb.ts_recent
+    elif not tcb.ts_recent or net.now_ns - tp.ts_recent_stamp_ns >= TCP_PAWS_24DAYS_NS:
+        tcb.ts_recent = th.tsval
+
+
 def tcp_refuse(net: Netns, tp: TcpSock, th: Segment, verdict: int, state: int) -> int:
     """Not taken, but answered, so that a real peer can set things right."""
     if verdict & TCB_PAWS:
+        if th.flags & TCPHDR_SYN:
+            net.mib[Mib.TCP_SYNCHALLENGE] += 1
+            tcp_send_challenge_ack(net, tp)
+            return REPLY_NONE
+        if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
+            return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         net.mib[Mib.TCP_PAWSESTABREJECTED] += 1
         if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, tp):
             tcp_send_dupack(net, tp, th)
@@ -253,6 +285,7 @@ def tcp_finish_handshake(net: Netns, tp: TcpSock) -> None:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
     tcp_init_transfer(net, tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
+    tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
     sk_wake(net, tp)
     if tp.tstamp_ok:
@@ -265,6 +298,9 @@ def tcp_init_transfer(net: Netns, tp: TcpSock) -> None:
     """First window and buffers of an open connection (RFC 6928; a lost SYN leaves one segment)."""
     tcp_sync_mss(net, tp, dst_mtu(net, tp.daddr))
     tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else TCP_INIT_CWND
+    if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
+        tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
+        tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS
     tp.snd_cwnd_stamp_ns = net.now_ns
     tp.ca.init(tp, net.now_ns)
     tcp_init_buffer_space(net, tp)
@@ -339,6 +375,7 @@ def tcp_fin(net: Netns, tp: TcpSock, state: int) -> None:
     """The peer's FIN is in, and the judge has moved the state (RFC 9293 3.10.7.4, eighth)."""
     tp.ack_pending |= ICSK_ACK_SCHED
     tp.shutdown |= RCV_SHUTDOWN
+    tp.done = True
     now = tp.tcb.state
     if now == TCP_CLOSE_WAIT:
         tp.ack_pingpong = TCP_PINGPONG_THRESH

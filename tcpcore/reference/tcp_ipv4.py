@@ -195,10 +195,16 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
     return tcp_v4_do_rcv(net, sk, th, payload, sack)
 
 
+def tcp_segs_in(tp: TcpSock, th: Segment) -> None:
+    tp.segs_in += 1
+    tp.data_segs_in += th.payload_len > 0
+
+
 def tcp_child_process(
     net: Netns, child: TcpSock, th: Segment, data: bytes, sack: list[tuple[int, int]]
 ) -> int:
     """The handshake's ACK reaches the socket that was made for it."""
+    tcp_segs_in(child, th)
     if tcp_rcv_state_process(net, child, th, data, sack) == REPLY_RST:
         tcp_v4_send_reset(net, th)
     return 0
@@ -208,7 +214,7 @@ def tcp_v4_do_rcv(
     net: Netns, tp: TcpSock, th: Segment, data: bytes, sack: list[tuple[int, int]]
 ) -> int:
     """Dispatch by state."""
-    tp.segs_in += 1
+    tcp_segs_in(tp, th)
     state = tp.tcb.state
     if state == TCP_ESTABLISHED:
         reply = tcp_rcv_established(net, tp, th, data, sack)

@@ -302,6 +302,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tp.advmss = min(mss, tp.user_mss) if tp.user_mss else mss
     tp.total_retrans = req.num_retrans
     tp.undo_marker = 0
+    tp.segs_in = 1  # its SYN
     tp.rcv_tstamp_ns = net.now_ns
     if not req.num_retrans:
         tp.lsndtime_ns = req.snt_synack_ns

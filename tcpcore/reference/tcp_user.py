@@ -273,6 +273,8 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
         tcp_cleanup_rbuf(net, tp, len(out))
     if out:
         return 0, bytes(out)
+    if tp.done:
+        return 0, b""
     if tp.sk_err:
         err, tp.sk_err = tp.sk_err, 0
         return -err, b""
