@@ -274,6 +274,14 @@ def test_ip_options(script: Script, options: bytes) -> None:
     assert script.host.recv(script.sk, 100) == b"hello"
 
 
+@pytest.mark.parametrize("kind", [131, 137])
+def test_source_routes(script: Script, kind: int) -> None:
+    """RFC 791 3.1: a packet that its sender routes is not taken."""
+    script.accepted()
+    script.put("PA", b"hello", ip={"options": bytes((1, kind, 7, 4)) + bytes(4)})
+    assert script.host.recv(script.sk, 100) == -11
+
+
 @pytest.mark.parametrize("mtu", [68, 576, 1280, 1500, 9000, 65535])
 @pytest.mark.parametrize("ip", [4, 6])
 def test_mss_of_a_link(net_class: Any, mtu: int, ip: int) -> None:

@@ -73,6 +73,7 @@ from .tcp_output import tcp_connect
 from .timer import NSEC_PER_MSEC
 
 AF_INET, AF_INET6 = 2, 10
+IPOPT_ROUTES = (131, 137)  # loose and strict
 SOCKADDR_IN_LEN, SOCKADDR_IN6_LEN = 16, 28
 _U32 = Struct(">I")
 
@@ -158,6 +159,20 @@ def tcp_sack_parse(data: bytes, th: Segment) -> list[tuple[int, int]]:
     return []
 
 
+def ip_source_routed(packet: bytes) -> bool:
+    """True for an IPv4 packet that its sender routes: such are not taken (accept_source_route 0)."""
+    if packet[0] >> 4 != 4:
+        return False
+    at, end = 20, (packet[0] & 15) * 4
+    while at < end and packet[at]:
+        if packet[at] in IPOPT_ROUTES:
+            return True
+        if packet[at] != 1 and (at + 1 >= end or packet[at + 1] < 2):
+            return False
+        at += 1 if packet[at] == 1 else packet[at + 1]
+    return False
+
+
 def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
     """A segment for this host (RFC 9293 3.10.7): Drop, or 0."""
     net.mib[Mib.TCP_INSEGS] += 1
@@ -168,7 +183,7 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
         net.mib[Mib.TCP_CSUMERRORS] += 1
         net.mib[Mib.TCP_INERRS] += 1
         return Drop.TCP_CSUM
-    if is_multicast(th.daddr) or is_multicast(th.saddr):
+    if is_multicast(th.daddr) or is_multicast(th.saddr) or ip_source_routed(data):
         return Drop.TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
     start = th.transport_header + 4 * th.doff
     payload = bytes(data[start : start + th.payload_len])
