@@ -282,6 +282,40 @@ def test_source_routes(script: Script, kind: int) -> None:
     assert script.host.recv(script.sk, 100) == -11
 
 
+@pytest.mark.parametrize("ip", [4, 6])
+def test_fragments(net_class: Any, ip: int) -> None:
+    """RFC 791 3.2, RFC 8200 4.5: a segment in fragments, in any order, is one segment."""
+    script = Script(Host(net_class), ip)
+    script.accepted()
+    data = bytes(range(200))
+    whole = capgen.packet(
+        script.peer, script.here, script.peer_port, 80, seq=script.isn + 1,
+        ack=(script.host_isn or 0) + 1, payload=data,
+    )  # fmt: skip
+    for piece in reversed(capgen.fragments(whole, 64, 128)):
+        script.host.inject(piece)
+    assert script.host.recv(script.sk, 1000) == data
+
+
+def test_damaged_headers(script: Script) -> None:
+    """9293:MUST-3; RFC 1122 3.2.1: a wrong IP checksum, lengths that lie, tunnels: not taken."""
+    script.accepted()
+    for ip in ({"csum": 1}, {"total": 0}, {"total": 30}, {"total": 2000}, {"version": 6}):
+        script.put("PA", b"hello", seq=1, ip=ip)
+    inner = capgen.packet(
+        script.peer, script.here, script.peer_port, 80, seq=script.isn + 1,
+        ack=(script.host_isn or 0) + 1, payload=b"hello",
+    )  # fmt: skip
+    for packet in (
+        capgen.ipv4(inner, script.peer, script.here, proto=4),
+        capgen.ipv4(capgen.gre(0x0800, inner), script.peer, script.here, proto=47),
+    ):
+        script.host.inject(packet)
+    assert script.host.recv(script.sk, 100) == -11
+    script.put("PA", b"hello", seq=1)
+    assert script.host.recv(script.sk, 100) == b"hello"
+
+
 @pytest.mark.parametrize("mtu", [68, 576, 1280, 1500, 9000, 65535])
 @pytest.mark.parametrize("ip", [4, 6])
 def test_mss_of_a_link(net_class: Any, mtu: int, ip: int) -> None:

@@ -11,6 +11,7 @@ from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
 from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
+from .ip_tunnel import Encap
 from .netns import Netns
 from .sock import (
     ICSK_TIME_DACK,
@@ -21,9 +22,9 @@ from .sock import (
     TcpSock,
     TimewaitSock,
 )
-from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Segment
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Bad, Drop, Segment
 from .tcp_icmp import icmp_rcv
-from .tcp_ipv4 import any_address, tcp_v4_connect, tcp_v4_rcv
+from .tcp_ipv4 import any_address, ip_source_routed, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
     sock_set_linger,
@@ -150,8 +151,19 @@ class Net:
         if icmp_rcv(self.net, packet):
             return 0
         th = Segment()
-        drop, _ = ip_rcv(self.net, 101, packet, 0, len(packet), len(packet), th)
-        return drop or tcp_v4_rcv(self.net, th, packet)
+        drop, outer = ip_rcv(self.net, 101, packet, 0, len(packet), len(packet), th, 0, now_ns)
+        if drop:
+            return drop
+        data, _, room = outer.transport
+        if outer.encap & ~Encap.WRAP_FRAGMENTS or ip_source_routed(packet):
+            return Drop.IP_NOPROTO  # an endpoint opens no tunnel
+        if th.bad & Bad.BAD_IP_CSUM:
+            return Drop.IP_CSUM
+        if packet[0] >> 4 == 4 and not (packet[2] or packet[3]):
+            return Drop.IP_INHDR  # no length: of a capture of what a card would cut
+        if 4 * th.doff + th.payload_len > room:
+            return Drop.PKT_TOO_SMALL
+        return tcp_v4_rcv(self.net, th, data)
 
     def advance(self, now_ns: int) -> None:
         """Let everything happen that is due by now."""

@@ -347,7 +347,7 @@ def tcp_closing_states(net: Netns, tp: TcpSock, th: Segment, state: int) -> bool
 
 
 def tcp_fin_wait2_orphan(net: Netns, tp: TcpSock) -> None:
-    """Nobody reads any more: wait for the peer's FIN in a small rest, or with the keepalive timer."""
+    """Nobody reads any more: wait for the peer's FIN in a small rest, or by a timer."""
     wait_ns = tcp_fin_time_ns(tp)
     if wait_ns > TCP_TIMEWAIT_LEN_NS:
         sk_reset_timer(net, tp.sk_timer, net.now_ns + wait_ns - TCP_TIMEWAIT_LEN_NS)

@@ -160,7 +160,7 @@ def tcp_sack_parse(data: bytes, th: Segment) -> list[tuple[int, int]]:
 
 
 def ip_source_routed(packet: bytes) -> bool:
-    """True for an IPv4 packet that its sender routes: such are not taken (accept_source_route 0)."""
+    """True for an IPv4 packet that its sender routes (accept_source_route 0: not taken)."""
     if packet[0] >> 4 != 4:
         return False
     at, end = 20, (packet[0] & 15) * 4
@@ -183,7 +183,7 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
         net.mib[Mib.TCP_CSUMERRORS] += 1
         net.mib[Mib.TCP_INERRS] += 1
         return Drop.TCP_CSUM
-    if is_multicast(th.daddr) or is_multicast(th.saddr) or ip_source_routed(data):
+    if is_multicast(th.daddr) or is_multicast(th.saddr):
         return Drop.TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
     start = th.transport_header + 4 * th.doff
     payload = bytes(data[start : start + th.payload_len])
