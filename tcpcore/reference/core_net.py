@@ -37,6 +37,18 @@ from .tcp_timer import tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from .timer import timer_advance, timer_next
 
 
+def ip_whole(packet: bytes) -> bool:
+    """True if all that an IP header claims is there, and it claims something.
+
+    A capture may be cut, or be of what a card would cut yet; what is received may not.
+    """
+    if len(packet) < 20:
+        return False
+    if packet[0] >> 4 == 4:
+        return 20 < int.from_bytes(packet[2:4], "big") <= len(packet)
+    return 40 < 40 + int.from_bytes(packet[4:6], "big") <= len(packet)
+
+
 class Net:
     """A host without I/O: `receive`, `advance` and the calls of sockets change it."""
 
@@ -148,6 +160,8 @@ class Net:
     def receive(self, packet: bytes, now_ns: int) -> int:
         """One IP packet: Drop, or 0."""
         self.advance(now_ns)
+        if not ip_whole(packet):
+            return Drop.PKT_TOO_SMALL
         if icmp_rcv(self.net, packet):
             return 0
         th = Segment()
@@ -159,8 +173,6 @@ class Net:
             return Drop.IP_NOPROTO  # an endpoint opens no tunnel
         if th.bad & Bad.BAD_IP_CSUM:
             return Drop.IP_CSUM
-        if packet[0] >> 4 == 4 and not (packet[2] or packet[3]):
-            return Drop.IP_INHDR  # no length: of a capture of what a card would cut
         if 4 * th.doff + th.payload_len > room:
             return Drop.PKT_TOO_SMALL
         return tcp_v4_rcv(self.net, th, data)
