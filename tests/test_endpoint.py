@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 import re
 import struct
 from itertools import pairwise
@@ -510,3 +511,37 @@ def test_memory_is_given_back(net_class: Any) -> None:
         script.host.wait(86400 * SEC)
         for port in range(40000, 40004):
             assert script.host.state(HOST4, 80, PEER4, port) == "CLOSE", name
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise(net_class: Any, seed: int) -> None:
+    """T-12, T-09: damaged, cut and random segments on an open connection: nothing breaks."""
+    rng = random.Random(seed)
+    script = Script(Host(net_class, SYSCTL), (4, 6)[seed & 1])
+    script.accepted(ALL)
+    for i in range(600):
+        flags = "".join(letter for letter in "FSRPAUEC" if rng.random() < 0.3)
+        if rng.random() < 0.97:
+            flags = flags.replace("R", "")
+        script.put(
+            flags or "A",
+            rng.randrange(0, 1500),
+            seq=script.seq + rng.choice((0, 0, 0, -5000, 5000, 1 << 31, rng.randrange(1 << 32))),
+            ack=rng.choice((script.rcv, script.rcv, rng.randrange(1 << 32))),
+            win=rng.choice((0, 1, 500, 65535)),
+            urg=rng.choice((0, 1, 1000, 65535)),
+            opts=rng.randbytes(rng.choice((0, 0, 4, 12, 20))),
+        )
+        script.host.send(script.sk, bytes(rng.randrange(3000)))
+        if i % 7 == 0:
+            script.host.recv(script.sk, rng.randrange(1, 5000))
+        script.wait(rng.choice((0, 0.001, 0.3, 5)))
+        packet = bytearray(capgen.packet(script.peer, script.here, 40000, 80, payload=bytes(9)))
+        for _ in range(rng.randrange(4)):
+            packet[rng.randrange(len(packet))] = rng.randrange(256)
+        script.host.inject(bytes(packet[: rng.randrange(len(packet) + 1)]))
+        script.icmp(*rng.choice(((3, 4), (3, 1), (2, 0), (1, 4))), rest=rng.randrange(1 << 16))
+        script.lines.clear()
+        info = script.host.net.info(script.sk)
+        assert 0 <= info["tcpi_sacked"] + info["tcpi_lost"] <= info["tcpi_unacked"]
+        assert info["tcpi_retrans"] <= info["tcpi_unacked"]
