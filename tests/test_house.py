@@ -32,9 +32,9 @@ FLOORS = {
         12: "tcp_sockopt",
         11: "tcp_user tcp_ipv4 tcp_icmp tcp_timer doors streams",
         10: "tcp_input tcp_minisocks tcp_fastopen",
-        9: "tcp_ack rows_analysis",
+        9: "tcp_ack",
         8: "tcp_recovery tcp_data_queue inet_timewait_sock dev rows",
-        7: "tcp_output inet_connection_sock tcp_conntrack",
+        7: "tcp_output inet_connection_sock tcp_conntrack rows_analysis",
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
         5: "ip_output syncookies tcp_analysis conntrack filter",
         4: "netns ip_input offload synack",
@@ -271,7 +271,6 @@ AS_ON_THE_WIRE = {
     "daddr": "acookie",
     "sport": "ports",
     "dport": None,
-    "urgent": None,  # an endpoint's rcv_skb has it
 }
 ONLY_REFERENCE = {
     "tcp_conntrack": {"conntrack_context"},

@@ -19,11 +19,13 @@ from .sock import (
     ICSK_TIME_KEEPOPEN,
     ICSK_TIME_RETRANS,
     TCP_SYNACK_TIMER,
+    RequestSock,
     TcpSock,
+    TimewaitSock,
 )
-from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, Bad, Drop, Mib, Segment
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Bad, Drop, Mib, Segment
 from .tcp_icmp import icmp_rcv, is_icmp
-from .tcp_ipv4 import any_address, tcp_v4_connect, tcp_v4_rcv
+from .tcp_ipv4 import any_address, ip_source_routed, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
     sock_set_linger,
@@ -34,6 +36,18 @@ from .tcp_sockopt import (
 )
 from .tcp_timer import tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from .timer import timer_advance, timer_next
+
+
+def ip_whole(packet: bytes) -> bool:
+    """True if all that an IP header claims is there, and it claims something.
+
+    A capture may be cut, or be of what a card would cut yet; what is received may not.
+    """
+    if len(packet) < 20:
+        return False
+    if packet[0] >> 4 == 4:
+        return 20 < int.from_bytes(packet[2:4], "big") <= len(packet)
+    return 40 < 40 + int.from_bytes(packet[4:6], "big") <= len(packet)
 
 
 class Net:
@@ -117,6 +131,15 @@ class Net:
         tp = self.sock(handle)
         return tp.n_reqs, len(tp.accept_queue)
 
+    def state_of(self, saddr: bytes, sport: int, daddr: bytes, dport: int) -> int:
+        """What is known of a 4-tuple, ours first: a state, CLOSE if nothing."""
+        sk = self.net.established.get((saddr, sport, daddr, dport))
+        if isinstance(sk, RequestSock):
+            return TCP_SYN_RECV
+        if isinstance(sk, TimewaitSock):
+            return sk.substate
+        return sk.tcb.state if sk is not None else TCP_CLOSE
+
     def sockname(self, handle: int) -> tuple[int, bytes, int]:
         """(4 or 6, address, port); any address and 0 before there are others."""
         tp = self.sock(handle)
@@ -167,8 +190,8 @@ class Net:
         drop, outer = ip_rcv(net, 101, packet, 0, length, length, th, time_ns=net.now_ns)
         if drop:
             return drop
-        if outer.encap & ~Encap.WRAP_FRAGMENTS:  # a host takes nothing out of tunnels
-            return Drop.IP_NOPROTO
+        if outer.encap & ~Encap.WRAP_FRAGMENTS or ip_source_routed(packet):
+            return Drop.IP_NOPROTO  # a host takes nothing out of tunnels
         if th.bad & Bad.BAD_IP_CSUM:
             return Drop.IP_CSUM
         if is_truncated(th, outer):

@@ -130,9 +130,12 @@ def dst_mtu(net: Netns, daddr: bytes) -> int:
 
 def ip_rt_update_pmtu(net: Netns, daddr: bytes, mtu: int) -> None:
     """A router told that less fits (RFC 1191 6.3, RFC 8201 4); never below the floor."""
-    low = net.sysctl.min_pmtu if daddr.startswith(V4MAPPED) else IPV6_MIN_MTU
+    v4 = daddr.startswith(V4MAPPED)
+    if dst_mtu(net, daddr) < mtu or (not v4 and mtu < IPV6_MIN_MTU):
+        return  # an older word was of less; no IPv6 link has less
     if len(net.pmtu) >= net.pmtu_max:
         net.pmtu.pop(next(iter(net.pmtu)))
+    low = net.sysctl.min_pmtu if v4 else IPV6_MIN_MTU
     net.pmtu[daddr] = max(mtu, low), net.now_ns + net.sysctl.mtu_expires * NSEC_PER_SEC
 
 

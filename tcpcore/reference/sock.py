@@ -24,6 +24,7 @@ TCP_TW_TIMER = 6  # of what is in TIME-WAIT
 TCP_MSS_DEFAULT = 536
 TCP_MIN_MSS = 88
 TCP_MAX_QUICKACKS = 16
+TCP_PINGPONG_THRESH = 1  # answers that make a connection interactive
 TCP_INIT_CWND = 10
 TCP_INFINITE_SSTHRESH = 0x7FFFFFFF
 TCP_FASTRETRANS_THRESH = 3
@@ -35,10 +36,16 @@ MAX_TCP_KEEPCNT = 127
 MAX_TCP_SYNCNT = 127
 GSO_MAX_SIZE = 65536
 MAX_TCP_HEADER = 320
-SKB_OVERHEAD = 576  # of truesize: what Linux's struct sk_buff and its shared info take
+SKB_OVERHEAD = 256  # of truesize: what Linux's struct sk_buff takes
+SKB_SHARED_INFO = 320  # at the end of each buffer
+SKB_HEADROOM = 104  # before the data of a segment: room, IP and TCP headers
+SKB_SMALL_HEAD = 704  # a buffer for little
+TCP_RMEM_TO_WIN_SCALE = 8
+TCP_DEFAULT_SCALING_RATIO = 128  # of 256
 PAGE = 4096
 
 TCP_TIMEOUT_INIT_NS = NSEC_PER_SEC
+TCP_TIMEOUT_FALLBACK_NS = 3 * NSEC_PER_SEC
 TCP_RTO_MIN_NS = NSEC_PER_SEC // 5
 TCP_RTO_MAX_NS = 120 * NSEC_PER_SEC
 TCP_DELACK_MIN_NS = NSEC_PER_SEC // 25
@@ -204,6 +211,7 @@ class TcpSock:
         "hashed",
         "bound",
         "dead",
+        "done",
         "zapped",
         "sk_err",
         "sk_err_soft",
@@ -251,6 +259,7 @@ class TcpSock:
         "rcv_wup",
         "rcv_wnd",
         "rcv_ssthresh",
+        "scaling_ratio",
         "advmss",
         "mss_clamp",
         "mss_cache",
@@ -356,6 +365,7 @@ class TcpSock:
         self.hashed = False  # in the table of connections
         self.bound = False  # in the table of ports
         self.dead = False  # the caller has closed it: an orphan
+        self.done = False  # the peer's FIN is in
         self.zapped = False
         # What the caller asked for, and was told.
         self.sk_err = 0  # errno, told once
@@ -407,6 +417,7 @@ class TcpSock:
         self.rcv_wup = 0  # rcv_nxt when the last window was told
         self.rcv_wnd = 0
         self.rcv_ssthresh = 0
+        self.scaling_ratio = TCP_DEFAULT_SCALING_RATIO  # data in 256 bytes of receive memory
         self.advmss = 536
         self.mss_clamp = 536
         self.mss_cache = 536

@@ -17,6 +17,7 @@ from .sock import (
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
 from .tcp_output import (
+    tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
     tcp_probe0_base_ns,
     tcp_rearm_rto,
@@ -24,6 +25,7 @@ from .tcp_output import (
     tcp_xmit_retransmit_queue,
 )
 from .tcp_recovery import (
+    FLAG_ACKED,
     FLAG_DATA,
     FLAG_DATA_ACKED,
     FLAG_DATA_SACKED,
@@ -126,7 +128,7 @@ def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
 
 def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> bool:
     """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
-    if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_DATA_ACKED:
+    if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_ACKED:
         stamp = (tp.rcv_tsecr - tp.tsoffset) & MASK32
         delta_ms = (net.now_ns // NSEC_PER_MSEC - stamp) & MASK32
         if delta_ms < 1 << 22:
@@ -151,6 +153,7 @@ def tcp_ack_probe(net: Netns, tp: TcpSock) -> None:
             tcp_clear_xmit_timer(tp)
     else:
         delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
+        delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, delay_ns)
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
 
 

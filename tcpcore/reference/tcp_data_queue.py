@@ -12,11 +12,17 @@ from .sock import (
     ICSK_ACK_PUSHED,
     ICSK_ACK_PUSHED2,
     ICSK_ACK_SCHED,
+    PAGE,
+    SKB_HEADROOM,
     SKB_OVERHEAD,
+    SKB_SHARED_INFO,
+    SKB_SMALL_HEAD,
     TCP_ATO_MIN_NS,
     TCP_MAX_QUICKACKS,
     TCP_MIN_MSS,
     TCP_MSS_DEFAULT,
+    TCP_PINGPONG_THRESH,
+    TCP_RMEM_TO_WIN_SCALE,
     TCP_URG_NOTYET,
     TCP_URG_VALID,
     SkBuff,
@@ -33,7 +39,13 @@ from .tcb import (
 )
 from .tcp import MASK32, TCPHDR_FIN, Mib, Segment, after, before
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
-from .tcp_window import tcp_choose_window, tcp_space, tcp_win_from_space
+from .tcp_window import (
+    tcp_choose_window,
+    tcp_set_window_clamp,
+    tcp_space,
+    tcp_space_from_win,
+    tcp_win_from_space,
+)
 
 TCP_NUM_SACKS = 4
 
@@ -64,9 +76,19 @@ def merged(queue: list[SkBuff]) -> list[SkBuff]:
     return runs
 
 
+def skb_head_size(length: int) -> int:
+    """The buffer of a received segment as Linux's allocator has it; beyond 4 KiB it has pages."""
+    size = (length + SKB_HEADROOM + 63 & ~63) + SKB_SHARED_INFO
+    if size <= SKB_SMALL_HEAD:
+        return SKB_SMALL_HEAD
+    if size <= PAGE:
+        return 1 << (size - 1).bit_length()
+    return SKB_SMALL_HEAD + -(-length // PAGE) * PAGE
+
+
 def skb_truesize(length: int) -> int:
-    """Memory that a received segment takes: its buffer's power of two, and its head."""
-    return SKB_OVERHEAD + max(1 << (length + 256 - 1).bit_length(), 256)
+    """Memory that a received segment takes."""
+    return SKB_OVERHEAD + skb_head_size(length)
 
 
 def tcp_data_queue(
@@ -121,7 +143,7 @@ def tcp_queue_rcv(net: Netns, tp: TcpSock, seq: int, data: bytes, flags: int) ->
     skb = SkBuff(seq, data, flags)
     skb.end_seq = (seq + len(data)) & MASK32
     skb.truesize = skb_truesize(len(data))
-    skb.frag = skb.truesize - SKB_OVERHEAD - 256
+    skb.frag = skb_head_size(len(data)) - SKB_SHARED_INFO - SKB_HEADROOM
     tp.sk_rmem_alloc += skb.truesize
     queue.append(skb)
 
@@ -212,10 +234,14 @@ def tcp_ofo_queue(net: Netns, tp: TcpSock) -> bool:
     """Take in what waited behind a hole that is filled now; True if the FIN was with it."""
     queue = tp.out_of_order_queue
     fin = False
+    dsack_high = tp.tcb.rcv_nxt
     while queue and not after(queue[0].seq, tp.tcb.rcv_nxt):
         skb = queue.pop(0)
         tp.sk_rmem_alloc -= skb.truesize
         rcv_nxt = tp.tcb.rcv_nxt
+        if before(skb.seq, dsack_high):  # it came again with what filled the hole
+            end = skb.end_seq if before(skb.end_seq, dsack_high) else dsack_high
+            tcp_dsack_extend(net, tp, skb.seq, end)
         if not after(skb.end_seq, rcv_nxt):
             continue
         skip = (rcv_nxt - skb.seq) & MASK32
@@ -227,18 +253,29 @@ def tcp_ofo_queue(net: Netns, tp: TcpSock) -> bool:
     return fin
 
 
-def tcp_urg(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
+def tcp_check_urg(net: Netns, tp: TcpSock, th: Segment, rcv_nxt: int) -> None:
     """The urgent pointer, which is of the octet after the urgent one (RFC 6093 as Linux has it)."""
     ptr = th.urgent
     if ptr and not net.sysctl.tcp_stdurg:
         ptr -= 1
     ptr = (ptr + th.seq) & MASK32
-    if after(tp.copied_seq, ptr) or before(ptr, tp.tcb.rcv_nxt) and not th.payload_len:
+    if after(tp.copied_seq, ptr) or before(ptr, rcv_nxt):
+        return  # it was read, or was there before
+    if tp.urg_data and not after(ptr, tp.urg_seq):
         return
-    if not (tp.urg_data and not after(ptr, tp.urg_seq)):
-        tp.urg_data = TCP_URG_NOTYET
-        tp.urg_seq = ptr
-        sk_wake(net, tp)
+    if tp.urg_seq == tp.copied_seq != rcv_nxt and tp.urg_data and not tp.oobinline:
+        # The one before is lost, as nobody has asked for it.
+        tp.copied_seq = (tp.copied_seq + 1) & MASK32
+        queue = tp.sk_receive_queue
+        if queue and not before(tp.copied_seq, queue[0].end_seq):
+            tp.sk_rmem_alloc -= queue.popleft().truesize
+    tp.urg_data = TCP_URG_NOTYET
+    tp.urg_seq = ptr
+    sk_wake(net, tp)
+
+
+def tcp_urg(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
+    """The urgent octet may come later than its pointer."""
     if tp.urg_data == TCP_URG_NOTYET:
         at = (tp.urg_seq - th.seq) & MASK32
         if at < len(data):
@@ -261,7 +298,7 @@ def tcp_enter_quickack_mode(tp: TcpSock, most: int) -> None:
 
 
 def tcp_in_quickack_mode(tp: TcpSock) -> bool:
-    return bool(tp.ack_quick) and tp.ack_pingpong < 3
+    return bool(tp.ack_quick) and tp.ack_pingpong < TCP_PINGPONG_THRESH
 
 
 def tcp_initialize_rcv_mss(tp: TcpSock) -> None:
@@ -273,6 +310,8 @@ def tcp_measure_rcv_mss(tp: TcpSock, length: int) -> None:
     """What the peer's full segments hold, as far as it can be told."""
     last, tp.last_seg_size = tp.last_seg_size, 0
     if length >= tp.rcv_mss:
+        if length != tp.rcv_mss:
+            tcp_measure_scaling_ratio(tp, length)
         tp.rcv_mss = min(length, tp.advmss)
         return
     if length >= TCP_MIN_MSS + 20:
@@ -283,6 +322,15 @@ def tcp_measure_rcv_mss(tp: TcpSock, length: int) -> None:
     if tp.ack_pending & ICSK_ACK_PUSHED:
         tp.ack_pending |= ICSK_ACK_PUSHED2
     tp.ack_pending |= ICSK_ACK_PUSHED
+
+
+def tcp_measure_scaling_ratio(tp: TcpSock, length: int) -> None:
+    """What the peer's segments cost tells how much of the memory a window may fill."""
+    old = tp.scaling_ratio
+    tp.scaling_ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(length) or 1
+    if tp.scaling_ratio != old:
+        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
 
 
 def tcp_event_data_recv(net: Netns, tp: TcpSock, length: int) -> None:
@@ -305,16 +353,26 @@ def tcp_event_data_recv(net: Netns, tp: TcpSock, length: int) -> None:
         elif gap_ns > tp.rto_ns:
             tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
     tp.ack_lrcvtime_ns = now_ns
-    tp.data_segs_in += 1
     if length >= 128:
-        tcp_grow_window(net, tp)
+        tcp_grow_window(net, tp, length)
 
 
-def tcp_grow_window(net: Netns, tp: TcpSock) -> None:
+def tcp_grow_window(net: Netns, tp: TcpSock, length: int) -> None:
     """Open the window by what is sure to fit the buffer."""
     room = min(tp.window_clamp, tcp_space(tp)) - tp.rcv_ssthresh
-    if room > 0:
-        tp.rcv_ssthresh += min(room, 2 * tp.advmss)
+    if room <= 0:
+        return
+    cost = tcp_win_from_space(tp, skb_truesize(length))
+    more = 2 * tp.advmss
+    if cost > length:  # small segments in large buffers: the more has been offered, the less
+        cost >>= 1
+        window = tcp_win_from_space(tp, net.sysctl.tcp_rmem[2]) >> 1
+        while tp.rcv_ssthresh <= window and cost > length:
+            cost >>= 1
+            window >>= 1
+        more = 2 * tp.rcv_mss if tp.rcv_ssthresh <= window else 0
+    if more:
+        tp.rcv_ssthresh += min(room, max(more, 2 * length))
         tp.ack_quick |= 1
 
 
@@ -356,9 +414,7 @@ def tcp_rcv_rtt_measure(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_rcv_rtt_update(tp: TcpSock, sample_us: int) -> None:
-    if not tp.rcv_rtt_us:
-        tp.rcv_rtt_us = sample_us << 3
-    elif sample_us << 3 < tp.rcv_rtt_us:
+    if not tp.rcv_rtt_us or sample_us << 3 < tp.rcv_rtt_us:
         tp.rcv_rtt_us = sample_us << 3
     else:
         tp.rcv_rtt_us += sample_us - (tp.rcv_rtt_us >> 3)
@@ -375,10 +431,10 @@ def tcp_rcv_space_adjust(net: Netns, tp: TcpSock) -> None:
             window = 2 * copied + 16 * tp.advmss
             if tp.rcvq_space:
                 window += window * 2 * (copied - tp.rcvq_space) // tp.rcvq_space
-            buffer = min(2 * window, net.sysctl.tcp_rmem[2])
+            buffer = min(tcp_space_from_win(tp, window), net.sysctl.tcp_rmem[2])
             if buffer > tp.sk_rcvbuf:
                 tp.sk_rcvbuf = buffer
-                tp.window_clamp = tcp_win_from_space(buffer)
+                tp.window_clamp = tcp_win_from_space(tp, buffer)
         tp.rcvq_space = copied
     tp.rcvq_seq = tp.copied_seq
     tp.rcvq_time_ns = net.now_ns

@@ -18,6 +18,9 @@ from .sock import (
     SEND_SHUTDOWN,
     TCP_INIT_CWND,
     TCP_MAX_QUICKACKS,
+    TCP_PAWS_24DAYS_NS,
+    TCP_PINGPONG_THRESH,
+    TCP_TIMEOUT_FALLBACK_NS,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
 )
@@ -26,7 +29,6 @@ from .tcb import (
     TCB_ACK_UNSENT,
     TCB_ACKED,
     TCB_CHALLENGE,
-    TCB_DATA,
     TCB_ESTAB,
     TCB_NO_CONN,
     TCB_OLD,
@@ -36,6 +38,7 @@ from .tcb import (
     TCB_SYN_TAKEN,
     TCB_WINUPDATE,
     tcb_rcv,
+    tcp_may_update_window,
 )
 from .tcp import (
     MASK32,
@@ -63,11 +66,11 @@ from .tcp import (
 from .tcp_ack import tcp_ack, tcp_check_space
 from .tcp_data_queue import (
     tcp_ack_snd_check,
+    tcp_check_urg,
     tcp_data_queue,
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
-    tcp_queue_rcv,
     tcp_try_rmem_schedule,
     tcp_urg,
 )
@@ -102,16 +105,30 @@ def tcp_rcv_state_process(
 ) -> int:
     """Judge a segment and do what the verdict says (RFC 9293 3.10.7.4): REPLY_."""
     tcb = tp.tcb
+    if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
+        return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     state, prior_una = tcb.state, tcb.snd_una
     tcp_note_timestamp(tp, th)
-    if th.payload_len and not tcp_try_rmem_schedule(net, tp, th):
+    if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
+        tcp_paws_pardon(net, tp, th)
+    length = th.payload_len
+    if length and not tcp_try_rmem_schedule(net, tp, th):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
         net.mib[Mib.TCP_RCVQDROP] += 1
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     rcv_nxt = tcb.rcv_nxt
-    verdict = tcb_rcv(tcb, th)
+    if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
+        # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
+        most, tcb.max_window = tcb.max_window, min(tcb.max_window, tp.bytes_acked)
+        verdict = tcb_rcv(tcb, th)
+        tcb.max_window = max(tcb.max_window, most)
+    else:
+        verdict = tcb_rcv(tcb, th)
+    if th.flags & TCPHDR_RST and tcp_reset_check(tp, th, verdict):
+        tcb.state = TCP_CLOSE
+        verdict = TCB_RST_TAKEN
     if tcb.state != state:
         tcp_count_state(net, tp, state, tcb.state)
     if verdict & TCB_NO_CONN:
@@ -121,9 +138,13 @@ def tcp_rcv_state_process(
         return REPLY_NONE
     if verdict & (TCB_PAWS | TCB_CHALLENGE | TCB_ACK_OLD | TCB_ACK_UNSENT):
         return tcp_refuse(net, tp, th, verdict, state)
-    if verdict & (TCB_OLD | TCB_OVERWINDOW) and not verdict & TCB_ACKED:
-        if not (verdict & TCB_OLD and th.flags & TCPHDR_ACK and tcb.state != state):
-            tcp_unacceptable(net, tp, th, verdict)
+    # Behind the peer's FIN only the acknowledgment counts; nothing is said of the rest.
+    ended = state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK) and not before(th.seq, rcv_nxt)
+    refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
+    if refused and not verdict & TCB_ACKED:
+        moved = th.flags & TCPHDR_ACK and tcb.state != state
+        if refused != TCB_OLD or not (ended or moved):
+            tcp_unacceptable(net, tp, th, length)
             return REPLY_NONE
     if not th.flags & TCPHDR_ACK:
         return REPLY_NONE
@@ -135,18 +156,24 @@ def tcp_rcv_state_process(
         tp.ts_recent_stamp_ns = net.now_ns
     if state == TCP_SYN_RECV and verdict & TCB_ESTAB:
         tcp_finish_handshake(net, tp)
+        if not tp.tcp_rtx_queue:  # the request's SYN is none of the socket's bytes
+            prior_una = prior_una + 1 & MASK32
     tcp_ack(net, tp, th, sack, prior_una, flags)
     if tcb.state != state:
         if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
         if tcp_closing_states(net, tp, th, state):
-            return REPLY_NONE
+            return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
+    if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
+        tcp_dsack_set(net, tp, th.seq, th.end_seq)
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        tp.ack_pending |= ICSK_ACK_SCHED
     if th.flags & TCPHDR_URG:
-        tcp_urg(net, tp, th, data)
-    if th.payload_len or th.flags & TCPHDR_FIN:
+        tcp_check_urg(net, tp, th, rcv_nxt)
+    tcp_urg(net, tp, th, data)
+    if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
-        state = tcb.state
         if tcp_data_queue(net, tp, th, data, verdict, rcv_nxt):
             tcp_fin(net, tp, state)
     if tcb.state != TCP_CLOSE:
@@ -165,9 +192,36 @@ def tcp_note_timestamp(tp: TcpSock, th: Segment) -> None:
         th.opts &= ~OPT_TIMESTAMP
 
 
+def tcp_paws_pardon(net: Netns, tp: TcpSock, th: Segment) -> None:
+    """A time stamp that went back, and yet does not make a segment old (RFC 7323 5.3, 5.5).
+
+    It is one tick; none was known; 24 days have passed; or it is of a duplicate ACK that others
+    have overtaken on the way, by less than a time-out (Linux's `tcp_disordered_ack`).
+    """
+    tcb = tp.tcb
+    behind = (tcb.ts_recent - th.tsval) & MASK32
+    overtaken = (
+        th.flags & TCPHDR_ACK
+        and th.seq == th.end_seq == tcb.rcv_nxt
+        and th.ack == tcb.snd_una
+        and not tcp_may_update_window(tcb, th.ack, th.seq, th.window << tcb.snd_wscale)
+        and behind <= tp.rto_ns * 12 // 10_000_000
+    )
+    if behind == 1 or overtaken:
+        th.tsval = tcb.ts_recent
+    elif not tcb.ts_recent or net.now_ns - tp.ts_recent_stamp_ns >= TCP_PAWS_24DAYS_NS:
+        tcb.ts_recent = th.tsval
+
+
 def tcp_refuse(net: Netns, tp: TcpSock, th: Segment, verdict: int, state: int) -> int:
     """Not taken, but answered, so that a real peer can set things right."""
     if verdict & TCB_PAWS:
+        if th.flags & TCPHDR_SYN:
+            net.mib[Mib.TCP_SYNCHALLENGE] += 1
+            tcp_send_challenge_ack(net, tp)
+            return REPLY_NONE
+        if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
+            return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         net.mib[Mib.TCP_PAWSESTABREJECTED] += 1
         if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, tp):
             tcp_send_dupack(net, tp, th)
@@ -183,17 +237,15 @@ def tcp_refuse(net: Netns, tp: TcpSock, th: Segment, verdict: int, state: int) -
     return REPLY_NONE
 
 
-def tcp_unacceptable(net: Netns, tp: TcpSock, th: Segment, verdict: int) -> None:
+def tcp_unacceptable(net: Netns, tp: TcpSock, th: Segment, length: int) -> None:
     """Outside the window: told where it is, unless it is a reset (RFC 9293 3.10.7.4, first)."""
     if th.flags & TCPHDR_RST:
         return
-    if th.flags & TCPHDR_SYN or not tcp_oow_rate_limited_data(net, tp, th):
-        tcp_send_dupack(net, tp, th)
-
-
-def tcp_oow_rate_limited_data(net: Netns, tp: TcpSock, th: Segment) -> bool:
-    """Only empty segments can go round in a loop: those with data are answered always."""
-    return not th.payload_len and tcp_oow_rate_limited(net, tp)
+    if th.flags & TCPHDR_SYN:
+        net.mib[Mib.TCP_SYNCHALLENGE] += 1
+        tcp_send_challenge_ack(net, tp)
+    elif length or not tcp_oow_rate_limited(net, tp):
+        tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 
 def tcp_send_dupack(net: Netns, tp: TcpSock, th: Segment) -> None:
@@ -210,6 +262,22 @@ def tcp_send_dupack(net: Netns, tp: TcpSock, th: Segment) -> None:
 # States.
 
 
+def tcp_reset_check(tp: TcpSock, th: Segment, verdict: int) -> bool:
+    """A reset that is not where the next byte is, and yet where the peer's may stand.
+
+    Deviation: as Linux, beyond RFC 5961 3.2: at the end of what SACK has told of, and before a FIN
+    that is in already.
+    """
+    if verdict & TCB_CHALLENGE:
+        ends = [end for _, end in tp.sack]
+        return bool(ends) and th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32)
+    return (
+        bool(verdict & TCB_OLD)
+        and th.seq == tp.tcb.rcv_nxt - 1 & MASK32
+        and tp.tcb.state in (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
+    )
+
+
 def tcp_reset(net: Netns, tp: TcpSock, state: int) -> None:
     """The peer has given up; the judge has closed this end (RFC 9293 3.10.7.4, second)."""
     err = {TCP_SYN_SENT: ECONNREFUSED, TCP_CLOSE_WAIT: EPIPE, TCP_CLOSE: 0}.get(state, ECONNRESET)
@@ -220,6 +288,7 @@ def tcp_finish_handshake(net: Netns, tp: TcpSock) -> None:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
     tcp_init_transfer(net, tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
+    tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
     sk_wake(net, tp)
     if tp.tstamp_ok:
@@ -232,6 +301,9 @@ def tcp_init_transfer(net: Netns, tp: TcpSock) -> None:
     """First window and buffers of an open connection (RFC 6928; a lost SYN leaves one segment)."""
     tcp_sync_mss(net, tp, dst_mtu(net, tp.daddr))
     tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else TCP_INIT_CWND
+    if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
+        tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
+        tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS
     tp.snd_cwnd_stamp_ns = net.now_ns
     tp.ca.init(tp, net.now_ns)
     tcp_init_buffer_space(net, tp)
@@ -244,6 +316,8 @@ def tcp_init_buffer_space(net: Netns, tp: TcpSock) -> None:
     most = tcp_full_space(tp)
     if tp.window_clamp >= most:
         tp.window_clamp = most
+    if tp.window_clamp > 2 * tp.advmss and tp.window_clamp + tp.advmss > most:
+        tp.window_clamp = max(2 * tp.advmss, most - tp.advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
 
 
@@ -276,7 +350,7 @@ def tcp_closing_states(net: Netns, tp: TcpSock, th: Segment, state: int) -> bool
 
 
 def tcp_fin_wait2_orphan(net: Netns, tp: TcpSock) -> None:
-    """Nobody reads any more: wait for the peer's FIN in a small rest, or with the keepalive timer."""
+    """Nobody reads any more: wait for the peer's FIN in a small rest, or by a timer."""
     wait_ns = tcp_fin_time_ns(tp)
     if wait_ns > TCP_TIMEWAIT_LEN_NS:
         sk_reset_timer(net, tp.sk_timer, net.now_ns + wait_ns - TCP_TIMEWAIT_LEN_NS)
@@ -304,9 +378,10 @@ def tcp_fin(net: Netns, tp: TcpSock, state: int) -> None:
     """The peer's FIN is in, and the judge has moved the state (RFC 9293 3.10.7.4, eighth)."""
     tp.ack_pending |= ICSK_ACK_SCHED
     tp.shutdown |= RCV_SHUTDOWN
+    tp.done = True
     now = tp.tcb.state
     if now == TCP_CLOSE_WAIT:
-        tp.ack_pingpong = 3
+        tp.ack_pingpong = TCP_PINGPONG_THRESH
     elif now == TCP_CLOSING and state == TCP_FIN_WAIT1:
         tcp_send_ack(net, tp)
     elif now == TCP_TIME_WAIT:
@@ -337,6 +412,11 @@ def tcp_rcv_synsent_state_process(
     if not offered_ts:
         th.opts &= ~OPT_TIMESTAMP
     prior_una = tcb.snd_una
+    if th.flags & TCPHDR_SYN:
+        # Deviation: as in Linux, text and FIN on a SYN-ACK are left for the peer to send again.
+        th.payload_len = 0
+        th.flags &= ~TCPHDR_FIN
+        th.end_seq = (th.seq + 1) & MASK32
     verdict = tcb_rcv(tcb, th)
     if verdict & TCB_ACK_UNSENT:
         return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
@@ -359,11 +439,9 @@ def tcp_rcv_synsent_state_process(
     tp.lsndtime_ns = net.now_ns
     if tp.keepopen:
         sk_reset_timer(net, tp.sk_timer, net.now_ns + keepalive_time_when(net, tp))
-    if verdict & TCB_DATA:
-        tcp_queue_rcv(net, tp, (th.seq + 1) & MASK32, data, th.flags)
     if not tp.dead:
         sk_wake(net, tp)
-    if tp.sk_write_queue or tp.defer_accept or tp.ack_pingpong >= 3:
+    if tp.sk_write_queue or tp.defer_accept or tp.ack_pingpong >= TCP_PINGPONG_THRESH:
         tp.ack_pending |= ICSK_ACK_SCHED
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tcp_data_snd_check(net, tp)
@@ -378,7 +456,7 @@ def tcp_take_syn_options(net: Netns, tp: TcpSock, th: Segment, offered_ts: bool)
     """What both have offered counts from here."""
     tp.wscale_ok = bool(th.opts & OPT_WSCALE and net.sysctl.tcp_window_scaling)
     if not tp.wscale_ok:
-        tp.tcb.snd_wscale = tp.tcb.rcv_wscale = 0
+        tp.tcb.snd_wscale = 0
         tp.window_clamp = min(tp.window_clamp, 65535)
     tp.sack_ok = int(bool(th.opts & OPT_SACK_PERM and net.sysctl.tcp_sack))
     tp.tstamp_ok = bool(th.opts & OPT_TIMESTAMP and offered_ts)

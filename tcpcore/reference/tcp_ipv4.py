@@ -73,6 +73,7 @@ from .tcp_output import tcp_connect
 from .timer import NSEC_PER_MSEC
 
 AF_INET, AF_INET6 = 2, 10
+IPOPT_ROUTES = (131, 137)  # loose and strict
 SOCKADDR_IN_LEN, SOCKADDR_IN6_LEN = 16, 28
 _U32 = Struct(">I")
 
@@ -156,6 +157,20 @@ def tcp_sack_parse(data: bytes, th: Segment) -> list[tuple[int, int]]:
     return []
 
 
+def ip_source_routed(packet: bytes) -> bool:
+    """True for an IPv4 packet that its sender routes (accept_source_route 0: not taken)."""
+    if packet[0] >> 4 != 4:
+        return False
+    at, end = 20, (packet[0] & 15) * 4
+    while at < end and packet[at]:
+        if packet[at] in IPOPT_ROUTES:
+            return True
+        if packet[at] != 1 and (at + 1 >= end or packet[at + 1] < 2):
+            return False
+        at += 1 if packet[at] == 1 else packet[at + 1]
+    return False
+
+
 def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
     """A segment for this host (RFC 9293 3.10.7): Drop, or 0."""
     net.mib[Mib.TCP_INSEGS] += 1
@@ -193,10 +208,16 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
     return tcp_v4_do_rcv(net, sk, th, payload, sack)
 
 
+def tcp_segs_in(tp: TcpSock, th: Segment) -> None:
+    tp.segs_in += 1
+    tp.data_segs_in += th.payload_len > 0
+
+
 def tcp_child_process(
     net: Netns, child: TcpSock, th: Segment, data: bytes, sack: list[tuple[int, int]]
 ) -> int:
     """The handshake's ACK reaches the socket that was made for it."""
+    tcp_segs_in(child, th)
     if tcp_rcv_state_process(net, child, th, data, sack) == REPLY_RST:
         tcp_v4_send_reset(net, th)
     return 0
@@ -206,7 +227,7 @@ def tcp_v4_do_rcv(
     net: Netns, tp: TcpSock, th: Segment, data: bytes, sack: list[tuple[int, int]]
 ) -> int:
     """Dispatch by state."""
-    tp.segs_in += 1
+    tcp_segs_in(tp, th)
     state = tp.tcb.state
     if state == TCP_ESTABLISHED:
         reply = tcp_rcv_established(net, tp, th, data, sack)
@@ -259,7 +280,7 @@ def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> tuple[boo
         net.mib[Mib.TCP_LISTENOVERFLOWS] += 1
         net.mib[Mib.TCP_LISTENDROPS] += 1
         return True, None
-    tcp_openreq_init_rwin(net, req)
+    tcp_openreq_init_rwin(net, req, req.mss)
     child = tcp_v4_syn_recv_sock(net, req)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)

@@ -16,7 +16,7 @@ from .inet_timewait_sock import inet_twsk_kill, inet_twsk_schedule
 from .ip_output import Options, dst_mtu, ip_queue_xmit, tcp_options_write
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
-from .sock import TCP_TIMEWAIT_LEN_NS, RequestSock, TcpSock, TimewaitSock
+from .sock import SOCK_RCVBUF_LOCK, TCP_TIMEWAIT_LEN_NS, RequestSock, TcpSock, TimewaitSock
 from .syncookies import cookie_init_timestamp, cookie_v4_init_sequence
 from .tcb import (
     TCB_PEER_WINDOW,
@@ -43,9 +43,9 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_ack import tcp_ack_update_rtt
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_output import tcp_oow_rate_limited
+from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
 from .tcp_window import tcp_full_space, tcp_select_initial_window
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
@@ -77,17 +77,20 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     req.tos = req.listener.tos
 
 
-def tcp_openreq_init_rwin(net: Netns, req: RequestSock) -> None:
-    """The window that the SYN-ACK offers."""
+def tcp_openreq_init_rwin(net: Netns, req: RequestSock, mss: int = 0) -> None:
+    """The window that the SYN-ACK offers; of a cookie's connection in whole segments of its MSS."""
     listener = req.listener
-    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    mss = mss or dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    clamp = listener.window_clamp
+    if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
+        clamp = min(clamp or tcp_full_space(listener), tcp_full_space(listener))
     req.rsk_rcv_wnd, req.rsk_window_clamp, req.rcv_wscale = tcp_select_initial_window(
         net,
         None,
         tcp_full_space(listener),
         mss - (12 if req.tstamp_ok else 0),
         req.wscale_ok,
-        listener.window_clamp,
+        clamp,
     )
 
 
@@ -187,8 +190,11 @@ def reqsk_timer_handler(net: Netns, req: RequestSock) -> None:
         net.mib[Mib.TCP_SYNRETRANS] += 1
         tcp_v4_send_synack(net, req)
     req.num_timeout += 1
-    delay_ns = min(TCP_TIMEOUT_INIT_NS << req.num_timeout, net.sysctl.tcp_rto_max_ms * 1_000_000)
-    sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, delay_ns))
+    sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, reqsk_timeout_ns(net, req)))
+
+
+def reqsk_timeout_ns(net: Netns, req: RequestSock) -> int:
+    return min(TCP_TIMEOUT_INIT_NS << req.num_timeout, net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC)
 
 
 REQ_DROP, REQ_CHILD, REQ_ACK, REQ_RST = 0, 1, 2, 3
@@ -201,6 +207,8 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     if th.seq == req.rcv_isn and flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_SYN:
         if not paws and not tcp_oow_rate_limited(net, req):
             tcp_v4_send_synack(net, req)
+            req.num_retrans += 1
+            sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, reqsk_timeout_ns(net, req)))
         return REQ_DROP, None
     if flags & TCPHDR_ACK and th.ack != (req.snt_isn + 1) & MASK32:
         return REQ_RST, None
@@ -215,13 +223,13 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     if th.opts & OPT_TIMESTAMP and req.tstamp_ok and not after(th.seq, req.rcv_nxt):
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
-        if flags & TCPHDR_SYN:  # inside the window: RFC 5961 4.2 asks for a challenge
-            return REQ_ACK, None
-        if th.seq == req.rcv_nxt:
-            net.mib[Mib.TCP_ATTEMPTFAILS] += 1
-            net.mib[Mib.TCP_EMBRYONICRSTS] += 1
-            reqsk_drop(net, req)
-        return REQ_DROP, None
+        if flags & TCPHDR_RST and th.seq != req.rcv_nxt:  # RFC 5961 3.2
+            return (REQ_DROP if tcp_oow_rate_limited(net, req) else REQ_ACK), None
+        # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
+        net.mib[Mib.TCP_ATTEMPTFAILS] += 1
+        net.mib[Mib.TCP_EMBRYONICRSTS] += 1
+        reqsk_drop(net, req)
+        return (REQ_DROP if flags & TCPHDR_RST else REQ_RST), None
     if not flags & TCPHDR_ACK:
         return REQ_DROP, None
     listener = req.listener
@@ -239,12 +247,20 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         req.acked = True
         return REQ_DROP, None
     child = tcp_v4_syn_recv_sock(net, req)
-    if not req.num_retrans:  # the SYN-ACK's round trip
-        tcp_ack_update_rtt(net, child, 0, (net.now_ns - req.snt_synack_ns) // 1000)
+    tcp_synack_rtt_meas(net, child, req)
     reqsk_drop(net, req)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)
     return REQ_CHILD, child
+
+
+def tcp_synack_rtt_meas(net: Netns, tp: TcpSock, req: RequestSock) -> None:
+    """The handshake is the first round trip, unless its SYN-ACK went twice (Karn's rule)."""
+    if req.snt_synack_ns and not req.num_retrans:
+        rtt_us = max((net.now_ns - req.snt_synack_ns) // 1000, 1)
+        tp.rtt_min_us = min(tp.rtt_min_us, rtt_us)
+        tcp_rtt_estimator(tp, rtt_us)
+        tcp_set_rto(tp)
 
 
 def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
@@ -286,6 +302,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tp.advmss = min(mss, tp.user_mss) if tp.user_mss else mss
     tp.total_retrans = req.num_retrans
     tp.undo_marker = 0
+    tp.segs_in = 1  # its SYN
     tp.rcv_tstamp_ns = net.now_ns
     if not req.num_retrans:
         tp.lsndtime_ns = req.snt_synack_ns

@@ -25,6 +25,7 @@ from .sock import (
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
+    TCP_PINGPONG_THRESH,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
@@ -63,7 +64,7 @@ from .tcp_window import (
     tcp_sync_mss,
     tcp_wnd_end,
 )
-from .timer import NSEC_PER_MSEC, jiffies_up
+from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
 from .wire import TCP_HDR_LEN
 
 TCPOLEN_TSTAMP_ALIGNED = 12
@@ -82,14 +83,12 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     tcb = tp.tcb
     flags = skb.tcp_flags
     if flags & TCPHDR_SYN:
-        opts = tcp_syn_options(net, tp)
-        if flags & TCPHDR_ACK:  # of a simultaneous open: what the peer did not offer is left out
-            opts.sack_perm = opts.sack_perm and bool(tp.sack_ok)
-            opts.wscale = opts.wscale if tp.wscale_ok else None
-            if not tp.tstamp_ok:
-                opts.tsval = None
+        opts = tcp_syn_options(net, tp)  # whole in a simultaneous open's SYN-ACK, too
         window = min(tp.rcv_wnd, 65535)
     else:
+        if skb.pcount > 1:
+            skb.tcp_flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
+            flags |= TCPHDR_PSH
         opts = tcp_established_options(net, tp)
         window = tcp_select_window(net, tp)
     urg = 0
@@ -144,7 +143,7 @@ def tcp_event_data_sent(net: Netns, tp: TcpSock) -> None:
     if not tp.packets_out:
         tp.ca.cwnd_event(tp, CA_EVENT_TX_START, net.now_ns)
     tp.lsndtime_ns = net.now_ns
-    if net.now_ns - tp.ack_lrcvtime_ns < tp.ack_ato_ns and tp.ack_pingpong < 3:
+    if net.now_ns - tp.ack_lrcvtime_ns < tp.ack_ato_ns and tp.ack_pingpong < TCP_PINGPONG_THRESH:
         tp.ack_pingpong += 1
 
 
@@ -183,6 +182,14 @@ def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
 
 def tcp_probe0_base_ns(tp: TcpSock) -> int:
     return max(tp.rto_ns, 200 * NSEC_PER_MSEC)
+
+
+def tcp_clamp_probe0_to_user_timeout(net: Netns, tp: TcpSock, delay_ns: int) -> int:
+    """Not beyond the time that the caller gives a shut window."""
+    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+        return delay_ns
+    left_ns = tp.user_timeout_ns - (net.now_ns - tp.probes_tstamp_ns)
+    return min(delay_ns, max(left_ns, 2 * TICK_NS))
 
 
 def tcp_check_probe_timer(net: Netns, tp: TcpSock) -> None:
@@ -647,4 +654,5 @@ def tcp_send_probe0(net: Netns, tp: TcpSock) -> None:
         delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
     else:
         delay_ns = 500 * NSEC_PER_MSEC
+    delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, delay_ns)
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)

@@ -18,7 +18,7 @@ from .sock import (
 )
 from .tcp import MASK32, Mib, after, before
 from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
-from .tcp_output import tcp_fragment, tcp_packets_in_flight
+from .tcp_output import tcp_fragment, tcp_packets_in_flight, tcp_xmit_retransmit_queue
 from .tcp_window import tcp_current_mss
 
 FLAG_DATA = 0x01  # the segment had data
@@ -309,6 +309,23 @@ def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
         tp.reordering = min(tp.reordering, net.sysctl.tcp_reordering)
     tcp_set_ca_state(tp, CaState.TCP_CA_LOSS, net.now_ns)
     tp.high_seq = tcb.snd_nxt
+
+
+def tcp_simple_retransmit(net: Netns, tp: TcpSock) -> None:
+    """What is in flight is too large for the path: it is lost, and that is no congestion."""
+    mss = tcp_current_mss(net, tp)
+    for skb in tp.tcp_rtx_queue:
+        if len(skb.data) > mss:
+            tcp_mark_skb_lost(tp, skb)
+    if not tp.lost_out:
+        return
+    if tp.ca_state != CaState.TCP_CA_LOSS:
+        tp.high_seq = tp.tcb.snd_nxt
+        tp.snd_ssthresh = tcp_current_ssthresh(tp)
+        tp.prior_ssthresh = 0
+        tp.undo_marker = 0
+        tcp_set_ca_state(tp, CaState.TCP_CA_LOSS, net.now_ns)
+    tcp_xmit_retransmit_queue(net, tp)
 
 
 def tcp_may_undo(tp: TcpSock) -> bool:

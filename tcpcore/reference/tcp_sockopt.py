@@ -17,6 +17,7 @@ from .sock import (
     SOCK_SNDBUF_LOCK,
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
+    TCP_PINGPONG_THRESH,
     TcpSock,
 )
 from .tcp import TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
@@ -125,14 +126,14 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
         tp.window_clamp = max(value, SOCK_MIN_RCVBUF // 2) if value else 0
     elif name == TCP_QUICKACK:
         if not value:
-            tp.ack_pingpong = 3
+            tp.ack_pingpong = TCP_PINGPONG_THRESH
         else:
             tp.ack_pingpong = 0
             tcp_enter_quickack_mode(tp, 16)
             if tp.tcb.state == TCP_ESTABLISHED and tp.ack_pending & 1:
                 tcp_send_ack(net, tp)
                 if not value & 1:
-                    tp.ack_pingpong = 3
+                    tp.ack_pingpong = TCP_PINGPONG_THRESH
     elif name == TCP_USER_TIMEOUT:
         if value < 0:
             return -EINVAL
@@ -241,7 +242,7 @@ OPTIONS = {
     ),
     (SOL_TCP, TCP_DEFER_ACCEPT): lambda net, tp: retrans_to_secs(tp.defer_accept),
     (SOL_TCP, TCP_WINDOW_CLAMP): lambda net, tp: tp.window_clamp,
-    (SOL_TCP, TCP_QUICKACK): lambda net, tp: tp.ack_pingpong < 3,
+    (SOL_TCP, TCP_QUICKACK): lambda net, tp: tp.ack_pingpong < TCP_PINGPONG_THRESH,
     (SOL_TCP, TCP_USER_TIMEOUT): lambda net, tp: tp.user_timeout_ns // NSEC_PER_MSEC,
     (SOL_TCP, TCP_NOTSENT_LOWAT): lambda net, tp: tp.notsent_lowat,
     (SOL_IP, IP_TOS): lambda net, tp: tp.tos,

@@ -16,6 +16,7 @@ from .sock import (
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
     TCP_ATO_MIN_NS,
+    TCP_PINGPONG_THRESH,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
 )
@@ -77,9 +78,8 @@ def tcp_write_timeout(net: Netns, tp: TcpSock) -> bool:
     sysctl = net.sysctl
     if tp.tcb.state in (TCP_SYN_SENT, TCP_SYN_RECV):
         retry_until = tp.syn_retries or sysctl.tcp_syn_retries
-        if tp.tcb.state == TCP_SYN_SENT:
-            retry_until += sysctl.tcp_syn_linear_timeouts
-        expired = tp.retransmits >= retry_until
+        linear = sysctl.tcp_syn_linear_timeouts if tp.tcb.state == TCP_SYN_SENT else 0
+        expired = tp.retransmits >= retry_until + linear
     else:
         retry_until = sysctl.tcp_retries2
         if tp.dead:
@@ -87,7 +87,8 @@ def tcp_write_timeout(net: Netns, tp: TcpSock) -> bool:
             retry_until = tcp_orphan_retries(net, tp, alive)
             if not alive and not tp.retransmits:
                 retry_until = 0
-        expired = retransmits_timed_out(net, tp, retry_until, tp.user_timeout_ns)
+        expired = False
+    expired = expired or retransmits_timed_out(net, tp, retry_until, tp.user_timeout_ns)
     if expired:
         tcp_write_err(net, tp)
     return expired
@@ -182,7 +183,7 @@ def tcp_delack_timer(net: Netns, tp: TcpSock) -> None:
         return
     tp.ack_pending &= ~ICSK_ACK_TIMER
     if tp.ack_pending & ICSK_ACK_SCHED:
-        if tp.ack_pingpong < 3:
+        if tp.ack_pingpong < TCP_PINGPONG_THRESH:
             tp.ack_ato_ns = min(tp.ack_ato_ns << 1, tp.rto_ns)
         else:
             tp.ack_pingpong = 0

@@ -34,6 +34,7 @@ from .sock import (
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
+    TCP_PINGPONG_THRESH,
     TCP_TIMEWAIT_LEN_NS,
     TCP_URG_VALID,
     RequestSock,
@@ -287,6 +288,8 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
         tcp_cleanup_rbuf(net, tp, len(out))
     if out:
         return 0, bytes(out)
+    if tp.done:
+        return 0, b""
     if tp.sk_err:
         err, tp.sk_err = tp.sk_err, 0
         return -err, b""
@@ -328,7 +331,9 @@ def tcp_cleanup_rbuf(net: Netns, tp: TcpSock, copied: int) -> None:
         unsent = (tp.tcb.rcv_nxt - tp.rcv_wup) & MASK32
         tell = unsent > tp.rcv_mss or (
             copied > 0
-            and (tp.ack_pending & 8 or (tp.ack_pending & 4 and tp.ack_pingpong < 3))
+            and (
+                tp.ack_pending & 8 or (tp.ack_pending & 4 and tp.ack_pingpong < TCP_PINGPONG_THRESH)
+            )
             and not tp.sk_rmem_alloc
         )
     if copied > 0 and not tell and not tp.shutdown & RCV_SHUTDOWN:

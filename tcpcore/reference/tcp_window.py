@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, V4MAPPED, Options, dst_mtu
 from .netns import Netns
-from .sock import GSO_MAX_SIZE, MAX_TCP_HEADER, SkBuff, TcpSock
+from .sock import GSO_MAX_SIZE, MAX_TCP_HEADER, TCP_RMEM_TO_WIN_SCALE, SkBuff, TcpSock
 from .tcp import MASK32, TCP_MAX_WSCALE, Mib
 from .timer import NSEC_PER_MSEC
 from .wire import TCP_HDR_LEN
@@ -17,21 +17,33 @@ TCPOLEN_TSTAMP_ALIGNED = 12
 TCPOLEN_SACK_BASE_ALIGNED = 4
 TCPOLEN_SACK_PERBLOCK = 8
 MAX_TCP_OPTION_SPACE = 40
+SOCK_MIN_RCVBUF = 2304
 
 # Windows.
 
 
-def tcp_win_from_space(space: int) -> int:
-    """Of memory for receiving, half is for data: the rest is what buffers cost."""
-    return space >> 1
+def tcp_win_from_space(tp: TcpSock, space: int) -> int:
+    """Of memory for receiving, what data may take: the rest is what buffers cost."""
+    return space * tp.scaling_ratio >> TCP_RMEM_TO_WIN_SCALE
+
+
+def tcp_space_from_win(tp: TcpSock, win: int) -> int:
+    """Memory for a window."""
+    return (win << TCP_RMEM_TO_WIN_SCALE) // tp.scaling_ratio
 
 
 def tcp_space(tp: TcpSock) -> int:
-    return tcp_win_from_space(tp.sk_rcvbuf - tp.sk_rmem_alloc)
+    return tcp_win_from_space(tp, tp.sk_rcvbuf - tp.sk_rmem_alloc)
 
 
 def tcp_full_space(tp: TcpSock) -> int:
-    return tcp_win_from_space(tp.sk_rcvbuf)
+    return tcp_win_from_space(tp, tp.sk_rcvbuf)
+
+
+def tcp_set_window_clamp(tp: TcpSock, clamp: int) -> None:
+    """Bound the window; what was offered already stays."""
+    tp.window_clamp = max(clamp, SOCK_MIN_RCVBUF // 2)
+    tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
 
 
 def tcp_receive_window(tp: TcpSock) -> int:
@@ -76,7 +88,7 @@ def tcp_choose_window(tp: TcpSock) -> int:
             return 0
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
-        return -(-free_space >> scale) << scale
+        return free_space >> scale << scale or -(-free_space >> scale) << scale
     window = tp.rcv_wnd
     if window <= free_space - mss or window > free_space:
         return free_space // mss * mss
