@@ -19,6 +19,7 @@ cdef enum:
     TCP_MSS_DEFAULT = 536
     TCP_MIN_MSS = 88
     TCP_MAX_QUICKACKS = 16
+    TCP_PINGPONG_THRESH = 1  # answers that make a connection interactive
     TCP_INIT_CWND = 10
     TCP_INFINITE_SSTHRESH = 0x7FFFFFFF
     TCP_FASTRETRANS_THRESH = 3
@@ -30,12 +31,18 @@ cdef enum:
     MAX_TCP_SYNCNT = 127
     GSO_MAX_SIZE = 65536
     MAX_TCP_HEADER = 320
-    SKB_OVERHEAD = 576  # of truesize: what Linux's struct sk_buff and its shared info take
+    SKB_OVERHEAD = 256  # of truesize: what Linux's struct sk_buff takes
+    SKB_SHARED_INFO = 320  # at the end of each buffer
+    SKB_HEADROOM = 104  # before the data of a segment: room, IP and TCP headers
+    SKB_SMALL_HEAD = 704  # a buffer for little
+    TCP_RMEM_TO_WIN_SCALE = 8
+    TCP_DEFAULT_SCALING_RATIO = 128  # of 256
     PAGE = 4096
 
 cdef extern from *:
     """
     #define TCP_TIMEOUT_INIT_NS 1000000000ll
+    #define TCP_TIMEOUT_FALLBACK_NS 3000000000ll
     #define TCP_RTO_MIN_NS 200000000ll
     #define TCP_RTO_MAX_NS 120000000000ll
     #define TCP_DELACK_MIN_NS 40000000ll
@@ -45,6 +52,7 @@ cdef extern from *:
     #define TCP_TIMEWAIT_LEN_NS 60000000000ll
     """
     const int64_t TCP_TIMEOUT_INIT_NS
+    const int64_t TCP_TIMEOUT_FALLBACK_NS
     const int64_t TCP_RTO_MIN_NS
     const int64_t TCP_RTO_MAX_NS
     const int64_t TCP_DELACK_MIN_NS
@@ -318,6 +326,7 @@ cdef struct tcp_sock:
     uint32_t ack_quick
     uint16_t tcp_header_len
     uint16_t urg_data
+    uint16_t scaling_ratio  # data in 256 bytes of receive memory
     uint8_t backoff
     uint8_t ack_pending  # ICSK_ACK_
     uint8_t ack_pingpong
@@ -335,6 +344,7 @@ cdef struct tcp_sock:
     uint8_t reuse
     uint8_t reuseport
     uint8_t dead  # the caller has closed it: an orphan
+    uint8_t done  # the peer's FIN is in
     uint8_t gone  # it is freed once the event is over
     uint8_t zapped
     uint8_t nomem  # something that was taken could not be kept

@@ -13,8 +13,8 @@ from tcp_output cimport (
     tcp_probe0_when_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
-    tcp_xmit_retransmit_queue,
 )
+from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_recovery cimport *
 from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
 from tcp_window cimport tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end

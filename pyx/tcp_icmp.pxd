@@ -29,7 +29,7 @@ from sock cimport *
 from tcp cimport *
 from tcp_cong cimport tcp_current_ssthresh, tcp_set_ca_state
 from tcp_minisocks cimport reqsk_drop
-from tcp_output cimport tcp_xmit_retransmit_queue
+from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_recovery cimport tcp_mark_skb_lost
 from tcp_window cimport tcp_current_mss, tcp_sync_mss
 from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped

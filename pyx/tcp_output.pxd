@@ -1,18 +1,12 @@
 # Every segment that leaves a socket: options, window, when data may go, what goes again.
 # Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8; RFC 1122 4.2.3.4; RFC 7323; RFC 2018.
 
-from libc.errno cimport EAGAIN, ENOBUFS, ENOMEM
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport ENOBUFS, ENOMEM
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
-from ip_output cimport (
-    dst_mtu,
-    ip_queue_xmit,
-    options,
-    segment_out,
-    tcp_options_write,
-)
+from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
-from skbuff cimport alloc_skb, kfree_skb, skb_pull, skb_queue_after, skb_queue_tail, skb_unlink
+from skbuff cimport alloc_skb, skb_queue_after, skb_queue_tail, skb_unlink
 from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
@@ -582,137 +576,3 @@ cdef inline void tcp_send_active_reset(netns *net, tcp_sock *tp) noexcept nogil:
     skb_control(&one, tcp_acceptable_seq(tp), TCPHDR_ACK | TCPHDR_RST)
     one.pcount = 1
     tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0)
-
-
-# Again.
-
-
-cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t segs) noexcept nogil:
-    """Send a piece again, at most `segs` of it; 0, -EAGAIN if the window is shut, -ENOBUFS."""
-    cdef int64_t mss = tcp_current_mss(net, tp)
-    cdef int64_t avail, length
-    cdef uint32_t gone
-    cdef int32_t was
-    cdef int err
-    if before(one.seq, tp.tcb.snd_una):  # its front was acknowledged meanwhile
-        gone = tp.tcb.snd_una - one.seq
-        skb_pull(one, gone - (1 if one.tcp_flags & TCPHDR_SYN else 0))
-        one.seq = tp.tcb.snd_una
-    avail = <uint32_t>(tcp_wnd_end(tp) - one.seq)
-    if avail > 0x7FFFFFFF or not avail:
-        if one.seq != tp.tcb.snd_una:
-            return -EAGAIN
-        avail = mss  # the first one is a probe of a window that shrank (RFC 9293 3.8.6)
-    length = mss * segs
-    if length > avail:
-        length = max(avail // mss * mss, avail if avail < mss else mss)
-    if one.len > length:
-        err = tcp_fragment(net, tp, &tp.tcp_rtx_queue, one, length, mss)
-        if err:
-            return err
-    elif one.pcount:
-        was = one.pcount
-        tcp_set_skb_tso_segs(one, mss)
-        if was != one.pcount:
-            tcp_adjust_pcount(tp, one.sacked, was - one.pcount)
-    err = tcp_transmit_skb(
-        net, tp, one, tp.tcb.rcv_nxt if tp.tcb.state != TCP_SYN_SENT else 0, mss
-    )
-    NET_ADD_STATS(net, TCP_RETRANSSEGS, one.pcount)
-    tp.total_retrans += one.pcount
-    tp.bytes_retrans += one.len
-    if not err:
-        one.sacked |= TCPCB_EVER_RETRANS
-        one.retrans += 1
-        if not one.sacked & TCPCB_SACKED_RETRANS:
-            one.sacked |= TCPCB_SACKED_RETRANS
-            tp.retrans_out += one.pcount
-        if not tp.retrans_stamp:
-            tp.retrans_stamp = tcp_clock_ms(net)
-    else:
-        NET_ADD_STATS(net, TCP_RETRANSFAIL, one.pcount)
-    if tp.undo_retrans < 0:
-        tp.undo_retrans = 0
-    tp.undo_retrans += one.pcount
-    return err
-
-
-cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept nogil:
-    """Send again what is marked lost, as far as the window allows."""
-    cdef skb *one
-    cdef skb *next = tp.tcp_rtx_queue.first
-    cdef int32_t room
-    if not tp.packets_out:
-        return
-    while next != NULL:
-        one = next
-        next = one.next
-        room = tp.snd_cwnd - tcp_packets_in_flight(tp)
-        if room <= 0:
-            break
-        if one.sacked & (TCPCB_SACKED_ACKED | TCPCB_SACKED_RETRANS) or not one.sacked & TCPCB_LOST:
-            continue
-        if tcp_retransmit_skb(net, tp, one, room):
-            break
-        NET_ADD_STATS(
-            net,
-            TCP_SLOWSTARTRETRANS if tp.ca_state == TCP_CA_LOSS else TCP_FASTRETRANS,
-            one.pcount,
-        )
-        if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:
-            tp.prr_out += one.pcount
-        if one == tp.tcp_rtx_queue.first and tp.icsk_pending != ICSK_TIME_PROBE0:
-            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
-
-
-# Probes.
-
-
-cdef inline int tcp_xmit_probe_skb(netns *net, tcp_sock *tp, bint urgent) noexcept nogil:
-    """An empty segment before what is acknowledged: its answer tells that the peer is there."""
-    cdef skb one
-    skb_control(&one, tp.tcb.snd_una if urgent else tp.tcb.snd_una - 1, TCPHDR_ACK)
-    return tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0)
-
-
-cdef inline int tcp_write_wakeup(netns *net, tcp_sock *tp) noexcept nogil:
-    """Probe: with data where the window takes any, else with nothing; 1 if neither is there."""
-    cdef skb *one = tp.sk_write_queue.first
-    cdef int64_t mss, room
-    cdef int err
-    if tp.tcb.state == TCP_CLOSE:
-        return -1
-    if one != NULL and before(one.seq, tcp_wnd_end(tp)):
-        mss = tcp_current_mss(net, tp)
-        room = <uint32_t>(tcp_wnd_end(tp) - one.seq)
-        if room < <int64_t>(<uint32_t>(one.end_seq - one.seq)) or one.len > mss:
-            room = min(room, mss)
-            one.tcp_flags |= TCPHDR_PSH
-            if one.len > room and tcp_fragment(net, tp, &tp.sk_write_queue, one, room, mss):
-                return -ENOMEM
-        tcp_set_skb_tso_segs(one, mss)
-        one.tcp_flags |= TCPHDR_PSH
-        err = tcp_transmit_skb(net, tp, one, tp.tcb.rcv_nxt, mss)
-        if not err:
-            tcp_event_new_data_sent(net, tp, one)
-        return err
-    if before(tp.tcb.snd_una, tp.snd_up) and not after(tp.snd_up, tp.tcb.snd_una + 0xFFFF):
-        tcp_xmit_probe_skb(net, tp, True)
-    return tcp_xmit_probe_skb(net, tp, False)
-
-
-cdef inline void tcp_send_probe0(netns *net, tcp_sock *tp) noexcept nogil:
-    """Probe a shut window, ever more rarely (RFC 9293 3.8.6.1)."""
-    cdef int err = tcp_write_wakeup(net, tp)
-    cdef int64_t delay_ns = <int64_t>500 * NSEC_PER_MSEC
-    if tp.packets_out or tp.sk_write_queue.first == NULL:
-        tp.probes_out = 0
-        tp.backoff = 0
-        tp.probes_tstamp_ns = 0
-        return
-    tp.probes_out += 1
-    if err <= 0:
-        if tp.backoff < net.sysctl.tcp_retries2 and tp.backoff < 255:
-            tp.backoff += 1
-        delay_ns = tcp_probe0_when_ns(tp)
-    tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)

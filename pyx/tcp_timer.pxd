@@ -21,12 +21,10 @@ from tcp_input cimport keepalive_time_when, tcp_fin_time_ns
 from tcp_output cimport (
     tcp_probe0_when_ns,
     tcp_reset_xmit_timer,
-    tcp_retransmit_skb,
     tcp_send_ack,
     tcp_send_active_reset,
-    tcp_send_probe0,
-    tcp_write_wakeup,
 )
+from tcp_retransmit cimport tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
 from tcp_recovery cimport tcp_enter_loss
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 

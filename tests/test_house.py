@@ -27,13 +27,14 @@ PYX = ROOT / "pyx"
 FLOORS = {
     name: floor
     for floor, names in {
-        14: "core",
-        13: "core_net",
-        12: "tcp_sockopt",
-        11: "tcp_user tcp_ipv4 tcp_icmp tcp_timer doors streams",
-        10: "tcp_input tcp_minisocks tcp_fastopen",
-        9: "tcp_ack",
-        8: "tcp_recovery tcp_data_queue inet_timewait_sock dev rows",
+        15: "core",
+        14: "core_net",
+        13: "tcp_sockopt tcp_icmp",
+        12: "tcp_user tcp_ipv4 tcp_timer doors streams",
+        11: "tcp_input tcp_minisocks tcp_fastopen",
+        10: "tcp_ack",
+        9: "tcp_recovery tcp_data_queue inet_timewait_sock dev rows",
+        8: "tcp_retransmit",
         7: "tcp_output inet_connection_sock tcp_conntrack rows_analysis",
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
         5: "ip_output syncookies tcp_analysis conntrack filter",

@@ -233,7 +233,8 @@ def is_truncated(th: Segment, outer: Outer) -> bool:
     data, at, room = outer.network
     if not outer.encap:  # what is put together of fragments is whole
         told = data[at + 2 : at + 4] if th.ip == 4 else data[at + 4 : at + 6]
-        if int.from_bytes(told, "big") + (0 if th.ip == 4 else 40) > room:
+        length = int.from_bytes(told, "big") + (0 if th.ip == 4 else 40)
+        if length > room or not any(told):  # a length of none is of what a card would cut
             return True
     room = outer.transport[2]
     return 4 * th.doff > room or 4 * th.doff + th.payload_len > room

@@ -22,7 +22,6 @@ from .tcp_output import (
     tcp_probe0_base_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
-    tcp_xmit_retransmit_queue,
 )
 from .tcp_recovery import (
     FLAG_ACKED,
@@ -42,6 +41,7 @@ from .tcp_recovery import (
     tcp_remove_reno_sacks,
     tcp_sacktag_write_queue,
 )
+from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
 from .tcp_window import tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
 from .timer import NSEC_PER_MSEC
@@ -214,9 +214,9 @@ def tcp_ack(
         return flags
     cleaned, acked, rtt_us = tcp_clean_rtx_queue(net, tp, prior_una)
     flags |= cleaned
-    if tcp_ack_update_rtt(net, tp, flags, rtt_us) or flags & FLAG_SND_UNA_ADVANCED:
-        if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
-            tcp_rearm_rto(net, tp)
+    sampled = tcp_ack_update_rtt(net, tp, flags, rtt_us)
+    if (sampled or flags & FLAG_SND_UNA_ADVANCED) and flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
+        tcp_rearm_rto(net, tp)
     if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
         tcp_enter_loss(net, tp)
     dubious = (

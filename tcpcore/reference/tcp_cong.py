@@ -163,7 +163,7 @@ class Cubic(Reno):
         tcp_cong_avoid_ai(tp, self.cnt, acked)
 
     def update(self, cwnd: int, acked: int, now_ns: int) -> None:
-        """W(t) of today, as the slope that leads there within a round trip (RFC 9438 4.2 to 4.5)."""
+        """W(t) of today, as the slope that leads there in a round trip (RFC 9438 4.2 to 4.5)."""
         now = (now_ns << BICTCP_HZ) // NSEC_PER_SEC + 1  # 0 is no time
         self.ack_cnt += acked
         if self.last_cwnd == cwnd and now - self.last_time <= 32:

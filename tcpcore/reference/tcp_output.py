@@ -5,7 +5,7 @@ Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8; RFC 1122 4.2.3.4; RFC 7323; RFC 201
 
 from __future__ import annotations
 
-from errno import EAGAIN, ENOBUFS
+from errno import ENOBUFS
 
 from .ip_output import (
     dst_mtu,
@@ -26,7 +26,6 @@ from .sock import (
     TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
     TCP_PINGPONG_THRESH,
-    TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
     TCPCB_SACKED_RETRANS,
@@ -38,7 +37,6 @@ from .tcb import tcb_xmit
 from .tcp import (
     MASK32,
     TCP_CLOSE,
-    TCP_SYN_SENT,
     TCPHDR_ACK,
     TCPHDR_FIN,
     TCPHDR_PSH,
@@ -534,125 +532,3 @@ def tcp_send_active_reset(net: Netns, tp: TcpSock) -> None:
     skb = SkBuff(tcp_acceptable_seq(tp), b"", TCPHDR_ACK | TCPHDR_RST)
     skb.pcount = 1
     tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0)
-
-
-# Again.
-
-
-def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
-    """Send a piece again, at most `segs` of it; 0, -EAGAIN if the window is shut, -ENOBUFS."""
-    mss = tcp_current_mss(net, tp)
-    tcb = tp.tcb
-    if before(skb.seq, tcb.snd_una):  # its front was acknowledged meanwhile
-        gone = (tcb.snd_una - skb.seq) & MASK32
-        skb.data = skb.data[gone - (1 if skb.tcp_flags & TCPHDR_SYN else 0) :]
-        skb.seq = tcb.snd_una
-    avail = (tcp_wnd_end(tp) - skb.seq) & MASK32
-    if avail > 0x7FFFFFFF or not avail:
-        if skb.seq != tcb.snd_una:
-            return -EAGAIN
-        avail = mss  # the first one is a probe of a window that shrank (RFC 9293 3.8.6)
-    length = mss * segs
-    if length > avail:
-        length = max(avail // mss * mss, avail if avail < mss else mss)
-    if len(skb.data) > length:
-        tcp_fragment(tp, tp.tcp_rtx_queue, tp.tcp_rtx_queue.index(skb), length, mss)
-    elif skb.pcount:
-        was = skb.pcount
-        tcp_set_skb_tso_segs(skb, mss)
-        if was != skb.pcount:
-            tcp_adjust_pcount(tp, skb.sacked, was - skb.pcount)
-    err = tcp_transmit_skb(net, tp, skb, tcb.rcv_nxt if tcb.state != TCP_SYN_SENT else 0, mss)
-    net.mib[Mib.TCP_RETRANSSEGS] += skb.pcount
-    tp.total_retrans += skb.pcount
-    tp.bytes_retrans += len(skb.data)
-    if not err:
-        skb.sacked |= TCPCB_EVER_RETRANS
-        skb.retrans += 1
-        if not skb.sacked & TCPCB_SACKED_RETRANS:
-            skb.sacked |= TCPCB_SACKED_RETRANS
-            tp.retrans_out += skb.pcount
-        if not tp.retrans_stamp:
-            tp.retrans_stamp = skb.skb_mstamp_ns // NSEC_PER_MSEC or 1
-    else:
-        net.mib[Mib.TCP_RETRANSFAIL] += skb.pcount
-    if tp.undo_retrans < 0:
-        tp.undo_retrans = 0
-    tp.undo_retrans += skb.pcount
-    return err
-
-
-def tcp_xmit_retransmit_queue(net: Netns, tp: TcpSock) -> None:
-    """Send again what is marked lost, as far as the window allows."""
-    if not tp.packets_out:
-        return
-    for skb in list(tp.tcp_rtx_queue):
-        room = tp.snd_cwnd - tcp_packets_in_flight(tp)
-        if room <= 0:
-            break
-        if skb.sacked & (TCPCB_SACKED_ACKED | TCPCB_SACKED_RETRANS) or not skb.sacked & TCPCB_LOST:
-            continue
-        if tcp_retransmit_skb(net, tp, skb, room):
-            break
-        net.mib[
-            Mib.TCP_SLOWSTARTRETRANS if tp.ca_state == CaState.TCP_CA_LOSS else Mib.TCP_FASTRETRANS
-        ] += skb.pcount
-        if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
-            tp.prr_out += skb.pcount
-        if skb is tp.tcp_rtx_queue[0] and tp.icsk_pending != ICSK_TIME_PROBE0:
-            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
-
-
-# Probes.
-
-
-def tcp_xmit_probe_skb(net: Netns, tp: TcpSock, urgent: bool) -> int:
-    """An empty segment before what is acknowledged: its answer tells that the peer is there."""
-    seq = tp.tcb.snd_una if urgent else (tp.tcb.snd_una - 1) & MASK32
-    skb = SkBuff(seq, b"", TCPHDR_ACK)
-    return tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0)
-
-
-def tcp_write_wakeup(net: Netns, tp: TcpSock) -> int:
-    """Probe: with data where the window takes any, else with nothing; 1 if neither is there."""
-    if tp.tcb.state == TCP_CLOSE:
-        return -1
-    if tp.sk_write_queue and before(tp.sk_write_queue[0].seq, tcp_wnd_end(tp)):
-        skb = tp.sk_write_queue[0]
-        mss = tcp_current_mss(net, tp)
-        room = (tcp_wnd_end(tp) - skb.seq) & MASK32
-        if room < ((skb.end_seq - skb.seq) & MASK32) or len(skb.data) > mss:
-            room = min(room, mss)
-            skb.tcp_flags |= TCPHDR_PSH
-            if len(skb.data) > room:
-                tcp_fragment(tp, tp.sk_write_queue, 0, room, mss)
-        tcp_set_skb_tso_segs(skb, mss)
-        skb.tcp_flags |= TCPHDR_PSH
-        err = tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, mss)
-        if not err:
-            tcp_event_new_data_sent(net, tp, skb)
-        return err
-    if before(tp.tcb.snd_una, tp.snd_up) and not after(
-        tp.snd_up, (tp.tcb.snd_una + 0xFFFF) & MASK32
-    ):
-        tcp_xmit_probe_skb(net, tp, True)
-    return tcp_xmit_probe_skb(net, tp, False)
-
-
-def tcp_send_probe0(net: Netns, tp: TcpSock) -> None:
-    """Probe a shut window, ever more rarely (RFC 9293 3.8.6.1)."""
-    err = tcp_write_wakeup(net, tp)
-    if tp.packets_out or not tp.sk_write_queue:
-        tp.probes_out = 0
-        tp.backoff = 0
-        tp.probes_tstamp_ns = 0
-        return
-    tp.probes_out += 1
-    if err <= 0:
-        if tp.backoff < net.sysctl.tcp_retries2:
-            tp.backoff += 1
-        delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
-    else:
-        delay_ns = 500 * NSEC_PER_MSEC
-    delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, delay_ns)
-    tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)

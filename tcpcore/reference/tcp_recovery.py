@@ -18,7 +18,8 @@ from .sock import (
 )
 from .tcp import MASK32, Mib, after, before
 from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
-from .tcp_output import tcp_fragment, tcp_packets_in_flight, tcp_xmit_retransmit_queue
+from .tcp_output import tcp_fragment, tcp_packets_in_flight
+from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_window import tcp_current_mss
 
 FLAG_DATA = 0x01  # the segment had data
@@ -72,9 +73,10 @@ def tcp_check_dsack(net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prio
         return False
     tp.sack_ok |= 4
     tp.dsack_dups += 1
-    if tp.undo_marker and tp.undo_retrans > 0 and not after(end, prior_una):
-        if not before(start, (tp.undo_marker - tp.tcb.max_window) & MASK32):
-            tp.undo_retrans -= 1
+    oldest = (tp.undo_marker - tp.tcb.max_window) & MASK32
+    in_time = not after(end, prior_una) and not before(start, oldest)
+    if tp.undo_marker and tp.undo_retrans > 0 and in_time:
+        tp.undo_retrans -= 1
     return True
 
 

@@ -32,13 +32,11 @@ from .tcp_input import keepalive_time_when, tcp_fin_time_ns
 from .tcp_output import (
     tcp_probe0_base_ns,
     tcp_reset_xmit_timer,
-    tcp_retransmit_skb,
     tcp_send_ack,
     tcp_send_active_reset,
-    tcp_send_probe0,
-    tcp_write_wakeup,
 )
 from .tcp_recovery import tcp_enter_loss
+from .tcp_retransmit import tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 

@@ -383,9 +383,9 @@ def tcp_shutdown(net: Netns, tp: TcpSock, how: int) -> int:
         tcp_disconnect(net, tp)
         return 0
     tp.shutdown |= how
-    if how & SEND_SHUTDOWN and state in (TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT):
-        if tcp_close_state(net, tp):
-            tcp_send_fin(net, tp)
+    open_ = state in (TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT)
+    if how & SEND_SHUTDOWN and open_ and tcp_close_state(net, tp):
+        tcp_send_fin(net, tp)
     return 0
 
 
@@ -480,7 +480,7 @@ def inet_csk_listen_stop(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_close(net: Netns, tp: TcpSock) -> None:
-    """The caller lets go (RFC 9293 3.10.4): the rest is sent, or the peer is told that data is lost."""
+    """The caller lets go (RFC 9293 3.10.4): the rest is sent, or the peer learns what is lost."""
     state = tp.tcb.state
     tp.shutdown = SHUTDOWN_MASK
     if state == TCP_LISTEN:
