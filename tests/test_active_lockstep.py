@@ -137,6 +137,8 @@ class World:
         if rng.random() < 0.2:
             return icmp(frame, rng)
         th = 4 * (frame[0] & 15) if frame[0] >> 4 == 4 else 40
+        if len(frame) < th + 20:
+            return frame
         out = bytearray(frame)
         if rng.random() < 0.7:
             out[th + 13] = rng.choice((0x02, 0x04, 0x10, 0x11, 0x12, 0x14, 0x18, 0x30, 0))
