@@ -17,6 +17,7 @@ from scripts import every_script
 from test_endpoint_scripts import SYSCTL
 
 from tcpcore.engine import ENGINE
+from tcpcore.mib import COUNTERS
 from tcpcore.reference.core_net import Net as ReferenceNet
 
 compiled = pytest.importorskip("tcpcore._core") if ENGINE == "compiled" else None
@@ -340,6 +341,8 @@ def test_both_engines_are_one_host(seed: int) -> None:
         for handle in host.open + host.listeners:
             host.close(handle)
     world.run(world.now + 2000 * SEC)
+    for host in world.hosts:
+        assert host.counters()[list(COUNTERS).index("TcpCurrEstab")] == 0
 
 
 @pytest.mark.parametrize("name", every_script())
