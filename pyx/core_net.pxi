@@ -275,10 +275,11 @@ cdef class Net:
             addr = bytes(10) + b"\xff\xff" + bytes(4)
         return self.sockname(handle), (tp.sk.ip, addr, tp.sk.dport)
 
-    def set_link(self, int64_t mtu, bint gso):
-        """What the link carries: bytes of a packet, and whether it takes larger segments."""
+    def set_link(self, int64_t mtu, bint gso, bint hw_csum=False):
+        """What the link does: bytes of a packet; if it cuts larger segments, finishes checksums."""
         self.net.mtu = mtu
         self.net.gso = gso
+        self.net.hw_csum = hw_csum
 
     def wakes(self):
         """Handles of which something may have changed since the last call."""
@@ -330,16 +331,37 @@ cdef class Net:
     def poll(self, uint64_t handle):
         return tcp_poll(self.sock(handle))
 
-    def receive(self, bytes packet, int64_t now_ns):
-        """One IP packet: Drop, or 0."""
+    def receive_batch(self, packets, int64_t now_ns):
+        """IP packets that have come by now, in their order.
+
+        A packet that is a subclass of bytes has `ip_summed` (CHECKSUM_NONE 0: to be verified) and
+        `time_ns`, when it came, or None.
+        """
+        cdef int64_t when_ns
+        for packet in packets:
+            if type(packet) is bytes:
+                self.receive(packet, now_ns)
+            else:
+                came_ns = getattr(packet, "time_ns", None)
+                when_ns = now_ns if came_ns is None else min(<int64_t>came_ns, now_ns)
+                self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
+
+    cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
+        """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
+
+        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.
+        """
         cdef frame one
         cdef outer around
         cdef rcv_skb r
         cdef int drop
         self.advance(now_ns)
+        if not isinstance(packet, bytes):
+            raise TypeError(f"a packet is bytes, not {type(packet).__name__}")
         memset(&one, 0, sizeof(one))
         one.data = <const uint8_t *>PyBytes_AS_STRING(packet)
         one.caplen = one.wirelen = <uint32_t>len(packet)
+        self.net.net.ip_summed = ip_summed > 0
         one.linktype = DLT_RAW
         one.time_ns = self.net.net.now_ns
         if is_icmp(one.data, one.caplen):
@@ -368,7 +390,7 @@ cdef class Net:
             return TCP_CLOSED  # somebody else's: nobody here says anything
         return tcp_v4_rcv(self.net, r)
 
-    def advance(self, int64_t now_ns):
+    cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
         cdef netns *net = self.net
         cdef timer *due = timer_advance(&net.timers, now_ns)

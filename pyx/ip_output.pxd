@@ -290,7 +290,10 @@ cdef inline int ip_queue_xmit(
 cdef inline int tcp_build_frame(
     netns *net, const segment_out *seg, const uint8_t *data, uint32_t length, uint32_t gso_size
 ) noexcept nogil:
-    """Queue one IP packet with one segment in it, both checksums right; 0, or -ENOBUFS."""
+    """Queue one IP packet with one segment in it, both checksums right; 0, or -ENOBUFS.
+
+    For a link that finishes checksums TCP's is the sum of the pseudo header alone.
+    """
     cdef bint v4 = ipv6_addr_v4mapped(seg.saddr)
     cdef uint32_t ip_len = IPV4_HDR_LEN if v4 else IPV6_HDR_LEN
     cdef uint32_t header = TCP_HDR_LEN + seg.options_len
@@ -335,7 +338,10 @@ cdef inline int tcp_build_frame(
     memcpy(th + TCP_HDR_LEN, seg.options, seg.options_len)
     if length:
         memcpy(th + header, data, length)
-    put_u16(th + 16, csum_fold(csum_partial(th, tcp_len, csum_fold64(pseudo))) ^ 0xFFFF)
+    if net.hw_csum:
+        put_u16(th + 16, csum_fold(csum_fold64(pseudo)))
+    else:
+        put_u16(th + 16, csum_fold(csum_partial(th, tcp_len, csum_fold64(pseudo))) ^ 0xFFFF)
     queued = &net.out[net.n_out]
     queued.offset = net.out_used
     queued.length = ip_len + tcp_len
