@@ -326,7 +326,7 @@ cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb 
     if tp.keepopen:
         sk_reset_timer(net, &tp.sk.sk_timer, net.net.now_ns + keepalive_time_when(net, tp))
     if verdict & TCB_DATA:
-        tcp_queue_rcv(net, tp, th.seq + 1, r.data, r.len, th.flags)
+        tcp_queue_rcv(net, tp, th.seq + 1, r.page, r.data, r.len, th.flags)
     if not tp.dead:
         sk_wake(net, tp)
     if tp.sk_write_queue.first != NULL or tp.defer_accept or tp.ack_pingpong >= 3:

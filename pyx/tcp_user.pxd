@@ -17,7 +17,9 @@ from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport inet_addr_is_local
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
 from skbuff cimport (
+    SKB_LEND_MIN,
     alloc_skb,
+    build_skb,
     kfree_skb,
     skb_grow,
     skb_put_data,
@@ -167,9 +169,9 @@ cdef inline void tcp_push(
 
 
 cdef inline int64_t tcp_sendmsg(
-    netns *net, tcp_sock *tp, const uint8_t *data, int64_t length, int flags
+    netns *net, tcp_sock *tp, skb_data *page, const uint8_t *data, int64_t length, int flags
 ) noexcept nogil:
-    """Queue data and send what may go (RFC 9293 3.10.2).
+    """Queue data and send what may go (RFC 9293 3.10.2); with a page by reference, else copied.
 
     Bytes taken, which may be fewer; -EAGAIN where there is room for none, or an errno.
     """
@@ -177,6 +179,7 @@ cdef inline int64_t tcp_sendmsg(
     cdef int64_t goal, mss, room, copied = 0
     cdef uint32_t piece
     cdef skb *one
+    cdef bint lent
     if tp.sk_err:
         err = tp.sk_err
         tp.sk_err = 0
@@ -194,7 +197,12 @@ cdef inline int64_t tcp_sendmsg(
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
             if not sk_stream_memory_free(tp):
                 break
-            one = alloc_skb(&net.skbs, <uint32_t>min(goal, length - copied))
+            piece = <uint32_t>min(goal, length - copied)
+            lent = page != NULL and piece >= SKB_LEND_MIN
+            if lent:
+                one = build_skb(&net.skbs, page, data + copied, piece)
+            else:
+                one = alloc_skb(&net.skbs, piece)
             if one == NULL:
                 err = -ENOBUFS
                 break
@@ -205,13 +213,16 @@ cdef inline int64_t tcp_sendmsg(
             skb_queue_tail(&tp.sk_write_queue, one)
             tp.nonagle &= <uint8_t>~TCP_NAGLE_PUSH
             room = goal
+        else:
+            lent = False
         piece = <uint32_t>min(room, length - copied)
-        if skb_grow(&net.skbs, one, piece, <uint32_t>goal):
-            err = -ENOBUFS
-            break
+        if not lent:
+            if skb_grow(&net.skbs, one, piece, <uint32_t>goal):
+                err = -ENOBUFS
+                break
+            skb_put_data(one, data + copied, piece)
         if not copied:
             one.tcp_flags &= <uint8_t>~TCPHDR_PSH
-        skb_put_data(one, data + copied, piece)
         tp.write_seq += piece
         one.end_seq = tp.write_seq
         one.truesize += piece
