@@ -13,7 +13,7 @@ import pytest
 import tcpcore
 
 TCP, SOL = socket.IPPROTO_TCP, socket.SOL_SOCKET
-ENGINES = ["reference"]
+ENGINES = ["reference", "compiled"]
 SIZE = 150_000
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import tcpcore
 
-ENGINES = ["reference"]
+ENGINES = ["reference", "compiled"]
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 TCP, SOL = socket.IPPROTO_TCP, socket.SOL_SOCKET
 

@@ -13,7 +13,7 @@ import pytest
 
 import tcpcore
 
-ENGINES = ["reference"]
+ENGINES = ["reference", "compiled"]
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -15,7 +15,7 @@ import pytest
 import tcpcore
 from tcpcore.router import checksum, icmp, one_hop
 
-ENGINES = ["reference"]
+ENGINES = ["reference", "compiled"]
 
 
 @pytest.fixture(params=ENGINES)

@@ -378,13 +378,13 @@ def selecting(api: Any) -> Seen:
 # ---- the comparison -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["reference"])
+@pytest.mark.parametrize("engine", ["reference", "compiled"])
 @pytest.mark.parametrize("name", CASES)
 def test_like_the_standard_library(name: str, engine: str) -> None:
     same(CASES[name], engine)
 
 
-@pytest.fixture(params=["reference"])
+@pytest.fixture(params=["reference", "compiled"])
 def ours(request: pytest.FixtureRequest) -> Iterator[Ours]:
     made = Ours(request.param)
     yield made

@@ -342,7 +342,7 @@ def buffer_sizes(api: Any) -> Seen:
 # ---- the comparison -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["reference"])
+@pytest.mark.parametrize("engine", ["reference", "compiled"])
 @pytest.mark.parametrize("name", CASES)
 def test_like_the_standard_library(name: str, engine: str) -> None:
     same(CASES[name], engine)

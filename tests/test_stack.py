@@ -15,7 +15,7 @@ from tcpcore.engine import load_net
 from tcpcore.mib import COUNTERS
 from tcpcore.sysctl import KNOBS
 
-ENGINES = ["reference"]
+ENGINES = ["reference", "compiled"]
 
 
 @pytest.fixture(params=ENGINES)
