@@ -465,7 +465,7 @@ cdef class Net:
         self.settle()
 
     def exchange(self, Net other, int64_t now_ns):
-        """Hand over what leaves each of two hosts to the other until neither sends: how many frames.
+        """Hand over what leaves each of two hosts to the other until none is left: how many.
 
         What they share is the process: checksums are neither made nor tested, and text is handed
         on where it lies. Two that would never be done are stopped after a million.

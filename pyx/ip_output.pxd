@@ -21,6 +21,7 @@ cdef enum:
     IPV4_HDR_LEN = 20
     IPV6_HDR_LEN = 40
     IPV6_MIN_MTU = 1280
+    IP_MAX_MTU = 65535  # what a total length can tell
     OUT_QUEUE_MAX = 65536  # frames that wait to be fetched
     IP_DF = 0x4000
 
@@ -192,6 +193,7 @@ cdef inline int ip_route_connect(
 
 cdef inline int64_t dst_mtu(netns *net, const uint8_t *daddr) noexcept nogil:
     """What fits a packet to an address: what the path told, else the link's."""
+    cdef int64_t mtu
     cdef uint32_t i
     for i in range(net.n_pmtu):
         if memcmp(net.pmtu[i].addr, daddr, 16) == 0:
@@ -199,9 +201,10 @@ cdef inline int64_t dst_mtu(netns *net, const uint8_t *daddr) noexcept nogil:
                 return min(net.pmtu[i].mtu, net.mtu)
             pmtu_forget(net, i)
             break
+    mtu = net.mtu
     if net.any_address == 0 and inet_addr_is_local(net, daddr):
-        return net.loopback_mtu
-    return net.mtu
+        mtu = net.loopback_mtu
+    return min(mtu, <int64_t>IP_MAX_MTU) if ipv6_addr_v4mapped(daddr) else mtu
 
 
 cdef inline void pmtu_forget(netns *net, uint32_t i) noexcept nogil:

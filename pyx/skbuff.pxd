@@ -123,10 +123,14 @@ cdef inline skb *alloc_skb(skb_pools *pools, uint32_t size) noexcept nogil:
 
 
 cdef inline skb *build_skb(
-    skb_pools *pools, skb_data *page, const uint8_t *data, uint32_t length
+    skb_pools *pools, skb_data *page, const uint8_t *data, uint32_t length, uint32_t size
 ) noexcept nogil:
-    """A piece of bytes that lie in a page already; NULL without memory."""
-    cdef skb *made = <skb *>kmem_cache_zalloc(&pools.records)
+    """A piece of bytes that lie in a page already, where there is one and it is worth it; else an
+    empty one, as `alloc_skb` makes it. NULL without memory."""
+    cdef skb *made
+    if page == NULL or length < SKB_LEND_MIN:
+        return alloc_skb(pools, size)
+    made = <skb *>kmem_cache_zalloc(&pools.records)
     if made == NULL:
         return NULL
     refcount_inc(&page.refs)
@@ -175,6 +179,16 @@ cdef inline void skb_put_data(skb *one, const uint8_t *data, uint32_t length) no
     if length:
         memcpy(one.data + one.len, data, length)
         one.len += length
+
+
+cdef inline int skb_append(
+    skb_pools *pools, skb *one, const uint8_t *data, uint32_t length, uint32_t most
+) noexcept nogil:
+    """Add bytes, and make room for them as `skb_grow` does; -1 without memory."""
+    if skb_grow(pools, one, length, most):
+        return -1
+    skb_put_data(one, data, length)
+    return 0
 
 
 cdef inline void skb_pull(skb *one, uint32_t length) noexcept nogil:

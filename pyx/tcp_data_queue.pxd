@@ -5,11 +5,9 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netns cimport NET_INC_STATS, netns, sk_wake
 from skbuff cimport (
-    SKB_LEND_MIN,
-    alloc_skb,
     build_skb,
     kfree_skb,
-    skb_grow,
+    skb_append,
     skb_put_data,
     skb_queue_after,
     skb_queue_tail,
@@ -133,11 +131,8 @@ cdef inline skb *tcp_rcv_skb(
 ) noexcept nogil:
     """What came: a copy, unless it lies in a page that can be held; NULL without memory."""
     cdef uint32_t frag = skb_head_size(length) - SKB_SHARED_INFO - SKB_HEADROOM
-    cdef skb *one
-    if page != NULL and length >= SKB_LEND_MIN:
-        one = build_skb(&net.skbs, page, data, length)
-    else:
-        one = alloc_skb(&net.skbs, frag if frag <= RCV_ROOM_AT_ONCE else length)
+    cdef uint32_t room = frag if frag <= RCV_ROOM_AT_ONCE else length
+    cdef skb *one = build_skb(&net.skbs, page, data, length, room)
     if one == NULL:
         return NULL
     if not one.lent:
@@ -167,9 +162,8 @@ cdef inline void tcp_queue_rcv(
         last != NULL
         and last.end_seq == seq
         and last.len + length <= last.frag
-        and not skb_grow(&net.skbs, last, length, last.frag)
+        and not skb_append(&net.skbs, last, data, length, last.frag)
     ):
-        skb_put_data(last, data, length)
         last.end_seq = seq + length
         return
     one = tcp_rcv_skb(net, seq, page, data, length, flags)

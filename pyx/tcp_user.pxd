@@ -17,12 +17,9 @@ from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport inet_addr_is_local
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
 from skbuff cimport (
-    SKB_LEND_MIN,
-    alloc_skb,
     build_skb,
     kfree_skb,
-    skb_grow,
-    skb_put_data,
+    skb_append,
     skb_queue_bytes,
     skb_queue_purge,
     skb_queue_tail,
@@ -179,7 +176,6 @@ cdef inline int64_t tcp_sendmsg(
     cdef int64_t goal, mss, room, copied = 0
     cdef uint32_t piece
     cdef skb *one
-    cdef bint lent
     if tp.sk_err:
         err = tp.sk_err
         tp.sk_err = 0
@@ -198,11 +194,7 @@ cdef inline int64_t tcp_sendmsg(
             if not sk_stream_memory_free(tp):
                 break
             piece = <uint32_t>min(goal, length - copied)
-            lent = page != NULL and piece >= SKB_LEND_MIN
-            if lent:
-                one = build_skb(&net.skbs, page, data + copied, piece)
-            else:
-                one = alloc_skb(&net.skbs, piece)
+            one = build_skb(&net.skbs, page, data + copied, piece, piece)
             if one == NULL:
                 err = -ENOBUFS
                 break
@@ -213,14 +205,11 @@ cdef inline int64_t tcp_sendmsg(
             skb_queue_tail(&tp.sk_write_queue, one)
             tp.nonagle &= <uint8_t>~TCP_NAGLE_PUSH
             room = goal
-        else:
-            lent = False
         piece = <uint32_t>min(room, length - copied)
-        if not lent:
-            if skb_grow(&net.skbs, one, piece, <uint32_t>goal):
+        if one.seq + one.len == one.end_seq:  # its bytes are not there yet
+            if skb_append(&net.skbs, one, data + copied, piece, <uint32_t>goal):
                 err = -ENOBUFS
                 break
-            skb_put_data(one, data + copied, piece)
         if not copied:
             one.tcp_flags &= <uint8_t>~TCPHDR_PSH
         tp.write_seq += piece

@@ -37,7 +37,6 @@ from .tcp_sockopt import (
 from .tcp_timer import tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from .timer import timer_advance, timer_next
 
-
 EXCHANGE_MAX = 1 << 20  # frames of one exchange
 
 
@@ -204,7 +203,7 @@ class Net:
             self.receive(packet, now_ns)
 
     def exchange(self, other: Net, now_ns: int) -> int:
-        """Hand over what leaves each of two hosts to the other until neither sends: how many frames.
+        """Hand over what leaves each of two hosts to the other until none is left: how many.
 
         What they share is the process. Two that would never be done are stopped after a million.
         """
