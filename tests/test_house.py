@@ -170,6 +170,7 @@ ONLY_COMPILED = {
         "ipv6_addr_v4mapped",
         "out_reserve",
         "pmtu_forget",
+        "skb_copy_and_csum",
     },
     "netns": {
         "NET_ADD_STATS",
@@ -177,6 +178,7 @@ ONLY_COMPILED = {
         "netns_free",
         "netns_init",
         "netns_reap",
+        "out_purge",
         "sk_bury",
         "sk_enter",
         "sk_leave",
