@@ -18,10 +18,12 @@ cdef struct skb_pools:
     skb_data *free[9]
     uint64_t kept
     uint64_t used  # bytes that hold data
+    uint32_t random  # of the next piece's place in a tree
 
 
-cdef inline void skb_pools_init(skb_pools *pools) noexcept nogil:
+cdef inline void skb_pools_init(skb_pools *pools, uint32_t random) noexcept nogil:
     kmem_cache_init(&pools.records, sizeof(skb))
+    pools.random = random | 1
 
 
 cdef inline uint32_t skb_pool_of(uint32_t size) noexcept nogil:
@@ -86,6 +88,10 @@ cdef inline skb *alloc_skb(skb_pools *pools, uint32_t size) noexcept nogil:
     cdef skb *made = <skb *>kmem_cache_zalloc(&pools.records)
     if made == NULL:
         return NULL
+    pools.random ^= pools.random << 13
+    pools.random ^= pools.random >> 17
+    pools.random ^= pools.random << 5
+    made.rb_priority = pools.random
     if size:
         made.head = skb_data_alloc(pools, size)
         if made.head == NULL:
@@ -180,7 +186,7 @@ cdef inline void skb_queue_purge(skb_pools *pools, skb_queue *queue) noexcept no
         one = queue.first
         queue.first = one.next
         kfree_skb(pools, one)
-    queue.last = NULL
+    queue.last = queue.root = NULL
 
 
 cdef inline uint64_t skb_queue_bytes(const skb_queue *queue) noexcept nogil:
