@@ -24,6 +24,7 @@ from netns cimport (
     sk_lookup,
     timer_owner,
 )
+from rbtree cimport rb_depth
 from skbuff cimport SKB_LEND_MIN, skb_data_lend, skb_data_owner, skb_data_put
 from sock cimport (
     ICSK_TIME_DACK,
@@ -350,6 +351,14 @@ cdef class Net:
         """Of a listener: requests that wait for their ACK, connections that wait for `accept`."""
         cdef tcp_sock *tp = self.sock(handle)
         return tp.n_reqs, tp.accept_len
+
+    def steps(self, uint64_t handle):
+        """Of the retransmit queue and of what lies behind holes: pieces, and steps to the farthest."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef uint32_t sent = 0, early = 0
+        cdef uint32_t sent_depth = rb_depth(&tp.tcp_rtx_queue, &sent)
+        cdef uint32_t early_depth = rb_depth(&tp.out_of_order_queue, &early)
+        return (sent, sent_depth), (early, early_depth)
 
     def state_of(self, bytes saddr, uint16_t sport, bytes daddr, uint16_t dport):
         """What is known of a 4-tuple, ours first: a state, CLOSE if nothing."""

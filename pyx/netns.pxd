@@ -36,10 +36,22 @@ cdef struct ifaddr:
     uint8_t addr[16]
     uint32_t prefix
 
+# What a path told; the numbers of others count from 1.
 cdef struct path_mtu:
     uint8_t addr[16]
     int64_t expires_ns
     int64_t mtu
+    uint32_t next  # of its bucket, or of what is spare
+    uint32_t older
+    uint32_t newer
+
+cdef struct path_mtus:
+    path_mtu paths[4096]
+    uint32_t buckets[4096]
+    uint32_t used
+    uint32_t spare
+    uint32_t oldest
+    uint32_t newest
 
 # A frame that waits to be fetched: its headers, and the page that has its text.
 cdef struct out_frame:
@@ -70,7 +82,7 @@ cdef struct netns:
     int64_t loopback_mtu
     bint gso  # the link takes segments larger than its MTU
     bint hw_csum  # the link finishes checksums
-    path_mtu *pmtu
+    path_mtus *pmtu  # once there is one
     uint32_t n_pmtu
     sock_common **established  # by 4-tuple
     uint32_t established_mask
@@ -160,7 +172,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_wmem[2] = 4194304
     net.mtu = 1500
     net.loopback_mtu = LOOPBACK_MTU
-    skb_pools_init(&net.skbs)
+    skb_pools_init(&net.skbs, <uint32_t>siphash(net.key, b"skb", 3))
     kmem_cache_init(&net.sock_cache, sizeof(tcp_sock))
     kmem_cache_init(&net.request_cache, sizeof(request_sock))
     kmem_cache_init(&net.timewait_cache, sizeof(timewait_sock))

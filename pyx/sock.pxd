@@ -140,10 +140,21 @@ cdef struct skb:
     uint8_t sacked
     uint8_t eor  # a record ends here: nothing is added
     uint8_t lent  # its bytes are not its own: nothing is written behind them
+    uint32_t rb_priority
+    # Its place in the tree of a queue, and what its branch holds (rbtree).
+    skb *rb_parent
+    skb *rb_left
+    skb *rb_right
+    int32_t rb_pcount
+    int32_t rb_sacked  # segments that the peer has
+    int64_t rb_sacked_ns  # when the last of them was sent
+    int64_t rb_retrans_ns  # when the first was that is sent again
+    uint32_t rb_marks  # RB_
 
 cdef struct skb_queue:
     skb *first
     skb *last
+    skb *root  # of the tree, if it has one
 
 # A stack's knobs by their Linux names, in Linux's units and the reference's order.
 cdef struct sysctls:
