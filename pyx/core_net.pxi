@@ -451,7 +451,7 @@ cdef class Net:
         return [self.net.net.mib[i] for i in range(NR_MIBS)]
 
     def poll(self, uint64_t handle):
-        return tcp_poll(self.sock(handle))
+        return tcp_poll(self.net, self.sock(handle))
 
     def receive_batch(self, packets, int64_t now_ns):
         """IP packets that have come by now, in their order.

@@ -57,7 +57,7 @@ cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
         return NULL
     tcp_init_sock(tp)
     tp.sk_rcvlowat = 1
-    tp.pmtudisc = 1
+    tp.pmtudisc = 0 if net.sysctl.ip_no_pmtu_disc else 1
     tp.sk_rcvbuf = sysctl.tcp_rmem[1]
     tp.sk_sndbuf = sysctl.tcp_wmem[1]
     tp.ttl = <uint8_t>sysctl.ip_default_ttl

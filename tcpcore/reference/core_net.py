@@ -175,7 +175,7 @@ class Net:
         return list(self.net.mib)
 
     def poll(self, handle: int) -> int:
-        return user.tcp_poll(self.sock(handle))
+        return user.tcp_poll(self.net, self.sock(handle))
 
     def receive_batch(self, packets: Sequence[bytes], now_ns: int) -> None:
         """IP packets that have come by now, in their order.
