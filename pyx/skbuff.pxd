@@ -186,7 +186,7 @@ cdef inline void skb_queue_purge(skb_pools *pools, skb_queue *queue) noexcept no
         one = queue.first
         queue.first = one.next
         kfree_skb(pools, one)
-    queue.last = queue.root = NULL
+    queue.last = NULL
 
 
 cdef inline uint64_t skb_queue_bytes(const skb_queue *queue) noexcept nogil:
