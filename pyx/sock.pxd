@@ -138,6 +138,7 @@ cdef struct skb:
     uint8_t tcp_flags
     uint8_t sacked
     uint8_t eor  # a record ends here: nothing is added
+    uint16_t gso_size  # bytes of a segment, where it is sent in several
     uint32_t rb_priority
     # Its place in the tree of a queue, and what its branch holds (rbtree).
     skb *rb_parent

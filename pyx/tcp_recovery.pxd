@@ -351,7 +351,7 @@ cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef skb *one = tp.tcp_rtx_queue.first
     while one != NULL:
-        if one.len > mss:
+        if (one.gso_size if one.gso_size else one.len) > mss:
             tcp_mark_skb_lost(tp, one)
         one = one.next
     if not tp.lost_out:

@@ -107,6 +107,7 @@ class SkBuff:
         "sacked",
         "eor",
         "pcount",
+        "gso_size",
         "retrans",
         "skb_mstamp_ns",
         "delivered",
@@ -123,6 +124,7 @@ class SkBuff:
         self.sacked = 0
         self.eor = False  # a record ends here: nothing is added
         self.pcount = 0  # segments of it, in MSS
+        self.gso_size = 0  # bytes of a segment, where it is sent in several
         self.retrans = 0  # how often it was sent again
         self.skb_mstamp_ns = 0  # when it was sent last
         self.delivered = 0  # tp.delivered when it was sent
