@@ -506,9 +506,10 @@ cdef class Net:
     cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
         cdef netns *net = self.net
+        cdef int64_t due_ns = timer_next(&net.timers)
         cdef timer *due = timer_advance(&net.timers, now_ns)
         while due != NULL:
-            net.net.now_ns = max(net.net.now_ns, due.expires_ns)
+            net.net.now_ns = max(net.net.now_ns, due_ns)
             if due.kind == ICSK_TIME_RETRANS:
                 tcp_write_timer(net, <tcp_sock *>timer_owner(due))
             elif due.kind == ICSK_TIME_DACK:
@@ -520,6 +521,7 @@ cdef class Net:
             else:
                 tw_timer_handler(net, <timewait_sock *>timer_owner(due))
             netns_reap(net)
+            due_ns = timer_next(&net.timers)
             due = timer_advance(&net.timers, now_ns)
         net.net.now_ns = max(net.net.now_ns, now_ns)
 
