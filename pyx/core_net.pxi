@@ -6,6 +6,7 @@ import errno as _errno
 from libc.stdlib cimport realloc
 from libc.string cimport memcmp
 from inet_connection_sock cimport sk_alloc
+from inet_ports cimport request_or_sock
 from inet_timewait_sock cimport tw_timer_handler
 from ip_fragment cimport ip_frags_batch
 from ip_input cimport DLT_RAW, ip_rcv
@@ -26,9 +27,12 @@ from sock cimport (
     ICSK_TIME_DACK,
     ICSK_TIME_KEEPOPEN,
     ICSK_TIME_RETRANS,
+    SK_REQUEST,
+    SK_TIMEWAIT,
     TCP_SYNACK_TIMER,
     rcv_skb,
     request_sock,
+    sock_common,
     tcp_sock,
     timewait_sock,
 )
@@ -42,12 +46,13 @@ from tcp cimport (
     TCP_CLOSE,
     TCP_CLOSED,
     TCP_LISTEN,
+    TCP_SYN_RECV,
     TCP_SYN_SENT,
     segment,
     tcb,
 )
 from tcp_icmp cimport icmp_rcv, is_icmp
-from tcp_ipv4 cimport rcv_skb_addr, tcp_v4_connect, tcp_v4_rcv
+from tcp_ipv4 cimport ip_source_routed, rcv_skb_addr, tcp_v4_connect, tcp_v4_rcv
 from tcp_minisocks cimport reqsk_timer_handler
 from tcp_sockopt cimport (
     sock_set_linger,
@@ -95,8 +100,10 @@ cdef inline bint is_truncated(const segment *th, const outer *around) noexcept n
     cdef const uint8_t *iph = around.network_header
     cdef uint32_t told
     if not around.encap:  # what is put together of fragments is whole
-        told = get_be16(iph + 2) if th.ip == 4 else get_be16(iph + 4) + 40
-        if told > around.network_room:
+        told = get_be16(iph + (2 if th.ip == 4 else 4))
+        if not told:  # a length of none is of what a card would cut
+            return True
+        if told + (0 if th.ip == 4 else 40) > around.network_room:
             return True
     return 4 * <uint64_t>th.doff + th.payload_len > around.transport_room
 
@@ -231,6 +238,19 @@ cdef class Net:
         cdef tcp_sock *tp = self.sock(handle)
         return tp.n_reqs, tp.accept_len
 
+    def state_of(self, bytes saddr, uint16_t sport, bytes daddr, uint16_t dport):
+        """What is known of a 4-tuple, ours first: a state, CLOSE if nothing."""
+        cdef sock_common *sk = request_or_sock(
+            self.net, self.address(saddr), sport, self.address(daddr), dport
+        )
+        if sk == NULL:
+            return TCP_CLOSE
+        if sk.kind == SK_REQUEST:
+            return TCP_SYN_RECV
+        if sk.kind == SK_TIMEWAIT:
+            return (<timewait_sock *>sk).substate
+        return (<tcp_sock *>sk).tcb.state
+
     def sockname(self, uint64_t handle):
         """(4 or 6, address, port); any address and 0 before there are others."""
         cdef tcp_sock *tp = self.sock(handle)
@@ -350,14 +370,14 @@ cdef class Net:
             ip_frags_batch(&self.net.net.frags)
             drop = ip_rcv(&self.net.net, &one, &r.th, &around)
             if not drop:
-                drop = self.deliver(&r, &around)
+                drop = self.deliver(one.data, &r, &around)
         netns_reap(self.net)
         return drop
 
-    cdef int deliver(self, rcv_skb *r, const outer *around) noexcept nogil:
+    cdef int deliver(self, const uint8_t *packet, rcv_skb *r, const outer *around) noexcept nogil:
         """A segment, if it is whole and this host's: Drop, or 0."""
-        if around.encap & ~WRAP_FRAGMENTS:  # a host takes nothing out of tunnels
-            return IP_NOPROTO
+        if around.encap & ~WRAP_FRAGMENTS or ip_source_routed(packet):
+            return IP_NOPROTO  # a host takes nothing out of tunnels
         if r.th.bad & BAD_IP_CSUM:
             return IP_CSUM
         if is_truncated(&r.th, around):

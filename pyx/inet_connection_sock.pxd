@@ -42,6 +42,7 @@ cdef inline void tcp_init_sock(tcp_sock *tp) noexcept nogil:
     tp.snd_ssthresh = TCP_INFINITE_SSTHRESH
     tp.ack_ato_ns = TCP_ATO_MIN_NS
     tp.rcv_mss = TCP_MSS_DEFAULT
+    tp.scaling_ratio = TCP_DEFAULT_SCALING_RATIO
 
 
 cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:

@@ -211,9 +211,12 @@ cdef inline void pmtu_forget(netns *net, uint32_t i) noexcept nogil:
 
 cdef inline void ip_rt_update_pmtu(netns *net, const uint8_t *daddr, int64_t mtu) noexcept nogil:
     """A router told that less fits (RFC 1191 6.3, RFC 8201 4); never below the floor."""
-    cdef int64_t low = net.sysctl.min_pmtu if ipv6_addr_v4mapped(daddr) else IPV6_MIN_MTU
+    cdef bint v4 = ipv6_addr_v4mapped(daddr)
+    cdef int64_t low = net.sysctl.min_pmtu if v4 else IPV6_MIN_MTU
     cdef path_mtu *table
     cdef uint32_t i = 0
+    if dst_mtu(net, daddr) < mtu or (not v4 and mtu < IPV6_MIN_MTU):
+        return  # an older word was of less; no IPv6 link has less
     if net.pmtu == NULL:
         table = <path_mtu *>realloc(NULL, PMTU_MAX * sizeof(path_mtu))
         if table == NULL:

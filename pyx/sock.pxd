@@ -50,6 +50,7 @@ cdef extern from *:
     #define TCP_ATO_MIN_NS 40000000ll
     #define TCP_RESOURCE_PROBE_INTERVAL_NS 500000000ll
     #define TCP_TIMEWAIT_LEN_NS 60000000000ll
+    #define TCP_PAWS_24DAYS_NS 2073600000000000ll
     """
     const int64_t TCP_TIMEOUT_INIT_NS
     const int64_t TCP_TIMEOUT_FALLBACK_NS
@@ -60,6 +61,7 @@ cdef extern from *:
     const int64_t TCP_ATO_MIN_NS
     const int64_t TCP_RESOURCE_PROBE_INTERVAL_NS
     const int64_t TCP_TIMEWAIT_LEN_NS
+    const int64_t TCP_PAWS_24DAYS_NS
 
 cdef enum:
     RCV_SHUTDOWN = 1
@@ -410,6 +412,7 @@ cdef struct request_sock:
     uint32_t ts_off
     uint32_t rsk_window_clamp
     uint32_t rsk_rcv_wnd
+    uint32_t num_retrans
     uint16_t mss  # the peer's, clamped
     uint8_t snd_wscale
     uint8_t rcv_wscale
@@ -418,7 +421,6 @@ cdef struct request_sock:
     uint8_t tstamp_ok
     uint8_t acked  # the ACK came, but nothing could be made of it yet
     uint8_t num_timeout
-    uint8_t num_retrans
 
 # What is left of a connection that this end closed first.
 cdef struct timewait_sock:

@@ -9,13 +9,14 @@ from sock cimport *
 from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_output cimport (
+    tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
     tcp_probe0_when_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
 )
-from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_recovery cimport *
+from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
 from tcp_window cimport tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
@@ -117,7 +118,7 @@ cdef inline bint tcp_ack_update_rtt(
 ) noexcept nogil:
     """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
     cdef uint32_t delta_ms
-    if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_DATA_ACKED:
+    if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_ACKED:
         delta_ms = <uint32_t>(net.net.now_ns // NSEC_PER_MSEC) - (tp.rcv_tsecr - tp.tsoffset)
         if delta_ms < 1 << 22:
             rtt_us = <int64_t>(delta_ms if delta_ms else 1) * 1000
@@ -134,6 +135,7 @@ cdef inline bint tcp_ack_update_rtt(
 
 cdef inline void tcp_ack_probe(netns *net, tcp_sock *tp) noexcept nogil:
     """The peer answers: a window that is open again needs no probes."""
+    cdef int64_t delay_ns
     if tp.sk_write_queue.first == NULL:
         return
     if not after(tp.sk_write_queue.first.end_seq, tcp_wnd_end(tp)):
@@ -142,7 +144,8 @@ cdef inline void tcp_ack_probe(netns *net, tcp_sock *tp) noexcept nogil:
         if tp.icsk_pending == ICSK_TIME_PROBE0:
             tcp_clear_xmit_timer(tp)
     else:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_when_ns(tp))
+        delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, tcp_probe0_when_ns(tp))
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
 
 
 cdef inline bint tcp_may_raise_cwnd(const tcp_sock *tp, int flags) noexcept nogil:

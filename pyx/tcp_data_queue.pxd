@@ -17,7 +17,13 @@ from sock cimport *
 from tcb cimport tcb_pull
 from tcp cimport *
 from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
-from tcp_window cimport tcp_choose_window, tcp_space, tcp_win_from_space
+from tcp_window cimport (
+    tcp_choose_window,
+    tcp_set_window_clamp,
+    tcp_space,
+    tcp_space_from_win,
+    tcp_win_from_space,
+)
 
 cdef enum:
     RCV_ROOM_AT_ONCE = 4096  # larger pieces get room for more only when more comes
@@ -61,12 +67,22 @@ cdef inline void merged(tcp_sock *tp) noexcept nogil:
     tp.n_sacks = <uint8_t>n
 
 
+cdef inline uint32_t skb_head_size(uint32_t length) noexcept nogil:
+    """The buffer of a received segment as Linux's allocator has it; beyond 4 KiB it has pages."""
+    cdef uint32_t size = ((length + SKB_HEADROOM + 63) & ~<uint32_t>63) + SKB_SHARED_INFO
+    cdef uint32_t power = 1024
+    if size <= SKB_SMALL_HEAD:
+        return SKB_SMALL_HEAD
+    if size <= PAGE:
+        while power < size:
+            power <<= 1
+        return power
+    return SKB_SMALL_HEAD + (length + PAGE - 1) // PAGE * PAGE
+
+
 cdef inline uint32_t skb_truesize(uint32_t length) noexcept nogil:
-    """Memory that a received segment takes: its buffer's power of two, and its head."""
-    cdef uint32_t size = 256
-    while size < length + 256:
-        size <<= 1
-    return SKB_OVERHEAD + size
+    """Memory that a received segment takes."""
+    return SKB_OVERHEAD + skb_head_size(length)
 
 
 cdef inline bint tcp_data_queue(
@@ -90,8 +106,8 @@ cdef inline bint tcp_data_queue(
             tcp_queue_rcv(net, tp, rcv_nxt, r.data + skip, r.len - skip, th.flags)
             tcp_event_data_recv(net, tp, th.payload_len - skip)
         fin = verdict & TCB_FIN_TAKEN
-        if tp.out_of_order_queue.first != NULL:
-            fin = tcp_ofo_queue(net, tp) or fin
+        if tp.out_of_order_queue.first != NULL and not fin:  # behind a FIN is nothing
+            fin = tcp_ofo_queue(net, tp)
             if tp.out_of_order_queue.first == NULL:
                 tp.ack_pending |= ICSK_ACK_NOW
         if tp.n_sacks:
@@ -114,8 +130,7 @@ cdef inline skb *tcp_rcv_skb(
     netns *net, uint32_t seq, const uint8_t *data, uint32_t length, uint16_t flags
 ) noexcept nogil:
     """A copy of what came; NULL without memory."""
-    cdef uint32_t truesize = skb_truesize(length)
-    cdef uint32_t frag = truesize - SKB_OVERHEAD - 256
+    cdef uint32_t frag = skb_head_size(length) - SKB_SHARED_INFO - SKB_HEADROOM
     cdef skb *one = alloc_skb(&net.skbs, frag if frag <= RCV_ROOM_AT_ONCE else length)
     if one == NULL:
         return NULL
@@ -123,7 +138,7 @@ cdef inline skb *tcp_rcv_skb(
     one.seq = seq
     one.end_seq = seq + length
     one.tcp_flags = <uint8_t>flags
-    one.truesize = truesize
+    one.truesize = skb_truesize(length)
     one.frag = frag
     return one
 
@@ -268,6 +283,7 @@ cdef inline bint tcp_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
     """Take in what waited behind a hole that is filled now; True if the FIN was with it."""
     cdef skb_queue *queue = &tp.out_of_order_queue
     cdef skb *one
+    cdef uint32_t dsack_high = tp.tcb.rcv_nxt
     cdef uint32_t rcv_nxt, skip, end_seq
     cdef bint fin = False
     while queue.first != NULL and not after(queue.first.seq, tp.tcb.rcv_nxt):
@@ -275,6 +291,9 @@ cdef inline bint tcp_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
         skb_unlink(queue, one)
         tp.sk_rmem_alloc -= one.truesize
         rcv_nxt = tp.tcb.rcv_nxt
+        if before(one.seq, dsack_high):  # it came again with what filled the hole
+            end_seq = one.end_seq if before(one.end_seq, dsack_high) else dsack_high
+            tcp_dsack_extend(net, tp, one.seq, end_seq)
         if after(one.end_seq, rcv_nxt):
             skip = min(<uint32_t>(rcv_nxt - one.seq), one.len)
             fin = one.tcp_flags & TCPHDR_FIN
@@ -287,18 +306,40 @@ cdef inline bint tcp_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
     return fin
 
 
-cdef inline void tcp_urg(netns *net, tcp_sock *tp, const rcv_skb *r) noexcept nogil:
+cdef inline void tcp_check_urg(
+    netns *net, tcp_sock *tp, const rcv_skb *r, uint32_t rcv_nxt
+) noexcept nogil:
     """The urgent pointer, which is of the octet after the urgent one (RFC 6093 as Linux has it)."""
-    cdef uint32_t ptr = r.urgent, at
+    cdef uint32_t ptr = r.urgent
+    cdef skb *one
     if ptr and not net.sysctl.tcp_stdurg:
         ptr -= 1
     ptr += r.th.seq
-    if after(tp.copied_seq, ptr) or (before(ptr, tp.tcb.rcv_nxt) and not r.th.payload_len):
+    if after(tp.copied_seq, ptr) or before(ptr, rcv_nxt):
+        return  # it was read, or was there before
+    if tp.urg_data and not after(ptr, tp.urg_seq):
         return
-    if not (tp.urg_data and not after(ptr, tp.urg_seq)):
-        tp.urg_data = TCP_URG_NOTYET
-        tp.urg_seq = ptr
-        sk_wake(net, tp)
+    if (
+        tp.urg_data
+        and not tp.oobinline
+        and tp.urg_seq == tp.copied_seq
+        and tp.copied_seq != rcv_nxt
+    ):
+        # The one before is lost, as nobody has asked for it.
+        tp.copied_seq += 1
+        one = tp.sk_receive_queue.first
+        if one != NULL and not before(tp.copied_seq, one.end_seq):
+            tp.sk_rmem_alloc -= one.truesize
+            skb_unlink(&tp.sk_receive_queue, one)
+            kfree_skb(&net.skbs, one)
+    tp.urg_data = TCP_URG_NOTYET
+    tp.urg_seq = ptr
+    sk_wake(net, tp)
+
+
+cdef inline void tcp_urg(netns *net, tcp_sock *tp, const rcv_skb *r) noexcept nogil:
+    """The urgent octet may come later than its pointer."""
+    cdef uint32_t at
     if tp.urg_data == TCP_URG_NOTYET:
         at = tp.urg_seq - r.th.seq
         if at < r.len:
@@ -321,7 +362,7 @@ cdef inline void tcp_enter_quickack_mode(tcp_sock *tp, uint32_t most) noexcept n
 
 
 cdef inline bint tcp_in_quickack_mode(const tcp_sock *tp) noexcept nogil:
-    return tp.ack_quick != 0 and tp.ack_pingpong < 3
+    return tp.ack_quick != 0 and tp.ack_pingpong < TCP_PINGPONG_THRESH
 
 
 cdef inline void tcp_initialize_rcv_mss(tcp_sock *tp) noexcept nogil:
@@ -335,6 +376,8 @@ cdef inline void tcp_measure_rcv_mss(tcp_sock *tp, int64_t length) noexcept nogi
     cdef int32_t last = tp.last_seg_size
     tp.last_seg_size = 0
     if length >= tp.rcv_mss:
+        if length != tp.rcv_mss:
+            tcp_measure_scaling_ratio(tp, length)
         tp.rcv_mss = <int32_t>min(length, <int64_t>tp.advmss)
         return
     if length >= TCP_MIN_MSS + 20:
@@ -345,6 +388,16 @@ cdef inline void tcp_measure_rcv_mss(tcp_sock *tp, int64_t length) noexcept nogi
     if tp.ack_pending & ICSK_ACK_PUSHED:
         tp.ack_pending |= ICSK_ACK_PUSHED2
     tp.ack_pending |= ICSK_ACK_PUSHED
+
+
+cdef inline void tcp_measure_scaling_ratio(tcp_sock *tp, int64_t length) noexcept nogil:
+    """What the peer's segments cost tells how much of the memory a window may fill."""
+    cdef uint16_t old = tp.scaling_ratio
+    cdef int64_t ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(<uint32_t>length)
+    tp.scaling_ratio = <uint16_t>(ratio if ratio else 1)
+    if tp.scaling_ratio != old:
+        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
 
 
 cdef inline void tcp_event_data_recv(netns *net, tcp_sock *tp, uint32_t length) noexcept nogil:
@@ -368,16 +421,27 @@ cdef inline void tcp_event_data_recv(netns *net, tcp_sock *tp, uint32_t length) 
         elif gap_ns > tp.rto_ns:
             tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
     tp.ack_lrcvtime_ns = now_ns
-    tp.data_segs_in += 1
     if length >= 128:
-        tcp_grow_window(net, tp)
+        tcp_grow_window(net, tp, length)
 
 
-cdef inline void tcp_grow_window(netns *net, tcp_sock *tp) noexcept nogil:
+cdef inline void tcp_grow_window(netns *net, tcp_sock *tp, uint32_t length) noexcept nogil:
     """Open the window by what is sure to fit the buffer."""
     cdef int64_t room = min(tp.window_clamp, tcp_space(tp)) - tp.rcv_ssthresh
-    if room > 0:
-        tp.rcv_ssthresh += min(room, 2 * <int64_t>tp.advmss)
+    cdef int64_t cost, window, more
+    if room <= 0:
+        return
+    cost = tcp_win_from_space(tp, skb_truesize(length))
+    more = 2 * <int64_t>tp.advmss
+    if cost > length:  # small segments in large buffers: the more has been offered, the less
+        cost >>= 1
+        window = tcp_win_from_space(tp, net.sysctl.tcp_rmem[2]) >> 1
+        while tp.rcv_ssthresh <= window and cost > length:
+            cost >>= 1
+            window >>= 1
+        more = 2 * <int64_t>tp.rcv_mss if tp.rcv_ssthresh <= window else 0
+    if more:
+        tp.rcv_ssthresh += min(room, max(more, 2 * <int64_t>length))
         tp.ack_quick |= 1
 
 
@@ -430,19 +494,22 @@ cdef inline void tcp_rcv_rtt_update(tcp_sock *tp, int64_t sample_us) noexcept no
 cdef inline void tcp_rcv_space_adjust(netns *net, tcp_sock *tp) noexcept nogil:
     """Once a round trip: hold twice what the caller has read in one, and what may follow."""
     cdef int64_t elapsed_us = (net.net.now_ns - tp.rcvq_time_ns) // 1000
-    cdef int64_t copied, window, buffer
+    cdef int64_t copied, more, window, buffer
     if elapsed_us < tp.rcv_rtt_us >> 3 or not tp.rcv_rtt_us:
         return
     copied = <uint32_t>(tp.copied_seq - tp.rcvq_seq)
     if copied > tp.rcvq_space:
         if net.sysctl.tcp_moderate_rcvbuf and not tp.userlocks & SOCK_RCVBUF_LOCK:
-            window = 2 * copied + 16 * <int64_t>tp.advmss
-            if tp.rcvq_space:
-                window += window * 2 * (copied - tp.rcvq_space) // tp.rcvq_space
-            buffer = min(2 * window, net.sysctl.tcp_rmem[2])
+            # Beyond 1 GiB it is all that tcp_rmem allows, and products would not fit.
+            more = min(copied, <int64_t>1 << 30) - tp.rcvq_space
+            window = 2 * (more + tp.rcvq_space) + 16 * <int64_t>tp.advmss
+            if tp.rcvq_space and more > 0:
+                window += window * 2 * more // tp.rcvq_space
+            buffer = tcp_space_from_win(tp, min(window, <int64_t>1 << 32))
+            buffer = min(buffer, net.sysctl.tcp_rmem[2])
             if buffer > tp.sk_rcvbuf:
                 tp.sk_rcvbuf = buffer
-                tp.window_clamp = tcp_win_from_space(buffer)
+                tp.window_clamp = tcp_win_from_space(tp, buffer)
         tp.rcvq_space = copied
     tp.rcvq_seq = tp.copied_seq
     tp.rcvq_time_ns = net.net.now_ns

@@ -1,18 +1,9 @@
-# What an ICMP message does to a connection: less fits, nobody is there.
-# Linux: tcp_v4_err, tcp_v6_err, icmp_rcv.  RFC 5927 4, 1191 6.3, 8201 4, 1122 4.2.3.9.
-# Only a message about what is in flight counts, and most errors are soft.
+# What a router or a host says of a segment of ours: soft errors, hard ones, a smaller path MTU.
+# Linux: tcp_v4_err, tcp_v4_mtu_reduced, tcp_v6_err, icmp_rcv.  RFC 9293 3.9.2.2; RFC 5927;
+# RFC 1191; RFC 8201; RFC 6069.
 
-from libc.errno cimport (
-    EACCES,
-    ECONNREFUSED,
-    EHOSTUNREACH,
-    EMSGSIZE,
-    ENETUNREACH,
-    ENOPROTOOPT,
-    EOPNOTSUPP,
-    EPROTO,
-)
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.errno cimport EHOSTUNREACH, EMSGSIZE, EPROTO
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 from csum cimport csum_fold, csum_fold64, csum_partial, csum_pseudo
 from inet_connection_sock cimport tcp_done_with_error, tcp_error
@@ -24,14 +15,15 @@ from ip_output cimport (
     inet_addr_is_local,
     ip_rt_update_pmtu,
 )
-from netns cimport netns
+from netns cimport NET_INC_STATS, netns
 from sock cimport *
 from tcp cimport *
-from tcp_cong cimport tcp_current_ssthresh, tcp_set_ca_state
 from tcp_minisocks cimport reqsk_drop
-from tcp_retransmit cimport tcp_xmit_retransmit_queue
-from tcp_recovery cimport tcp_mark_skb_lost
-from tcp_window cimport tcp_current_mss, tcp_sync_mss
+from tcp_output cimport tcp_reset_xmit_timer
+from tcp_recovery cimport tcp_simple_retransmit
+from tcp_rtt cimport tcp_set_rto
+from tcp_timer cimport tcp_retransmit_timer
+from tcp_window cimport tcp_sync_mss
 from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped
 from wire cimport IPPROTO_TCP
 
@@ -47,42 +39,50 @@ cdef enum:
     ICMPV6_PKT_TOOBIG = 2
     ICMPV6_TIME_EXCEED = 3
     ICMPV6_PARAMPROB = 4
+    PORTS_LEN = 8  # all of a segment that an error has to tell: ports and number
 
 cdef extern from *:
     """
     #include <errno.h>
-    /* errno by code of "destination unreachable", IPv4's and IPv6's. */
-    static const int UNREACH4[16] = {
+    /* What a destination's unreachability is called, by its code. */
+    static const int ICMP_ERR_CONVERT[16] = {
         ENETUNREACH, EHOSTUNREACH, ENOPROTOOPT, ECONNREFUSED, EMSGSIZE, EOPNOTSUPP, ENETUNREACH,
-        EHOSTUNREACH, ENETUNREACH, ENETUNREACH, EHOSTUNREACH, ENETUNREACH, EHOSTUNREACH,
-        EHOSTUNREACH, EHOSTUNREACH, EHOSTUNREACH,
+        EHOSTDOWN, ENONET, ENETUNREACH, EHOSTUNREACH, ENETUNREACH, EHOSTUNREACH, EHOSTUNREACH,
+        EHOSTUNREACH, EHOSTUNREACH,
     };
-    static const int UNREACH6[7] = {
+    static const int ICMPV6_ERR_CONVERT[7] = {
         ENETUNREACH, EACCES, EHOSTUNREACH, EHOSTUNREACH, ECONNREFUSED, EACCES, EACCES,
     };
     """
-    const int *UNREACH4
-    const int *UNREACH6
+    const int *ICMP_ERR_CONVERT
+    const int *ICMPV6_ERR_CONVERT
+
+# Whose segment an error is about, and what is to be done for it.
+cdef struct icmp_about:
+    uint8_t saddr[16]
+    uint8_t daddr[16]
+    int err  # errno
+    int64_t mtu  # what would have fitted; -1 where that was not the matter
+    bint fatal  # a request is given up for it
+    bint revert  # it takes a doubling of the time-out back (RFC 6069)
 
 
 cdef inline bint is_icmp(const uint8_t *packet, uint32_t length) noexcept nogil:
-    """True for an ICMP message in an IP packet without options, fragments and extensions."""
-    if length >= IPV4_HDR_LEN and packet[0] == 0x45:
+    """True for an ICMP message in an IP packet that is whole and without extensions."""
+    if length >= IPV4_HDR_LEN and packet[0] >> 4 == 4:
         return packet[9] == IPPROTO_ICMP and not (packet[6] & 0x3F or packet[7])
     return length >= IPV6_HDR_LEN and packet[0] >> 4 == 6 and packet[6] == IPPROTO_ICMPV6
 
 
 cdef inline int icmp_rcv(netns *net, const uint8_t *packet, uint32_t length) noexcept nogil:
-    """Take an ICMP message that is about one of this host's segments: Drop, or 0."""
+    """Take an ICMP message: Drop, or 0."""
     cdef bint four = packet[0] >> 4 == 4
-    cdef uint32_t at = IPV4_HDR_LEN if four else IPV6_HDR_LEN
+    cdef uint32_t at = 4 * <uint32_t>(packet[0] & 15) if four else IPV6_HDR_LEN
     cdef int64_t told = get_be16(packet + 2) - <int64_t>at if four else get_be16(packet + 4)
     cdef const uint8_t *message = packet + at
     cdef uint8_t daddr[16]
-    cdef uint32_t pseudo = 0
-    cdef int64_t mtu = 0
-    cdef int err
-    if length < at + ICMP_HDR_LEN or not ICMP_HDR_LEN <= told <= <int64_t>length - at:
+    cdef uint32_t pseudo = 0, left
+    if at < IPV4_HDR_LEN or not ICMP_HDR_LEN <= told <= <int64_t>length - at:
         return PKT_TOO_SMALL
     if four and csum_fold(csum_partial(packet, at, 0)) != 0xFFFF:
         return IP_CSUM
@@ -96,116 +96,137 @@ cdef inline int icmp_rcv(netns *net, const uint8_t *packet, uint32_t length) noe
         memcpy(daddr, packet + 24, 16)
     if not inet_addr_is_local(net, daddr):
         return TCP_CLOSED
+    left = <uint32_t>told - ICMP_HDR_LEN
     if four:
-        err = icmp_error(message[0], message[1], get_be32(message + 4), &mtu)
+        icmp_err(net, message, left)
     else:
-        err = icmpv6_error(message[0], message[1], get_be32(message + 4), &mtu)
-    if err:
-        tcp_v4_err(net, message + ICMP_HDR_LEN, <uint32_t>told - ICMP_HDR_LEN, four, err, mtu)
+        icmpv6_err(net, message, left)
     return 0
 
 
-cdef inline int icmp_error(uint8_t kind, uint8_t code, uint32_t word, int64_t *mtu) noexcept nogil:
-    """What a message means: errno or 0, and the MTU if it tells one."""
+cdef inline void icmp_err(netns *net, const uint8_t *message, uint32_t length) noexcept nogil:
+    """An ICMPv4 error about the packet of which `length` bytes follow the message's header."""
+    cdef const uint8_t *inner = message + ICMP_HDR_LEN
+    cdef uint8_t kind = message[0], code = message[1]
+    cdef uint32_t header
+    cdef icmp_about about
+    if length < IPV4_HDR_LEN or inner[9] != IPPROTO_TCP:
+        return
+    header = 4 * <uint32_t>(inner[0] & 15)
+    if inner[0] >> 4 != 4 or header < IPV4_HDR_LEN or length < header + PORTS_LEN:
+        return
+    about.fatal = kind == ICMP_PARAMETERPROB or kind == ICMP_TIME_EXCEEDED
+    about.revert = False
+    about.mtu = -1
     if kind == ICMP_DEST_UNREACH and code < 16:
+        about.err = ICMP_ERR_CONVERT[code]
+        about.fatal = about.revert = code < 2
         if code == ICMP_FRAG_NEEDED:
-            mtu[0] = word & 0xFFFF
-        return UNREACH4[code]
-    if kind == ICMP_TIME_EXCEEDED:
-        return EHOSTUNREACH
-    return EPROTO if kind == ICMP_PARAMETERPROB else 0
+            about.mtu = get_be16(message + 6)
+    elif kind == ICMP_PARAMETERPROB:
+        about.err = EPROTO
+    elif kind == ICMP_TIME_EXCEEDED and not code:  # else of a reassembly
+        about.err = EHOSTUNREACH
+    else:
+        return  # 9293:MUST-55: source quench, and whatever is no error
+    ipv6_addr_set_v4mapped(about.saddr, inner + 12)
+    ipv6_addr_set_v4mapped(about.daddr, inner + 16)
+    tcp_v4_err(net, &about, inner + header)
 
 
-cdef inline int icmpv6_error(
-    uint8_t kind, uint8_t code, uint32_t word, int64_t *mtu
-) noexcept nogil:
+cdef inline void icmpv6_err(netns *net, const uint8_t *message, uint32_t length) noexcept nogil:
+    """An ICMPv6 error about the packet of which `length` bytes follow the message's header."""
+    cdef const uint8_t *inner = message + ICMP_HDR_LEN
+    cdef uint8_t kind = message[0], code = message[1]
+    cdef icmp_about about
+    if length < IPV6_HDR_LEN + PORTS_LEN or inner[0] >> 4 != 6 or inner[6] != IPPROTO_TCP:
+        return
+    about.fatal = kind == ICMPV6_PARAMPROB
+    about.revert = kind == ICMPV6_DEST_UNREACH and code == 0
+    about.mtu = -1
     if kind == ICMPV6_DEST_UNREACH and code < 7:
-        return UNREACH6[code]
-    if kind == ICMPV6_PKT_TOOBIG:
-        mtu[0] = word
-        return EMSGSIZE
-    if kind == ICMPV6_TIME_EXCEED:
-        return EHOSTUNREACH
-    return EPROTO if kind == ICMPV6_PARAMPROB else 0
+        about.err = ICMPV6_ERR_CONVERT[code]
+        about.fatal = code == 1 or code >= 4
+    elif kind == ICMPV6_PKT_TOOBIG:
+        about.err = EMSGSIZE
+        about.mtu = get_be32(message + 4)
+    elif kind == ICMPV6_TIME_EXCEED:
+        about.err = EHOSTUNREACH
+    elif kind == ICMPV6_PARAMPROB:
+        about.err = EPROTO
+    else:
+        return
+    memcpy(about.saddr, inner + 8, 16)
+    memcpy(about.daddr, inner + 24, 16)
+    tcp_v4_err(net, &about, inner + IPV6_HDR_LEN)
 
 
-cdef inline void tcp_v4_err(
-    netns *net, const uint8_t *said, uint32_t length, bint four, int err, int64_t mtu
+cdef inline int tcp_v4_err(
+    netns *net, const icmp_about *about, const uint8_t *th
 ) noexcept nogil:
-    """An error about the segment whose beginning the message holds."""
-    cdef uint32_t at = IPV6_HDR_LEN, seq
-    cdef uint8_t saddr[16]
-    cdef uint8_t daddr[16]
-    cdef sock_common *sk
+    """Tell a connection of an error (9293:MUST-54, MUST-56, SHLD-25, SHLD-26): Drop, or 0.
+
+    Only a number in flight is believed (RFC 5927 4.1). An open connection is never aborted, an
+    attempt at one always.
+    """
+    cdef uint32_t seq = get_be32(th + 4)
+    cdef sock_common *sk = request_or_sock(
+        net, about.saddr, get_be16(th), about.daddr, get_be16(th + 2)
+    )
     cdef tcp_sock *tp
-    if four and length:
-        at = 4 * (said[0] & 15)
-    if length < at + 8 or at < IPV4_HDR_LEN:
-        return
-    if said[9 if four else 6] != IPPROTO_TCP:
-        return
-    if four:
-        ipv6_addr_set_v4mapped(saddr, said + 12)
-        ipv6_addr_set_v4mapped(daddr, said + 16)
-    else:
-        memcpy(saddr, said + 8, 16)
-        memcpy(daddr, said + 24, 16)
-    seq = get_be32(said + at + 4)
-    sk = request_or_sock(net, saddr, get_be16(said + at), daddr, get_be16(said + at + 2))
-    if sk == NULL:
-        return
+    if sk == NULL or sk.kind == SK_TIMEWAIT:
+        return TCP_CLOSED
     if sk.kind == SK_REQUEST:
-        if seq == (<request_sock *>sk).snt_isn and (
-            err == ENETUNREACH or err == EHOSTUNREACH or err == EPROTO
-        ):
+        if seq == (<request_sock *>sk).snt_isn and about.fatal:
+            NET_INC_STATS(net, TCP_LISTENDROPS)
             reqsk_drop(net, <request_sock *>sk)
-        return
+        return 0
     tp = <tcp_sock *>sk
-    if sk.kind != SK_TCP or tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN:
-        return
-    if before(seq, tp.tcb.snd_una) or after(seq, tp.tcb.snd_nxt):
-        return  # nothing like it is in flight: somebody guesses (RFC 5927 4.1)
-    if err == EMSGSIZE:
-        if mtu:
-            tcp_v4_mtu_reduced(net, tp, daddr, mtu)
-    elif tp.tcb.state == TCP_SYN_SENT or tp.tcb.state == TCP_SYN_RECV:
-        tcp_done_with_error(net, tp, err)
+    if not between(seq, tp.tcb.snd_una, tp.tcb.snd_nxt):
+        return TCP_CLOSED
+    if about.mtu >= 0:
+        tcp_v4_mtu_reduced(net, tp, about.mtu)
+        return 0
+    if about.revert:
+        tcp_ld_rto_revert(net, tp, seq)
+    if tp.tcb.state == TCP_SYN_SENT or tp.tcb.state == TCP_SYN_RECV:
+        # Deviation: Linux ends an attempt for every error; 9293:MUST-56 would try on.
+        tcp_done_with_error(net, tp, about.err)
     elif tp.recverr:
-        tcp_error(net, tp, err)
+        tcp_error(net, tp, about.err)
     else:
-        tp.sk_err_soft = err  # it may pass: the connection lives until it times out
+        tp.sk_err_soft = about.err
+    return 0
 
 
-cdef inline void tcp_v4_mtu_reduced(
-    netns *net, tcp_sock *tp, const uint8_t *daddr, int64_t mtu
-) noexcept nogil:
-    """Less fits the path: send smaller segments, and at once those that did not get through."""
-    if tp.pmtudisc == 0 or mtu >= dst_mtu(net, daddr):
+cdef inline void tcp_v4_mtu_reduced(netns *net, tcp_sock *tp, int64_t mtu) noexcept nogil:
+    """Less fits through the path: cut what is in flight anew and send it (RFC 1191 6.5)."""
+    cdef int64_t now
+    if tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN:
         return
-    ip_rt_update_pmtu(net, daddr, mtu)
-    mtu = dst_mtu(net, daddr)
-    if tp.pmtu_cookie > mtu:
-        tcp_sync_mss(net, tp, mtu)
+    ip_rt_update_pmtu(net, tp.sk.daddr, mtu)
+    now = dst_mtu(net, tp.sk.daddr)
+    if mtu < now and tp.pmtudisc:
+        tp.sk_err_soft = EMSGSIZE
+    if tp.pmtudisc and tp.pmtu_cookie > now:
+        tcp_sync_mss(net, tp, now)
         tcp_simple_retransmit(net, tp)
 
 
-cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
-    """What is larger than a segment may be now is lost; congestion it was not (RFC 1191 6.5)."""
-    cdef int64_t mss = tcp_current_mss(net, tp), size
-    cdef skb *one = tp.tcp_rtx_queue.first
-    while one != NULL:
-        size = one.len
-        if one.pcount > 1:
-            size = (size + one.pcount - 1) // one.pcount
-        if size > mss and not one.sacked & TCPCB_SACKED_ACKED:
-            tcp_mark_skb_lost(tp, one)
-        one = one.next
-    if not tp.lost_out:
+cdef inline void tcp_ld_rto_revert(netns *net, tcp_sock *tp, uint32_t seq) noexcept nogil:
+    """The path is broken, not congested: take one doubling of the time-out back (RFC 6069)."""
+    cdef const skb *head = tp.tcp_rtx_queue.first
+    cdef int64_t left_ns
+    if seq != tp.tcb.snd_una or not tp.retransmits or not tp.backoff or head == NULL:
         return
-    if tp.ca_state != TCP_CA_LOSS:
-        tp.high_seq = tp.tcb.snd_nxt
-        tp.snd_ssthresh = tcp_current_ssthresh(tp)
-        tp.prior_ssthresh = 0
-        tp.undo_marker = 0
-        tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
-    tcp_xmit_retransmit_queue(net, tp)
+    tp.backoff -= 1
+    if tp.srtt_us:
+        tcp_set_rto(tp)
+    else:
+        tp.rto_ns = TCP_TIMEOUT_INIT_NS
+    tp.rto_ns = min(tp.rto_ns << min(<int>tp.backoff, 20), tp.rto_max_ns)
+    left_ns = tp.rto_ns - (net.net.now_ns - head.skb_mstamp_ns)
+    if left_ns > 0:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, left_ns)
+    else:
+        tcp_retransmit_timer(net, tp)

@@ -2,24 +2,24 @@
 # Linux: net/ipv4/tcp_input.c.  RFC 9293 3.10.7; RFC 5961; RFC 7323; RFC 2018 3.
 
 from libc.errno cimport ECONNREFUSED, ECONNRESET, ENOMEM, EPIPE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from inet_connection_sock cimport tcp_count_state, tcp_done, tcp_done_with_error
 from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport dst_mtu
 from netns cimport NET_INC_STATS, netns, sk_reset_timer, sk_wake
 from skbuff cimport skb_queue_purge
 from sock cimport *
-from tcb cimport tcb_rcv
+from tcb cimport tcb_rcv, tcp_may_update_window
 from tcp cimport *
 from tcp_ack cimport tcp_ack, tcp_check_space
 from tcp_cong cimport ca_init
 from tcp_data_queue cimport (
     tcp_ack_snd_check,
+    tcp_check_urg,
     tcp_data_queue,
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
-    tcp_queue_rcv,
     tcp_try_rmem_schedule,
     tcp_urg,
 )
@@ -49,19 +49,36 @@ cdef inline int tcp_rcv_established(netns *net, tcp_sock *tp, rcv_skb *r) noexce
 cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nogil:
     """Judge a segment and do what the verdict says (RFC 9293 3.10.7.4): REPLY_."""
     cdef segment *th = &r.th
-    cdef int state = tp.tcb.state, flags
-    cdef uint32_t prior_una = tp.tcb.snd_una, rcv_nxt, verdict
+    cdef tcb *known = &tp.tcb
+    cdef int state = known.state, flags, before_data
+    cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
+    cdef uint32_t length = th.payload_len
+    cdef bint ended
+    if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
+        return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     tcp_note_timestamp(tp, th)
-    if th.payload_len and not tcp_try_rmem_schedule(net, tp, r):
+    if th.opts & OPT_TIMESTAMP and before(th.tsval, known.ts_recent):
+        tcp_paws_pardon(net, tp, th)
+    if length and not tcp_try_rmem_schedule(net, tp, r):
         th.payload_len = 0
         th.flags &= <uint16_t>~TCPHDR_FIN
         th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
         NET_INC_STATS(net, TCP_RCVQDROP)
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    rcv_nxt = tp.tcb.rcv_nxt
-    verdict = tcb_rcv(&tp.tcb, th)
-    if tp.tcb.state != state:
-        tcp_count_state(net, tp, state, tp.tcb.state)
+    rcv_nxt = known.rcv_nxt
+    if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
+        # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
+        most = known.max_window
+        known.max_window = <uint32_t>min(<uint64_t>most, tp.bytes_acked)
+        verdict = tcb_rcv(known, th)
+        known.max_window = max(known.max_window, most)
+    else:
+        verdict = tcb_rcv(known, th)
+    if th.flags & TCPHDR_RST and tcp_reset_check(tp, th, verdict):
+        known.state = TCP_CLOSE
+        verdict = TCB_RST_TAKEN
+    if known.state != state:
+        tcp_count_state(net, tp, state, known.state)
     if verdict & TCB_NO_CONN:
         return REPLY_RST
     if verdict & TCB_RST_TAKEN:
@@ -69,9 +86,13 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         return REPLY_NONE
     if verdict & (TCB_PAWS | TCB_CHALLENGE | TCB_ACK_OLD | TCB_ACK_UNSENT):
         return tcp_refuse(net, tp, th, verdict, state)
-    if verdict & (TCB_OLD | TCB_OVERWINDOW) and not verdict & TCB_ACKED:
-        if not (verdict & TCB_OLD and th.flags & TCPHDR_ACK and tp.tcb.state != state):
-            tcp_unacceptable(net, tp, th)
+    # Behind the peer's FIN only the acknowledgment counts; nothing is said of the rest.
+    ended = state == TCP_CLOSE_WAIT or state == TCP_CLOSING or state == TCP_LAST_ACK
+    ended = ended and not before(th.seq, rcv_nxt)
+    refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
+    if refused and not verdict & TCB_ACKED:
+        if refused != TCB_OLD or not (ended or (th.flags & TCPHDR_ACK and known.state != state)):
+            tcp_unacceptable(net, tp, th, length)
             return REPLY_NONE
     if not th.flags & TCPHDR_ACK:
         return REPLY_NONE
@@ -83,24 +104,33 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         tp.ts_recent_stamp_ns = net.net.now_ns
     if state == TCP_SYN_RECV and verdict & TCB_ESTAB:
         tcp_finish_handshake(net, tp)
+        if tp.tcp_rtx_queue.first == NULL:  # the request's SYN is none of the socket's bytes
+            prior_una += 1
     tcp_ack(net, tp, r, prior_una, flags)
-    if tp.tcb.state != state:
+    if known.state != state:
         if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
         if tcp_closing_states(net, tp, state):
-            return REPLY_NONE
+            return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
+    if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
+        tcp_dsack_set(net, tp, th.seq, th.end_seq)
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        tp.ack_pending |= ICSK_ACK_SCHED
     if th.flags & TCPHDR_URG:
-        tcp_urg(net, tp, r)
-    if th.payload_len or th.flags & TCPHDR_FIN:
+        tcp_check_urg(net, tp, r, rcv_nxt)
+    tcp_urg(net, tp, r)
+    if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
-        state = tp.tcb.state
+        before_data = known.state
         if tcp_data_queue(net, tp, r, verdict, rcv_nxt):
+            if known.state != before_data:  # by a FIN that waited behind a hole
+                tcp_count_state(net, tp, before_data, known.state)
             tcp_fin(net, tp, state)
         if tp.nomem:
             tcp_send_active_reset(net, tp)
             tcp_done_with_error(net, tp, ENOMEM)
-    if tp.tcb.state != TCP_CLOSE:
+    if known.state != TCP_CLOSE:
         tcp_data_snd_check(net, tp)
         tcp_ack_snd_check(net, tp)
         tcp_check_space(net, tp)
@@ -116,11 +146,41 @@ cdef inline void tcp_note_timestamp(tcp_sock *tp, segment *th) noexcept nogil:
         th.opts &= <uint8_t>~OPT_TIMESTAMP
 
 
+cdef inline void tcp_paws_pardon(netns *net, tcp_sock *tp, segment *th) noexcept nogil:
+    """A time stamp that went back, and yet does not make a segment old (RFC 7323 5.3, 5.5).
+
+    It is one tick; none was known; 24 days have passed; or it is of a duplicate ACK that others
+    have overtaken on the way, by less than a time-out (Linux's `tcp_disordered_ack`).
+    """
+    cdef tcb *known = &tp.tcb
+    cdef uint32_t behind = known.ts_recent - th.tsval
+    cdef bint overtaken = (
+        th.flags & TCPHDR_ACK != 0
+        and th.seq == th.end_seq
+        and th.seq == known.rcv_nxt
+        and th.ack == known.snd_una
+        and not tcp_may_update_window(
+            known, th.ack, th.seq, <uint32_t>th.window << known.snd_wscale
+        )
+        and behind <= tp.rto_ns * 12 // 10000000
+    )
+    if behind == 1 or overtaken:
+        th.tsval = known.ts_recent
+    elif not known.ts_recent or net.net.now_ns - tp.ts_recent_stamp_ns >= TCP_PAWS_24DAYS_NS:
+        known.ts_recent = th.tsval
+
+
 cdef inline int tcp_refuse(
     netns *net, tcp_sock *tp, const segment *th, uint32_t verdict, int state
 ) noexcept nogil:
     """Not taken, but answered, so that a real peer can set things right."""
     if verdict & TCB_PAWS:
+        if th.flags & TCPHDR_SYN:
+            NET_INC_STATS(net, TCP_SYNCHALLENGE)
+            tcp_send_challenge_ack(net, tp)
+            return REPLY_NONE
+        if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
+            return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
         if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
             tcp_send_dupack(net, tp, th)
@@ -136,19 +196,17 @@ cdef inline int tcp_refuse(
     return REPLY_NONE
 
 
-cdef inline void tcp_unacceptable(netns *net, tcp_sock *tp, const segment *th) noexcept nogil:
+cdef inline void tcp_unacceptable(
+    netns *net, tcp_sock *tp, const segment *th, uint32_t length
+) noexcept nogil:
     """Outside the window: told where it is, unless it is a reset (RFC 9293 3.10.7.4, first)."""
     if th.flags & TCPHDR_RST:
         return
-    if th.flags & TCPHDR_SYN or not tcp_oow_rate_limited_data(net, tp, th):
-        tcp_send_dupack(net, tp, th)
-
-
-cdef inline bint tcp_oow_rate_limited_data(
-    netns *net, tcp_sock *tp, const segment *th
-) noexcept nogil:
-    """Only empty segments can go round in a loop: those with data are answered always."""
-    return not th.payload_len and tcp_oow_rate_limited(net, &tp.last_oow_ack_ns)
+    if th.flags & TCPHDR_SYN:
+        NET_INC_STATS(net, TCP_SYNCHALLENGE)
+        tcp_send_challenge_ack(net, tp)
+    elif length or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+        tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 
 cdef inline void tcp_send_dupack(netns *net, tcp_sock *tp, const segment *th) noexcept nogil:
@@ -164,6 +222,25 @@ cdef inline void tcp_send_dupack(netns *net, tcp_sock *tp, const segment *th) no
 
 
 # States.
+
+
+cdef inline bint tcp_reset_check(
+    const tcp_sock *tp, const segment *th, uint32_t verdict
+) noexcept nogil:
+    """A reset that is not where the next byte is, and yet where the peer's may stand.
+
+    Deviation: as Linux, beyond RFC 5961 3.2: at the end of what SACK has told of, and before a FIN
+    that is in already.
+    """
+    cdef uint32_t rcv_nxt = tp.tcb.rcv_nxt, farthest = 0
+    cdef int state = tp.tcb.state, i
+    if verdict & TCB_CHALLENGE:
+        for i in range(tp.n_sacks):
+            farthest = max(farthest, tp.sack[i].end - rcv_nxt)
+        return tp.n_sacks and th.seq - rcv_nxt == farthest
+    if not verdict & TCB_OLD or th.seq != rcv_nxt - 1:
+        return False
+    return state == TCP_CLOSE_WAIT or state == TCP_LAST_ACK or state == TCP_CLOSING
 
 
 cdef inline void tcp_reset(netns *net, tcp_sock *tp, int state) noexcept nogil:
@@ -182,6 +259,7 @@ cdef inline void tcp_finish_handshake(netns *net, tcp_sock *tp) noexcept nogil:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
     tcp_init_transfer(net, tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
+    tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
     sk_wake(net, tp)
     if tp.tstamp_ok:
@@ -194,18 +272,23 @@ cdef inline void tcp_init_transfer(netns *net, tcp_sock *tp) noexcept nogil:
     """First window and buffers of an open connection (RFC 6928; a lost SYN leaves one segment)."""
     tcp_sync_mss(net, tp, dst_mtu(net, tp.sk.daddr))
     tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else <int32_t>TCP_INIT_CWND
+    if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
+        tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
+        tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS
     tp.snd_cwnd_stamp_ns = net.net.now_ns
     ca_init(tp, net.net.now_ns)
     tcp_init_buffer_space(net, tp)
 
 
 cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
-    cdef int64_t most = tcp_full_space(tp)
-    tp.rcvq_space = min(tp.rcv_wnd, TCP_INIT_CWND * <int64_t>tp.advmss)
+    cdef int64_t most = tcp_full_space(tp), advmss = tp.advmss
+    tp.rcvq_space = min(tp.rcv_wnd, TCP_INIT_CWND * advmss)
     tp.rcvq_time_ns = net.net.now_ns
     tp.rcvq_seq = tp.copied_seq
     if tp.window_clamp >= most:
         tp.window_clamp = most
+    if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
+        tp.window_clamp = max(2 * advmss, most - advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
 
 
@@ -237,7 +320,7 @@ cdef inline bint tcp_closing_states(netns *net, tcp_sock *tp, int state) noexcep
 
 
 cdef inline void tcp_fin_wait2_orphan(netns *net, tcp_sock *tp) noexcept nogil:
-    """Nobody reads any more: wait for the peer's FIN in a small rest, or with the keepalive timer."""
+    """Nobody reads any more: wait for the peer's FIN in a small rest, or by a timer."""
     cdef int64_t wait_ns = tcp_fin_time_ns(tp)
     if wait_ns > TCP_TIMEWAIT_LEN_NS:
         sk_reset_timer(
@@ -272,8 +355,9 @@ cdef inline void tcp_fin(netns *net, tcp_sock *tp, int state) noexcept nogil:
     cdef int now = tp.tcb.state
     tp.ack_pending |= ICSK_ACK_SCHED
     tp.shutdown |= RCV_SHUTDOWN
+    tp.done = 1
     if now == TCP_CLOSE_WAIT:
-        tp.ack_pingpong = 3
+        tp.ack_pingpong = TCP_PINGPONG_THRESH
     elif now == TCP_CLOSING and state == TCP_FIN_WAIT1:
         tcp_send_ack(net, tp)
     elif now == TCP_TIME_WAIT:
@@ -303,6 +387,11 @@ cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb 
     if not offered_ts:
         th.opts &= <uint8_t>~OPT_TIMESTAMP
     prior_una = tp.tcb.snd_una
+    if th.flags & TCPHDR_SYN:
+        # Deviation: as in Linux, text and FIN on a SYN-ACK are left for the peer to send again.
+        th.payload_len = 0
+        th.flags &= <uint16_t>~TCPHDR_FIN
+        th.end_seq = th.seq + 1
     verdict = tcb_rcv(&tp.tcb, th)
     if verdict & TCB_ACK_UNSENT:
         return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
@@ -325,11 +414,9 @@ cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb 
     tp.lsndtime_ns = net.net.now_ns
     if tp.keepopen:
         sk_reset_timer(net, &tp.sk.sk_timer, net.net.now_ns + keepalive_time_when(net, tp))
-    if verdict & TCB_DATA:
-        tcp_queue_rcv(net, tp, th.seq + 1, r.data, r.len, th.flags)
     if not tp.dead:
         sk_wake(net, tp)
-    if tp.sk_write_queue.first != NULL or tp.defer_accept or tp.ack_pingpong >= 3:
+    if tp.sk_write_queue.first != NULL or tp.defer_accept or tp.ack_pingpong >= TCP_PINGPONG_THRESH:
         tp.ack_pending |= ICSK_ACK_SCHED
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tcp_data_snd_check(net, tp)
@@ -346,7 +433,7 @@ cdef inline void tcp_take_syn_options(
     """What both have offered counts from here."""
     tp.wscale_ok = th.opts & OPT_WSCALE != 0 and net.sysctl.tcp_window_scaling != 0
     if not tp.wscale_ok:
-        tp.tcb.snd_wscale = tp.tcb.rcv_wscale = 0
+        tp.tcb.snd_wscale = 0
         tp.window_clamp = min(tp.window_clamp, <int64_t>65535)
     tp.sack_ok = th.opts & OPT_SACK_PERM != 0 and net.sysctl.tcp_sack != 0
     tp.tstamp_ok = th.opts & OPT_TIMESTAMP != 0 and offered_ts

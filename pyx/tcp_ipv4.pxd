@@ -45,6 +45,8 @@ cdef enum:
     AF_INET6 = 10
     SOCKADDR_IN_LEN = 16
     SOCKADDR_IN6_LEN = 28
+    IPOPT_LSRR = 131
+    IPOPT_SSRR = 137
 
 
 cdef inline int tcp_v4_connect(
@@ -155,6 +157,23 @@ cdef inline void rcv_skb_addr(rcv_skb *r) noexcept nogil:
     r.dport = get_be16(ports + 2)
 
 
+cdef inline bint ip_source_routed(const uint8_t *packet) noexcept nogil:
+    """True for an IPv4 packet that its sender routes (accept_source_route 0: not taken)."""
+    cdef uint32_t at = 20, end = <uint32_t>(packet[0] & 15) * 4
+    if packet[0] >> 4 != 4:
+        return False
+    while at < end and packet[at]:
+        if packet[at] == IPOPT_LSRR or packet[at] == IPOPT_SSRR:
+            return True
+        if packet[at] == 1:
+            at += 1
+        elif at + 1 >= end or packet[at + 1] < 2:
+            return False
+        else:
+            at += packet[at + 1]
+    return False
+
+
 cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r) noexcept nogil:
     """A segment for this host, its addresses known (RFC 9293 3.10.7): Drop, or 0."""
     cdef segment *th = &r.th
@@ -200,8 +219,14 @@ cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r) noexcept nogil:
     return tcp_v4_do_rcv(net, <tcp_sock *>sk, r)
 
 
+cdef inline void tcp_segs_in(tcp_sock *tp, const segment *th) noexcept nogil:
+    tp.segs_in += 1
+    tp.data_segs_in += th.payload_len > 0
+
+
 cdef inline int tcp_child_process(netns *net, tcp_sock *child, rcv_skb *r) noexcept nogil:
     """The handshake's ACK reaches the socket that was made for it."""
+    tcp_segs_in(child, &r.th)
     if tcp_rcv_state_process(net, child, r) == REPLY_RST:
         tcp_v4_send_reset(net, r)
     return 0
@@ -210,7 +235,7 @@ cdef inline int tcp_child_process(netns *net, tcp_sock *child, rcv_skb *r) noexc
 cdef inline int tcp_v4_do_rcv(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nogil:
     """Dispatch by state."""
     cdef int state = tp.tcb.state, reply
-    tp.segs_in += 1
+    tcp_segs_in(tp, &r.th)
     if state == TCP_ESTABLISHED:
         reply = tcp_rcv_established(net, tp, r)
     elif state == TCP_LISTEN:
@@ -268,7 +293,7 @@ cdef inline bint tcp_v4_cookie_check(
         NET_INC_STATS(net, TCP_LISTENOVERFLOWS)
         NET_INC_STATS(net, TCP_LISTENDROPS)
         return True
-    tcp_openreq_init_rwin(net, req)
+    tcp_openreq_init_rwin(net, req, req.mss)
     child[0] = tcp_v4_syn_recv_sock(net, req)
     if child[0] != NULL:
         inet_ehash_insert(net, &child[0].sk)

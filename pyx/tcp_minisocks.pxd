@@ -24,9 +24,9 @@ from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
 from sock cimport *
 from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence
 from tcp cimport *
-from tcp_ack cimport tcp_ack_update_rtt
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_output cimport tcp_oow_rate_limited
+from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
 from tcp_window cimport tcp_full_space, tcp_select_initial_window
 from timer cimport NSEC_PER_MSEC, jiffies_up
 
@@ -81,15 +81,21 @@ cdef inline int64_t reqsk_mss(netns *net, const request_sock *req) noexcept nogi
     return dst_mtu(net, req.sk.daddr) - (20 if req.sk.ip == 4 else 40) - 20
 
 
-cdef inline void tcp_openreq_init_rwin(netns *net, request_sock *req) noexcept nogil:
-    """The window that the SYN-ACK offers."""
+cdef inline void tcp_openreq_init_rwin(netns *net, request_sock *req, int64_t mss) noexcept nogil:
+    """The window that the SYN-ACK offers; of a cookie's connection in whole segments of its MSS."""
+    cdef const tcp_sock *listener = req.listener
+    cdef int64_t full = tcp_full_space(listener), most = listener.window_clamp
     cdef int64_t rcv_wnd, clamp
+    if not mss:
+        mss = reqsk_mss(net, req)
+    if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
+        most = min(most, full) if most else full
     tcp_select_initial_window(
         net,
-        tcp_full_space(req.listener),
-        reqsk_mss(net, req) - (12 if req.tstamp_ok else 0),
+        full,
+        mss - (12 if req.tstamp_ok else 0),
         req.wscale_ok,
-        req.listener.window_clamp,
+        most,
         &rcv_wnd,
         &clamp,
         &req.rcv_wscale,
@@ -123,7 +129,7 @@ cdef inline void tcp_conn_request(
         tcp_openreq_init(net, req, r)
         if not req.tstamp_ok:  # no room for them
             req.wscale_ok = req.sack_ok = req.snd_wscale = 0
-        tcp_openreq_init_rwin(net, req)
+        tcp_openreq_init_rwin(net, req, 0)
         req.snt_isn = cookie_v4_init_sequence(net, req)
         NET_INC_STATS(net, TCP_SYNCOOKIESSENT)
         tcp_v4_send_synack(net, req, True)
@@ -139,7 +145,7 @@ cdef inline void tcp_conn_request(
         return
     req.listener = listener
     tcp_openreq_init(net, req, r)
-    tcp_openreq_init_rwin(net, req)
+    tcp_openreq_init_rwin(net, req, 0)
     req.snt_isn = tw_isn
     if not tw_isn:
         req.snt_isn = secure_tcp_seq(
@@ -219,9 +225,13 @@ cdef inline void reqsk_timer_handler(netns *net, request_sock *req) noexcept nog
         NET_INC_STATS(net, TCP_SYNRETRANS)
         tcp_v4_send_synack(net, req, False)
     req.num_timeout += 1
-    delay_ns = TCP_TIMEOUT_INIT_NS << min(<int>req.num_timeout, 30)
-    delay_ns = min(delay_ns, net.sysctl.tcp_rto_max_ms * 1000000)
+    delay_ns = reqsk_timeout_ns(net, req)
     sk_reset_timer(net, &req.sk.sk_timer, jiffies_up(net.net.now_ns, delay_ns))
+
+
+cdef inline int64_t reqsk_timeout_ns(const netns *net, const request_sock *req) noexcept nogil:
+    cdef int64_t delay_ns = TCP_TIMEOUT_INIT_NS << min(<int>req.num_timeout, 30)
+    return min(delay_ns, net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC)
 
 
 cdef inline int tcp_check_req(
@@ -234,12 +244,16 @@ cdef inline int tcp_check_req(
     cdef bint paws = stamped and before(th.tsval, req.ts_recent)
     cdef uint16_t flags = th.flags
     cdef uint32_t rcv_nxt = req.rcv_isn + 1
+    cdef int64_t delay_ns
     if (
         th.seq == req.rcv_isn
         and (flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == TCPHDR_SYN
     ):
         if not paws and not tcp_oow_rate_limited(net, &req.last_oow_ack_ns):
             tcp_v4_send_synack(net, req, False)
+            req.num_retrans += 1
+            delay_ns = reqsk_timeout_ns(net, req)
+            sk_reset_timer(net, &req.sk.sk_timer, jiffies_up(net.net.now_ns, delay_ns))
         return REQ_DROP
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
@@ -252,13 +266,13 @@ cdef inline int tcp_check_req(
     if stamped and not after(th.seq, rcv_nxt):
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
-        if flags & TCPHDR_SYN:  # inside the window: RFC 5961 4.2 asks for a challenge
-            return REQ_ACK
-        if th.seq == rcv_nxt:
-            NET_INC_STATS(net, TCP_ATTEMPTFAILS)
-            NET_INC_STATS(net, TCP_EMBRYONICRSTS)
-            reqsk_drop(net, req)
-        return REQ_DROP
+        if flags & TCPHDR_RST and th.seq != rcv_nxt:  # RFC 5961 3.2
+            return REQ_DROP if tcp_oow_rate_limited(net, &req.last_oow_ack_ns) else REQ_ACK
+        # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
+        NET_INC_STATS(net, TCP_ATTEMPTFAILS)
+        NET_INC_STATS(net, TCP_EMBRYONICRSTS)
+        reqsk_drop(net, req)
+        return REQ_DROP if flags & TCPHDR_RST else REQ_RST
     if not flags & TCPHDR_ACK:
         return REQ_DROP
     if req.num_timeout < listener.defer_accept and th.end_seq == rcv_nxt:
@@ -278,12 +292,23 @@ cdef inline int tcp_check_req(
     if child[0] == NULL:
         NET_INC_STATS(net, TCP_LISTENDROPS)
         return REQ_DROP
-    if not req.num_retrans:  # the SYN-ACK's round trip
-        tcp_ack_update_rtt(net, child[0], 0, (net.net.now_ns - req.snt_synack_ns) // 1000)
+    tcp_synack_rtt_meas(net, child[0], req)
     reqsk_drop(net, req)
     inet_ehash_insert(net, &child[0].sk)
     inet_csk_reqsk_queue_add(net, listener, child[0])
     return REQ_CHILD
+
+
+cdef inline void tcp_synack_rtt_meas(
+    const netns *net, tcp_sock *tp, const request_sock *req
+) noexcept nogil:
+    """The handshake is the first round trip, unless its SYN-ACK went twice (Karn's rule)."""
+    cdef int64_t rtt_us
+    if req.snt_synack_ns and not req.num_retrans:
+        rtt_us = max((net.net.now_ns - req.snt_synack_ns) // 1000, <int64_t>1)
+        tp.rtt_min_us = min(tp.rtt_min_us, rtt_us)
+        tcp_rtt_estimator(tp, rtt_us)
+        tcp_set_rto(tp)
 
 
 cdef inline void tcp_inherit(tcp_sock *tp, const tcp_sock *listener) noexcept nogil:
@@ -360,6 +385,7 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     tp.advmss = <int32_t>(min(mss, <int64_t>tp.user_mss) if tp.user_mss else mss)
     tp.total_retrans = req.num_retrans
     tp.undo_marker = 0
+    tp.segs_in = 1  # its SYN
     tp.rcv_tstamp_ns = net.net.now_ns
     if not req.num_retrans:
         tp.lsndtime_ns = req.snt_synack_ns

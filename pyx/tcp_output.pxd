@@ -29,7 +29,7 @@ from tcp_window cimport (
     tcp_sync_mss,
     tcp_wnd_end,
 )
-from timer cimport NSEC_PER_MSEC, jiffies_up
+from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
 from wire cimport TCP_HDR_LEN
 
 cdef enum:
@@ -49,14 +49,12 @@ cdef inline int tcp_transmit_skb(
     cdef uint16_t flags = one.tcp_flags, window, urg = 0
     cdef int err
     if flags & TCPHDR_SYN:
-        tcp_syn_options(net, tp, &opts)
-        if flags & TCPHDR_ACK:  # of a simultaneous open: what the peer did not offer is left out
-            opts.sack_perm = opts.sack_perm and tp.sack_ok != 0
-            opts.has_wscale = opts.has_wscale and tp.wscale_ok != 0
-            if not tp.tstamp_ok:
-                opts.has_tstamp = 0
+        tcp_syn_options(net, tp, &opts)  # whole in a simultaneous open's SYN-ACK, too
         window = <uint16_t>min(tp.rcv_wnd, <int64_t>65535)
     else:
+        if one.pcount > 1:
+            one.tcp_flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
+            flags |= TCPHDR_PSH
         tcp_established_options(net, tp, &opts)
         window = tcp_select_window(net, tp)
     if tp.snd_up != tp.tcb.snd_una and before(one.seq, tp.snd_up):
@@ -126,7 +124,7 @@ cdef inline void tcp_event_data_sent(netns *net, tcp_sock *tp) noexcept nogil:
     if not tp.packets_out:
         ca_cwnd_event(tp, CA_EVENT_TX_START, now_ns)
     tp.lsndtime_ns = now_ns
-    if now_ns - tp.ack_lrcvtime_ns < tp.ack_ato_ns and tp.ack_pingpong < 3:
+    if now_ns - tp.ack_lrcvtime_ns < tp.ack_ato_ns and tp.ack_pingpong < TCP_PINGPONG_THRESH:
         tp.ack_pingpong += 1
 
 
@@ -177,6 +175,17 @@ cdef inline int64_t tcp_probe0_when_ns(const tcp_sock *tp) noexcept nogil:
         when_ns <<= 1
         i += 1
     return min(when_ns, tp.rto_max_ns)
+
+
+cdef inline int64_t tcp_clamp_probe0_to_user_timeout(
+    const netns *net, const tcp_sock *tp, int64_t delay_ns
+) noexcept nogil:
+    """Not beyond the time that the caller gives a shut window."""
+    cdef int64_t left_ns
+    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+        return delay_ns
+    left_ns = tp.user_timeout_ns - (net.net.now_ns - tp.probes_tstamp_ns)
+    return min(delay_ns, max(left_ns, <int64_t>2 * TICK_NS))
 
 
 cdef inline void tcp_check_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:

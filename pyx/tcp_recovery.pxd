@@ -14,6 +14,7 @@ from tcp_cong cimport (
     tcp_set_ca_state,
 )
 from tcp_output cimport tcp_fragment, tcp_packets_in_flight
+from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_window cimport tcp_current_mss
 
 cdef enum:
@@ -327,6 +328,25 @@ cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
         tp.reordering = <int32_t>min(<int64_t>tp.reordering, net.sysctl.tcp_reordering)
     tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
     tp.high_seq = tp.tcb.snd_nxt
+
+
+cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
+    """What is in flight is too large for the path: it is lost, and that is no congestion."""
+    cdef int64_t mss = tcp_current_mss(net, tp)
+    cdef skb *one = tp.tcp_rtx_queue.first
+    while one != NULL:
+        if one.len > mss:
+            tcp_mark_skb_lost(tp, one)
+        one = one.next
+    if not tp.lost_out:
+        return
+    if tp.ca_state != TCP_CA_LOSS:
+        tp.high_seq = tp.tcb.snd_nxt
+        tp.snd_ssthresh = tcp_current_ssthresh(tp)
+        tp.prior_ssthresh = 0
+        tp.undo_marker = 0
+        tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
+    tcp_xmit_retransmit_queue(net, tp)
 
 
 cdef inline bint tcp_may_undo(const tcp_sock *tp) noexcept nogil:

@@ -10,6 +10,7 @@ from tcp cimport *
 from tcp_output cimport (
     skb_control,
     tcp_adjust_pcount,
+    tcp_clamp_probe0_to_user_timeout,
     tcp_clock_ms,
     tcp_event_new_data_sent,
     tcp_fragment,
@@ -153,4 +154,5 @@ cdef inline void tcp_send_probe0(netns *net, tcp_sock *tp) noexcept nogil:
         if tp.backoff < net.sysctl.tcp_retries2 and tp.backoff < 255:
             tp.backoff += 1
         delay_ns = tcp_probe0_when_ns(tp)
+    delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, delay_ns)
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)

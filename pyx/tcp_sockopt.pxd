@@ -12,6 +12,7 @@ from tcp_input cimport keepalive_time_when
 from tcp_output cimport tcp_send_ack
 from tcp_timer cimport keepalive_intvl_when
 from tcp_user cimport tcp_set_cork, tcp_set_nodelay
+from tcp_window cimport SOCK_MIN_RCVBUF
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC
 
 cdef enum:
@@ -63,7 +64,6 @@ cdef enum:
 
 cdef enum:
     SOCK_MIN_SNDBUF = 4608
-    SOCK_MIN_RCVBUF = 2304
     MAX_SOCK_BUF = 0x7FFFFFFF >> 1
 
 
@@ -154,14 +154,14 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
         tp.window_clamp = max(value, <int64_t>(SOCK_MIN_RCVBUF // 2)) if value else 0
     elif name == TCP_QUICKACK:
         if not value:
-            tp.ack_pingpong = 3
+            tp.ack_pingpong = TCP_PINGPONG_THRESH
         else:
             tp.ack_pingpong = 0
             tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
             if tp.tcb.state == TCP_ESTABLISHED and tp.ack_pending & ICSK_ACK_SCHED:
                 tcp_send_ack(net, tp)
                 if not value & 1:
-                    tp.ack_pingpong = 3
+                    tp.ack_pingpong = TCP_PINGPONG_THRESH
     elif name == TCP_USER_TIMEOUT:
         if value < 0:
             return -EINVAL
@@ -318,7 +318,7 @@ cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *valu
     elif name == TCP_WINDOW_CLAMP:
         value[0] = tp.window_clamp
     elif name == TCP_QUICKACK:
-        value[0] = tp.ack_pingpong < 3
+        value[0] = tp.ack_pingpong < TCP_PINGPONG_THRESH
     elif name == TCP_USER_TIMEOUT:
         value[0] = tp.user_timeout_ns // NSEC_PER_MSEC
     elif name == TCP_NOTSENT_LOWAT:

@@ -24,8 +24,8 @@ from tcp_output cimport (
     tcp_send_ack,
     tcp_send_active_reset,
 )
-from tcp_retransmit cimport tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
 from tcp_recovery cimport tcp_enter_loss
+from tcp_retransmit cimport tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 
@@ -71,13 +71,13 @@ cdef inline bint retransmits_timed_out(
 
 cdef inline bint tcp_write_timeout(netns *net, tcp_sock *tp) noexcept nogil:
     """True if it is time to give up (R2; 9293:MUST-20, MUST-23, SHLD-11)."""
-    cdef int64_t retry_until
-    cdef bint expired, alive
+    cdef int64_t retry_until, linear = 0
+    cdef bint alive, expired = False
     if tp.tcb.state == TCP_SYN_SENT or tp.tcb.state == TCP_SYN_RECV:
         retry_until = tp.syn_retries if tp.syn_retries else net.sysctl.tcp_syn_retries
         if tp.tcb.state == TCP_SYN_SENT:
-            retry_until += net.sysctl.tcp_syn_linear_timeouts
-        expired = tp.retransmits >= retry_until
+            linear = net.sysctl.tcp_syn_linear_timeouts
+        expired = tp.retransmits >= retry_until + linear
     else:
         retry_until = net.sysctl.tcp_retries2
         if tp.dead:
@@ -85,7 +85,7 @@ cdef inline bint tcp_write_timeout(netns *net, tcp_sock *tp) noexcept nogil:
             retry_until = tcp_orphan_retries(net, tp, alive)
             if not alive and not tp.retransmits:
                 retry_until = 0
-        expired = retransmits_timed_out(net, tp, retry_until, tp.user_timeout_ns)
+    expired = expired or retransmits_timed_out(net, tp, retry_until, tp.user_timeout_ns)
     if expired:
         tcp_write_err(net, tp)
     return expired
@@ -190,7 +190,7 @@ cdef inline void tcp_delack_timer(netns *net, tcp_sock *tp) noexcept nogil:
         return
     tp.ack_pending &= <uint8_t>~ICSK_ACK_TIMER
     if tp.ack_pending & ICSK_ACK_SCHED:
-        if tp.ack_pingpong < 3:
+        if tp.ack_pingpong < TCP_PINGPONG_THRESH:
             tp.ack_ato_ns = min(tp.ack_ato_ns << 1, tp.rto_ns)
         else:
             tp.ack_pingpong = 0

@@ -291,6 +291,8 @@ cdef inline int tcp_recvmsg(
             tcp_rcv_space_adjust(net, tp)
             tcp_cleanup_rbuf(net, tp, n)
         return 0
+    if tp.done:
+        return 0
     if tp.sk_err:
         err = tp.sk_err
         tp.sk_err = 0
@@ -341,7 +343,7 @@ cdef inline void tcp_cleanup_rbuf(netns *net, tcp_sock *tp, int64_t copied) noex
             copied > 0
             and (
                 tp.ack_pending & ICSK_ACK_PUSHED2
-                or (tp.ack_pending & ICSK_ACK_PUSHED and tp.ack_pingpong < 3)
+                or (tp.ack_pending & ICSK_ACK_PUSHED and tp.ack_pingpong < TCP_PINGPONG_THRESH)
             )
             and not tp.sk_rmem_alloc
         )

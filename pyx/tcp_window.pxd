@@ -15,21 +15,33 @@ cdef enum:
     TCPOLEN_SACK_BASE_ALIGNED = 4
     TCPOLEN_SACK_PERBLOCK = 8
     MAX_TCP_OPTION_SPACE = 40
+    SOCK_MIN_RCVBUF = 2304
 
 # Windows.
 
 
-cdef inline int64_t tcp_win_from_space(int64_t space) noexcept nogil:
-    """Of memory for receiving, half is for data: the rest is what buffers cost."""
-    return space >> 1
+cdef inline int64_t tcp_win_from_space(const tcp_sock *tp, int64_t space) noexcept nogil:
+    """Of memory for receiving, what data may take: the rest is what buffers cost."""
+    return space * tp.scaling_ratio >> TCP_RMEM_TO_WIN_SCALE
+
+
+cdef inline int64_t tcp_space_from_win(const tcp_sock *tp, int64_t win) noexcept nogil:
+    """Memory for a window."""
+    return (win << TCP_RMEM_TO_WIN_SCALE) // tp.scaling_ratio
 
 
 cdef inline int64_t tcp_space(const tcp_sock *tp) noexcept nogil:
-    return tcp_win_from_space(tp.sk_rcvbuf - tp.sk_rmem_alloc)
+    return tcp_win_from_space(tp, tp.sk_rcvbuf - tp.sk_rmem_alloc)
 
 
 cdef inline int64_t tcp_full_space(const tcp_sock *tp) noexcept nogil:
-    return tcp_win_from_space(tp.sk_rcvbuf)
+    return tcp_win_from_space(tp, tp.sk_rcvbuf)
+
+
+cdef inline void tcp_set_window_clamp(tcp_sock *tp, int64_t clamp) noexcept nogil:
+    """Bound the window; what was offered already stays."""
+    tp.window_clamp = max(clamp, <int64_t>(SOCK_MIN_RCVBUF // 2))
+    tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
 
 
 cdef inline int64_t tcp_receive_window(const tcp_sock *tp) noexcept nogil:
@@ -87,7 +99,8 @@ cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
             return 0
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
-        return -(-free_space >> scale) << scale
+        window = free_space >> scale << scale
+        return window if window else -(-free_space >> scale) << scale
     window = tp.rcv_wnd
     if window <= free_space - mss or window > free_space:
         return free_space // mss * mss

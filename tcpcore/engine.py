@@ -106,17 +106,12 @@ def load(name: str | None = None) -> ModuleType:
 
 
 def load_net(name: str | None = None) -> Any:
-    """Return the class of an endpoint's engine: of active mode only the reference has one.
+    """Return the class of an endpoint's engine; parameters and errors are those of `load`."""
+    if load(name) is _core:
+        return _compiled().Net
+    from tcpcore.reference.core_net import Net
 
-    Parameters and errors are those of `load`; the default is the reference where the compiled
-    engine has none.
-    """
-    found = getattr(load(name), "Net", None) if name != "reference" else None
-    if found is None and name == "compiled":
-        raise ImportError("the compiled engine has no active mode")
-    if found is None:
-        from tcpcore.reference.core_net import Net as found
-    return found
+    return Net
 
 
 ENGINE = _choose()

@@ -11,8 +11,13 @@ import random
 from typing import Any
 
 import pytest
+import script
+import test_endpoint
+from scripts import every_script
+from test_endpoint_scripts import SYSCTL
 
 from tcpcore.engine import ENGINE
+from tcpcore.mib import COUNTERS
 from tcpcore.reference.core_net import Net as ReferenceNet
 
 compiled = pytest.importorskip("tcpcore._core") if ENGINE == "compiled" else None
@@ -68,13 +73,16 @@ def icmp(frame: bytes, rng: random.Random) -> bytes:
     said = bytearray(frame[:th])
     said[at : at + 2 * size] = ours + theirs
     said += frame[th + 2 : th + 4] + frame[th : th + 2] + (number & 0xFFFFFFFF).to_bytes(4, "big")
-    kind, code = rng.choice(
-        ((3, 0), (3, 1), (3, 3), (3, 4), (11, 0), (12, 0), (1, 1), (2, 0), (1, 4))
+    kind, code = (
+        rng.choice((3, 3, 11, 12, 4, 1, 1, 2)),
+        rng.choice((0, 1, 3, 4, 4, 5, 6, 7, 15, 16)),
     )
-    message = bytes((kind, code, 0, 0, 0, 0)) + rng.choice((0, 500, 600, 1000, 1400)).to_bytes(
-        2, "big"
-    )
-    message += said
+    if rng.random() < 0.5:
+        kind, code = (3, 4) if four else (2, 0)
+    mtu = rng.choice((0, 500, 600, 1000, 1280, 1400, 65535))
+    message = bytes((kind, code, 0, 0)) + mtu.to_bytes(4, "big") + said
+    if rng.random() < 0.05:
+        message = message[: rng.randrange(8, len(message))]
     if not four:
         pseudo = theirs + ours + len(message).to_bytes(4, "big") + bytes((0, 0, 0, 58))
         message = message[:2] + checksum(pseudo + message) + message[4:]
@@ -130,6 +138,8 @@ class World:
         if rng.random() < 0.2:
             return icmp(frame, rng)
         th = 4 * (frame[0] & 15) if frame[0] >> 4 == 4 else 40
+        if len(frame) < th + 20:
+            return frame
         out = bytearray(frame)
         if rng.random() < 0.7:
             out[th + 13] = rng.choice((0x02, 0x04, 0x10, 0x11, 0x12, 0x14, 0x18, 0x30, 0))
@@ -139,10 +149,24 @@ class World:
             out[at : at + 4] = (number & 0xFFFFFFFF).to_bytes(4, "big")
         if rng.random() < 0.2:
             out[th + 14 : th + 16] = rng.choice((0, 1, 100, 65535)).to_bytes(2, "big")
+        if rng.random() < 0.2:
+            out[th + 13] |= 0x20
+            out[th + 18 : th + 20] = rng.choice((0, 1, 2, 500, 65535)).to_bytes(2, "big")
+        stamp = th + 24  # of a segment of an open connection, behind two NOPs
+        if rng.random() < 0.5 and out[th + 12] >> 4 >= 8 and out[stamp - 2 : stamp] == b"\x08\x0a":
+            value = int.from_bytes(out[stamp : stamp + 4], "big")
+            value += rng.choice((-1, -2, -100, -5000, -(1 << 30), 1 << 30))
+            out[stamp : stamp + 4] = (value & 0xFFFFFFFF).to_bytes(4, "big")
         out[th + 16 : th + 18] = bytes(2)
         addrs = out[12:20] if th == 20 else out[8:40]
         pseudo = addrs + (len(out) - th).to_bytes(4, "big") + bytes((0, 0, 0, 6))
         out[th + 16 : th + 18] = checksum(bytes(pseudo + out[th:]))
+        if th == 20 and rng.random() < 0.1:
+            out[20:20] = rng.choice((b"\x83\3\4\0", b"\1\x89\3\4", b"\1\1\1\0", b"\x07\0\0\0"))
+            out[0] = 0x46
+            out[2:4] = len(out).to_bytes(2, "big")
+            out[10:12] = bytes(2)
+            out[10:12] = checksum(bytes(out[:24]))
         return bytes(out)
 
     def run(self, until: int) -> None:
@@ -317,6 +341,23 @@ def test_both_engines_are_one_host(seed: int) -> None:
         for handle in host.open + host.listeners:
             host.close(handle)
     world.run(world.now + 2000 * SEC)
+    for host in world.hosts:
+        assert host.counters()[list(COUNTERS).index("TcpCurrEstab")] == 0
+
+
+@pytest.mark.parametrize("name", every_script())
+def test_scripts_are_the_same(name: str) -> None:
+    """Each packet script, byte for byte."""
+    function = every_script()[name]
+    host = script.Host(Host, SYSCTL | function.sysctl)
+    function(script.Script(host, function.ip))
+    host.net.counters()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_is_the_same(seed: int) -> None:
+    """Damaged, cut and random segments on an open connection."""
+    test_endpoint.test_noise(Host, seed)
 
 
 def test_a_transfer_is_the_same() -> None:

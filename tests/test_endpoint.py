@@ -277,7 +277,7 @@ def test_mss_of_a_link(net_class: Any, mtu: int, ip: int) -> None:
     if ip == 6 and mtu < 1280:
         return
     host = Host(net_class)
-    host.net.net.mtu = mtu
+    host.net.set_link(mtu, False)
     script = Script(host, ip)
     script.dial()
     fits = mtu - (40 if ip == 4 else 60)

@@ -18,7 +18,7 @@ from tcpcore.handshake import SHOWN, describe, walk
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).resolve().parent.parent
-ENGINES = ["reference"]
+ENGINES = ["reference", "compiled"]
 
 
 def said(**options: object) -> list[str]:

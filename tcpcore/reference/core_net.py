@@ -39,18 +39,6 @@ from .tcp_timer import tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from .timer import timer_advance, timer_next
 
 
-def ip_whole(packet: bytes) -> bool:
-    """True if all that an IP header claims is there, and it claims something.
-
-    A capture may be cut, or be of what a card would cut yet; what is received may not.
-    """
-    if len(packet) < 20:
-        return False
-    if packet[0] >> 4 == 4:
-        return 20 < int.from_bytes(packet[2:4], "big") <= len(packet)
-    return 40 < 40 + int.from_bytes(packet[4:6], "big") <= len(packet)
-
-
 class Net:
     """A host without I/O: `receive`, `advance` and the calls of sockets change it."""
 

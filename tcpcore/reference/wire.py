@@ -80,7 +80,6 @@ def tcp_parse(
         tcp_parse_options(seg, data, start, start)
         return 0
     flags = seg.flags = word & 0xFFF
-    seg.urgent = data[start + 18] << 8 | data[start + 19] if min(room, length) >= 20 else 0
     syn_fin = (flags & TCPHDR_SYN != 0) + (flags & TCPHDR_FIN != 0)
     seg.end_seq = (seg.seq + payload_len + syn_fin) & MASK32
     if flags & TCPHDR_URG:  # 0 points where 1 does, as in Linux
