@@ -251,7 +251,11 @@ def test_knobs_are_frozen_and_held_to_bounds() -> None:
     with pytest.raises(AttributeError, match="frozen"):
         knobs.tcp_sack = 1
     for bad in (
-        {"tcp_sack": 2},
+        {"tcp_sack": 256},
+        {"tcp_min_snd_mss": 47},
+        {"tcp_retries2": -1},
+        {"tcp_rto_max_ms": 120001},
+        {"tcp_keepalive_time": 1 << 31},
         {"tcp_rmem": (3, 2, 1)},
         {"tcp_rmem": (4096, 8192)},
         {"tcp_congestion_control": "fastest"},
