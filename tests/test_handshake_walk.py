@@ -136,7 +136,9 @@ def test_the_functions_of_the_page_are_in_both_engines() -> None:
     assert there >= SHOWN
     reference = set()
     for path in (ROOT / "tcpcore" / "reference").glob("*.py"):
-        reference |= set(re.findall(r"^def (\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE))
+        reference |= set(
+            re.findall(r"^def (\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+        )
     functions = named & (reference | there)
     assert len(functions) > 40
     assert functions <= reference & there

@@ -150,9 +150,10 @@ LOSSLESS = [
     for rate in (1e6, 10e6, 100e6)
     for rtt in (0.002, 0.02, 0.1)
     for buffer in (0.5, 1, 4)
-    if rate * rtt < 5e6 and not (rate * rtt < 0.1e6 and buffer != 1)  # else all alike: 20 packets
+    if rate * rtt < (5e6 if buffer >= 1 else 2e6)
+    and not (rate * rtt < 0.1e6 and buffer != 1)  # else all alike: 20 packets
 ]
-SECONDS = {1e6: 20, 10e6: 8, 100e6: 2}
+SECONDS = {1e6: 12, 10e6: 8, 100e6: 1}
 
 
 @pytest.mark.parametrize("control", ["cubic", "reno"])
@@ -162,7 +163,7 @@ def test_a_link_is_full(rate: float, rtt: float, buffer: float, control: str) ->
     queue = packets(buffer, rate, rtt)
     seconds = SECONDS[rate]
     if buffer < 1:  # the window's whole sawtooth has to be seen, not its first rise alone
-        seconds = max(seconds, 5 * (rate * rtt / PACKET + queue) / 2 * rtt)
+        seconds = max(seconds, 3 * (rate * rtt / PACKET + queue) / 2 * rtt)
     flow = Flow("compiled", seconds, rate, rtt, queue, control=control)
     share = flow.share(seconds / 3, seconds)
     print(f"share {share:.3f} of {reach(control, rate, rtt, queue, 0):.3f}")
@@ -187,7 +188,7 @@ def test_a_lossy_link(rate: float, rtt: float, loss: float, control: str) -> Non
     queue = packets(4, rate, rtt)
     can = reach(control, rate, rtt, queue, loss)
     # Until chance has had its say: some hundred losses.
-    seconds = min(max(200 / loss / (can * rate / PACKET), 10), 200) / (4 if can > 0.9 else 1)
+    seconds = min(max(120 / loss / (can * rate / PACKET), 10), 120) / (8 if can > 0.9 else 1)
     flows = [Flow("compiled", seconds, rate, rtt, queue, loss, control, seed) for seed in (1, 2)]
     share = statistics.mean(flow.share(seconds / 10, seconds) for flow in flows)
     print(f"share {share:.3f} of {can:.3f}: {share / can:.3f}")
@@ -250,7 +251,7 @@ def test_writes_wait_for_no_more_than_nagle_and_delayed_acks(engine: str) -> Non
     which comes within 40 ms; without Nagle for nothing."""
     assert echoes(engine, [64, 64], True) == pytest.approx([0.02] * 20)
     took = echoes(engine, [64, 64], False)
-    assert all(0.0399 <= one <= 0.04 + DELACK_S + 0.001 for one in took)
+    assert all(0.0399 <= one <= 0.04 + DELACK_S + 0.004 for one in took)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -282,4 +283,4 @@ def test_a_slow_writer(nodelay: int, engine: str) -> None:
         listener.close()
     late = [b - a for a, b in zip(written, there, strict=True)]
     assert min(late) == pytest.approx(0.01)
-    assert max(late) <= (0.0101 if nodelay else 0.03 + DELACK_S + 0.001)
+    assert max(late) <= (0.0101 if nodelay else 0.03 + DELACK_S + 0.004)
