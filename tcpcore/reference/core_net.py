@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
@@ -253,7 +254,7 @@ class Net:
         return frames
 
 
-HANDLERS: dict[int, Callable[..., None]] = {
+HANDLERS: dict[int, Callable[[Any, Any], object]] = {
     ICSK_TIME_RETRANS: tcp_write_timer,
     ICSK_TIME_DACK: tcp_delack_timer,
     ICSK_TIME_KEEPOPEN: tcp_keepalive_timer,
