@@ -174,7 +174,9 @@ def tcp_rcv_state_process(
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
+        judged = tcb.state
         if tcp_data_queue(net, tp, th, data, verdict, rcv_nxt):
+            tcp_count_state(net, tp, judged, tcb.state)  # its FIN had waited behind a hole
             tcp_fin(net, tp, state)
     if tcb.state != TCP_CLOSE:
         tcp_data_snd_check(net, tp)
