@@ -35,6 +35,7 @@ __all__ = ["DeadlockError", "Stack"]
 
 KEY_SIZE = 16
 FD_SETSIZE = 1024
+OUT_MAX = 65536  # frames that nobody has fetched; the oldest are lost
 LOOPBACK_MAX = 1 << 20  # frames to oneself that one call lets pass
 
 
@@ -118,7 +119,7 @@ class Stack:
         self._leader = False
         self._asleep = False
         self._closed = False
-        self._out: deque[bytes] = deque()
+        self._out: deque[bytes] = deque(maxlen=OUT_MAX)
         self._garbage: deque[int] = deque()
         self._wake_fds: tuple[int, int] | None = None
         self._frames = [0, 0]
@@ -456,8 +457,9 @@ class Stack:
             self._changed.notify_all()
         if self.link is not None and self._out:
             self._frames[1] += len(self._out)
-            self.link.send(list(self._out), now)
-            self._out.clear()
+            leaving = list(self._out)
+            self._out.clear()  # first: the link may call this host
+            self.link.send(leaving, now)
         if self._asleep:
             self._wake()
 
