@@ -450,6 +450,28 @@ cdef class Net:
     def counters(self):
         return [self.net.net.mib[i] for i in range(NR_MIBS)]
 
+    def sockstat(self):
+        """What is held, as /proc/net/sockstat counts it; `mem` is truesize, in bytes."""
+        cdef netns *net = self.net
+        cdef tcp_sock *tp
+        cdef int64_t mem = 0
+        cdef uint32_t i
+        for i in range(net.socks_mask + 1):
+            tp = net.socks[i]
+            while tp != NULL:
+                mem += tp.sk_wmem_queued + tp.sk_rmem_alloc
+                tp = tp.handle_next
+        return {
+            "used": net.sock_cache.used,
+            "requests": net.request_cache.used,
+            "tw": net.timewait_cache.used,
+            "inuse": net.n_established,
+            "orphan": net.n_orphans,
+            "any_address": net.any_address,
+            "skbs": net.skbs.records.used,
+            "mem": mem,
+        }
+
     def poll(self, uint64_t handle):
         return tcp_poll(self.net, self.sock(handle))
 

@@ -4,6 +4,7 @@
 from libc.errno cimport ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
+from inet_connection_sock cimport tcp_done_with_error
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
 from rbtree cimport rb_changed, rb_insert
@@ -577,7 +578,9 @@ cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
         tail.end_seq += 1
     else:
         tail = alloc_skb(&net.skbs, 0)
-        if tail == NULL:
+        if tail == NULL:  # and nothing would ever send it
+            tcp_send_active_reset(net, tp)
+            tcp_done_with_error(net, tp, ENOBUFS)
             return
         tail.seq = tp.write_seq
         tail.end_seq = tp.write_seq + 1

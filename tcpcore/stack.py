@@ -37,6 +37,7 @@ __all__ = ["DeadlockError", "Stack"]
 
 KEY_SIZE = 16
 FD_SETSIZE = 1024
+OUT_MAX = 65536  # frames that nobody has fetched; the oldest are lost
 LOOPBACK_MAX = 1 << 20  # frames to oneself that one call lets pass
 
 
@@ -125,7 +126,7 @@ class Stack:
         self._missed = 0  # how often that was while the link was sending
         self._fd_lock = threading.Lock()
         self._closed = False
-        self._out: deque[bytes] = deque()
+        self._out: deque[bytes] = deque(maxlen=OUT_MAX)
         self._garbage: deque[int] = deque()
         self._shared: dict[int, int] = {}  # of handles with several sockets how many
         self._wake_fds: tuple[int, int] | None = None

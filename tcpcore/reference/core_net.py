@@ -175,6 +175,22 @@ class Net:
     def counters(self) -> list[int]:
         return list(self.net.mib)
 
+    def sockstat(self) -> dict[str, int]:
+        """What is held, as /proc/net/sockstat counts it; `mem` is truesize, in bytes."""
+        net = self.net
+        held, socks = net.established.values(), net.socks.values()
+        queues = "sk_write_queue", "tcp_rtx_queue", "sk_receive_queue", "out_of_order_queue"
+        return {
+            "used": len(net.socks),
+            "requests": sum(isinstance(sk, RequestSock) for sk in held),
+            "tw": net.n_tw,
+            "inuse": len(held),
+            "orphan": net.n_orphans,
+            "any_address": net.any_address,
+            "skbs": sum(len(getattr(tp, queue)) for tp in socks for queue in queues),
+            "mem": sum(tp.sk_wmem_queued + tp.sk_rmem_alloc for tp in socks),
+        }
+
     def poll(self, handle: int) -> int:
         return user.tcp_poll(self.net, self.sock(handle))
 

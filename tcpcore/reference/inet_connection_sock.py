@@ -48,14 +48,11 @@ def tcp_set_state(net: Netns, tp: TcpSock, state: int) -> None:
 
 def tcp_count_state(net: Netns, tp: TcpSock, old: int, state: int) -> None:
     """Count and tidy what a change of state means to the host."""
-    if state == TCP_ESTABLISHED and old != TCP_ESTABLISHED:
-        net.mib[Mib.TCP_CURRESTAB] += 1
+    was_open = old in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
+    net.mib[Mib.TCP_CURRESTAB] += (state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)) - was_open
     if state == TCP_CLOSE:
-        if old in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
-            net.mib[Mib.TCP_ESTABRESETS] += 1
+        net.mib[Mib.TCP_ESTABRESETS] += was_open
         sk_unhash(net, tp)
-    if old == TCP_ESTABLISHED and state != TCP_ESTABLISHED:
-        net.mib[Mib.TCP_CURRESTAB] -= 1
 
 
 def sk_unhash(net: Netns, tp: TcpSock) -> None:
