@@ -388,10 +388,11 @@ cdef class Net:
             addr = bytes(10) + b"\xff\xff" + bytes(4)
         return self.sockname(handle), (tp.sk.ip, addr, tp.sk.dport)
 
-    def set_link(self, int64_t mtu, bint gso):
-        """What the link carries: bytes of a packet, and whether it takes larger segments."""
+    def set_link(self, int64_t mtu, bint gso, bint hw_csum=False):
+        """What the link does: bytes of a packet; if it cuts larger segments, finishes checksums."""
         self.net.mtu = mtu
         self.net.gso = gso
+        self.net.hw_csum = hw_csum
 
     def wakes(self):
         """Handles of which something may have changed since the last call."""
@@ -443,26 +444,36 @@ cdef class Net:
     def poll(self, uint64_t handle):
         return tcp_poll(self.sock(handle))
 
-    def receive(self, bytes packet, int64_t now_ns):
-        """One IP packet: Drop, or 0."""
+    cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
+        """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
+
+        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.
+        """
         cdef int drop
         self.advance(now_ns)
+        if not isinstance(packet, bytes):
+            raise TypeError(f"a packet is bytes, not {type(packet).__name__}")
+        self.net.net.ip_summed = ip_summed > 0
         drop = ip_rcv_flat(
             self.net, <const uint8_t *>PyBytes_AS_STRING(packet), <uint32_t>len(packet)
         )
         self.settle()
         return drop
 
-    def receive_batch(self, list packets, int64_t now_ns):
-        """IP packets in their order, all at one time."""
-        cdef bytes packet
-        self.advance(now_ns)
+    def receive_batch(self, packets, int64_t now_ns):
+        """IP packets that have come by now, in their order.
+
+        A packet that is a subclass of bytes has `ip_summed` (CHECKSUM_NONE 0: to be verified) and
+        `time_ns`, when it came, or None.
+        """
+        cdef int64_t when_ns
         for packet in packets:
-            ip_rcv_flat(
-                self.net, <const uint8_t *>PyBytes_AS_STRING(packet), <uint32_t>len(packet)
-            )
-            netns_reap(self.net)
-        self.settle()
+            if type(packet) is bytes:
+                self.receive(packet, now_ns)
+            else:
+                came_ns = getattr(packet, "time_ns", None)
+                when_ns = now_ns if came_ns is None else min(<int64_t>came_ns, now_ns)
+                self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
 
     def exchange(self, Net other, int64_t now_ns):
         """Hand over what leaves each of two hosts to the other until none is left: how many.
@@ -482,7 +493,7 @@ cdef class Net:
         other.settle()
         return n
 
-    def advance(self, int64_t now_ns):
+    cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
         cdef netns *net = self.net
         cdef timer *due = timer_advance(&net.timers, now_ns)

@@ -361,7 +361,10 @@ cdef inline int tcp_build_frame(
 
 
 cdef inline void skb_copy_and_csum(const netns *net, uint32_t i, uint8_t *frame) noexcept nogil:
-    """Lay a frame out as it goes over a wire, both checksums right."""
+    """Lay a frame out as it goes over a wire, both checksums right.
+
+    For a link that finishes checksums TCP's is the sum of the pseudo header alone.
+    """
     cdef const out_frame *one = &net.out[i]
     cdef uint32_t ip_len, tcp_len
     cdef uint64_t pseudo
@@ -379,4 +382,7 @@ cdef inline void skb_copy_and_csum(const netns *net, uint32_t i, uint8_t *frame)
     else:
         pseudo = csum_pseudo(frame + 8, 32, tcp_len, IPPROTO_TCP)
     th = frame + ip_len
-    put_u16(th + 16, csum_fold(csum_partial(th, tcp_len, csum_fold64(pseudo))) ^ 0xFFFF)
+    if net.hw_csum:
+        put_u16(th + 16, csum_fold(csum_fold64(pseudo)))
+    else:
+        put_u16(th + 16, csum_fold(csum_partial(th, tcp_len, csum_fold64(pseudo))) ^ 0xFFFF)

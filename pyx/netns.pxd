@@ -69,6 +69,7 @@ cdef struct netns:
     int64_t mtu
     int64_t loopback_mtu
     bint gso  # the link takes segments larger than its MTU
+    bint hw_csum  # the link finishes checksums
     path_mtu *pmtu
     uint32_t n_pmtu
     sock_common **established  # by 4-tuple

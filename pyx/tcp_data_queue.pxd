@@ -106,8 +106,8 @@ cdef inline bint tcp_data_queue(
             tcp_queue_rcv(net, tp, rcv_nxt, r.page, r.data + skip, r.len - skip, th.flags)
             tcp_event_data_recv(net, tp, th.payload_len - skip)
         fin = verdict & TCB_FIN_TAKEN
-        if tp.out_of_order_queue.first != NULL:
-            fin = tcp_ofo_queue(net, tp) or fin
+        if tp.out_of_order_queue.first != NULL and not fin:  # behind a FIN is nothing
+            fin = tcp_ofo_queue(net, tp)
             if tp.out_of_order_queue.first == NULL:
                 tp.ack_pending |= ICSK_ACK_NOW
         if tp.n_sacks:

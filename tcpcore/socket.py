@@ -326,6 +326,7 @@ class Socket(Options):
             linger, seconds = net.linger(handle)
             net.close(handle)
             stack._flush(stack.clock.now_ns())
+            stack._stir()
         if linger and seconds and self._timeout_ns != 0:
 
             def done() -> bool | None:
@@ -338,8 +339,10 @@ class Socket(Options):
 
     def detach(self) -> int:
         """The engine's handle, for `Socket(stack, handle=…)`; this object is closed."""
-        handle, self._handle = self._handle, -1
-        self._closed = True
+        with self._stack._lock:
+            handle, self._handle = self._handle, -1
+            self._closed = True
+            self._stack._stir()
         return handle
 
     def __enter__(self) -> Socket:
@@ -427,5 +430,6 @@ class Socket(Options):
             self._stack._sync()
             found = call(self._open())
             self._stack._flush(self._stack.clock.now_ns())
+            self._stack._stir()
         if found < 0:
             fail(-found)

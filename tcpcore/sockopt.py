@@ -84,6 +84,7 @@ class Options(Transfer):
                         handle, level, optname, struct.unpack_from("i", data)[0]
                     )
             self._stack._flush(self._stack.clock.now_ns())
+            self._stack._stir()
         if made:
             fail(-made)
 

@@ -6,6 +6,8 @@ clock one of the threads that wait drives and the others wait for what it finds.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import math
 import os
@@ -16,7 +18,7 @@ from collections import deque
 
 from tcpcore import engine as _engine
 from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
-from tcpcore.link import Frame
+from tcpcore.link import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, Frame, like
 from tcpcore.mib import COUNTERS
 from tcpcore.neigh import Neighbours
 from tcpcore.socket import Socket
@@ -117,11 +119,17 @@ class Stack:
         self._changed = threading.Condition(self._lock)
         self._leader = False
         self._asleep = False
+        self._until_ns: int | None = None  # when the leader wakes by itself
+        self._sending = False
+        self._events = 0  # how often something has changed for somebody
+        self._missed = 0  # how often that was while the link was sending
+        self._fd_lock = threading.Lock()
         self._closed = False
         self._out: deque[bytes] = deque()
         self._garbage: deque[int] = deque()
         self._wake_fds: tuple[int, int] | None = None
         self._frames = [0, 0]
+        self._partial = False
         self._neighbours: Neighbours | None = None
         self._interfaces = interfaces
         self._gateway = mapped(ipaddress.ip_address(gateway).packed) if gateway else b""
@@ -142,7 +150,8 @@ class Stack:
         if self.link is not None:
             raise ValueError(f"{self.name} has a link")
         self.link = link
-        self._net.set_link(link.mtu, link.gso)
+        self._partial = bool(getattr(link, "hw_csum", False))
+        self._net.set_link(link.mtu, link.gso, self._partial)
         link.attach(self._wake)
         if link.ethernet:
             hwaddr = getattr(link, "hwaddr", None)
@@ -210,27 +219,28 @@ class Stack:
         Parameters
         ----------
         frames
-            Any bytes; whatever they hold, nothing is raised.
+            Any bytes; whatever they hold, nothing is raised. A `tcpcore.Frame` tells more: when it
+            came (not after `now_ns`), and that its checksum is not to be verified.
         now_ns
             When, ns; None: what the clock says. Time never goes back.
         """
         with self._lock:
             now = self._now(now_ns)
-            for frame in frames:
-                self._input(bytes(frame), now)
+            self._input([one if isinstance(one, bytes) else bytes(one) for one in frames], now)
             self._flush(now)
 
-    def transmit(self, now_ns: int | None = None) -> list[bytes]:
+    def transmit(self, now_ns: int | None = None) -> list[Frame]:
         """Let happen what is due by now, and hand out the frames that leave.
 
-        With a link they have gone there, and the list is empty. A frame larger than the link's
-        MTU is a `tcpcore.Frame`, whose `gso_size` tells how it is to be cut.
+        With a link they have gone there, and the list is empty. A `tcpcore.Frame` is bytes, and
+        tells the rest: how it is to be cut where it is larger than the MTU, and when it left.
         """
         with self._lock:
             now = self._now(now_ns)
             self._net.advance(now)
             self._flush(now)
-            found = list(self._out)
+            found = [Frame(one, getattr(one, "gso_size", 0), time_ns=now) for one in self._out]
+            self._frames[1] += len(found)
             self._out.clear()
             return found
 
@@ -270,21 +280,33 @@ class Stack:
             return made
 
     def close(self) -> None:
-        """End the host: nothing of it is sent any more. Its link stays open."""
+        """End the host: nothing of it is sent any more. Its link stays open.
+
+        Calls that wait, in whatever thread, fail with ENETDOWN, as do later ones that would.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             if self._virtual:
                 self._virtual.detach(self)
-            if self._wake_fds:
-                for fd in self._wake_fds:
-                    os.close(fd)
-                self._wake_fds = None
+            self._stir()
+            if not self._leader:  # else he closes what he waits for
+                self._close_fds()
+
+    def _close_fds(self) -> None:
+        with self._fd_lock:
+            fds, self._wake_fds = self._wake_fds, None
+            for fd in fds or ():
+                os.close(fd)
+
+    def _alive(self) -> None:
+        if self._closed:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
 
     def __del__(self) -> None:
-        for fd in getattr(self, "_wake_fds", None) or ():
-            os.close(fd)
+        if getattr(self, "_wake_fds", None):
+            self._close_fds()
 
     def __enter__(self) -> Stack:
         return self
@@ -324,6 +346,7 @@ class Stack:
         """
         if timeout_ns == 0:
             with self._lock:
+                self._alive()
                 self._pump(self._now(None))
                 value = attempt()
                 self._flush(self._now(None))
@@ -341,6 +364,7 @@ class Stack:
         def ready() -> bool:
             with self._lock:
                 try:
+                    self._alive()
                     self._sync()
                     value = attempt()
                 except Exception as error:
@@ -363,54 +387,70 @@ class Stack:
         clock = self.clock
         end_ns = None if timeout_ns is None else clock.now_ns() + timeout_ns
         with self._lock:
-            while True:
-                self._pump(clock.now_ns())
-                value = attempt()
-                self._flush(clock.now_ns())
-                if value is not None:
-                    return value
-                left_ns = None if end_ns is None else end_ns - clock.now_ns()
-                if left_ns is not None and left_ns <= 0:
-                    return None
-                if self._leader:
-                    self._changed.wait(None if left_ns is None else left_ns / 1e9)
-                else:
-                    self._lead(end_ns)
+            try:
+                while True:
+                    self._alive()
+                    self._pump(clock.now_ns())
+                    missed = self._missed
+                    value = attempt()
+                    self._flush(clock.now_ns())
+                    if value is not None:
+                        return value
+                    left_ns = None if end_ns is None else end_ns - clock.now_ns()
+                    if left_ns is not None and left_ns <= 0:
+                        return None
+                    if self._missed != missed or self._closed:
+                        continue
+                    if self._leader:
+                        self._changed.wait(None if left_ns is None else left_ns / 1e9)
+                    else:
+                        self._lead(end_ns)
+            finally:
+                if not self._leader:
+                    self._changed.notify()  # the lead passes on
 
     def _lead(self, end_ns: int | None) -> None:
         """Wait for the link or for time, for all; the lock is given up meanwhile."""
-        self._leader = self._asleep = True
+        held = None
         try:
+            self._leader = True
             if self._wake_fds is None:
                 self._wake_fds = os.pipe()
                 for fd in self._wake_fds:
                     os.set_blocking(fd, False)
             times = [one for one in (self.next_deadline, end_ns) if one is not None]
+            self._until_ns = min(times) if times else None
             seconds = None
-            if times:
-                seconds = max((min(times) - self.clock.now_ns()) / 1e9, 0)
+            if self._until_ns is not None:
+                seconds = max((self._until_ns - self.clock.now_ns()) / 1e9, 0)
             fds = [self._wake_fds[0]]
             if self.link is not None and self.link.fileno() >= 0:
                 fds.append(self.link.fileno())
-            self._lock.release()
-            try:
-                ready = readable(fds, seconds)
-            finally:
-                self._lock.acquire()
-            if fds[0] in ready:
-                os.read(fds[0], 4096)
+            self._asleep = True
+            held = self._lock._release_save()  # type: ignore[attr-defined]
+            ready = readable(fds, seconds)
         finally:
+            if held is not None:
+                self._lock._acquire_restore(held)  # type: ignore[attr-defined]
             self._leader = self._asleep = False
-            self._changed.notify_all()
+            if self._closed:
+                self._close_fds()
+        if fds[0] in ready and self._wake_fds is not None:
+            os.read(fds[0], 4096)
+
+    def _stir(self) -> None:
+        """Let everybody who waits look again: a call has changed what no segment has."""
+        self._events += 1
+        self._changed.notify_all()
+        self._wake()
 
     def _wake(self) -> None:
         """Something is on its way, or a deadline is earlier than it was; from any thread."""
-        fds = self._wake_fds
-        if self._asleep and fds is not None:
-            try:
-                os.write(fds[1], b"\0")
-            except BlockingIOError:
-                return  # full of wakes
+        if not self._asleep:
+            return
+        with self._fd_lock, contextlib.suppress(BlockingIOError):  # full of wakes
+            if self._wake_fds is not None:
+                os.write(self._wake_fds[1], b"\0")
 
     def _sync(self) -> None:
         """Let the engine know what time it is, before it is asked for anything."""
@@ -421,21 +461,24 @@ class Stack:
 
     def _pump(self, now: int) -> None:
         while self._garbage:
-            self._net.close(self._garbage.popleft())
+            with contextlib.suppress(OSError):  # its handle was another's, too
+                self._net.close(self._garbage.popleft())
         if self.link is not None:
-            for frame in self.link.recv(now):
-                self._input(frame, now)
+            self._input(self.link.recv(now), now)
         self._net.advance(now)
         self._flush(now)
 
-    def _input(self, frame: bytes, now: int) -> None:
-        self._frames[0] += 1
+    def _input(self, frames: list[bytes], now: int) -> None:
+        self._frames[0] += len(frames)
         if self._neighbours is not None:
-            packet = self._neighbours.receive(frame, self._out)
-            if packet is None:
-                return
-            frame = packet
-        self._net.receive(frame, now)
+            found = []
+            for frame in frames:
+                packet = self._neighbours.receive(frame, self._out)
+                if packet is not None:
+                    found.append(like(frame, packet))
+            frames = found
+        if frames:
+            self._net.receive_batch(frames, now)
 
     def _flush(self, now: int) -> None:
         """Send what wants to leave; what is for this host itself comes in again."""
@@ -445,21 +488,48 @@ class Stack:
                 break
             for packet, gso_size in frames:
                 if self._is_mine(packet):
-                    self._net.receive(packet, now)
+                    self._net.receive(packet, now, CHECKSUM_UNNECESSARY)
                     continue
-                frame = Frame(packet, gso_size) if gso_size else packet
+                frame = packet
+                if gso_size or self._partial:
+                    frame = Frame(packet, gso_size, CHECKSUM_PARTIAL * self._partial)
                 if self._neighbours is not None:
                     self._neighbours.send(frame, self._out)
                 else:
                     self._out.append(frame)
-        if self._net.wakes() and self._leader:
-            self._changed.notify_all()
-        if self.link is not None and self._out:
-            self._frames[1] += len(self._out)
-            self.link.send(list(self._out), now)
-            self._out.clear()
+        if self._net.wakes() and not self._virtual:
+            self._stir()
+        if self.link is not None and self._out and not self._sending:
+            self._send(self.link, now)
         if self._asleep:
-            self._wake()
+            when, until = self._net.next_deadline(), self._until_ns
+            if when >= 0 and (until is None or when < until):
+                self._wake()
+
+    def _send(self, link: Link, now: int) -> None:
+        """Hand frames to the link, one call at a time and in order.
+
+        What a link calls may come back here: what wants to leave then waits for this one to
+        return. In real time the lock is given up meanwhile, so that links may take their own.
+        """
+        self._sending = True
+        try:
+            while self._out and not self._closed:
+                frames = list(self._out)
+                self._out.clear()
+                self._frames[1] += len(frames)
+                if self._virtual is not None:
+                    link.send(frames, now)
+                    continue
+                before = self._events
+                held = self._lock._release_save()  # type: ignore[attr-defined]
+                try:
+                    link.send(frames, now)
+                finally:
+                    self._lock._acquire_restore(held)  # type: ignore[attr-defined]
+                    self._missed += self._events != before
+        finally:
+            self._sending = False
 
     def _is_mine(self, packet: bytes) -> bool:
         if packet[0] >> 4 == 4:

@@ -184,6 +184,7 @@ def ip_queue_xmit(
             ttl,
             ident,
             df,
+            net.hw_csum,
         )
         net.out.append((frame, mss if mss and len(data) > mss else 0))
         return 0
@@ -207,6 +208,7 @@ def ip_queue_xmit(
             ttl,
             ident + at // mss & 0xFFFF,
             df,
+            net.hw_csum,
         )
         net.out.append((frame, 0))
     return 0
@@ -228,14 +230,21 @@ def tcp_build_frame(
     ttl: int,
     ident: int,
     df: bool,
+    partial: bool = False,
 ) -> bytes:
-    """One IP packet with one segment in it, both checksums right."""
+    """One IP packet with one segment in it, both checksums right.
+
+    With `partial` TCP's is the sum of the pseudo header alone: who sends it adds the rest.
+    """
     header = TCP_HDR_LEN + len(options)
     word = header // 4 << 12 | flags
     tcp = _TCPHDR.pack(sport, dport, seq, ack, word, window, 0, urg) + options
     length = len(tcp) + len(data)
-    csum = csum_partial(data, csum_partial(tcp))
-    check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, csum)
+    if partial:
+        check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, 0) ^ 0xFFFF
+    else:
+        csum = csum_partial(data, csum_partial(tcp))
+        check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, csum)
     tcp = tcp[:16] + check.to_bytes(2, "big") + tcp[18:]
     if not saddr.startswith(V4MAPPED):
         return (

@@ -91,6 +91,7 @@ class Netns(Net):
         "mtu",
         "loopback_mtu",
         "gso",
+        "hw_csum",
         "pmtu",
         "pmtu_max",
         "established",
@@ -120,6 +121,7 @@ class Netns(Net):
         self.mtu = 1500
         self.loopback_mtu = LOOPBACK_MTU
         self.gso = False  # the link takes segments larger than its MTU
+        self.hw_csum = False  # the link finishes checksums
         self.pmtu: dict[bytes, tuple[int, int]] = {}
         self.pmtu_max = 4096
         # By (saddr, sport, daddr, dport), ours first: sockets, requests, what is in TIME-WAIT.

@@ -183,7 +183,9 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
         return Drop.TCP_CSUM
     if is_multicast(th.daddr) or is_multicast(th.saddr):
         return Drop.TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
-    start = th.transport_header + 4 * th.doff
+    at = th.transport_header
+    th.urgent = data[at + 18] << 8 | data[at + 19]  # as it is: tcp_stdurg tells 0 and 1 apart
+    start = at + 4 * th.doff
     payload = bytes(data[start : start + th.payload_len])
     sack = tcp_sack_parse(data, th) if th.doff > 5 else []
     sk = net.established.get((th.daddr, th.dport, th.saddr, th.sport))
