@@ -10,7 +10,14 @@ from inet_ports cimport request_or_sock
 from inet_timewait_sock cimport tw_timer_handler
 from ip_fragment cimport ip_frags_batch
 from ip_input cimport DLT_RAW, ip_rcv
-from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, inet_addr_is_local, skb_copy_and_csum
+from ip_output cimport (
+    IPV4_HDR_LEN,
+    IPV6_HDR_LEN,
+    ifaddr_known,
+    inet_addr_is_local,
+    is_loopback,
+    skb_copy_and_csum,
+)
 from ip_tunnel cimport WRAP_FRAGMENTS, outer
 from netns cimport (
     NET_INC_STATS,
@@ -78,11 +85,12 @@ from tcp_user cimport (
     tcp_shutdown,
 )
 from timer cimport NSEC_PER_MSEC, timer, timer_advance, timer_next
-from unaligned cimport get_be16, get_u64
+from unaligned cimport get_be16, get_u64, ipv6_addr_set_v4mapped
 from wire cimport TCP_HDR_LEN, tcp_header, tcp_parse_options
 
 cdef enum:
     EXCHANGE_MAX = 1 << 20  # frames of one exchange
+    HEADERS_MAX = 100  # bytes of IP's and TCP's headers together
 
 # The knobs in the order of `sysctls`, and how many numbers each has.
 cdef tuple SYSCTLS = tuple(
@@ -177,19 +185,39 @@ cdef inline void veth_rcv(netns *net, const uint8_t *packet, const out_frame *on
         tcp_v4_rcv(net, &r)
 
 
+cdef inline bint is_loopback_frame(const netns *net, const uint8_t *packet) noexcept nogil:
+    """True for a packet of a host to itself."""
+    cdef uint8_t daddr[16]
+    if packet[0] >> 4 == 4:
+        ipv6_addr_set_v4mapped(daddr, packet + 16)
+    else:
+        memcpy(daddr, packet + 24, 16)
+    return ifaddr_known(net, daddr) or is_loopback(daddr)
+
+
 cdef inline uint32_t veth_xmit(netns *net, netns *peer) noexcept nogil:
-    """Let a host's frames reach another as they lie: how many.  Linux: drivers/net/veth.c."""
-    cdef uint32_t i, n = net.n_out
-    cdef const out_frame *one
+    """Let a host's frames reach another as they lie: how many.  Linux: drivers/net/veth.c.
+
+    What it sends to itself stays here, and more may be sent because of it.
+    """
+    cdef uint8_t head[HEADERS_MAX]
+    cdef uint32_t i = 0, n = 0
+    cdef out_frame one
     cdef const uint8_t *packet
-    for i in range(n):
-        one = &net.out[i]
+    cdef netns *to
+    while i < net.n_out:
+        one = net.out[i]
         packet = net.out_bytes + one.offset
-        if one.partial:
-            veth_rcv(peer, packet, one)
+        to = peer
+        if is_loopback_frame(net, packet):
+            to = net
+            memcpy(head, packet, one.length)  # its place may move
+            packet = head
         else:
-            ip_rcv_flat(peer, packet, one.length)
-        netns_reap(peer)
+            n += 1
+        veth_rcv(to, packet, &one)
+        netns_reap(to)
+        i += 1
     out_purge(net)
     return n
 
@@ -198,6 +226,8 @@ cdef class Net:
     """A host without I/O: `receive`, `advance` and the calls of sockets change it."""
 
     cdef netns *net
+    cdef uint64_t received
+    cdef uint64_t sent
 
     def __cinit__(self, bytes key):
         if len(key) != 16:
@@ -481,17 +511,25 @@ cdef class Net:
         What they share is the process: checksums are neither made nor tested, and text is handed
         on where it lies. Two that would never be done are stopped after a million.
         """
-        cdef uint64_t most = EXCHANGE_MAX, n = 0
+        cdef uint64_t most = EXCHANGE_MAX, there = 0, back = 0
         if other is self:
             raise ValueError("a host is no peer of its own")
         self.advance(now_ns)
         other.advance(now_ns)
-        while n < most and self.net.n_out + other.net.n_out:
-            n += veth_xmit(self.net, other.net)
-            n += veth_xmit(other.net, self.net)
+        while there < most and self.net.n_out + other.net.n_out:
+            there += veth_xmit(self.net, other.net)
+            back += veth_xmit(other.net, self.net)
+        self.sent += there
+        self.received += back
+        other.sent += back
+        other.received += there
         self.settle()
         other.settle()
-        return n
+        return there + back
+
+    def frames(self):
+        """How many came and left by `exchange`."""
+        return self.received, self.sent
 
     cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
