@@ -462,6 +462,8 @@ class Stack:
 
     def _stir(self) -> None:
         """Let everybody who waits look again: a call has changed what no segment has."""
+        if self._virtual is not None:
+            return  # who waits looks again whenever time or a turn goes on
         self._events += 1
         self._changed.notify_all()
         self._wake()
