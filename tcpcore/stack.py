@@ -127,6 +127,7 @@ class Stack:
         self._closed = False
         self._out: deque[bytes] = deque()
         self._garbage: deque[int] = deque()
+        self._shared: dict[int, int] = {}  # of handles with several sockets how many
         self._wake_fds: tuple[int, int] | None = None
         self._frames = [0, 0]
         self._partial = False
@@ -485,12 +486,21 @@ class Stack:
 
     def _pump(self, now: int) -> None:
         while self._garbage:
-            with contextlib.suppress(OSError):  # its handle was another's, too
-                self._net.close(self._garbage.popleft())
+            handle = self._garbage.popleft()
+            if not self._unshare(handle):
+                with contextlib.suppress(OSError):  # somebody else has made a socket of it
+                    self._net.close(handle)
         if self.link is not None:
             self._input(self.link.recv(now), now)
         self._net.advance(now)
         self._flush(now)
+
+    def _unshare(self, handle: int) -> bool:
+        """A socket lets go of a handle: True if another one has it still."""
+        others = self._shared.pop(handle, 1) - 1
+        if others > 1:
+            self._shared[handle] = others
+        return others > 0
 
     def _input(self, frames: list[bytes], now: int) -> None:
         self._frames[0] += len(frames)

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +26,7 @@ import pytest
 import tcpcore
 
 ENGINES = ["reference", "compiled"]
+ROOT = Path(__file__).resolve().parent.parent
 SERVER = ("10.0.0.2", 80)
 
 
@@ -249,6 +256,79 @@ def test_interrupted_in_virtual_time(engine: str) -> None:
         listener.accept()[0].close()
         sock.close()
         listener.close()
+
+
+KERNEL = """
+    import socket, subprocess, sys, threading
+    import tcpcore
+
+    COUNT = 25
+    subprocess.run("ip link set lo up", shell=True, check=True)
+    link = tcpcore.TunLink("t0")
+    subprocess.run("ip addr add 10.77.0.1/24 dev t0; ip link set t0 up", shell=True, check=True)
+    stack = tcpcore.Stack("10.77.0.2/24", link=link, engine=sys.argv[1])
+    ours, theirs = stack.listen(("", 80)), socket.create_server(("10.77.0.1", 99), backlog=64)
+    threads, failed = [], []
+
+    def start(program, *arguments):
+        def run():
+            try:
+                program(*arguments)
+            except BaseException as error:
+                failed.append(error)
+        threads.append(threading.Thread(target=run, daemon=True))
+        threads[-1].start()
+
+    def echo(listener):
+        sock, _ = listener.accept()
+        with sock:
+            while data := sock.recv(65536):
+                sock.sendall(data)
+
+    def ask(connect, where, number):
+        words = bytes([number]) * 20_000
+        with connect(where, timeout=30) as sock:
+            for _ in range(3):
+                sock.sendall(words)
+                got = bytearray()
+                while len(got) < len(words):
+                    got += sock.recv(65536)
+                assert got == words
+
+    for number in range(COUNT):
+        start(echo, ours)
+        start(echo, theirs)
+        start(ask, socket.create_connection, ("10.77.0.2", 80), number)
+        start(ask, stack.connect, ("10.77.0.1", 99), number)
+    while any(thread.is_alive() for thread in threads):
+        stack.drive(0.02)
+    assert not failed, failed
+    ours.close()
+    theirs.close()
+    stack.close()
+    link.close()
+    print("a hundred threads")
+"""
+
+
+def test_with_the_kernel(engine: str) -> None:
+    """Fifty threads block in the stack over TUN, fifty in the kernel at its other end."""
+    if sys.platform != "linux" or os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+        pytest.skip("needs Linux, root and /dev/net/tun")
+    if not (shutil.which("ip") and shutil.which("unshare")):
+        pytest.skip("needs iproute2 and util-linux")
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", textwrap.dedent(KERNEL), engine],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("no network namespaces here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "a hundred threads\n"
 
 
 # ---- callbacks ----------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ Linux: include/net/net_namespace.h, net/socket.c.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
@@ -276,7 +277,7 @@ class Net:
         return frames
 
 
-HANDLERS = {
+HANDLERS: dict[int, Callable[[Any, Any], object]] = {
     ICSK_TIME_RETRANS: tcp_write_timer,
     ICSK_TIME_DACK: tcp_delack_timer,
     ICSK_TIME_KEEPOPEN: tcp_keepalive_timer,

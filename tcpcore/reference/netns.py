@@ -13,6 +13,7 @@ from .secure_seq import siphash
 from .sock import TcpSock
 from .timer import Timer, Timers, timer_del, timer_mod
 
+TYPE_CHECKING = False
 LOOPBACK_MTU = 65536
 
 # A stack's knobs by their Linux names, with Linux's defaults, in Linux's units.
@@ -77,6 +78,10 @@ class Sysctl:
     def __init__(self) -> None:
         for name, value in SYSCTLS.items():
             setattr(self, name, value)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class Netns(Net):

@@ -123,7 +123,7 @@ def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     if was > 1:
         tcp_set_skb_tso_segs(skb, tcp_current_mss(net, tp))
         skb.pcount = min(skb.pcount, was)
-    return was - skb.pcount
+    return int(was - skb.pcount)
 
 
 def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> bool:

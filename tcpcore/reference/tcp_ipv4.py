@@ -8,11 +8,16 @@ from __future__ import annotations
 from errno import EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
 from struct import Struct
 
-from .inet_connection_sock import tcp_set_state
+from .inet_connection_sock import (
+    inet_csk_reqsk_queue_add,
+    sk_acceptq_is_full,
+    tcp_set_state,
+)
 from .inet_ports import (
     ANY4,
     ANY6,
     bind_unlock,
+    inet_ehash_insert,
     inet_hash_connect,
     inet_lookup_listener,
     inet_put_port,
@@ -60,9 +65,6 @@ from .tcp_minisocks import (
     TW_ACK,
     TW_RST,
     TW_SYN,
-    inet_csk_reqsk_queue_add,
-    inet_ehash_insert,
-    sk_acceptq_is_full,
     tcp_check_req,
     tcp_conn_request,
     tcp_openreq_init_rwin,

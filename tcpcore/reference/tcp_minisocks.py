@@ -194,7 +194,8 @@ def reqsk_timer_handler(net: Netns, req: RequestSock) -> None:
 
 
 def reqsk_timeout_ns(net: Netns, req: RequestSock) -> int:
-    return min(TCP_TIMEOUT_INIT_NS << req.num_timeout, net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC)
+    most: int = net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC
+    return min(TCP_TIMEOUT_INIT_NS << req.num_timeout, most)
 
 
 REQ_DROP, REQ_CHILD, REQ_ACK, REQ_RST = 0, 1, 2, 3

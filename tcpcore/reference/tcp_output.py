@@ -209,7 +209,7 @@ def tcp_cwnd_test(tp: TcpSock) -> int:
     return 0 if room <= 0 else min(max(tp.snd_cwnd >> 1, 1), room)
 
 
-def tcp_nagle_check(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
+def tcp_nagle_check(tp: TcpSock, skb: SkBuff | _Part, mss: int, nonagle: int) -> bool:
     """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
     if len(skb.data) >= mss:
         return False

@@ -131,7 +131,8 @@ def ip_header_len(tp: TcpSock) -> int:
 def tcp_mtu_to_mss(net: Netns, tp: TcpSock, mtu: int) -> int:
     """Payload that fits, options of every segment counted (RFC 9293 3.7.1)."""
     mss = min(mtu - ip_header_len(tp) - TCP_HDR_LEN, tp.mss_clamp)
-    return max(mss, net.sysctl.tcp_min_snd_mss) - (tp.tcp_header_len - TCP_HDR_LEN)
+    least: int = net.sysctl.tcp_min_snd_mss
+    return max(mss, least) - (tp.tcp_header_len - TCP_HDR_LEN)
 
 
 def tcp_sync_mss(net: Netns, tp: TcpSock, mtu: int) -> int:
