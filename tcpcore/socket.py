@@ -34,7 +34,9 @@ POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLRDHUP = 1, 2, 4, 8, 16, 0x2000
 
 CLOSING_STATES = (4, 11, 9)  # FIN-WAIT-1, CLOSING, LAST-ACK: the peer has not everything yet
 SYN_SENT, SYN_RECV = 2, 3
-_FAMILIES: dict[int, _socket.AddressFamily] = {one: one for one in (_socket.AF_INET, _socket.AF_INET6)}
+_FAMILIES: dict[int, _socket.AddressFamily] = {
+    one: one for one in (_socket.AF_INET, _socket.AF_INET6)
+}
 
 
 @functools.lru_cache(maxsize=256)

@@ -110,10 +110,13 @@ class Transfer:
             return None
         with stack._lock:
             stack._alive()
+            peer = stack._peer
+            if peer is None:
+                return None
             net, now = self._net, stack.clock.now_ns()
             net.advance(now)
             value = attempt(self._handle)
-            net.exchange(stack._peer, now)
+            net.exchange(peer, now)
         return value
 
     def send(self, data: Buffer, flags: int = 0) -> int:
@@ -155,11 +158,13 @@ class Transfer:
     def _send_at_once(self, data: bytes) -> int:
         """What can be sent without waiting, where the peer is a host beside this one: bytes."""
         stack, handle = self._stack, self._handle
-        peer = stack._peer
-        if peer is None or handle < 0 or not 0 < len(data) <= PIECE:
+        if stack._peer is None or handle < 0 or not 0 < len(data) <= PIECE:
             return 0
         with stack._lock:
             stack._alive()
+            peer = stack._peer
+            if peer is None:
+                return 0
             net, now = self._net, stack.clock.now_ns()
             net.advance(now)
             sent: int = net.sendmsg(handle, data)
@@ -174,7 +179,8 @@ class Transfer:
             if full and not self._net.poll(handle) & ANSWER:
                 return None  # who found no room is woken when a third of the buffer is free
             full = True
-            piece = bytes(view[:PIECE])
+            whole = type(view.obj) is bytes and len(view) == len(view.obj) <= PIECE
+            piece = view.obj if whole else bytes(view[:PIECE])  # of bytes no copy is made
             more = flags | _socket.MSG_MORE if len(view) > PIECE else flags
             found: int = self._net.sendmsg(handle, piece, more & ~_socket.MSG_DONTWAIT)
             return result_of(found)
@@ -230,19 +236,28 @@ class Transfer:
         """Data as they come, at most so many bytes; none: the peer has sent all."""
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
-        stack, handle = self._stack, self._handle
-        peer = stack._peer
-        if peer is not None and handle >= 0 and bufsize and not flags:
-            with stack._lock:
-                stack._alive()
-                net, now = self._net, stack.clock.now_ns()
-                net.advance(now)
-                err, data = net.recvmsg(handle, bufsize)
-                net.exchange(peer, now)
-            if result_of(err) is not None:
-                found: bytes = data
+        if not flags and bufsize:
+            found = self._recv_at_once(bufsize)
+            if found is not None:
                 return found
         return self._recv(bufsize, flags)
+
+    def _recv_at_once(self, size: int) -> bytes | None:
+        """What is there already, where the peer is a host beside this one."""
+        stack, handle = self._stack, self._handle
+        if stack._peer is None or handle < 0:
+            return None
+        with stack._lock:
+            stack._alive()
+            peer = stack._peer
+            if peer is None:
+                return None
+            net, now = self._net, stack.clock.now_ns()
+            net.advance(now)
+            err, data = net.recvmsg(handle, size)
+            net.exchange(peer, now)
+        found: bytes = data
+        return None if result_of(err) is None else found
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Address | None]:
         """`recv`; a stream tells no address."""
@@ -257,9 +272,17 @@ class Transfer:
             raise ValueError("negative buffersize in recv_into")
         if nbytes > len(view):
             raise ValueError("buffer too small for requested bytes")
-        data = self._recv(nbytes or len(view), flags)
-        view[: len(data)] = data
-        return len(data)
+        view = view[: nbytes or len(view)]
+        if flags or not len(view):
+            data = self._recv(len(view), flags)
+            view[: len(data)] = data
+            return len(data)
+
+        def attempt(handle: int) -> int | None:
+            return result_of(self._net.recv_into(handle, view))
+
+        found: int | None = self._at_once(attempt)
+        return self._wait(attempt) if found is None else found
 
     def recvfrom_into(
         self, buffer: Any, nbytes: int = 0, flags: int = 0

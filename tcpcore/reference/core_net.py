@@ -240,7 +240,10 @@ class Net:
     def hand(self, other: Net, now_ns: int) -> None:
         """Let frames reach another host; what this one sends to itself stays here."""
         out = self.net.out
-        for packet, _ in out:  # it grows meanwhile
+        i = 0
+        while i < len(out):  # it grows meanwhile
+            packet, _ = out[i]
+            i += 1
             if self.is_loopback_frame(packet):
                 self.receive(packet, now_ns, CHECKSUM_UNNECESSARY)
             else:
