@@ -11,6 +11,7 @@ from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_output cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
+    tcp_packets_in_flight,
     tcp_probe0_when_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
@@ -210,20 +211,30 @@ cdef inline int tcp_ack(
 
 
 cdef inline void tcp_check_space(netns *net, tcp_sock *tp) noexcept nogil:
-    """Room to write again: grow the buffer with the window, tell the caller."""
-    tcp_new_space(net, tp)
-    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
-        sk_wake(net, tp)
+    """Room to write again, where the caller had found none."""
+    if tp.nospace:
+        tcp_new_space(net, tp)
 
 
 cdef inline void tcp_new_space(netns *net, tcp_sock *tp) noexcept nogil:
-    """The send buffer holds two windows (tcp_sndbuf_expand); never beyond tcp_wmem[2]."""
+    """Grow the buffer with the congestion window, unless that is what holds back; tell the caller."""
+    if tcp_packets_in_flight(tp) < tp.snd_cwnd:
+        tcp_sndbuf_expand(net, tp)
+        tp.snd_cwnd_stamp_ns = net.net.now_ns
+    if tp.sk_wmem_queued * 3 <= tp.sk_sndbuf * 2:
+        tp.nospace = False
+        sk_wake(net, tp)
+
+
+cdef inline void tcp_sndbuf_expand(netns *net, tcp_sock *tp) noexcept nogil:
+    """The send buffer holds two windows of what a segment costs; never beyond tcp_wmem[2]."""
     cdef int64_t size, segs, per_mss = 1
     if tp.userlocks & SOCK_SNDBUF_LOCK:
         return
-    size = max(tp.mss_clamp, tp.mss_cache) + 320 + 576
+    size = max(tp.mss_clamp, tp.mss_cache) + MAX_TCP_HEADER + SKB_SHARED_INFO
     while per_mss < size:
         per_mss <<= 1
+    per_mss += SKB_OVERHEAD
     segs = max(<int64_t>TCP_INIT_CWND, max(<int64_t>tp.snd_cwnd, <int64_t>tp.reordering + 1))
     if tp.sk_sndbuf < 2 * segs * per_mss:
         tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])

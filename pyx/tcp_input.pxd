@@ -9,9 +9,9 @@ from ip_output cimport dst_mtu
 from netns cimport NET_INC_STATS, netns, sk_reset_timer, sk_wake
 from skbuff cimport skb_queue_purge
 from sock cimport *
-from tcb cimport tcb_rcv, tcp_may_update_window
+from tcb cimport tcb_rcv, tcb_rcv_steps, tcp_may_update_window, tcp_paws_check
 from tcp cimport *
-from tcp_ack cimport tcp_ack, tcp_check_space
+from tcp_ack cimport tcp_ack, tcp_check_space, tcp_sndbuf_expand
 from tcp_cong cimport ca_init
 from tcp_data_queue cimport (
     tcp_ack_snd_check,
@@ -26,6 +26,7 @@ from tcp_data_queue cimport (
 from tcp_output cimport (
     tcp_data_snd_check,
     tcp_oow_rate_limited,
+    tcp_reset_xmit_timer,
     tcp_send_ack,
     tcp_send_active_reset,
     tcp_send_challenge_ack,
@@ -52,8 +53,8 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     cdef tcb *known = &tp.tcb
     cdef int state = known.state, flags
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
-    cdef uint32_t length = th.payload_len
-    cdef bint ended
+    cdef uint32_t length = th.payload_len, ts_recent
+    cdef bint ended, late
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     tcp_note_timestamp(tp, th)
@@ -65,15 +66,23 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
         NET_INC_STATS(net, TCP_RCVQDROP)
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    if tcp_beyond_window(tp, th):
+        NET_INC_STATS(net, TCP_BEYONDWINDOW)
+        tcp_unacceptable(net, tp, th, length)
+        return REPLY_NONE
     rcv_nxt = known.rcv_nxt
+    ts_recent = known.ts_recent
+    late = tcp_is_late(tp, th)
     if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
         # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
         most = known.max_window
         known.max_window = <uint32_t>min(<uint64_t>most, tp.bytes_acked)
-        verdict = tcb_rcv(known, th)
+        verdict = tcb_rcv_steps(known, th, 0) if late else tcb_rcv(known, th)
         known.max_window = max(known.max_window, most)
     else:
-        verdict = tcb_rcv(known, th)
+        verdict = tcb_rcv_steps(known, th, 0) if late else tcb_rcv(known, th)
+    if after(th.seq, tp.rcv_wup):  # RFC 7323 4.3: what lies behind the last ACK may be overtaken
+        known.ts_recent = ts_recent
     if th.flags & TCPHDR_RST and tcp_reset_check(tp, th, verdict):
         known.state = TCP_CLOSE
         verdict = TCB_RST_TAKEN
@@ -90,7 +99,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     ended = state == TCP_CLOSE_WAIT or state == TCP_CLOSING or state == TCP_LAST_ACK
     ended = ended and not before(th.seq, rcv_nxt)
     refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
-    if refused and not verdict & TCB_ACKED:
+    if refused and not late and not verdict & TCB_ACKED:
         if refused != TCB_OLD or not (ended or (th.flags & TCPHDR_ACK and known.state != state)):
             tcp_unacceptable(net, tp, th, length)
             return REPLY_NONE
@@ -132,6 +141,39 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         tcp_ack_snd_check(net, tp)
         tcp_check_space(net, tp)
     return REPLY_NONE
+
+
+cdef inline bint tcp_beyond_window(const tcp_sock *tp, const segment *th) noexcept nogil:
+    """True for a segment across the largest window ever offered while something waits for a reader.
+
+    Deviation: as Linux, from RFC 9293 3.10.7.4, first, which trims it.  A FIN may stand outside.
+    """
+    cdef const tcb *known = &tp.tcb
+    cdef uint32_t edge = known.rcv_mwnd_seq
+    if before(edge, known.rcv_nxt):
+        edge = known.rcv_nxt
+    return (
+        tp.sk_receive_queue.first != NULL
+        and after(th.end_seq - (1 if th.flags & TCPHDR_FIN else 0), edge)
+        and not after(th.seq, edge)
+        and not tcp_paws_check(known, th)
+    )
+
+
+cdef inline bint tcp_is_late(const tcp_sock *tp, const segment *th) noexcept nogil:
+    """True for what is in already, but not acknowledged before its end: old, yet acceptable.
+
+    Deviation: as Linux, from RFC 9293 3.4: its acknowledgment counts.
+    """
+    cdef const tcb *known = &tp.tcb
+    return (
+        known.state != TCP_SYN_RECV
+        and known.state != TCP_CLOSE
+        and before(th.seq, known.rcv_nxt)
+        and not after(th.end_seq, known.rcv_nxt)
+        and not before(th.end_seq, tp.rcv_wup)
+        and not tcp_paws_check(known, th)
+    )
 
 
 cdef inline void tcp_note_timestamp(tcp_sock *tp, segment *th) noexcept nogil:
@@ -176,10 +218,10 @@ cdef inline int tcp_refuse(
             NET_INC_STATS(net, TCP_SYNCHALLENGE)
             tcp_send_challenge_ack(net, tp)
             return REPLY_NONE
-        if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
+        if th.flags & TCPHDR_ACK and th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
             return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
-        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+        if th.seq != th.end_seq or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
             tcp_send_dupack(net, tp, th)
         return REPLY_NONE
     if verdict & TCB_CHALLENGE:
@@ -254,13 +296,13 @@ cdef inline void tcp_reset(netns *net, tcp_sock *tp, int state) noexcept nogil:
 
 cdef inline void tcp_finish_handshake(netns *net, tcp_sock *tp) noexcept nogil:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
+    if tp.tstamp_ok:
+        tp.advmss -= 12
     tcp_init_transfer(net, tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
     tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
     sk_wake(net, tp)
-    if tp.tstamp_ok:
-        tp.advmss -= 12
     tp.lsndtime_ns = net.net.now_ns
     tcp_initialize_rcv_mss(tp)
 
@@ -287,6 +329,7 @@ cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
         tp.window_clamp = max(2 * advmss, most - advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tcp_sndbuf_expand(net, tp)
 
 
 cdef inline void tcp_sync_after_window(netns *net, tcp_sock *tp) noexcept nogil:
@@ -391,6 +434,8 @@ cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb 
         th.end_seq = th.seq + 1
     verdict = tcb_rcv(&tp.tcb, th)
     if verdict & TCB_ACK_UNSENT:
+        if not tp.retransmits:  # an old connection's end may have lost its reset: ask again soon
+            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_NS)
         return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
     if verdict & TCB_RST_TAKEN:
         tcp_reset(net, tp, TCP_SYN_SENT)

@@ -33,7 +33,7 @@ from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
 from wire cimport TCP_HDR_LEN
 
 cdef enum:
-    SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+    SKB_TRUESIZE_EMPTY = 896  # of what is sent: head, shared info, room for headers
 
 
 # One segment.
@@ -358,13 +358,13 @@ cdef inline bint tcp_write_xmit(
             break
         if not tcp_snd_wnd_test(tp, one, mss):
             break
+        limit = mss
         if segs == 1:
             if not tcp_nagle_test(
                 tp, one, mss, nonagle if one.next == NULL else <int>TCP_NAGLE_PUSH
             ):
                 break
-            limit = mss
-        else:
+        elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, one, mss, min(quota, segs), nonagle)
             if not limit:
                 break
@@ -509,6 +509,7 @@ cdef inline void tcp_connect_init(netns *net, tcp_sock *tp) noexcept nogil:
     tp.tcb.rcv_nxt = 0
     tp.rcv_wup = 0
     tp.copied_seq = 0
+    tp.rcv_mss = TCP_MIN_MSS  # until a window is known
     tp.rto_ns = net_timeout_init(tp)
     tp.retransmits = 0
 
@@ -537,6 +538,7 @@ cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
     one.tcp_flags = TCPHDR_SYN
     one.pcount = 1
     one.truesize = SKB_TRUESIZE_EMPTY
+    tp.pushed_seq = tp.write_seq
     tp.retrans_stamp = tcp_clock_ms(net)
     skb_queue_tail(&tp.tcp_rtx_queue, one)
     tp.sk_wmem_queued += one.truesize

@@ -193,6 +193,7 @@ cdef inline int64_t tcp_sendmsg(
         room = goal - one.len if one != NULL else 0
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
             if not sk_stream_memory_free(tp):
+                tp.nospace = True
                 break
             one = alloc_skb(&net.skbs, <uint32_t>min(goal, length - copied))
             if one == NULL:
@@ -546,7 +547,7 @@ cdef inline void tcp_send_reset_now(netns *net, tcp_sock *tp, int state) noexcep
     tp.tcb.state = TCP_CLOSE
 
 
-cdef inline int tcp_poll(const tcp_sock *tp) noexcept nogil:
+cdef inline int tcp_poll(tcp_sock *tp) noexcept nogil:
     """What a socket is ready for, as poll(2) has it."""
     cdef int state = tp.tcb.state, mask = 0
     cdef int64_t readable
@@ -564,8 +565,10 @@ cdef inline int tcp_poll(const tcp_sock *tp) noexcept nogil:
             tp.sk_rcvlowat, tp.sk_rcvbuf >> 1
         ):
             mask |= EPOLLIN
-        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 < tp.sk_sndbuf * 2:
+        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 <= tp.sk_sndbuf * 2:
             mask |= EPOLLOUT
+        else:
+            tp.nospace = True
         if tp.urg_data & TCP_URG_VALID:
             mask |= EPOLLPRI
     if tp.sk_err:

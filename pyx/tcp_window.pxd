@@ -69,7 +69,9 @@ cdef inline void tcp_select_initial_window(
     space = min(window_clamp, space)
     if space > mss:
         space = space // mss * mss
-    rcv_wnd[0] = min(space, <int64_t>65535)
+    rcv_wnd[0] = space
+    if net.sysctl.tcp_workaround_signed_windows:
+        rcv_wnd[0] = min(space, <int64_t>32767)
     if scaling:
         most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
         while most > 65535 and wscale < TCP_MAX_WSCALE:
@@ -99,8 +101,7 @@ cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
             return 0
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
-        window = free_space >> scale << scale
-        return window if window else -(-free_space >> scale) << scale
+        return -(-free_space >> scale) << scale
     window = tp.rcv_wnd
     if window <= free_space - mss or window > free_space:
         return free_space // mss * mss

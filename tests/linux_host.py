@@ -93,6 +93,8 @@ INFO_FIELDS = [
 class LinuxHost:
     """What `script.Host` is, of the kernel."""
 
+    patience = 20  # milliseconds that `accept` waits
+
     def __init__(self) -> None:
         if ctypes.CDLL(None, use_errno=True).unshare(NEWNET):
             raise OSError("no namespace")
@@ -169,7 +171,7 @@ class LinuxHost:
         return int(self._try(self.sockets[sk].listen, backlog))
 
     def accept(self, sk: int) -> int:
-        for _ in range(20):
+        for _ in range(self.patience):
             result = self._try(self.sockets[sk].accept)
             if not isinstance(result, int):
                 break

@@ -262,7 +262,8 @@ class Mib(IntEnum):
     TCP_TIMEWAITOVERFLOW = 76
     TCP_TOZEROWINDOWADV = 77
     TCP_WANTZEROWINDOWADV = 78
-    NR_MIBS = 79
+    TCP_BEYONDWINDOW = 79
+    NR_MIBS = 80
 
 
 # Completeness, OR over all segments in any order.

@@ -8,6 +8,9 @@ from __future__ import annotations
 from .netns import Netns, sk_wake
 from .sock import (
     ICSK_TIME_PROBE0,
+    MAX_TCP_HEADER,
+    SKB_OVERHEAD,
+    SKB_SHARED_INFO,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
@@ -19,6 +22,7 @@ from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
 from .tcp_output import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
+    tcp_packets_in_flight,
     tcp_probe0_base_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
@@ -237,18 +241,27 @@ def tcp_ack(
 
 
 def tcp_check_space(net: Netns, tp: TcpSock) -> None:
-    """Room to write again: grow the buffer with the window, tell the caller."""
-    tcp_new_space(net, tp)
-    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
-        sk_wake(net, tp)
+    """Room to write again, where the caller had found none."""
+    if tp.nospace:
+        tcp_new_space(net, tp)
 
 
 def tcp_new_space(net: Netns, tp: TcpSock) -> None:
-    """The send buffer holds two windows (tcp_sndbuf_expand); never beyond tcp_wmem[2]."""
+    """Grow the buffer with the congestion window, unless that is what holds back; tell the caller."""
+    if tcp_packets_in_flight(tp) < tp.snd_cwnd:
+        tcp_sndbuf_expand(net, tp)
+        tp.snd_cwnd_stamp_ns = net.now_ns
+    if tp.sk_wmem_queued * 3 <= tp.sk_sndbuf * 2:
+        tp.nospace = False
+        sk_wake(net, tp)
+
+
+def tcp_sndbuf_expand(net: Netns, tp: TcpSock) -> None:
+    """The send buffer holds two windows of what a segment costs; never beyond tcp_wmem[2]."""
     if tp.userlocks & 4:
         return
-    per_mss = max(tp.mss_clamp, tp.mss_cache) + 320 + 576
-    per_mss = 1 << (per_mss - 1).bit_length()
+    per_mss = max(tp.mss_clamp, tp.mss_cache) + MAX_TCP_HEADER + SKB_SHARED_INFO
+    per_mss = (1 << (per_mss - 1).bit_length()) + SKB_OVERHEAD
     segs = max(10, tp.snd_cwnd, tp.reordering + 1)
     if tp.sk_sndbuf < 2 * segs * per_mss:
         tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])

@@ -14,6 +14,7 @@ from .netns import Netns, sk_reset_timer, sk_wake
 from .sock import (
     ICSK_ACK_NOW,
     ICSK_ACK_SCHED,
+    ICSK_TIME_RETRANS,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     TCP_INIT_CWND,
@@ -21,6 +22,7 @@ from .sock import (
     TCP_PAWS_24DAYS_NS,
     TCP_PINGPONG_THRESH,
     TCP_TIMEOUT_FALLBACK_NS,
+    TCP_TIMEOUT_MIN_NS,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
 )
@@ -38,7 +40,9 @@ from .tcb import (
     TCB_SYN_TAKEN,
     TCB_WINUPDATE,
     tcb_rcv,
+    tcb_rcv_steps,
     tcp_may_update_window,
+    tcp_paws_check,
 )
 from .tcp import (
     MASK32,
@@ -63,7 +67,7 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_ack import tcp_ack, tcp_check_space
+from .tcp_ack import tcp_ack, tcp_check_space, tcp_sndbuf_expand
 from .tcp_data_queue import (
     tcp_ack_snd_check,
     tcp_check_urg,
@@ -77,6 +81,7 @@ from .tcp_data_queue import (
 from .tcp_output import (
     tcp_data_snd_check,
     tcp_oow_rate_limited,
+    tcp_reset_xmit_timer,
     tcp_send_ack,
     tcp_send_challenge_ack,
     tcp_send_delayed_ack,
@@ -118,14 +123,21 @@ def tcp_rcv_state_process(
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
         net.mib[Mib.TCP_RCVQDROP] += 1
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    rcv_nxt = tcb.rcv_nxt
+    if tcp_beyond_window(tp, th):
+        net.mib[Mib.TCP_BEYONDWINDOW] += 1
+        tcp_unacceptable(net, tp, th, length)
+        return REPLY_NONE
+    rcv_nxt, ts_recent = tcb.rcv_nxt, tcb.ts_recent
+    late = tcp_is_late(tp, th)
     if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
         # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
         most, tcb.max_window = tcb.max_window, min(tcb.max_window, tp.bytes_acked)
-        verdict = tcb_rcv(tcb, th)
+        verdict = tcb_rcv_steps(tcb, th, 0) if late else tcb_rcv(tcb, th)
         tcb.max_window = max(tcb.max_window, most)
     else:
-        verdict = tcb_rcv(tcb, th)
+        verdict = tcb_rcv_steps(tcb, th, 0) if late else tcb_rcv(tcb, th)
+    if after(th.seq, tp.rcv_wup):  # RFC 7323 4.3: what lies behind the last ACK may be overtaken
+        tcb.ts_recent = ts_recent
     if th.flags & TCPHDR_RST and tcp_reset_check(tp, th, verdict):
         tcb.state = TCP_CLOSE
         verdict = TCB_RST_TAKEN
@@ -141,7 +153,7 @@ def tcp_rcv_state_process(
     # Behind the peer's FIN only the acknowledgment counts; nothing is said of the rest.
     ended = state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK) and not before(th.seq, rcv_nxt)
     refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
-    if refused and not verdict & TCB_ACKED:
+    if refused and not late and not verdict & TCB_ACKED:
         moved = th.flags & TCPHDR_ACK and tcb.state != state
         if refused != TCB_OLD or not (ended or moved):
             tcp_unacceptable(net, tp, th, length)
@@ -183,6 +195,37 @@ def tcp_rcv_state_process(
     return REPLY_NONE
 
 
+def tcp_beyond_window(tp: TcpSock, th: Segment) -> bool:
+    """True for a segment across the largest window ever offered while something waits for a reader.
+
+    Deviation: as Linux, from RFC 9293 3.10.7.4, first, which trims it.  A FIN may stand outside.
+    """
+    tcb = tp.tcb
+    edge = tcb.rcv_nxt if before(tcb.rcv_mwnd_seq, tcb.rcv_nxt) else tcb.rcv_mwnd_seq
+    end = th.end_seq - (th.flags & TCPHDR_FIN != 0) & MASK32
+    return (
+        bool(tp.sk_receive_queue)
+        and after(end, edge)
+        and not after(th.seq, edge)
+        and not tcp_paws_check(tcb, th)
+    )
+
+
+def tcp_is_late(tp: TcpSock, th: Segment) -> bool:
+    """True for what is in already, but not acknowledged before its end: old, yet acceptable.
+
+    Deviation: as Linux, from RFC 9293 3.4: its acknowledgment counts.
+    """
+    tcb = tp.tcb
+    return (
+        tcb.state not in (TCP_SYN_RECV, TCP_CLOSE)
+        and before(th.seq, tcb.rcv_nxt)
+        and not after(th.end_seq, tcb.rcv_nxt)
+        and not before(th.end_seq, tp.rcv_wup)
+        and not tcp_paws_check(tcb, th)
+    )
+
+
 def tcp_note_timestamp(tp: TcpSock, th: Segment) -> None:
     tp.saw_tstamp = bool(th.opts & OPT_TIMESTAMP and tp.tstamp_ok)
     if tp.saw_tstamp:
@@ -220,10 +263,10 @@ def tcp_refuse(net: Netns, tp: TcpSock, th: Segment, verdict: int, state: int) -
             net.mib[Mib.TCP_SYNCHALLENGE] += 1
             tcp_send_challenge_ack(net, tp)
             return REPLY_NONE
-        if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
+        if th.flags & TCPHDR_ACK and th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
             return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         net.mib[Mib.TCP_PAWSESTABREJECTED] += 1
-        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, tp):
+        if th.seq != th.end_seq or not tcp_oow_rate_limited(net, tp):
             tcp_send_dupack(net, tp, th)
         return REPLY_NONE
     if verdict & TCB_CHALLENGE:
@@ -286,13 +329,13 @@ def tcp_reset(net: Netns, tp: TcpSock, state: int) -> None:
 
 def tcp_finish_handshake(net: Netns, tp: TcpSock) -> None:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
+    if tp.tstamp_ok:
+        tp.advmss -= 12
     tcp_init_transfer(net, tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
     tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
     sk_wake(net, tp)
-    if tp.tstamp_ok:
-        tp.advmss -= 12
     tp.lsndtime_ns = net.now_ns
     tcp_initialize_rcv_mss(tp)
 
@@ -319,6 +362,7 @@ def tcp_init_buffer_space(net: Netns, tp: TcpSock) -> None:
     if tp.window_clamp > 2 * tp.advmss and tp.window_clamp + tp.advmss > most:
         tp.window_clamp = max(2 * tp.advmss, most - tp.advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tcp_sndbuf_expand(net, tp)
 
 
 def tcp_sync_after_window(net: Netns, tp: TcpSock) -> None:
@@ -419,6 +463,8 @@ def tcp_rcv_synsent_state_process(
         th.end_seq = (th.seq + 1) & MASK32
     verdict = tcb_rcv(tcb, th)
     if verdict & TCB_ACK_UNSENT:
+        if not tp.retransmits:  # an old connection's end may have lost its reset: ask again soon
+            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_NS)
         return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
     if verdict & TCB_RST_TAKEN:
         tcp_reset(net, tp, TCP_SYN_SENT)

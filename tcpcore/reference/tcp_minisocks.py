@@ -77,10 +77,17 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     req.tos = req.listener.tos
 
 
+def reqsk_advmss(net: Netns, req: RequestSock) -> int:
+    """What the SYN-ACK offers: what fits the link, or less where the caller asks for it."""
+    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    user_mss = req.listener.user_mss
+    return min(mss, user_mss) if user_mss else mss
+
+
 def tcp_openreq_init_rwin(net: Netns, req: RequestSock, mss: int = 0) -> None:
     """The window that the SYN-ACK offers; of a cookie's connection in whole segments of its MSS."""
     listener = req.listener
-    mss = mss or dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    mss = mss or reqsk_advmss(net, req)
     clamp = listener.window_clamp
     if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
         clamp = min(clamp or tcp_full_space(listener), tcp_full_space(listener))
@@ -138,9 +145,7 @@ def tcp_conn_request(net: Netns, listener: TcpSock, th: Segment, tw_isn: int) ->
 def tcp_v4_send_synack(net: Netns, req: RequestSock, cookie: bool = False) -> int:
     """Send a request's SYN-ACK (tcp_make_synack)."""
     opts = Options()
-    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
-    user_mss = req.listener.user_mss
-    opts.mss = min(mss, user_mss) if user_mss else mss
+    opts.mss = reqsk_advmss(net, req)
     now_ms = net.now_ns // NSEC_PER_MSEC
     if req.tstamp_ok:
         stamp = cookie_init_timestamp(req, now_ms) if cookie else now_ms
@@ -279,6 +284,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tcb.rcv_nxt = tp.rcv_wup = tp.copied_seq = req.rcv_nxt
     tcb.snd_una = req.snt_isn
     tcb.snd_nxt = tp.snd_sml = tp.snd_up = tp.write_seq = (req.snt_isn + 1) & MASK32
+    tp.pushed_seq = tp.write_seq
     tcb.snd_wl1 = req.rcv_isn
     tcb.rcv_mwnd_seq = (req.rcv_nxt + req.rsk_rcv_wnd) & MASK32
     tp.window_clamp = req.rsk_window_clamp

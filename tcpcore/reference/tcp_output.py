@@ -22,6 +22,7 @@ from .sock import (
     TCP_DELACK_MAX_NS,
     TCP_DELACK_MIN_NS,
     TCP_INIT_CWND,
+    TCP_MIN_MSS,
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
@@ -69,7 +70,7 @@ TCPOLEN_TSTAMP_ALIGNED = 12
 TCPOLEN_SACK_BASE_ALIGNED = 4
 TCPOLEN_SACK_PERBLOCK = 8
 MAX_TCP_OPTION_SPACE = 40
-SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+SKB_TRUESIZE_EMPTY = 896  # of what is sent: head, shared info, room for headers
 TCP_FIN_TIMEOUT_MAX_NS = 120_000 * NSEC_PER_MSEC
 
 
@@ -344,12 +345,12 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
             break
         if not tcp_snd_wnd_test(tp, skb, mss):
             break
+        limit = mss
         if segs == 1:
             last = len(queue) == 1
             if not tcp_nagle_test(tp, skb, mss, nonagle if last else TCP_NAGLE_PUSH):
                 break
-            limit = mss
-        else:
+        elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, skb, mss, min(quota, segs), nonagle)
             if not limit:
                 break
@@ -474,6 +475,7 @@ def tcp_connect_init(net: Netns, tp: TcpSock) -> None:
     tcb.rcv_nxt = 0
     tp.rcv_wup = 0
     tp.copied_seq = 0
+    tp.rcv_mss = TCP_MIN_MSS  # until a window is known
     tp.rto_ns = net_timeout_init(tp)
     tp.retransmits = 0
 
@@ -489,6 +491,7 @@ def tcp_connect(net: Netns, tp: TcpSock) -> int:
     skb.end_seq = tp.write_seq = (tp.write_seq + 1) & MASK32
     skb.pcount = 1
     skb.truesize = SKB_TRUESIZE_EMPTY
+    tp.pushed_seq = tp.write_seq
     tp.retrans_stamp = net.now_ns // NSEC_PER_MSEC or 1
     tp.tcp_rtx_queue.append(skb)
     tp.sk_wmem_queued += skb.truesize

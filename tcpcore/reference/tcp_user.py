@@ -206,6 +206,7 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
         room = goal - len(skb.data) if skb is not None else 0
         if skb is None or room <= 0 or not tcp_skb_can_collapse_to(tp, skb):
             if not sk_stream_memory_free(tp):
+                tp.nospace = True
                 break
             skb = SkBuff(tp.write_seq, bytearray(), TCPHDR_ACK)
             skb.truesize = SKB_TRUESIZE_EMPTY
@@ -553,8 +554,10 @@ def tcp_poll(tp: TcpSock) -> int:
             readable = sum(len(skb.data) for skb in tp.sk_receive_queue)
         if tp.sk_receive_queue and readable >= min(tp.sk_rcvlowat, tp.sk_rcvbuf >> 1):
             mask |= EPOLLIN
-        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 < tp.sk_sndbuf * 2:
+        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 <= tp.sk_sndbuf * 2:
             mask |= EPOLLOUT
+        else:
+            tp.nospace = True
         if tp.urg_data & TCP_URG_VALID:
             mask |= EPOLLPRI
     if tp.sk_err:

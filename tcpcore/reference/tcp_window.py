@@ -62,7 +62,7 @@ def tcp_select_initial_window(
     space = min(window_clamp, space)
     if space > mss:
         space = space // mss * mss
-    rcv_wnd = min(space, 65535)
+    rcv_wnd = min(space, 32767) if net.sysctl.tcp_workaround_signed_windows else space
     wscale = 0
     if scaling:
         most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
@@ -88,7 +88,7 @@ def tcp_choose_window(tp: TcpSock) -> int:
             return 0
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
-        return free_space >> scale << scale or -(-free_space >> scale) << scale
+        return -(-free_space >> scale) << scale
     window = tp.rcv_wnd
     if window <= free_space - mss or window > free_space:
         return free_space // mss * mss
