@@ -5,9 +5,9 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netns cimport NET_INC_STATS, netns, sk_wake
 from skbuff cimport (
-    alloc_skb,
+    build_skb,
     kfree_skb,
-    skb_grow,
+    skb_append,
     skb_put_data,
     skb_queue_after,
     skb_queue_tail,
@@ -105,11 +105,11 @@ cdef inline bint tcp_data_queue(
             tcp_dsack_set(net, tp, th.seq, rcv_nxt)
         skip = rcv_nxt - th.seq
         if th.payload_len > skip:
-            tcp_queue_rcv(net, tp, rcv_nxt, r.data + skip, r.len - skip, th.flags)
+            tcp_queue_rcv(net, tp, rcv_nxt, r.page, r.data + skip, r.len - skip, th.flags)
             tcp_event_data_recv(net, tp, th)
         fin = verdict & TCB_FIN_TAKEN != 0
-        if tp.out_of_order_queue.first != NULL:
-            fin = tcp_ofo_queue(net, tp) or fin
+        if tp.out_of_order_queue.first != NULL and not fin:  # behind a FIN is nothing
+            fin = tcp_ofo_queue(net, tp)
             if tp.out_of_order_queue.first == NULL:
                 tp.ack_pending |= ICSK_ACK_NOW
         tp.bytes_received += fin
@@ -130,14 +130,16 @@ cdef inline bint tcp_data_queue(
 
 
 cdef inline skb *tcp_rcv_skb(
-    netns *net, uint32_t seq, const uint8_t *data, uint32_t length, uint16_t flags
+    netns *net, uint32_t seq, skb_data *page, const uint8_t *data, uint32_t length, uint16_t flags
 ) noexcept nogil:
-    """A copy of what came; NULL without memory."""
+    """What came: a copy, unless it lies in a page that can be held; NULL without memory."""
     cdef uint32_t frag = skb_head_size(length) - SKB_SHARED_INFO - SKB_HEADROOM
-    cdef skb *one = alloc_skb(&net.skbs, frag if frag <= RCV_ROOM_AT_ONCE else length)
+    cdef uint32_t room = frag if frag <= RCV_ROOM_AT_ONCE else length
+    cdef skb *one = build_skb(&net.skbs, page, data, length, room)
     if one == NULL:
         return NULL
-    skb_put_data(one, data, length)
+    if not one.lent:
+        skb_put_data(one, data, length)
     one.seq = seq
     one.end_seq = seq + length
     one.tcp_flags = <uint8_t>flags
@@ -147,7 +149,13 @@ cdef inline skb *tcp_rcv_skb(
 
 
 cdef inline void tcp_queue_rcv(
-    netns *net, tcp_sock *tp, uint32_t seq, const uint8_t *data, uint32_t length, uint16_t flags
+    netns *net,
+    tcp_sock *tp,
+    uint32_t seq,
+    skb_data *page,
+    const uint8_t *data,
+    uint32_t length,
+    uint16_t flags,
 ) noexcept nogil:
     """Append to what can be read; small pieces join."""
     cdef skb *last = tp.sk_receive_queue.last
@@ -157,12 +165,11 @@ cdef inline void tcp_queue_rcv(
         last != NULL
         and last.end_seq == seq
         and last.len + length <= last.frag
-        and not skb_grow(&net.skbs, last, length, last.frag)
+        and not skb_append(&net.skbs, last, data, length, last.frag)
     ):
-        skb_put_data(last, data, length)
         last.end_seq = seq + length
         return
-    one = tcp_rcv_skb(net, seq, data, length, flags)
+    one = tcp_rcv_skb(net, seq, page, data, length, flags)
     if one == NULL:
         tp.nomem = 1  # the judge has taken it: the connection cannot go on
         return
@@ -217,7 +224,7 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         kfree_skb(&net.skbs, behind)
     if end_seq != r.th.end_seq:
         flags &= <uint16_t>~TCPHDR_FIN
-    one = tcp_rcv_skb(net, seq, data, length, flags)
+    one = tcp_rcv_skb(net, seq, r.page, data, length, flags)
     if one == NULL:
         return  # it is as if it had been lost
     one.end_seq = end_seq
@@ -302,7 +309,9 @@ cdef inline bint tcp_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
             skip = min(<uint32_t>(rcv_nxt - one.seq), one.len)
             fin = one.tcp_flags & TCPHDR_FIN
             end_seq = one.end_seq
-            tcp_queue_rcv(net, tp, rcv_nxt, one.data + skip, one.len - skip, one.tcp_flags)
+            tcp_queue_rcv(
+                net, tp, rcv_nxt, one.head, one.data + skip, one.len - skip, one.tcp_flags
+            )
             tcb_pull(&tp.tcb, end_seq, fin)
         kfree_skb(&net.skbs, one)
         if fin:

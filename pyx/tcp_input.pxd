@@ -51,7 +51,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     """Judge a segment and do what the verdict says (RFC 9293 3.10.7.4): REPLY_."""
     cdef segment *th = &r.th
     cdef tcb *known = &tp.tcb
-    cdef int state = known.state, flags
+    cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
     cdef uint32_t length = th.payload_len, ts_recent
     cdef bint ended, late
@@ -131,7 +131,10 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
+        before_data = known.state
         if tcp_data_queue(net, tp, r, verdict, rcv_nxt):
+            if known.state != before_data:  # by a FIN that waited behind a hole
+                tcp_count_state(net, tp, before_data, known.state)
             tcp_fin(net, tp, state)
         if tp.nomem:
             tcp_send_active_reset(net, tp)

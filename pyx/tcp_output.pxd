@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
-from skbuff cimport alloc_skb, skb_queue_after, skb_queue_tail, skb_unlink
+from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_unlink
 from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
@@ -78,7 +78,7 @@ cdef inline int tcp_transmit_skb(
     out.tos = tp.sk.tos
     out.ttl = tp.ttl
     out.df = tp.pmtudisc > 0
-    err = ip_queue_xmit(net, &out, one.data, one.len, mss)
+    err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err:
         return err
     net.ip_id += <uint16_t>one.pcount
@@ -267,7 +267,8 @@ cdef inline int tcp_fragment(
     if rest == NULL:
         return -ENOMEM
     rest.head = one.head
-    rest.head.refs += 1
+    refcount_inc(&rest.head.refs)
+    rest.lent = one.lent
     rest.data = one.data + length
     rest.len = one.len - <uint32_t>length
     rest.seq = one.seq + <uint32_t>length

@@ -170,6 +170,7 @@ ONLY_COMPILED = {
         "ipv6_addr_v4mapped",
         "out_reserve",
         "pmtu_forget",
+        "skb_copy_and_csum",
     },
     "netns": {
         "NET_ADD_STATS",
@@ -177,6 +178,7 @@ ONLY_COMPILED = {
         "netns_free",
         "netns_init",
         "netns_reap",
+        "out_purge",
         "sk_bury",
         "sk_enter",
         "sk_leave",
@@ -202,7 +204,7 @@ ONLY_COMPILED = {
     "tcp_data_queue": {"tcp_rcv_skb"},
     "tcp_ipv4": {"rcv_skb_addr"},
     "tcp_minisocks": {"reqsk_addr", "reqsk_mss", "tcp_inherit"},
-    "tcp_output": {"skb_control", "tcp_clock_ms", "tcp_minshall_check", "tcp_probe0_when_ns"},
+    "tcp_output": {"skb_control", "tcp_clock_ms", "tcp_probe0_when_ns"},
     "tcp_sockopt": {"sock_getsockopt", "tcp_getsockopt"},
     "tcp_window": {"tcp_bound_to_half_wnd"},
     "timer": {

@@ -16,6 +16,7 @@ from .sock import (
     TCPCB_SACKED_ACKED,
     TCPCB_SACKED_RETRANS,
     CaState,
+    SkBuff,
     TcpSock,
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
@@ -116,7 +117,7 @@ def between_up(low: int, value: int, high: int) -> bool:
 
 def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     """Of a piece that is acknowledged in part, free the whole segments: how many."""
-    skb = tp.tcp_rtx_queue[0]
+    skb: SkBuff = tp.tcp_rtx_queue[0]
     una = tp.tcb.snd_una
     gone = (una - skb.seq) & MASK32
     was = skb.pcount

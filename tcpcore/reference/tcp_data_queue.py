@@ -112,8 +112,8 @@ def tcp_data_queue(
             tcp_queue_rcv(net, tp, rcv_nxt, data[skip:], th.flags)
             tcp_event_data_recv(net, tp, th)
         fin = bool(verdict & TCB_FIN_TAKEN)
-        if tp.out_of_order_queue:
-            fin = tcp_ofo_queue(net, tp) or fin
+        if tp.out_of_order_queue and not fin:  # behind a FIN is nothing
+            fin = tcp_ofo_queue(net, tp)
             if not tp.out_of_order_queue:
                 tp.ack_pending |= ICSK_ACK_NOW
         tp.bytes_received += fin

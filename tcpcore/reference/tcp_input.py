@@ -186,7 +186,10 @@ def tcp_rcv_state_process(
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
+        before_data = tcb.state
         if tcp_data_queue(net, tp, th, data, verdict, rcv_nxt):
+            if tcb.state != before_data:  # by a FIN that waited behind a hole
+                tcp_count_state(net, tp, before_data, tcb.state)
             tcp_fin(net, tp, state)
     if tcb.state != TCP_CLOSE:
         tcp_data_snd_check(net, tp)

@@ -210,16 +210,16 @@ def tcp_cwnd_test(tp: TcpSock) -> int:
     return 0 if room <= 0 else min(max(tp.snd_cwnd >> 1, 1), room)
 
 
-def tcp_nagle_check(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
+def tcp_nagle_check(tp: TcpSock, length: int, mss: int, nonagle: int) -> bool:
     """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
-    if len(skb.data) >= mss:
+    if length >= mss:
         return False
     if nonagle & TCP_NAGLE_CORK:
         return True
-    return not nonagle and bool(tp.packets_out) and _minshall(tp)
+    return not nonagle and bool(tp.packets_out) and tcp_minshall_check(tp)
 
 
-def _minshall(tp: TcpSock) -> bool:
+def tcp_minshall_check(tp: TcpSock) -> bool:
     tcb = tp.tcb
     return after(tp.snd_sml, tcb.snd_una) and not after(tp.snd_sml, tcb.snd_nxt)
 
@@ -229,7 +229,7 @@ def tcp_nagle_test(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
         return True
     if before(skb.seq, tp.snd_up) or skb.tcp_flags & TCPHDR_FIN:
         return True
-    return not tcp_nagle_check(tp, skb, mss, nonagle)
+    return not tcp_nagle_check(tp, len(skb.data), mss, nonagle)
 
 
 def tcp_snd_wnd_test(tp: TcpSock, skb: SkBuff, mss: int) -> bool:
@@ -249,18 +249,9 @@ def tcp_mss_split_point(tp: TcpSock, skb: SkBuff, mss: int, quota: int, nonagle:
     if most <= needed:
         return most
     partial = needed % mss
-    if tcp_nagle_check(tp, _Part(partial), mss, nonagle) if partial else False:
+    if partial and tcp_nagle_check(tp, partial, mss, nonagle):
         return needed - partial
     return needed
-
-
-class _Part:
-    """The end of a piece, as far as Nagle's question goes."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, length: int) -> None:
-        self.data = bytes(length)
 
 
 def tcp_fragment(tp: TcpSock, queue: object, index: int, length: int, mss: int) -> None:
