@@ -231,6 +231,8 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     tp.sk_rmem_alloc += one.truesize
     skb_queue_after(queue, where, one)
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
+    if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
+        tcp_grow_window(net, tp, length)
 
 
 cdef inline void tcp_dsack_set(

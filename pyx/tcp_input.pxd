@@ -60,16 +60,16 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     tcp_note_timestamp(tp, th)
     if th.opts & OPT_TIMESTAMP and before(th.tsval, known.ts_recent):
         tcp_paws_pardon(net, tp, th)
+    if tcp_beyond_window(tp, th):
+        NET_INC_STATS(net, TCP_BEYONDWINDOW)
+        tcp_unacceptable(net, tp, th, length)
+        return REPLY_NONE
     if length and not tcp_try_rmem_schedule(net, tp, r):
         th.payload_len = 0
         th.flags &= <uint16_t>~TCPHDR_FIN
         th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
         NET_INC_STATS(net, TCP_RCVQDROP)
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    if tcp_beyond_window(tp, th):
-        NET_INC_STATS(net, TCP_BEYONDWINDOW)
-        tcp_unacceptable(net, tp, th, length)
-        return REPLY_NONE
     rcv_nxt = known.rcv_nxt
     ts_recent = known.ts_recent
     late = tcp_is_late(tp, th)
@@ -117,7 +117,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
             prior_una += 1
     tcp_ack(net, tp, r, prior_una, flags)
     if known.state != state:
-        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state):
+        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         if tcp_closing_states(net, tp, state):
             return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
@@ -129,7 +129,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         tcp_check_urg(net, tp, r, rcv_nxt)
     tcp_urg(net, tp, r)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
-        if tcp_data_after_close(net, tp, th, state):
+        if tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         before_data = known.state
         if tcp_data_queue(net, tp, r, verdict, rcv_nxt):
@@ -247,7 +247,7 @@ cdef inline void tcp_unacceptable(
     if th.flags & TCPHDR_SYN:
         NET_INC_STATS(net, TCP_SYNCHALLENGE)
         tcp_send_challenge_ack(net, tp)
-    elif length or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+    elif length or th.flags & TCPHDR_FIN or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
         tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 
@@ -276,13 +276,13 @@ cdef inline bint tcp_reset_check(
     """
     cdef uint32_t rcv_nxt = tp.tcb.rcv_nxt, farthest = 0
     cdef int state = tp.tcb.state, i
-    if verdict & TCB_CHALLENGE:
-        for i in range(tp.n_sacks):
-            farthest = max(farthest, tp.sack[i].end - rcv_nxt)
-        return tp.n_sacks and th.seq - rcv_nxt == farthest
-    if not verdict & TCB_OLD or th.seq != rcv_nxt - 1:
+    if verdict & (TCB_OLD | TCB_CHALLENGE) and th.seq == rcv_nxt - 1:
+        return state == TCP_CLOSE_WAIT or state == TCP_LAST_ACK or state == TCP_CLOSING
+    if not verdict & TCB_CHALLENGE or not tp.n_sacks:
         return False
-    return state == TCP_CLOSE_WAIT or state == TCP_LAST_ACK or state == TCP_CLOSING
+    for i in range(tp.n_sacks):
+        farthest = max(farthest, tp.sack[i].end - rcv_nxt)
+    return th.seq - rcv_nxt == farthest
 
 
 cdef inline void tcp_reset(netns *net, tcp_sock *tp, int state) noexcept nogil:
@@ -378,15 +378,15 @@ cdef inline int64_t tcp_fin_time_ns(const tcp_sock *tp) noexcept nogil:
 
 
 cdef inline bint tcp_data_after_close(
-    netns *net, tcp_sock *tp, const segment *th, int state
+    netns *net, tcp_sock *tp, const segment *th, int state, uint32_t rcv_nxt
 ) noexcept nogil:
     """Data for whom nobody reads is refused with a reset (RFC 9293 3.6.1)."""
     cdef uint32_t end = th.end_seq - (1 if th.flags & TCPHDR_FIN else 0)
     if state != TCP_FIN_WAIT1 and state != TCP_FIN_WAIT2:
         return False
-    if not tp.shutdown & RCV_SHUTDOWN or not tp.dead:
+    if not tp.shutdown & RCV_SHUTDOWN:
         return False
-    if th.end_seq != th.seq and after(end, tp.copied_seq):
+    if th.end_seq != th.seq and after(end, rcv_nxt):
         NET_INC_STATS(net, TCP_ABORTONDATA)
         tcp_done_with_error(net, tp, ECONNRESET)
         return True
@@ -409,6 +409,7 @@ cdef inline void tcp_fin(netns *net, tcp_sock *tp, int state) noexcept nogil:
         return
     skb_queue_purge(&net.skbs, &tp.out_of_order_queue)
     tp.n_sacks = 0
+    tp.has_dsack = 0
     if not tp.dead:
         sk_wake(net, tp)
 

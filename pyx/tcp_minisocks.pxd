@@ -235,6 +235,13 @@ cdef inline int64_t reqsk_timeout_ns(const netns *net, const request_sock *req) 
     return min(delay_ns, net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC)
 
 
+cdef inline bint tcp_oow_limited(netns *net, int64_t *last_ns, const segment *th) noexcept nogil:
+    """Only what is empty, and SYNs, can go round in a loop: of the rest each is answered."""
+    if th.seq != th.end_seq and not th.flags & TCPHDR_SYN:
+        return False
+    return tcp_oow_rate_limited(net, last_ns)
+
+
 cdef inline int tcp_check_req(
     netns *net, request_sock *req, const rcv_skb *r, tcp_sock **child
 ) noexcept nogil:
@@ -259,7 +266,7 @@ cdef inline int tcp_check_req(
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
     if paws or before(th.end_seq, rcv_nxt) or after(th.seq, rcv_nxt + req.rsk_rcv_wnd):
-        if not flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &req.last_oow_ack_ns):
+        if not flags & TCPHDR_RST and not tcp_oow_limited(net, &req.last_oow_ack_ns, th):
             return REQ_ACK
         if paws:
             NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
@@ -268,7 +275,7 @@ cdef inline int tcp_check_req(
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != rcv_nxt:  # RFC 5961 3.2
-            return REQ_DROP if tcp_oow_rate_limited(net, &req.last_oow_ack_ns) else REQ_ACK
+            return REQ_DROP if tcp_oow_limited(net, &req.last_oow_ack_ns, th) else REQ_ACK
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         NET_INC_STATS(net, TCP_ATTEMPTFAILS)
         NET_INC_STATS(net, TCP_EMBRYONICRSTS)
@@ -430,7 +437,7 @@ cdef inline int tcp_timewait_state_process(
     if not flags & TCPHDR_RST:
         if paws or flags & TCPHDR_ACK:
             inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
-        return TW_SUCCESS if tcp_oow_rate_limited(net, &tw.last_oow_ack_ns) else TW_ACK
+        return TW_SUCCESS if tcp_oow_limited(net, &tw.last_oow_ack_ns, th) else TW_ACK
     return TW_SUCCESS
 
 
@@ -446,7 +453,7 @@ cdef inline int tw_fin_wait2(
         or (empty and not before(th.seq, tw.rcv_nxt) and not after(th.seq, end))
     )
     if paws or not inside:
-        return TW_SUCCESS if tcp_oow_rate_limited(net, &tw.last_oow_ack_ns) else TW_ACK
+        return TW_SUCCESS if tcp_oow_limited(net, &tw.last_oow_ack_ns, th) else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS

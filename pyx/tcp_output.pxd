@@ -6,7 +6,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
-from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_unlink
+from skbuff cimport alloc_skb, kfree_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_shift
+from skbuff cimport skb_unlink
 from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
@@ -53,8 +54,7 @@ cdef inline int tcp_transmit_skb(
         window = <uint16_t>min(tp.rcv_wnd, <int64_t>65535)
     else:
         if one.pcount > 1:
-            one.tcp_flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
-            flags |= TCPHDR_PSH
+            flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
         tcp_established_options(net, tp, &opts)
         window = tcp_select_window(net, tp)
     if tp.snd_up != tp.tcb.snd_una and before(one.seq, tp.snd_up):
@@ -110,7 +110,7 @@ cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
     tp.has_dsack = 0
     if ack != tp.tcb.rcv_nxt:
         return
-    if tp.ack_quick:
+    if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
         tp.ack_quick -= 1
         if not tp.ack_quick:
             tp.ack_ato_ns = TCP_ATO_MIN_NS
@@ -229,7 +229,7 @@ cdef inline bint tcp_nagle_test(
 ) noexcept nogil:
     if nonagle & TCP_NAGLE_PUSH:
         return True
-    if before(one.seq, tp.snd_up) or one.tcp_flags & TCPHDR_FIN:
+    if tp.snd_up != tp.tcb.snd_una or one.tcp_flags & TCPHDR_FIN:
         return True
     return not tcp_nagle_check(tp, one.len, mss, nonagle)
 
@@ -342,6 +342,29 @@ cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexc
         tp.snd_cwnd_stamp_ns = net.net.now_ns
 
 
+cdef inline void tcp_grow_skb(netns *net, tcp_sock *tp, int64_t amount) noexcept nogil:
+    """Fill the piece that goes next from the one behind it."""
+    cdef skb *one = tp.sk_write_queue.first
+    cdef skb *behind = one.next
+    cdef uint32_t length
+    if behind == NULL or one.eor:
+        return
+    length = <uint32_t>min(amount, <int64_t>behind.len)
+    if not length or skb_shift(&net.skbs, one, behind, length, <uint32_t>(one.len + amount)):
+        return
+    one.end_seq += length
+    one.truesize += length
+    behind.seq += length
+    behind.truesize -= length
+    if not behind.len:
+        one.end_seq = behind.end_seq
+        one.eor = behind.eor
+        one.tcp_flags |= behind.tcp_flags
+        tp.sk_wmem_queued -= behind.truesize
+        skb_unlink(&tp.sk_write_queue, behind)
+        kfree_skb(&net.skbs, behind)
+
+
 cdef inline bint tcp_write_xmit(
     netns *net, tcp_sock *tp, int64_t mss, int nonagle, bint push_one
 ) noexcept nogil:
@@ -352,11 +375,13 @@ cdef inline bint tcp_write_xmit(
     cdef bint cwnd_limited = False
     while tp.sk_write_queue.first != NULL:
         one = tp.sk_write_queue.first
-        segs = tcp_set_skb_tso_segs(one, mss)
         quota = tcp_cwnd_test(tp)
         if not quota:
             cwnd_limited = True
             break
+        if quota * mss > one.len:
+            tcp_grow_skb(net, tp, quota * mss - one.len)
+        segs = tcp_set_skb_tso_segs(one, mss)
         if not tcp_snd_wnd_test(tp, one, mss):
             break
         limit = mss

@@ -40,8 +40,12 @@ cdef inline int64_t tcp_full_space(const tcp_sock *tp) noexcept nogil:
 
 cdef inline void tcp_set_window_clamp(tcp_sock *tp, int64_t clamp) noexcept nogil:
     """Bound the window; what was offered already stays."""
+    cdef int64_t old = tp.window_clamp
     tp.window_clamp = max(clamp, <int64_t>(SOCK_MIN_RCVBUF // 2))
-    tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
+    if tp.window_clamp < old:
+        tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    elif tp.window_clamp > old:
+        tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
 
 
 cdef inline int64_t tcp_receive_window(const tcp_sock *tp) noexcept nogil:

@@ -23,6 +23,7 @@ MS = 1_000_000
 SOL_SOCKET, SOL_TCP = 1, 6
 # Linux's timers are late by a tick, or by an eighth of what they wait; its caller takes time, too.
 SLACK_NS, LATE = 16 * MS, 0.14
+NEAR_NS = 12 * MS
 SYSCTL = {"tcp_rmem": (4096, 131072, 6291456), "tcp_early_retrans": 0}
 # TCP_INFO that does not hang on a clock.
 FIELDS = (
@@ -205,8 +206,9 @@ class Maker:
     def do(self, *step: Any) -> None:
         self.plan["steps"].append(list(step))
         self.walk.take_step(list(step))
-        if step[0] != "wait":
-            self.step_ns = self.host.now_ns
+        self.step_ns = self.host.now_ns
+        if 0 <= self.host.net.next_deadline() < self.host.now_ns + NEAR_NS:
+            self.wait(MS)  # a timer that is due within a tick or two
 
     def late_ns(self, due_ns: int) -> int:
         return SLACK_NS + round(LATE * (due_ns - self.step_ns))
@@ -430,6 +432,7 @@ def kernel(plans: list[Plan], batch: int = 100) -> Iterator[Plan]:
             with os.fdopen(write, "w") as file:
                 host = LinuxHost()
                 host.patience = 1
+                host.sysctl("tcp_frto", "0")  # RFC 5682: not here
                 for plan in plans[first : first + batch]:
                     walk = Walk(host, plan)
                     try:

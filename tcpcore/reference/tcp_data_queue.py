@@ -192,6 +192,8 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
     tp.sk_rmem_alloc += skb.truesize
     queue.insert(at, skb)
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
+    if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
+        tcp_grow_window(net, tp, len(data))
 
 
 def tcp_dsack_set(net: Netns, tp: TcpSock, start: int, end: int) -> None:

@@ -117,16 +117,16 @@ def tcp_rcv_state_process(
     if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
         tcp_paws_pardon(net, tp, th)
     length = th.payload_len
+    if tcp_beyond_window(tp, th):
+        net.mib[Mib.TCP_BEYONDWINDOW] += 1
+        tcp_unacceptable(net, tp, th, length)
+        return REPLY_NONE
     if length and not tcp_try_rmem_schedule(net, tp, th):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
         net.mib[Mib.TCP_RCVQDROP] += 1
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    if tcp_beyond_window(tp, th):
-        net.mib[Mib.TCP_BEYONDWINDOW] += 1
-        tcp_unacceptable(net, tp, th, length)
-        return REPLY_NONE
     rcv_nxt, ts_recent = tcb.rcv_nxt, tcb.ts_recent
     late = tcp_is_late(tp, th)
     if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
@@ -172,7 +172,7 @@ def tcp_rcv_state_process(
             prior_una = prior_una + 1 & MASK32
     tcp_ack(net, tp, th, sack, prior_una, flags)
     if tcb.state != state:
-        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state):
+        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         if tcp_closing_states(net, tp, th, state):
             return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
@@ -184,7 +184,7 @@ def tcp_rcv_state_process(
         tcp_check_urg(net, tp, th, rcv_nxt)
     tcp_urg(net, tp, th, data)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
-        if tcp_data_after_close(net, tp, th, state):
+        if tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         before_data = tcb.state
         if tcp_data_queue(net, tp, th, data, verdict, rcv_nxt):
@@ -290,7 +290,7 @@ def tcp_unacceptable(net: Netns, tp: TcpSock, th: Segment, length: int) -> None:
     if th.flags & TCPHDR_SYN:
         net.mib[Mib.TCP_SYNCHALLENGE] += 1
         tcp_send_challenge_ack(net, tp)
-    elif length or not tcp_oow_rate_limited(net, tp):
+    elif length or th.flags & TCPHDR_FIN or not tcp_oow_rate_limited(net, tp):
         tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 
@@ -314,14 +314,12 @@ def tcp_reset_check(tp: TcpSock, th: Segment, verdict: int) -> bool:
     Deviation: as Linux, beyond RFC 5961 3.2: at the end of what SACK has told of, and before a FIN
     that is in already.
     """
-    if verdict & TCB_CHALLENGE:
-        ends = [end for _, end in tp.sack]
-        return bool(ends) and th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32)
-    return (
-        bool(verdict & TCB_OLD)
-        and th.seq == tp.tcb.rcv_nxt - 1 & MASK32
-        and tp.tcb.state in (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
-    )
+    if verdict & (TCB_OLD | TCB_CHALLENGE) and th.seq == tp.tcb.rcv_nxt - 1 & MASK32:
+        return tp.tcb.state in (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
+    ends = [end for _, end in tp.sack]
+    if not verdict & TCB_CHALLENGE or not ends:
+        return False
+    return th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32)
 
 
 def tcp_reset(net: Netns, tp: TcpSock, state: int) -> None:
@@ -409,12 +407,14 @@ def tcp_fin_time_ns(tp: TcpSock) -> int:
     return max(tp.linger2_ns, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
 
 
-def tcp_data_after_close(net: Netns, tp: TcpSock, th: Segment, state: int) -> bool:
+def tcp_data_after_close(
+    net: Netns, tp: TcpSock, th: Segment, state: int, rcv_nxt: int
+) -> bool:
     """Data for whom nobody reads is refused with a reset (RFC 9293 3.6.1)."""
-    if state not in (TCP_FIN_WAIT1, TCP_FIN_WAIT2) or not tp.shutdown & RCV_SHUTDOWN or not tp.dead:
+    if state not in (TCP_FIN_WAIT1, TCP_FIN_WAIT2) or not tp.shutdown & RCV_SHUTDOWN:
         return False
     fin = th.flags & TCPHDR_FIN != 0
-    if th.end_seq != th.seq and after((th.end_seq - fin) & MASK32, tp.copied_seq):
+    if th.end_seq != th.seq and after((th.end_seq - fin) & MASK32, rcv_nxt):
         net.mib[Mib.TCP_ABORTONDATA] += 1
         tcp_done_with_error(net, tp, ECONNRESET)
         return True
@@ -437,6 +437,7 @@ def tcp_fin(net: Netns, tp: TcpSock, state: int) -> None:
         return
     tp.out_of_order_queue.clear()
     tp.sack.clear()
+    tp.duplicate_sack = None
     if not tp.dead:
         sk_wake(net, tp)
 

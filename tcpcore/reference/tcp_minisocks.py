@@ -205,6 +205,13 @@ def reqsk_timeout_ns(net: Netns, req: RequestSock) -> int:
 REQ_DROP, REQ_CHILD, REQ_ACK, REQ_RST = 0, 1, 2, 3
 
 
+def tcp_oow_limited(net: Netns, owner: RequestSock | TimewaitSock, th: Segment) -> bool:
+    """Only what is empty, and SYNs, can go round in a loop: of the rest each is answered."""
+    if th.seq != th.end_seq and not th.flags & TCPHDR_SYN:
+        return False
+    return tcp_oow_rate_limited(net, owner)
+
+
 def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSock | None]:
     """A segment for a request (RFC 9293 3.10.7.4, SYN-RECEIVED): (REQ_, child)."""
     paws = th.opts & OPT_TIMESTAMP and req.tstamp_ok and before(th.tsval, req.ts_recent)
@@ -220,7 +227,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     window = (req.rcv_nxt + req.rsk_rcv_wnd) & MASK32
     inside = not before(th.end_seq, req.rcv_nxt) and not after(th.seq, window)
     if paws or not inside:
-        if not flags & TCPHDR_RST and not tcp_oow_rate_limited(net, req):
+        if not flags & TCPHDR_RST and not tcp_oow_limited(net, req, th):
             return REQ_ACK, None
         if paws:
             net.mib[Mib.TCP_PAWSESTABREJECTED] += 1
@@ -229,7 +236,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != req.rcv_nxt:  # RFC 5961 3.2
-            return (REQ_DROP if tcp_oow_rate_limited(net, req) else REQ_ACK), None
+            return (REQ_DROP if tcp_oow_limited(net, req, th) else REQ_ACK), None
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         net.mib[Mib.TCP_ATTEMPTFAILS] += 1
         net.mib[Mib.TCP_EMBRYONICRSTS] += 1
@@ -375,7 +382,7 @@ def tcp_timewait_state_process(net: Netns, tw: TimewaitSock, th: Segment) -> tup
     if not flags & TCPHDR_RST:
         if paws or flags & TCPHDR_ACK:
             inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
-        return (TW_SUCCESS if tcp_oow_rate_limited(net, tw) else TW_ACK), 0
+        return (TW_SUCCESS if tcp_oow_limited(net, tw, th) else TW_ACK), 0
     return TW_SUCCESS, 0
 
 
@@ -389,7 +396,7 @@ def tw_fin_wait2(net: Netns, tw: TimewaitSock, th: Segment, paws: bool) -> int:
         or (empty and not before(th.seq, tw.rcv_nxt) and not after(th.seq, end))
     )
     if paws or not inside:
-        return TW_SUCCESS if tcp_oow_rate_limited(net, tw) else TW_ACK
+        return TW_SUCCESS if tcp_oow_limited(net, tw, th) else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS

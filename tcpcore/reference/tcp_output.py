@@ -86,8 +86,7 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         window = min(tp.rcv_wnd, 65535)
     else:
         if skb.pcount > 1:
-            skb.tcp_flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
-            flags |= TCPHDR_PSH
+            flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
         opts = tcp_established_options(net, tp)
         window = tcp_select_window(net, tp)
     urg = 0
@@ -129,7 +128,7 @@ def tcp_event_ack_sent(tp: TcpSock, ack: int) -> None:
         tp.duplicate_sack = None
     if ack != tp.tcb.rcv_nxt:
         return
-    if tp.ack_quick:
+    if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
         tp.ack_quick -= 1
         if not tp.ack_quick:
             tp.ack_ato_ns = TCP_ATO_MIN_NS
@@ -227,7 +226,7 @@ def tcp_minshall_check(tp: TcpSock) -> bool:
 def tcp_nagle_test(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
     if nonagle & TCP_NAGLE_PUSH:
         return True
-    if before(skb.seq, tp.snd_up) or skb.tcp_flags & TCPHDR_FIN:
+    if tp.snd_up != tp.tcb.snd_una or skb.tcp_flags & TCPHDR_FIN:
         return True
     return not tcp_nagle_check(tp, len(skb.data), mss, nonagle)
 
@@ -322,6 +321,30 @@ def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
         tp.snd_cwnd_stamp_ns = net.now_ns
 
 
+def tcp_grow_skb(tp: TcpSock, amount: int) -> None:
+    """Fill the piece that goes next from the one behind it."""
+    queue = tp.sk_write_queue
+    skb = queue[0]
+    if len(queue) == 1 or skb.eor:
+        return
+    behind = queue[1]
+    length = min(amount, len(behind.data))
+    if not length:
+        return
+    skb.data = bytearray(skb.data) + behind.data[:length]
+    skb.end_seq = (skb.end_seq + length) & MASK32
+    skb.truesize += length
+    behind.data = behind.data[length:]
+    behind.seq = (behind.seq + length) & MASK32
+    behind.truesize -= length
+    if not behind.data:
+        skb.end_seq = behind.end_seq
+        skb.eor = behind.eor
+        skb.tcp_flags |= behind.tcp_flags
+        tp.sk_wmem_queued -= behind.truesize
+        del queue[1]
+
+
 def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bool) -> bool:
     """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
     sent = 0
@@ -329,11 +352,13 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
     queue = tp.sk_write_queue
     while queue:
         skb = queue[0]
-        segs = tcp_set_skb_tso_segs(skb, mss)
         quota = tcp_cwnd_test(tp)
         if not quota:
             cwnd_limited = True
             break
+        if quota * mss > len(skb.data):
+            tcp_grow_skb(tp, quota * mss - len(skb.data))
+        segs = tcp_set_skb_tso_segs(skb, mss)
         if not tcp_snd_wnd_test(tp, skb, mss):
             break
         limit = mss

@@ -42,8 +42,11 @@ def tcp_full_space(tp: TcpSock) -> int:
 
 def tcp_set_window_clamp(tp: TcpSock, clamp: int) -> None:
     """Bound the window; what was offered already stays."""
-    tp.window_clamp = max(clamp, SOCK_MIN_RCVBUF // 2)
-    tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
+    old, tp.window_clamp = tp.window_clamp, max(clamp, SOCK_MIN_RCVBUF // 2)
+    if tp.window_clamp < old:
+        tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    elif tp.window_clamp > old:
+        tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
 
 
 def tcp_receive_window(tp: TcpSock) -> int:
