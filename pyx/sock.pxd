@@ -309,6 +309,7 @@ cdef struct tcp_sock:
     int64_t ts_recent_stamp_ns
     int64_t last_oow_ack_ns
     int64_t lsndtime_ns
+    int64_t wstamp_ns  # of the last segment of any kind
     int64_t rcv_tstamp_ns
     int64_t retrans_stamp  # ms
     int64_t probes_tstamp_ns

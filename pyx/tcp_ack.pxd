@@ -11,7 +11,6 @@ from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_output cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
-    tcp_packets_in_flight,
     tcp_probe0_when_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
@@ -19,7 +18,7 @@ from tcp_output cimport (
 from tcp_recovery cimport *
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
-from tcp_window cimport tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
 
 # What an acknowledgment did to the retransmit queue.

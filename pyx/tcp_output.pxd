@@ -6,8 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
-from skbuff cimport alloc_skb, kfree_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_shift
-from skbuff cimport skb_unlink
+from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_unlink
 from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
@@ -23,11 +22,15 @@ from tcp_window cimport (
     tcp_current_mss,
     tcp_established_options,
     tcp_full_space,
+    tcp_grow_skb,
+    tcp_packets_in_flight,
     tcp_select_initial_window,
     tcp_select_window,
     tcp_set_skb_tso_segs,
     tcp_syn_options,
     tcp_sync_mss,
+    tcp_tso_segs,
+    tcp_tso_should_defer,
     tcp_wnd_end,
 )
 from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
@@ -81,6 +84,7 @@ cdef inline int tcp_transmit_skb(
     err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err:
         return err
+    tp.wstamp_ns = net.net.now_ns
     net.ip_id += <uint16_t>one.pcount
     th.seq = one.seq
     th.end_seq = one.end_seq
@@ -195,10 +199,6 @@ cdef inline void tcp_check_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 # When data may go.
-
-
-cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
-    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
 
 
 cdef inline int32_t tcp_cwnd_test(const tcp_sock *tp) noexcept nogil:
@@ -342,35 +342,12 @@ cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexc
         tp.snd_cwnd_stamp_ns = net.net.now_ns
 
 
-cdef inline void tcp_grow_skb(netns *net, tcp_sock *tp, int64_t amount) noexcept nogil:
-    """Fill the piece that goes next from the one behind it."""
-    cdef skb *one = tp.sk_write_queue.first
-    cdef skb *behind = one.next
-    cdef uint32_t length
-    if behind == NULL or one.eor:
-        return
-    length = <uint32_t>min(amount, <int64_t>behind.len)
-    if not length or skb_shift(&net.skbs, one, behind, length, <uint32_t>(one.len + amount)):
-        return
-    one.end_seq += length
-    one.truesize += length
-    behind.seq += length
-    behind.truesize -= length
-    if not behind.len:
-        one.end_seq = behind.end_seq
-        one.eor = behind.eor
-        one.tcp_flags |= behind.tcp_flags
-        tp.sk_wmem_queued -= behind.truesize
-        skb_unlink(&tp.sk_write_queue, behind)
-        kfree_skb(&net.skbs, behind)
-
-
 cdef inline bint tcp_write_xmit(
     netns *net, tcp_sock *tp, int64_t mss, int nonagle, bint push_one
 ) noexcept nogil:
     """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
     cdef skb *one
-    cdef int32_t sent = 0, segs, quota
+    cdef int32_t sent = 0, segs, quota, most
     cdef int64_t limit
     cdef bint cwnd_limited = False
     while tp.sk_write_queue.first != NULL:
@@ -379,6 +356,8 @@ cdef inline bint tcp_write_xmit(
         if not quota:
             cwnd_limited = True
             break
+        most = tcp_tso_segs(tp, mss)
+        quota = min(quota, most)
         if quota * mss > one.len:
             tcp_grow_skb(net, tp, quota * mss - one.len)
         segs = tcp_set_skb_tso_segs(one, mss)
@@ -390,6 +369,9 @@ cdef inline bint tcp_write_xmit(
                 tp, one, mss, nonagle if one.next == NULL else <int>TCP_NAGLE_PUSH
             ):
                 break
+        elif not push_one and tcp_tso_should_defer(net, tp, one, mss, most):
+            cwnd_limited = tcp_tso_should_defer(net, tp, one, mss, most) == 2
+            break
         elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, one, mss, min(quota, segs), nonagle)
             if not limit:

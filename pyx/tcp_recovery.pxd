@@ -13,9 +13,9 @@ from tcp_cong cimport (
     tcp_current_ssthresh,
     tcp_set_ca_state,
 )
-from tcp_output cimport tcp_fragment, tcp_packets_in_flight
+from tcp_output cimport tcp_fragment
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
-from tcp_window cimport tcp_current_mss
+from tcp_window cimport tcp_current_mss, tcp_packets_in_flight
 
 cdef enum:
     FLAG_DATA = 0x01  # the segment had data

@@ -94,6 +94,7 @@ class LinuxHost:
     """What `script.Host` is, of the kernel."""
 
     patience = 20  # milliseconds that `accept` waits
+    acted_ns = 0  # when something was last done to the kernel
 
     def __init__(self) -> None:
         if ctypes.CDLL(None, use_errno=True).unshare(NEWNET):
@@ -136,6 +137,7 @@ class LinuxHost:
 
     def inject(self, packet: bytes) -> None:
         self._drain()
+        self.acted_ns = self.now_ns
         os.write(self.fd, packet)
         self._drain()
 
@@ -157,6 +159,7 @@ class LinuxHost:
         return sock.fileno()
 
     def _try(self, call: Any, *args: Any) -> Any:
+        self.acted_ns = self.now_ns
         try:
             result = call(*args)
         except OSError as error:

@@ -213,6 +213,7 @@ class TcpSock:
         "ts_recent_stamp_ns",
         "last_oow_ack_ns",
         "lsndtime_ns",
+        "wstamp_ns",
         "rcv_tstamp_ns",
         "retrans_stamp",
         "sack",
@@ -372,6 +373,7 @@ class TcpSock:
         self.ts_recent_stamp_ns = 0
         self.last_oow_ack_ns = 0
         self.lsndtime_ns = 0
+        self.wstamp_ns = 0  # of the last segment of any kind
         self.rcv_tstamp_ns = 0
         self.retrans_stamp = 0
         self.sack: list[Any] = []  # blocks received, (start, end)

@@ -23,7 +23,6 @@ from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
 from .tcp_output import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
-    tcp_packets_in_flight,
     tcp_probe0_base_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
@@ -48,7 +47,12 @@ from .tcp_recovery import (
 )
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
-from .tcp_window import tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from .tcp_window import (
+    tcp_current_mss,
+    tcp_packets_in_flight,
+    tcp_set_skb_tso_segs,
+    tcp_wnd_end,
+)
 from .timer import NSEC_PER_MSEC
 
 

@@ -311,8 +311,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
         tp.ts_recent_stamp_ns = net.now_ns
         tp.tcp_header_len += 12
     tp.mss_clamp = req.mss
-    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
-    tp.advmss = min(mss, tp.user_mss) if tp.user_mss else mss
+    tp.advmss = reqsk_advmss(net, req)
     tp.total_retrans = req.num_retrans
     tp.undo_marker = 0
     tp.segs_in = 1  # its SYN

@@ -56,11 +56,15 @@ from .tcp_window import (
     tcp_current_mss,
     tcp_established_options,
     tcp_full_space,
+    tcp_grow_skb,
+    tcp_packets_in_flight,
     tcp_select_initial_window,
     tcp_select_window,
     tcp_set_skb_tso_segs,
     tcp_syn_options,
     tcp_sync_mss,
+    tcp_tso_segs,
+    tcp_tso_should_defer,
     tcp_wnd_end,
 )
 from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
@@ -109,6 +113,7 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     )  # fmt: skip
     if err:
         return err
+    tp.wstamp_ns = net.now_ns
     net.ip_id = net.ip_id + skb.pcount & 0xFFFF
     tcb_xmit(tcb, th)
     if flags & TCPHDR_ACK:
@@ -197,10 +202,6 @@ def tcp_check_probe_timer(net: Netns, tp: TcpSock) -> None:
 
 
 # When data may go.
-
-
-def tcp_packets_in_flight(tp: TcpSock) -> int:
-    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
 
 
 def tcp_cwnd_test(tp: TcpSock) -> int:
@@ -321,30 +322,6 @@ def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
         tp.snd_cwnd_stamp_ns = net.now_ns
 
 
-def tcp_grow_skb(tp: TcpSock, amount: int) -> None:
-    """Fill the piece that goes next from the one behind it."""
-    queue = tp.sk_write_queue
-    skb = queue[0]
-    if len(queue) == 1 or skb.eor:
-        return
-    behind = queue[1]
-    length = min(amount, len(behind.data))
-    if not length:
-        return
-    skb.data = bytearray(skb.data) + behind.data[:length]
-    skb.end_seq = (skb.end_seq + length) & MASK32
-    skb.truesize += length
-    behind.data = behind.data[length:]
-    behind.seq = (behind.seq + length) & MASK32
-    behind.truesize -= length
-    if not behind.data:
-        skb.end_seq = behind.end_seq
-        skb.eor = behind.eor
-        skb.tcp_flags |= behind.tcp_flags
-        tp.sk_wmem_queued -= behind.truesize
-        del queue[1]
-
-
 def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bool) -> bool:
     """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
     sent = 0
@@ -356,6 +333,8 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
         if not quota:
             cwnd_limited = True
             break
+        most = tcp_tso_segs(tp, mss)
+        quota = min(quota, most)
         if quota * mss > len(skb.data):
             tcp_grow_skb(tp, quota * mss - len(skb.data))
         segs = tcp_set_skb_tso_segs(skb, mss)
@@ -366,6 +345,9 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
             last = len(queue) == 1
             if not tcp_nagle_test(tp, skb, mss, nonagle if last else TCP_NAGLE_PUSH):
                 break
+        elif not push_one and (wait := tcp_tso_should_defer(net, tp, skb, mss, most)):
+            cwnd_limited = wait == 2
+            break
         elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, skb, mss, min(quota, segs), nonagle)
             if not limit:

@@ -18,9 +18,9 @@ from .sock import (
 )
 from .tcp import MASK32, Mib, after, before
 from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
-from .tcp_output import tcp_fragment, tcp_packets_in_flight
+from .tcp_output import tcp_fragment
 from .tcp_retransmit import tcp_xmit_retransmit_queue
-from .tcp_window import tcp_current_mss
+from .tcp_window import tcp_current_mss, tcp_packets_in_flight
 
 FLAG_DATA = 0x01  # the segment had data
 FLAG_WIN_UPDATE = 0x02
