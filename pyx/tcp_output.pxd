@@ -24,18 +24,22 @@ from tcp_window cimport (
     tcp_current_mss,
     tcp_established_options,
     tcp_full_space,
+    tcp_grow_skb,
+    tcp_packets_in_flight,
     tcp_select_initial_window,
     tcp_select_window,
     tcp_set_skb_tso_segs,
     tcp_syn_options,
     tcp_sync_mss,
+    tcp_tso_segs,
+    tcp_tso_should_defer,
     tcp_wnd_end,
 )
 from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
 from wire cimport TCP_HDR_LEN
 
 cdef enum:
-    SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+    SKB_TRUESIZE_EMPTY = 896  # of what is sent: head, shared info, room for headers
     SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the largest piece
 
 
@@ -56,8 +60,7 @@ cdef inline int tcp_transmit_skb(
         window = <uint16_t>min(tp.rcv_wnd, <int64_t>65535)
     else:
         if one.pcount > 1:
-            one.tcp_flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
-            flags |= TCPHDR_PSH
+            flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
         tcp_established_options(net, tp, &opts)
         window = tcp_select_window(net, tp)
     if tp.snd_up != tp.tcb.snd_una and before(one.seq, tp.snd_up):
@@ -84,6 +87,7 @@ cdef inline int tcp_transmit_skb(
     err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err:
         return err
+    tp.wstamp_ns = net.net.now_ns
     net.ip_id += <uint16_t>one.pcount
     th.seq = one.seq
     th.end_seq = one.end_seq
@@ -113,7 +117,7 @@ cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
     tp.has_dsack = 0
     if ack != tp.tcb.rcv_nxt:
         return
-    if tp.ack_quick:
+    if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
         tp.ack_quick -= 1
         if not tp.ack_quick:
             tp.ack_ato_ns = TCP_ATO_MIN_NS
@@ -200,10 +204,6 @@ cdef inline void tcp_check_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
 # When data may go.
 
 
-cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
-    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
-
-
 cdef inline int32_t tcp_cwnd_test(const tcp_sock *tp) noexcept nogil:
     """Segments that the congestion window has room for, at most half of it at once."""
     cdef int32_t room = tp.snd_cwnd - tcp_packets_in_flight(tp)
@@ -232,7 +232,7 @@ cdef inline bint tcp_nagle_test(
 ) noexcept nogil:
     if nonagle & TCP_NAGLE_PUSH:
         return True
-    if before(one.seq, tp.snd_up) or one.tcp_flags & TCPHDR_FIN:
+    if tp.snd_up != tp.tcb.snd_una or one.tcp_flags & TCPHDR_FIN:
         return True
     return not tcp_nagle_check(tp, one.len, mss, nonagle)
 
@@ -359,25 +359,32 @@ cdef inline bint tcp_write_xmit(
 ) noexcept nogil:
     """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
     cdef skb *one
-    cdef int32_t sent = 0, segs, quota
+    cdef int32_t sent = 0, segs, quota, most
     cdef int64_t limit
     cdef bint cwnd_limited = False
     while tp.sk_write_queue.first != NULL:
         one = tp.sk_write_queue.first
-        segs = tcp_set_skb_tso_segs(one, mss)
         quota = tcp_cwnd_test(tp)
         if not quota:
             cwnd_limited = True
             break
+        most = tcp_tso_segs(tp, mss)
+        quota = min(quota, most)
+        if quota * mss > one.len:
+            tcp_grow_skb(net, tp, quota * mss - one.len)
+        segs = tcp_set_skb_tso_segs(one, mss)
         if not tcp_snd_wnd_test(tp, one, mss):
             break
+        limit = mss
         if segs == 1:
             if not tcp_nagle_test(
                 tp, one, mss, nonagle if one.next == NULL else <int>TCP_NAGLE_PUSH
             ):
                 break
-            limit = mss
-        else:
+        elif not push_one and tcp_tso_should_defer(net, tp, one, mss, most):
+            cwnd_limited = tcp_tso_should_defer(net, tp, one, mss, most) == 2
+            break
+        elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, one, mss, min(quota, segs), nonagle)
             if not limit:
                 break
@@ -522,6 +529,7 @@ cdef inline void tcp_connect_init(netns *net, tcp_sock *tp) noexcept nogil:
     tp.tcb.rcv_nxt = 0
     tp.rcv_wup = 0
     tp.copied_seq = 0
+    tp.rcv_mss = TCP_MIN_MSS  # until a window is known
     tp.rto_ns = net_timeout_init(tp)
     tp.retransmits = 0
 
@@ -550,6 +558,7 @@ cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
     one.tcp_flags = TCPHDR_SYN
     one.pcount = 1
     one.truesize = SKB_TRUESIZE_EMPTY
+    tp.pushed_seq = tp.write_seq
     tp.retrans_stamp = tcp_clock_ms(net)
     rb_insert(&tp.tcp_rtx_queue, NULL, one)
     tp.sk_wmem_queued += one.truesize

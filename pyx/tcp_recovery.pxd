@@ -26,9 +26,9 @@ from tcp_cong cimport (
     tcp_current_ssthresh,
     tcp_set_ca_state,
 )
-from tcp_output cimport tcp_fragment, tcp_packets_in_flight, tcp_reset_xmit_timer
+from tcp_output cimport tcp_fragment, tcp_reset_xmit_timer
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
-from tcp_window cimport tcp_current_mss
+from tcp_window cimport tcp_current_mss, tcp_packets_in_flight
 from timer cimport NSEC_PER_MSEC
 
 cdef enum:

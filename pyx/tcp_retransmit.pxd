@@ -15,12 +15,11 @@ from tcp_output cimport (
     tcp_clock_ms,
     tcp_event_new_data_sent,
     tcp_fragment,
-    tcp_packets_in_flight,
     tcp_probe0_when_ns,
     tcp_reset_xmit_timer,
     tcp_transmit_skb,
 )
-from tcp_window cimport tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
 
 

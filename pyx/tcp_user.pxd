@@ -189,6 +189,7 @@ cdef inline int64_t tcp_sendmsg(
         room = goal - one.len if one != NULL else 0
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
             if not sk_stream_memory_free(net, tp, 0):
+                tp.nospace = True
                 break
             piece = <uint32_t>min(goal, length - copied)
             one = build_skb(&net.skbs, page, data + copied, piece, piece)
@@ -545,7 +546,7 @@ cdef inline void tcp_send_reset_now(netns *net, tcp_sock *tp, int state) noexcep
     tp.tcb.state = TCP_CLOSE
 
 
-cdef inline int tcp_poll(const netns *net, const tcp_sock *tp) noexcept nogil:
+cdef inline int tcp_poll(const netns *net, tcp_sock *tp) noexcept nogil:
     """What a socket is ready for, as poll(2) has it."""
     cdef int state = tp.tcb.state, mask = 0
     cdef int64_t readable
@@ -565,6 +566,8 @@ cdef inline int tcp_poll(const netns *net, const tcp_sock *tp) noexcept nogil:
             mask |= EPOLLIN
         if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
             mask |= EPOLLOUT
+        else:
+            tp.nospace = True
         if tp.urg_data & TCP_URG_VALID:
             mask |= EPOLLPRI
     if tp.sk_err:

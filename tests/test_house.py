@@ -206,7 +206,7 @@ ONLY_COMPILED = {
     },
     "tcp_data_queue": {"tcp_rcv_skb"},
     "tcp_ipv4": {"rcv_skb_addr"},
-    "tcp_minisocks": {"reqsk_addr", "reqsk_mss", "tcp_inherit"},
+    "tcp_minisocks": {"reqsk_addr", "tcp_inherit"},
     "tcp_output": {"skb_control", "tcp_clock_ms", "tcp_probe0_when_ns"},
     "tcp_sockopt": {"sock_getsockopt", "tcp_getsockopt"},
     "tcp_window": {"tcp_bound_to_half_wnd"},

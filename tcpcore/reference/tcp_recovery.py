@@ -19,9 +19,9 @@ from .sock import (
 )
 from .tcp import MASK32, Mib, after, before
 from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
-from .tcp_output import tcp_fragment, tcp_packets_in_flight, tcp_reset_xmit_timer
+from .tcp_output import tcp_fragment, tcp_reset_xmit_timer
 from .tcp_retransmit import tcp_xmit_retransmit_queue
-from .tcp_window import tcp_current_mss
+from .tcp_window import tcp_current_mss, tcp_packets_in_flight
 from .timer import NSEC_PER_MSEC
 
 FLAG_DATA = 0x01  # the segment had data

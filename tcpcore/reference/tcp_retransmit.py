@@ -35,12 +35,16 @@ from .tcp_output import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_event_new_data_sent,
     tcp_fragment,
-    tcp_packets_in_flight,
     tcp_probe0_base_ns,
     tcp_reset_xmit_timer,
     tcp_transmit_skb,
 )
-from .tcp_window import tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from .tcp_window import (
+    tcp_current_mss,
+    tcp_packets_in_flight,
+    tcp_set_skb_tso_segs,
+    tcp_wnd_end,
+)
 from .timer import NSEC_PER_MSEC
 
 # Again.
