@@ -17,10 +17,9 @@ from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport inet_addr_is_local
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
 from skbuff cimport (
-    alloc_skb,
+    build_skb,
     kfree_skb,
-    skb_grow,
-    skb_put_data,
+    skb_append,
     skb_queue_bytes,
     skb_queue_purge,
     skb_queue_tail,
@@ -28,6 +27,7 @@ from skbuff cimport (
 )
 from sock cimport *
 from tcp cimport *
+from tcp_ack cimport sk_stream_is_writeable, sk_stream_memory_free
 from tcp_data_queue cimport tcp_rcv_space_adjust
 from tcp_input cimport tcp_fin_time_ns
 from tcp_cong cimport tcp_init_congestion_control
@@ -133,10 +133,6 @@ cdef inline int inet_csk_accept(netns *net, tcp_sock *tp, tcp_sock **child) noex
 # Send.
 
 
-cdef inline bint sk_stream_memory_free(const tcp_sock *tp) noexcept nogil:
-    return tp.sk_wmem_queued < tp.sk_sndbuf
-
-
 cdef inline bint tcp_skb_can_collapse_to(const skb *one) noexcept nogil:
     return not one.eor
 
@@ -167,9 +163,9 @@ cdef inline void tcp_push(
 
 
 cdef inline int64_t tcp_sendmsg(
-    netns *net, tcp_sock *tp, const uint8_t *data, int64_t length, int flags
+    netns *net, tcp_sock *tp, skb_data *page, const uint8_t *data, int64_t length, int flags
 ) noexcept nogil:
-    """Queue data and send what may go (RFC 9293 3.10.2).
+    """Queue data and send what may go (RFC 9293 3.10.2); with a page by reference, else copied.
 
     Bytes taken, which may be fewer; -EAGAIN where there is room for none, or an errno.
     """
@@ -192,9 +188,10 @@ cdef inline int64_t tcp_sendmsg(
         one = tp.sk_write_queue.last
         room = goal - one.len if one != NULL else 0
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
-            if not sk_stream_memory_free(tp):
+            if not sk_stream_memory_free(net, tp, 0):
                 break
-            one = alloc_skb(&net.skbs, <uint32_t>min(goal, length - copied))
+            piece = <uint32_t>min(goal, length - copied)
+            one = build_skb(&net.skbs, page, data + copied, piece, piece)
             if one == NULL:
                 err = -ENOBUFS
                 break
@@ -206,12 +203,12 @@ cdef inline int64_t tcp_sendmsg(
             tp.nonagle &= <uint8_t>~TCP_NAGLE_PUSH
             room = goal
         piece = <uint32_t>min(room, length - copied)
-        if skb_grow(&net.skbs, one, piece, <uint32_t>goal):
-            err = -ENOBUFS
-            break
+        if one.seq + one.len == one.end_seq:  # its bytes are not there yet
+            if skb_append(&net.skbs, one, data + copied, piece, <uint32_t>goal):
+                err = -ENOBUFS
+                break
         if not copied:
             one.tcp_flags &= <uint8_t>~TCPHDR_PSH
-        skb_put_data(one, data + copied, piece)
         tp.write_seq += piece
         one.end_seq = tp.write_seq
         one.truesize += piece
@@ -350,7 +347,7 @@ cdef inline void tcp_cleanup_rbuf(netns *net, tcp_sock *tp, int64_t copied) noex
     if copied > 0 and not tell and not tp.shutdown & RCV_SHUTDOWN:
         now = tcp_receive_window(tp)
         if 2 * now <= tp.window_clamp:
-            new = tcp_choose_window(tp)
+            new = tcp_choose_window(net, tp)
             tell = new and new >= 2 * now
     if tell:
         tcp_send_ack(net, tp)
@@ -440,6 +437,8 @@ cdef inline void tcp_renew(netns *net, tcp_sock *tp) noexcept nogil:
     tp.sk = old.sk
     tp.retransmit_timer = old.retransmit_timer
     tp.delack_timer = old.delack_timer
+    tp.bind_next = old.bind_next
+    tp.bind_pprev = old.bind_pprev
     tp.handle = old.handle
     tp.handle_next = old.handle_next
     tp.woken = old.woken
@@ -546,7 +545,7 @@ cdef inline void tcp_send_reset_now(netns *net, tcp_sock *tp, int state) noexcep
     tp.tcb.state = TCP_CLOSE
 
 
-cdef inline int tcp_poll(const tcp_sock *tp) noexcept nogil:
+cdef inline int tcp_poll(const netns *net, const tcp_sock *tp) noexcept nogil:
     """What a socket is ready for, as poll(2) has it."""
     cdef int state = tp.tcb.state, mask = 0
     cdef int64_t readable
@@ -564,7 +563,7 @@ cdef inline int tcp_poll(const tcp_sock *tp) noexcept nogil:
             tp.sk_rcvlowat, tp.sk_rcvbuf >> 1
         ):
             mask |= EPOLLIN
-        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 < tp.sk_sndbuf * 2:
+        if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
             mask |= EPOLLOUT
         if tp.urg_data & TCP_URG_VALID:
             mask |= EPOLLPRI

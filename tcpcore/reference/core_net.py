@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
@@ -38,6 +37,8 @@ from .tcp_sockopt import (
 )
 from .tcp_timer import tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from .timer import timer_advance, timer_next
+
+EXCHANGE_MAX = 1 << 20  # frames of one exchange
 
 
 class Net:
@@ -75,6 +76,12 @@ class Net:
 
     def recvmsg(self, handle: int, size: int, flags: int = 0) -> tuple[int, bytes]:
         return user.tcp_recvmsg(self.net, self.sock(handle), size, flags)
+
+    def recv_into(self, handle: int, buffer: bytearray | memoryview, flags: int = 0) -> int:
+        """`recvmsg` into a buffer: a negative errno, or how many bytes."""
+        err, data = self.recvmsg(handle, len(buffer), flags)
+        buffer[: len(data)] = data
+        return err if err else len(data)
 
     def shutdown(self, handle: int, how: int) -> int:
         return user.tcp_shutdown(self.net, self.sock(handle), how)
@@ -168,7 +175,7 @@ class Net:
         return list(self.net.mib)
 
     def poll(self, handle: int) -> int:
-        return user.tcp_poll(self.sock(handle))
+        return user.tcp_poll(self.net, self.sock(handle))
 
     def receive_batch(self, packets: Sequence[bytes], now_ns: int) -> None:
         """IP packets that have come by now, in their order.
@@ -210,6 +217,23 @@ class Net:
             return Drop.TCP_CLOSED  # somebody else's: nobody here says anything
         return tcp_v4_rcv(net, th, bytes(outer.transport[0]))
 
+    def exchange(self, other: Net, now_ns: int) -> int:
+        """Hand over what leaves each of two hosts to the other until none is left: how many.
+
+        What they share is the process. Two that would never be done are stopped after a million.
+        """
+        if other is self:
+            raise ValueError("a host is no peer of its own")
+        self.advance(now_ns)
+        other.advance(now_ns)
+        n = 0
+        while n < EXCHANGE_MAX and (self.net.out or other.net.out):
+            for one, peer in (self, other), (other, self):
+                frames = one.transmit()
+                peer.receive_batch([packet for packet, _ in frames], now_ns)
+                n += len(frames)
+        return n
+
     def advance(self, now_ns: int) -> None:
         """Let everything happen that is due by now."""
         net = self.net
@@ -229,7 +253,7 @@ class Net:
         return frames
 
 
-HANDLERS: dict[int, Callable[[Any, Any], object]] = {
+HANDLERS: dict[int, Callable[..., None]] = {
     ICSK_TIME_RETRANS: tcp_write_timer,
     ICSK_TIME_DACK: tcp_delack_timer,
     ICSK_TIME_KEEPOPEN: tcp_keepalive_timer,

@@ -28,6 +28,7 @@ TCPOPT_FASTOPEN = 34
 IPV4_HDR_LEN = 20
 IPV6_HDR_LEN = 40
 IPV6_MIN_MTU = 1280
+IP_MAX_MTU = 65535  # what a total length can tell
 OUT_QUEUE_MAX = 65536  # frames that wait to be fetched
 
 V4MAPPED = bytes(10) + b"\xff\xff"
@@ -125,7 +126,10 @@ def dst_mtu(net: Netns, daddr: bytes) -> int:
         if net.now_ns < expires_ns:
             return min(mtu, net.mtu)
         del net.pmtu[daddr]
-    return net.loopback_mtu if inet_addr_is_local(net, daddr) and not net.any_address else net.mtu
+    mtu = net.mtu
+    if not net.any_address and inet_addr_is_local(net, daddr):
+        mtu = net.loopback_mtu
+    return min(mtu, IP_MAX_MTU) if daddr.startswith(V4MAPPED) else mtu
 
 
 def ip_rt_update_pmtu(net: Netns, daddr: bytes, mtu: int) -> None:

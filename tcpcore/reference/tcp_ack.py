@@ -13,6 +13,7 @@ from .sock import (
     TCPCB_SACKED_ACKED,
     TCPCB_SACKED_RETRANS,
     CaState,
+    SkBuff,
     TcpSock,
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
@@ -35,7 +36,6 @@ from .tcp_recovery import (
     FLAG_SND_UNA_ADVANCED,
     FLAG_SYN_ACKED,
     tcp_cwnd_reduction,
-    tcp_enter_loss,
     tcp_fastretrans_alert,
     tcp_is_sack,
     tcp_remove_reno_sacks,
@@ -112,7 +112,7 @@ def between_up(low: int, value: int, high: int) -> bool:
 
 def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     """Of a piece that is acknowledged in part, free the whole segments: how many."""
-    skb = tp.tcp_rtx_queue[0]
+    skb: SkBuff = tp.tcp_rtx_queue[0]
     una = tp.tcb.snd_una
     gone = (una - skb.seq) & MASK32
     was = skb.pcount
@@ -217,8 +217,6 @@ def tcp_ack(
     sampled = tcp_ack_update_rtt(net, tp, flags, rtt_us)
     if (sampled or flags & FLAG_SND_UNA_ADVANCED) and flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
         tcp_rearm_rto(net, tp)
-    if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
-        tcp_enter_loss(net, tp)
     dubious = (
         not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != CaState.TCP_CA_OPEN
     )
@@ -239,8 +237,23 @@ def tcp_ack(
 def tcp_check_space(net: Netns, tp: TcpSock) -> None:
     """Room to write again: grow the buffer with the window, tell the caller."""
     tcp_new_space(net, tp)
-    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
+    if sk_stream_is_writeable(net, tp):
         sk_wake(net, tp)
+
+
+def sk_stream_memory_free(net: Netns, tp: TcpSock, wake: int) -> bool:
+    """True if a write is taken: there is memory, and little waits to be sent (TCP_NOTSENT_LOWAT).
+
+    Who waits is woken (`wake` 1) when half of it is left.
+    """
+    lowat = tp.notsent_lowat or net.sysctl.tcp_notsent_lowat
+    notsent = (tp.write_seq - tp.tcb.snd_nxt) & MASK32
+    return tp.sk_wmem_queued < tp.sk_sndbuf and (notsent << wake) & MASK32 < lowat
+
+
+def sk_stream_is_writeable(net: Netns, tp: TcpSock) -> bool:
+    """True if a third of the buffer is free, and so is the rest of what a write asks for."""
+    return 3 * tp.sk_wmem_queued <= 2 * tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
 
 
 def tcp_new_space(net: Netns, tp: TcpSock) -> None:

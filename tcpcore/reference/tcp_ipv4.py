@@ -8,11 +8,7 @@ from __future__ import annotations
 from errno import EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
 from struct import Struct
 
-from .inet_connection_sock import (
-    inet_csk_reqsk_queue_add,
-    sk_acceptq_is_full,
-    tcp_set_state,
-)
+from .inet_connection_sock import inet_csk_reqsk_queue_add, sk_acceptq_is_full, tcp_set_state
 from .inet_ports import (
     ANY4,
     ANY6,
