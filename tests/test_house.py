@@ -81,6 +81,7 @@ REACH_BELOW = {
     "test_hashtables",
     "test_timer",
     "test_queue",
+    "test_speed",  # a congestion controller alone is what a transfer is held against
 }
 # What one build needs and the other has no use for, by file: prefetching, pools, layouts.
 ONLY_COMPILED = {
