@@ -10,7 +10,7 @@ from inet_ports cimport request_or_sock
 from inet_timewait_sock cimport tw_timer_handler
 from ip_fragment cimport ip_frags_batch
 from ip_input cimport DLT_RAW, ip_rcv
-from ip_output cimport OUT_KEEP, inet_addr_is_local
+from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, inet_addr_is_local, skb_copy_and_csum
 from ip_tunnel cimport WRAP_FRAGMENTS, outer
 from netns cimport (
     NET_INC_STATS,
@@ -20,9 +20,12 @@ from netns cimport (
     netns_init,
     netns_reap,
     out_frame,
+    out_purge,
     sk_lookup,
     timer_owner,
 )
+from rbtree cimport rb_depth
+from skbuff cimport SKB_LEND_MIN, skb_data_lend, skb_data_owner, skb_data_put
 from sock cimport (
     ICSK_TIME_DACK,
     ICSK_TIME_KEEPOPEN,
@@ -32,14 +35,17 @@ from sock cimport (
     TCP_SYNACK_TIMER,
     rcv_skb,
     request_sock,
+    skb_data,
     sock_common,
     tcp_sock,
     timewait_sock,
 )
 from tcp cimport (
     BAD_IP_CSUM,
+    IP6_INRECEIVES,
     IP6_INTRUNCATEDPKTS,
     IP_CSUM,
+    IP_INRECEIVES,
     IP_INTRUNCATEDPKTS,
     IP_NOPROTO,
     PKT_TOO_SMALL,
@@ -73,7 +79,11 @@ from tcp_user cimport (
     tcp_shutdown,
 )
 from timer cimport NSEC_PER_MSEC, timer, timer_advance, timer_next
-from unaligned cimport get_be16
+from unaligned cimport get_be16, get_u64
+from wire cimport TCP_HDR_LEN, tcp_header, tcp_parse_options
+
+cdef enum:
+    EXCHANGE_MAX = 1 << 20  # frames of one exchange
 
 # The knobs in the order of `sysctls`, and how many numbers each has.
 cdef tuple SYSCTLS = tuple(
@@ -108,6 +118,83 @@ cdef inline bint is_truncated(const segment *th, const outer *around) noexcept n
     return 4 * <uint64_t>th.doff + th.payload_len > around.transport_room
 
 
+cdef inline int ip_rcv_flat(netns *net, const uint8_t *packet, uint32_t length) noexcept nogil:
+    """One IP packet of somebody's bytes: Drop, or 0."""
+    cdef frame one
+    cdef outer around
+    cdef rcv_skb r
+    cdef int drop
+    r.page = NULL
+    if is_icmp(packet, length):
+        return icmp_rcv(net, packet, length)
+    memset(&one, 0, sizeof(one))
+    one.data = packet
+    one.caplen = one.wirelen = length
+    one.linktype = DLT_RAW
+    one.time_ns = net.net.now_ns
+    ip_frags_batch(&net.net.frags)
+    drop = ip_rcv(&net.net, &one, &r.th, &around)
+    return drop if drop else ip_local_deliver(net, packet, &r, &around)
+
+
+cdef inline int ip_local_deliver(
+    netns *net, const uint8_t *packet, rcv_skb *r, const outer *around
+) noexcept nogil:
+    """A segment, if it is whole and this host's: Drop, or 0."""
+    if around.encap & ~WRAP_FRAGMENTS or ip_source_routed(packet):
+        return IP_NOPROTO  # a host takes nothing out of tunnels
+    if r.th.bad & BAD_IP_CSUM:
+        return IP_CSUM
+    if is_truncated(&r.th, around):
+        NET_INC_STATS(net, IP_INTRUNCATEDPKTS if r.th.ip == 4 else IP6_INTRUNCATEDPKTS)
+        return PKT_TOO_SMALL
+    rcv_skb_addr(r)
+    if not inet_addr_is_local(net, r.daddr):
+        return TCP_CLOSED  # somebody else's: nobody here says anything
+    return tcp_v4_rcv(net, r)
+
+
+cdef inline void veth_rcv(netns *net, const uint8_t *packet, const out_frame *one) noexcept nogil:
+    """A segment of a host beside this one, as it was put together there."""
+    cdef rcv_skb r
+    cdef const uint8_t *th = packet + IPV4_HDR_LEN
+    if packet[0] >> 4 == 4:
+        NET_INC_STATS(net, IP_INRECEIVES)
+        r.th.ip = 4
+        r.th.acookie = get_u64(packet + 12)
+    else:
+        NET_INC_STATS(net, IP6_INRECEIVES)
+        r.th.ip = 6
+        r.th.addrs = packet + 8
+        th = packet + IPV6_HDR_LEN
+    r.th.bad = 0
+    r.page = one.page
+    r.data = one.data
+    tcp_header(&r.th, th, get_be16(th + 12), one.data_len)
+    if packet + one.length > th + TCP_HDR_LEN:
+        tcp_parse_options(&r.th, th + TCP_HDR_LEN, packet + one.length)
+    rcv_skb_addr(&r)
+    if inet_addr_is_local(net, r.daddr):
+        tcp_v4_rcv(net, &r)
+
+
+cdef inline uint32_t veth_xmit(netns *net, netns *peer) noexcept nogil:
+    """Let a host's frames reach another as they lie: how many.  Linux: drivers/net/veth.c."""
+    cdef uint32_t i, n = net.n_out
+    cdef const out_frame *one
+    cdef const uint8_t *packet
+    for i in range(n):
+        one = &net.out[i]
+        packet = net.out_bytes + one.offset
+        if one.partial:
+            veth_rcv(peer, packet, one)
+        else:
+            ip_rcv_flat(peer, packet, one.length)
+        netns_reap(peer)
+    out_purge(net)
+    return n
+
+
 cdef class Net:
     """A host without I/O: `receive`, `advance` and the calls of sockets change it."""
 
@@ -123,7 +210,16 @@ cdef class Net:
     def __dealloc__(self):
         if self.net != NULL:
             netns_free(self.net)
+            self.settle()
             vfree(self.net, sizeof(netns))
+
+    cdef void settle(self) noexcept:
+        """A call is over: free whom it ended, give back what callers have lent."""
+        cdef void *owner
+        netns_reap(self.net)
+        while self.net.skbs.lent != NULL:
+            owner = skb_data_owner(&self.net.skbs)
+            Py_DECREF(<object>owner)
 
     cdef tcp_sock *sock(self, uint64_t handle) except NULL:
         cdef tcp_sock *tp = sk_lookup(self.net, handle)
@@ -147,7 +243,7 @@ cdef class Net:
         cdef int err = tcp_v4_connect(
             self.net, self.sock(handle), family, self.address(addr), port, size
         )
-        netns_reap(self.net)
+        self.settle()
         return err
 
     def bind(self, uint64_t handle, bytes addr, uint16_t port):
@@ -165,10 +261,16 @@ cdef class Net:
         cdef tcp_sock *tp = self.sock(handle)
         cdef Py_buffer view
         cdef int64_t sent
+        cdef skb_data *page = NULL
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        sent = tcp_sendmsg(self.net, tp, <const uint8_t *>view.buf, view.len, flags)
+        if view.len >= SKB_LEND_MIN and PyBytes_CheckExact(data):  # which never change
+            page = skb_data_lend(<void *>data)
+            if page != NULL:
+                Py_INCREF(data)
+        sent = tcp_sendmsg(self.net, tp, page, <const uint8_t *>view.buf, view.len, flags)
+        skb_data_put(&self.net.skbs, page)
         PyBuffer_Release(&view)
-        netns_reap(self.net)
+        self.settle()
         return sent
 
     def recvmsg(self, uint64_t handle, int64_t size, int flags=0):
@@ -182,12 +284,24 @@ cdef class Net:
         err = tcp_recvmsg(
             self.net, tp, <uint8_t *>PyBytes_AS_STRING(out), size, flags, &copied
         )
-        netns_reap(self.net)
+        self.settle()
         return err, out if copied == len(out) else out[:copied]
+
+    def recv_into(self, uint64_t handle, buffer, int flags=0):
+        """`recvmsg` into a buffer: a negative errno, or how many bytes."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef Py_buffer view
+        cdef int64_t copied = 0
+        cdef int err
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        err = tcp_recvmsg(self.net, tp, <uint8_t *>view.buf, view.len, flags, &copied)
+        PyBuffer_Release(&view)
+        self.settle()
+        return err if err else copied
 
     def shutdown(self, uint64_t handle, int how):
         cdef int err = tcp_shutdown(self.net, self.sock(handle), how)
-        netns_reap(self.net)
+        self.settle()
         return err
 
     def close(self, uint64_t handle):
@@ -195,18 +309,18 @@ cdef class Net:
         if tp.dead or tp.listener != NULL:
             raise OSError(_errno.EBADF, "no such socket")
         tcp_close(self.net, tp)
-        netns_reap(self.net)
+        self.settle()
 
     def abort(self, uint64_t handle):
         cdef tcp_sock *tp = self.sock(handle)
         if tp.listener != NULL:
             raise OSError(_errno.EBADF, "no such socket")
         tcp_disconnect(self.net, tp)
-        netns_reap(self.net)
+        self.settle()
 
     def setsockopt(self, uint64_t handle, int level, int name, int64_t value):
         cdef int err = tcp_setsockopt_level(self.net, self.sock(handle), level, name, value)
-        netns_reap(self.net)
+        self.settle()
         return err
 
     def getsockopt(self, uint64_t handle, int level, int name):
@@ -237,6 +351,14 @@ cdef class Net:
         """Of a listener: requests that wait for their ACK, connections that wait for `accept`."""
         cdef tcp_sock *tp = self.sock(handle)
         return tp.n_reqs, tp.accept_len
+
+    def steps(self, uint64_t handle):
+        """Of the retransmit queue and of what lies behind holes: pieces, and steps to the farthest."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef uint32_t sent = 0, early = 0
+        cdef uint32_t sent_depth = rb_depth(&tp.tcp_rtx_queue, &sent)
+        cdef uint32_t early_depth = rb_depth(&tp.out_of_order_queue, &early)
+        return (sent, sent_depth), (early, early_depth)
 
     def state_of(self, bytes saddr, uint16_t sport, bytes daddr, uint16_t dport):
         """What is known of a 4-tuple, ours first: a state, CLOSE if nothing."""
@@ -275,10 +397,11 @@ cdef class Net:
             addr = bytes(10) + b"\xff\xff" + bytes(4)
         return self.sockname(handle), (tp.sk.ip, addr, tp.sk.dport)
 
-    def set_link(self, int64_t mtu, bint gso):
-        """What the link carries: bytes of a packet, and whether it takes larger segments."""
+    def set_link(self, int64_t mtu, bint gso, bint hw_csum=False):
+        """What the link does: bytes of a packet; if it cuts larger segments, finishes checksums."""
         self.net.mtu = mtu
         self.net.gso = gso
+        self.net.hw_csum = hw_csum
 
     def wakes(self):
         """Handles of which something may have changed since the last call."""
@@ -352,45 +475,57 @@ cdef class Net:
     def poll(self, uint64_t handle):
         return tcp_poll(self.sock(handle))
 
-    def receive(self, bytes packet, int64_t now_ns):
-        """One IP packet: Drop, or 0."""
-        cdef frame one
-        cdef outer around
-        cdef rcv_skb r
+    def receive_batch(self, packets, int64_t now_ns):
+        """IP packets that have come by now, in their order.
+
+        A packet that is a subclass of bytes has `ip_summed` (CHECKSUM_NONE 0: to be verified) and
+        `time_ns`, when it came, or None.
+        """
+        cdef int64_t when_ns
+        for packet in packets:
+            if type(packet) is bytes:
+                self.receive(packet, now_ns)
+            else:
+                came_ns = getattr(packet, "time_ns", None)
+                when_ns = now_ns if came_ns is None else min(<int64_t>came_ns, now_ns)
+                self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
+
+    cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
+        """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
+
+        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.
+        """
         cdef int drop
+        if not isinstance(packet, bytes):
+            raise TypeError(f"a packet is bytes, not {type(packet).__name__}")
         self.advance(now_ns)
-        memset(&one, 0, sizeof(one))
-        one.data = <const uint8_t *>PyBytes_AS_STRING(packet)
-        one.caplen = one.wirelen = <uint32_t>len(packet)
-        one.linktype = DLT_RAW
-        one.time_ns = self.net.net.now_ns
-        if is_icmp(one.data, one.caplen):
-            drop = icmp_rcv(self.net, one.data, one.caplen)
-        else:
-            ip_frags_batch(&self.net.net.frags)
-            drop = ip_rcv(&self.net.net, &one, &r.th, &around)
-            if not drop:
-                drop = self.deliver(one.data, &r, &around)
-        netns_reap(self.net)
+        self.net.net.ip_summed = ip_summed > 0
+        drop = ip_rcv_flat(
+            self.net, <const uint8_t *>PyBytes_AS_STRING(packet), <uint32_t>len(packet)
+        )
+        self.net.net.ip_summed = 0
+        self.settle()
         return drop
 
-    cdef int deliver(self, const uint8_t *packet, rcv_skb *r, const outer *around) noexcept nogil:
-        """A segment, if it is whole and this host's: Drop, or 0."""
-        if around.encap & ~WRAP_FRAGMENTS or ip_source_routed(packet):
-            return IP_NOPROTO  # a host takes nothing out of tunnels
-        if r.th.bad & BAD_IP_CSUM:
-            return IP_CSUM
-        if is_truncated(&r.th, around):
-            NET_INC_STATS(
-                self.net, IP_INTRUNCATEDPKTS if r.th.ip == 4 else IP6_INTRUNCATEDPKTS
-            )
-            return PKT_TOO_SMALL
-        rcv_skb_addr(r)
-        if not inet_addr_is_local(self.net, r.daddr):
-            return TCP_CLOSED  # somebody else's: nobody here says anything
-        return tcp_v4_rcv(self.net, r)
+    def exchange(self, Net other, int64_t now_ns):
+        """Hand over what leaves each of two hosts to the other until none is left: how many.
 
-    def advance(self, int64_t now_ns):
+        What they share is the process: checksums are neither made nor tested, and text is handed
+        on where it lies. Two that would never be done are stopped after a million.
+        """
+        cdef uint64_t most = EXCHANGE_MAX, n = 0
+        if other is self:
+            raise ValueError("a host is no peer of its own")
+        self.advance(now_ns)
+        other.advance(now_ns)
+        while n < most and self.net.n_out + other.net.n_out:
+            n += veth_xmit(self.net, other.net)
+            n += veth_xmit(other.net, self.net)
+        self.settle()
+        other.settle()
+        return n
+
+    cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
         cdef netns *net = self.net
         cdef timer *due = timer_advance(&net.timers, now_ns)
@@ -421,14 +556,11 @@ cdef class Net:
         cdef uint32_t i
         for i in range(net.n_out):
             one = &net.out[i]
-            frame = PyBytes_FromStringAndSize(<const char *>net.out_bytes + one.offset, one.length)
+            frame = PyBytes_FromStringAndSize(NULL, one.length + one.data_len)
+            skb_copy_and_csum(net, i, <uint8_t *>PyBytes_AS_STRING(frame))
             frames.append((frame, one.gso_size))
-        net.n_out = 0
-        net.out_used = 0
-        if net.out_room > OUT_KEEP:
-            free(net.out_bytes)
-            net.out_bytes = NULL
-            net.out_room = 0
+        out_purge(net)
+        self.settle()
         return frames
 
     def info(self, uint64_t handle):

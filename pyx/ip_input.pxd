@@ -92,15 +92,16 @@ cdef inline int ip_rcv(
             drop = netif_receive(&at)
             continue
         if drop == 0 and at.protocol == IPPROTO_TCP:
-            return tcp_rcv(&at, seg)
+            # What a link says of a checksum is of the outermost packet.
+            return tcp_rcv(&at, seg, net.ip_summed and not out.encap)
         if drop == 0:
             drop = ip_protocol_deliver(net, &at, seg)
     return drop if drop else ENCAP_DEPTH
 
 
-cdef inline int tcp_rcv(cursor *at, segment *seg) noexcept nogil:
+cdef inline int tcp_rcv(cursor *at, segment *seg, bint summed) noexcept nogil:
     """Read a segment; that IP told no length explains what is wrong with its checksums."""
-    cdef int drop = tcp_parse(seg, at.data, at.room, at.wire)
+    cdef int drop = tcp_parse(seg, at.data, at.room, at.wire, summed)
     at.outer.transport_room = at.room
     if at.tso and seg.bad & (BAD_IP_CSUM | BAD_TCP_CSUM):
         seg.bad |= BAD_TSO

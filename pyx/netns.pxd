@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 from ip_fragment cimport ip_frags_free
 from net cimport net as host
 from secure_seq cimport siphash
-from skbuff cimport skb_pools, skb_pools_free, skb_pools_init, skb_queue_purge
+from skbuff cimport skb_data_put, skb_pools, skb_pools_free, skb_pools_init, skb_queue_purge
 from slab cimport (
     kmem_cache,
     kmem_cache_destroy,
@@ -30,21 +30,38 @@ cdef enum:
     LOOPBACK_MTU = 65536
     LISTEN_BUCKETS = 256
     PMTU_MAX = 4096
+    OUT_KEEP = 4 << 20  # bytes of memory that are kept for the next frames
 
 cdef struct ifaddr:
     uint8_t addr[16]
     uint32_t prefix
 
+# What a path told; the numbers of others count from 1.
 cdef struct path_mtu:
     uint8_t addr[16]
     int64_t expires_ns
     int64_t mtu
+    uint32_t next  # of its bucket, or of what is spare
+    uint32_t older
+    uint32_t newer
 
-# A frame that waits to be fetched, and where it lies.
+cdef struct path_mtus:
+    path_mtu paths[4096]
+    uint32_t buckets[4096]
+    uint32_t used
+    uint32_t spare
+    uint32_t oldest
+    uint32_t newest
+
+# A frame that waits to be fetched: its headers, and the page that has its text.
 cdef struct out_frame:
     uint64_t offset
     uint32_t length
     uint32_t gso_size
+    uint32_t data_len
+    uint8_t partial  # checksums are left to whoever needs them
+    const uint8_t *data
+    skb_data *page  # NULL without text
 
 # One host. Sockets are known outside by a handle that is never used again.
 cdef struct netns:
@@ -64,7 +81,8 @@ cdef struct netns:
     int64_t mtu
     int64_t loopback_mtu
     bint gso  # the link takes segments larger than its MTU
-    path_mtu *pmtu
+    bint hw_csum  # the link finishes checksums
+    path_mtus *pmtu  # once there is one
     uint32_t n_pmtu
     sock_common **established  # by 4-tuple
     uint32_t established_mask
@@ -154,7 +172,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_wmem[2] = 4194304
     net.mtu = 1500
     net.loopback_mtu = LOOPBACK_MTU
-    skb_pools_init(&net.skbs)
+    skb_pools_init(&net.skbs, <uint32_t>siphash(net.key, b"skb", 3))
     kmem_cache_init(&net.sock_cache, sizeof(tcp_sock))
     kmem_cache_init(&net.request_cache, sizeof(request_sock))
     kmem_cache_init(&net.timewait_cache, sizeof(timewait_sock))
@@ -201,6 +219,19 @@ cdef inline void netns_reap(netns *net) noexcept nogil:
             )
 
 
+cdef inline void out_purge(netns *net) noexcept nogil:
+    """Whatever waits to leave has left."""
+    cdef uint32_t i
+    for i in range(net.n_out):
+        skb_data_put(&net.skbs, net.out[i].page)
+    net.n_out = 0
+    net.out_used = 0
+    if net.out_room > OUT_KEEP:
+        free(net.out_bytes)
+        net.out_bytes = NULL
+        net.out_room = 0
+
+
 cdef inline void netns_free(netns *net) noexcept nogil:
     cdef tcp_sock *tp
     cdef uint32_t i
@@ -211,6 +242,7 @@ cdef inline void netns_free(netns *net) noexcept nogil:
             while tp != NULL:
                 sk_queues_purge(net, tp)
                 tp = tp.handle_next
+    out_purge(net)
     ip_frags_free(&net.net.frags)
     timers_free(&net.timers)
     skb_pools_free(&net.skbs)

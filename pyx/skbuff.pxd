@@ -1,27 +1,35 @@
 # Pieces of streams: their records, their bytes from pools by size, and queues of them.
 # Linux: include/linux/skbuff.h.  The reference has Python's own.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from slab cimport kmem_cache, kmem_cache_destroy, kmem_cache_free, kmem_cache_init
 from slab cimport kmem_cache_zalloc
 from sock cimport skb, skb_data, skb_queue
 
+# Pages pass from host to host, and each has a lock of its own.
+cdef extern from "refcount.h" nogil:
+    void refcount_inc(int32_t *refs)
+    bint refcount_dec_and_test(int32_t *refs)
+
 cdef enum:
     SKB_POOLS = 9  # 256 bytes to 64 KiB
     SKB_POOL_MIN = 256
     SKB_POOL_KEEP = 4 << 20  # bytes that are kept for the next
+    SKB_LEND_MIN = 512  # fewer bytes are copied: that is cheaper than to hold a page
 
 cdef struct skb_pools:
     kmem_cache records
     skb_data *free[9]
+    skb_data *lent  # pages that go back to who lent them, once that is allowed
     uint64_t kept
-    uint64_t used  # bytes that hold data
+    uint32_t random  # of the next piece's place in a tree
 
 
-cdef inline void skb_pools_init(skb_pools *pools) noexcept nogil:
+cdef inline void skb_pools_init(skb_pools *pools, uint32_t random) noexcept nogil:
     kmem_cache_init(&pools.records, sizeof(skb))
+    pools.random = random | 1
 
 
 cdef inline uint32_t skb_pool_of(uint32_t size) noexcept nogil:
@@ -41,26 +49,35 @@ cdef inline skb_data *skb_data_alloc(skb_pools *pools, uint32_t size) noexcept n
         if made != NULL:
             pools.free[pool] = made.next
             pools.kept -= size
-            pools.used += size
             made.refs = 1
             return made
     made = <skb_data *>malloc(sizeof(skb_data) + <size_t>size)
     if made != NULL:
+        made.owner = NULL
         made.refs = 1
         made.size = size
-        pools.used += size
+    return made
+
+
+cdef inline skb_data *skb_data_lend(void *owner) noexcept nogil:
+    """A page of somebody's bytes, who is held until the last piece is gone; NULL without memory."""
+    cdef skb_data *made = <skb_data *>malloc(sizeof(skb_data))
+    if made != NULL:
+        made.owner = owner
+        made.refs = 1
+        made.size = 0
     return made
 
 
 cdef inline void skb_data_put(skb_pools *pools, skb_data *data) noexcept nogil:
     """One piece fewer has it."""
     cdef uint32_t pool
-    if data == NULL:
+    if data == NULL or not refcount_dec_and_test(&data.refs):
         return
-    data.refs -= 1
-    if data.refs:
+    if data.owner != NULL:
+        data.next = pools.lent
+        pools.lent = data
         return
-    pools.used -= data.size
     pool = skb_pool_of(data.size)
     if pool < SKB_POOLS and pools.kept + data.size <= SKB_POOL_KEEP:
         data.next = pools.free[pool]
@@ -68,6 +85,18 @@ cdef inline void skb_data_put(skb_pools *pools, skb_data *data) noexcept nogil:
         pools.kept += data.size
     else:
         free(data)
+
+
+cdef inline void *skb_data_owner(skb_pools *pools) noexcept nogil:
+    """Who is held no longer and is to be told, one at a time; NULL when all were."""
+    cdef skb_data *one = pools.lent
+    cdef void *owner
+    if one == NULL:
+        return NULL
+    pools.lent = one.next
+    owner = one.owner
+    free(one)
+    return owner
 
 
 cdef inline void skb_pools_free(skb_pools *pools) noexcept nogil:
@@ -81,9 +110,20 @@ cdef inline void skb_pools_free(skb_pools *pools) noexcept nogil:
     kmem_cache_destroy(&pools.records)
 
 
+cdef inline skb *skb_record(skb_pools *pools) noexcept nogil:
+    """A piece that has nothing yet but its place in a tree; NULL without memory."""
+    cdef skb *made = <skb *>kmem_cache_zalloc(&pools.records)
+    if made != NULL:
+        pools.random ^= pools.random << 13
+        pools.random ^= pools.random >> 17
+        pools.random ^= pools.random << 5
+        made.rb_priority = pools.random
+    return made
+
+
 cdef inline skb *alloc_skb(skb_pools *pools, uint32_t size) noexcept nogil:
     """An empty piece with room for `size` bytes; NULL without memory."""
-    cdef skb *made = <skb *>kmem_cache_zalloc(&pools.records)
+    cdef skb *made = skb_record(pools)
     if made == NULL:
         return NULL
     if size:
@@ -95,6 +135,25 @@ cdef inline skb *alloc_skb(skb_pools *pools, uint32_t size) noexcept nogil:
     return made
 
 
+cdef inline skb *build_skb(
+    skb_pools *pools, skb_data *page, const uint8_t *data, uint32_t length, uint32_t size
+) noexcept nogil:
+    """A piece of bytes that lie in a page already, where there is one and it is worth it; else an
+    empty one, as `alloc_skb` makes it. NULL without memory."""
+    cdef skb *made
+    if page == NULL or length < SKB_LEND_MIN:
+        return alloc_skb(pools, size)
+    made = skb_record(pools)
+    if made == NULL:
+        return NULL
+    refcount_inc(&page.refs)
+    made.head = page
+    made.data = <uint8_t *>data
+    made.len = length
+    made.lent = 1
+    return made
+
+
 cdef inline void kfree_skb(skb_pools *pools, skb *one) noexcept nogil:
     skb_data_put(pools, one.head)
     kmem_cache_free(&pools.records, one)
@@ -102,7 +161,7 @@ cdef inline void kfree_skb(skb_pools *pools, skb *one) noexcept nogil:
 
 cdef inline uint32_t skb_tailroom(const skb *one) noexcept nogil:
     """Bytes that can be added to the last piece that shares its memory."""
-    if one.head == NULL:
+    if one.head == NULL or one.lent:
         return 0
     return <uint32_t>(<uint8_t *>(one.head + 1) + one.head.size - (one.data + one.len))
 
@@ -124,6 +183,7 @@ cdef inline int skb_grow(skb_pools *pools, skb *one, uint32_t more, uint32_t mos
     skb_data_put(pools, one.head)
     one.head = made
     one.data = <uint8_t *>(made + 1)
+    one.lent = 0
     return 0
 
 
@@ -132,6 +192,16 @@ cdef inline void skb_put_data(skb *one, const uint8_t *data, uint32_t length) no
     if length:
         memcpy(one.data + one.len, data, length)
         one.len += length
+
+
+cdef inline int skb_append(
+    skb_pools *pools, skb *one, const uint8_t *data, uint32_t length, uint32_t most
+) noexcept nogil:
+    """Add bytes, and make room for them as `skb_grow` does; -1 without memory."""
+    if skb_grow(pools, one, length, most):
+        return -1
+    skb_put_data(one, data, length)
+    return 0
 
 
 cdef inline void skb_pull(skb *one, uint32_t length) noexcept nogil:
@@ -180,7 +250,7 @@ cdef inline void skb_queue_purge(skb_pools *pools, skb_queue *queue) noexcept no
         one = queue.first
         queue.first = one.next
         kfree_skb(pools, one)
-    queue.last = NULL
+    queue.last = queue.root = NULL
 
 
 cdef inline uint64_t skb_queue_bytes(const skb_queue *queue) noexcept nogil:

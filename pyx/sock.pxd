@@ -115,10 +115,11 @@ cdef enum:
 cdef enum:
     TCP_NUM_SACKS = 4
 
-# Bytes that pieces of a stream share.
+# A page: bytes that pieces of streams share, of one host's or of two that hand them on.
 cdef struct skb_data:
-    skb_data *next  # while it is free
-    uint32_t refs
+    skb_data *next  # while it is free, or waits to be given back
+    void *owner  # a caller's object that has the bytes; NULL: they lie behind this header
+    int32_t refs
     uint32_t size  # bytes behind this header
 
 # A piece of a stream with its sequence numbers, sent or received.
@@ -138,10 +139,22 @@ cdef struct skb:
     uint8_t tcp_flags
     uint8_t sacked
     uint8_t eor  # a record ends here: nothing is added
+    uint8_t lent  # its bytes are not its own: nothing is written behind them
+    uint32_t rb_priority
+    # Its place in the tree of a queue, and what its branch holds (rbtree).
+    skb *rb_parent
+    skb *rb_left
+    skb *rb_right
+    int32_t rb_pcount
+    int32_t rb_sacked  # segments that the peer has
+    int64_t rb_sacked_ns  # when the last of them was sent
+    int64_t rb_retrans_ns  # when the first was that is sent again
+    uint32_t rb_marks  # RB_
 
 cdef struct skb_queue:
     skb *first
     skb *last
+    skb *root  # of the tree, if it has one
 
 # A stack's knobs by their Linux names, in Linux's units and the reference's order.
 cdef struct sysctls:
@@ -446,5 +459,6 @@ cdef struct rcv_skb:
     uint16_t urgent
     uint8_t n_sacks
     const uint8_t *data  # its text
+    skb_data *page  # where that lies, if it may be kept by reference
     uint32_t len
     sack_block sack[4]

@@ -50,16 +50,17 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     """Judge a segment and do what the verdict says (RFC 9293 3.10.7.4): REPLY_."""
     cdef segment *th = &r.th
     cdef tcb *known = &tp.tcb
-    cdef int state = known.state, judged, flags
+    cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
     cdef uint32_t length = th.payload_len
-    cdef bint ended
+    cdef bint early, ended
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     tcp_note_timestamp(tp, th)
     if th.opts & OPT_TIMESTAMP and before(th.tsval, known.ts_recent):
         tcp_paws_pardon(net, tp, th)
-    if length and not tcp_try_rmem_schedule(net, tp, r):
+    early = after(th.seq, known.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
+    if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
         th.payload_len = 0
         th.flags &= <uint16_t>~TCPHDR_FIN
         th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
@@ -122,9 +123,10 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
-        judged = known.state
+        before_data = known.state
         if tcp_data_queue(net, tp, r, verdict, rcv_nxt):
-            tcp_count_state(net, tp, judged, known.state)  # its FIN had waited behind a hole
+            if known.state != before_data:  # by a FIN that waited behind a hole
+                tcp_count_state(net, tp, before_data, known.state)
             tcp_fin(net, tp, state)
         if tp.nomem:
             tcp_send_active_reset(net, tp)

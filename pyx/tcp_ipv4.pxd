@@ -191,7 +191,8 @@ cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r) noexcept nogil:
         return TCP_CSUM
     if is_multicast(r.daddr) or is_multicast(r.saddr):
         return TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
-    r.data = th.transport_header + 4 * th.doff
+    if r.page == NULL:
+        r.data = th.transport_header + 4 * th.doff
     r.len = th.payload_len
     r.urgent = get_be16(th.transport_header + 18)
     r.n_sacks = 0
@@ -344,7 +345,7 @@ cdef inline void tcp_v4_send_reset(netns *net, const rcv_skb *r) noexcept nogil:
     out.dport = r.sport
     out.ttl = <uint8_t>net.sysctl.ip_default_ttl
     out.df = 1
-    ip_queue_xmit(net, &out, NULL, 0, 0)
+    ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 
 cdef inline void tcp_v4_send_ack(
@@ -377,7 +378,7 @@ cdef inline void tcp_v4_send_ack(
     out.tos = sk.tos
     out.ttl = <uint8_t>net.sysctl.ip_default_ttl
     out.df = 1
-    ip_queue_xmit(net, &out, NULL, 0, 0)
+    ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 
 cdef inline void tcp_v4_timewait_ack(netns *net, const timewait_sock *tw) noexcept nogil:

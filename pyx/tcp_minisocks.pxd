@@ -189,7 +189,7 @@ cdef inline int tcp_v4_send_synack(netns *net, request_sock *req, bint cookie) n
     out.tos = req.sk.tos
     out.ttl = <uint8_t>net.sysctl.ip_default_ttl
     out.df = 1
-    return ip_queue_xmit(net, &out, NULL, 0, 0)
+    return ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 
 cdef inline void reqsk_drop(netns *net, request_sock *req) noexcept nogil:

@@ -4,10 +4,10 @@
 from libc.errno cimport ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
-from inet_connection_sock cimport tcp_done_with_error
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
-from skbuff cimport alloc_skb, skb_queue_after, skb_queue_tail, skb_unlink
+from rbtree cimport rb_changed, rb_insert
+from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_unlink
 from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
@@ -35,6 +35,7 @@ from wire cimport TCP_HDR_LEN
 
 cdef enum:
     SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+    SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the largest piece
 
 
 # One segment.
@@ -79,7 +80,7 @@ cdef inline int tcp_transmit_skb(
     out.tos = tp.sk.tos
     out.ttl = tp.ttl
     out.df = tp.pmtudisc > 0
-    err = ip_queue_xmit(net, &out, one.data, one.len, mss)
+    err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err:
         return err
     net.ip_id += <uint16_t>one.pcount
@@ -133,7 +134,7 @@ cdef inline void tcp_event_new_data_sent(netns *net, tcp_sock *tp, skb *one) noe
     """The head of the write queue was sent for the first time."""
     cdef int32_t had = tp.packets_out
     skb_unlink(&tp.sk_write_queue, one)
-    skb_queue_tail(&tp.tcp_rtx_queue, one)
+    rb_insert(&tp.tcp_rtx_queue, tp.tcp_rtx_queue.last, one)
     tp.packets_out += one.pcount
     if not had or tp.icsk_pending == ICSK_TIME_PROBE0:
         tcp_rearm_rto(net, tp)
@@ -262,13 +263,19 @@ cdef inline int64_t tcp_mss_split_point(
 cdef inline int tcp_fragment(
     netns *net, tcp_sock *tp, skb_queue *queue, skb *one, int64_t length, int64_t mss
 ) noexcept nogil:
-    """Cut a piece of a queue in two; counts and marks stay true. 0 or -ENOMEM."""
+    """Cut a piece of a queue in two; 0 or -ENOMEM: a peer's blocks make only so many (T-03)."""
     cdef int32_t was = one.pcount
-    cdef skb *rest = alloc_skb(&net.skbs, 0)
+    cdef bint between = queue == &tp.tcp_rtx_queue and one != queue.first and one != queue.last
+    cdef skb *rest
+    if between and tp.sk_wmem_queued >> 1 > tp.sk_sndbuf + 2 * SKB_TRUESIZE_GSO:
+        NET_INC_STATS(net, TCP_WQUEUETOOBIG)
+        return -ENOMEM
+    rest = alloc_skb(&net.skbs, 0)
     if rest == NULL:
         return -ENOMEM
     rest.head = one.head
-    rest.head.refs += 1
+    refcount_inc(&rest.head.refs)
+    rest.lent = one.lent
     rest.data = one.data + length
     rest.len = one.len - <uint32_t>length
     rest.seq = one.seq + <uint32_t>length
@@ -287,8 +294,12 @@ cdef inline int tcp_fragment(
     tp.sk_wmem_queued += SKB_TRUESIZE_EMPTY
     tcp_set_skb_tso_segs(one, mss)
     tcp_set_skb_tso_segs(rest, mss)
-    skb_queue_after(queue, one, rest)
-    if queue == &tp.tcp_rtx_queue and was != one.pcount + rest.pcount:
+    if queue != &tp.tcp_rtx_queue:
+        skb_queue_after(queue, one, rest)
+        return 0
+    rb_insert(queue, one, rest)
+    rb_changed(one)
+    if was != one.pcount + rest.pcount:
         tcp_adjust_pcount(tp, one.sacked, was - one.pcount - rest.pcount)
     return 0
 
@@ -539,7 +550,7 @@ cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
     one.pcount = 1
     one.truesize = SKB_TRUESIZE_EMPTY
     tp.retrans_stamp = tcp_clock_ms(net)
-    skb_queue_tail(&tp.tcp_rtx_queue, one)
+    rb_insert(&tp.tcp_rtx_queue, NULL, one)
     tp.sk_wmem_queued += one.truesize
     tp.packets_out += 1
     err = tcp_transmit_skb(net, tp, one, 0, 0)
@@ -557,8 +568,8 @@ cdef inline int tcp_send_synack(netns *net, tcp_sock *tp) noexcept nogil:
     return tcp_transmit_skb(net, tp, one, tp.tcb.rcv_nxt, 0)
 
 
-cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
-    """End the stream: on the last piece if that still waits, else on a segment of its own."""
+cdef inline int tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
+    """End the stream, on the last piece if that still waits; 0, or -ENOBUFS."""
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef skb *tail = tp.sk_write_queue.last
     if tail != NULL:
@@ -566,10 +577,8 @@ cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
         tail.end_seq += 1
     else:
         tail = alloc_skb(&net.skbs, 0)
-        if tail == NULL:  # and nothing would ever send it
-            tcp_send_active_reset(net, tp)
-            tcp_done_with_error(net, tp, ENOBUFS)
-            return
+        if tail == NULL:
+            return -ENOBUFS
         tail.seq = tp.write_seq
         tail.end_seq = tp.write_seq + 1
         tail.tcp_flags = TCPHDR_ACK | TCPHDR_FIN
@@ -579,6 +588,7 @@ cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
         skb_queue_tail(&tp.sk_write_queue, tail)
     tp.write_seq += 1
     tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_OFF)
+    return 0
 
 
 cdef inline void tcp_send_active_reset(netns *net, tcp_sock *tp) noexcept nogil:

@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 from inet_connection_sock cimport (
     inet_csk_destroy_sock,
     tcp_done,
+    tcp_done_with_error,
     tcp_init_sock,
     tcp_set_state,
     tcp_write_queue_purge,
@@ -17,10 +18,9 @@ from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport inet_addr_is_local
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
 from skbuff cimport (
-    alloc_skb,
+    build_skb,
     kfree_skb,
-    skb_grow,
-    skb_put_data,
+    skb_append,
     skb_queue_bytes,
     skb_queue_purge,
     skb_queue_tail,
@@ -167,9 +167,9 @@ cdef inline void tcp_push(
 
 
 cdef inline int64_t tcp_sendmsg(
-    netns *net, tcp_sock *tp, const uint8_t *data, int64_t length, int flags
+    netns *net, tcp_sock *tp, skb_data *page, const uint8_t *data, int64_t length, int flags
 ) noexcept nogil:
-    """Queue data and send what may go (RFC 9293 3.10.2).
+    """Queue data and send what may go (RFC 9293 3.10.2); with a page by reference, else copied.
 
     Bytes taken, which may be fewer; -EAGAIN where there is room for none, or an errno.
     """
@@ -194,7 +194,8 @@ cdef inline int64_t tcp_sendmsg(
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
             if not sk_stream_memory_free(tp):
                 break
-            one = alloc_skb(&net.skbs, <uint32_t>min(goal, length - copied))
+            piece = <uint32_t>min(goal, length - copied)
+            one = build_skb(&net.skbs, page, data + copied, piece, piece)
             if one == NULL:
                 err = -ENOBUFS
                 break
@@ -206,12 +207,12 @@ cdef inline int64_t tcp_sendmsg(
             tp.nonagle &= <uint8_t>~TCP_NAGLE_PUSH
             room = goal
         piece = <uint32_t>min(room, length - copied)
-        if skb_grow(&net.skbs, one, piece, <uint32_t>goal):
-            err = -ENOBUFS
-            break
+        if one.seq + one.len == one.end_seq:  # its bytes are not there yet
+            if skb_append(&net.skbs, one, data + copied, piece, <uint32_t>goal):
+                err = -ENOBUFS
+                break
         if not copied:
             one.tcp_flags &= <uint8_t>~TCPHDR_PSH
-        skb_put_data(one, data + copied, piece)
         tp.write_seq += piece
         one.end_seq = tp.write_seq
         one.truesize += piece
@@ -395,8 +396,9 @@ cdef inline int tcp_shutdown(netns *net, tcp_sock *tp, int how) noexcept nogil:
     if how & SEND_SHUTDOWN and (
         state == TCP_ESTABLISHED or state == TCP_SYN_RECV or state == TCP_CLOSE_WAIT
     ):
-        if tcp_close_state(net, tp):
-            tcp_send_fin(net, tp)
+        if tcp_close_state(net, tp) and tcp_send_fin(net, tp):
+            tcp_send_active_reset(net, tp)
+            tcp_done_with_error(net, tp, ENOBUFS)
     return 0
 
 
@@ -509,8 +511,9 @@ cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
     elif tp.linger and not tp.linger_ns:
         NET_INC_STATS(net, TCP_ABORTONDATA)
         tcp_disconnect(net, tp)
-    elif tcp_close_state(net, tp):
-        tcp_send_fin(net, tp)
+    elif tcp_close_state(net, tp) and tcp_send_fin(net, tp):
+        tcp_send_active_reset(net, tp)  # no memory for a FIN, and nothing would ever send it
+        tcp_done_with_error(net, tp, ENOBUFS)
     tp.dead = 1
     if tp.tcb.state == TCP_CLOSE:
         inet_csk_destroy_sock(net, tp)

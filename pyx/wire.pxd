@@ -15,12 +15,13 @@ cdef enum:
 
 
 cdef inline int tcp_parse(
-    segment *seg, const uint8_t *data, uint32_t room, uint32_t length
+    segment *seg, const uint8_t *data, uint32_t room, uint32_t length, bint summed
 ) noexcept nogil:
     """Read a TCP header into a segment whose addresses are known: Drop, 0 for a segment.
 
     `room` bytes were captured from the header on; `length` is what IP says there are, and payload
-    counts these. What is wrong is added to `seg.bad`.
+    counts these. What is wrong is added to `seg.bad`; a checksum that is `summed` is known to be
+    right.
     """
     cdef uint32_t header
     cdef uint64_t pseudo
@@ -40,7 +41,7 @@ cdef inline int tcp_parse(
         seg.urgent = 0
         if min(room, length) >= TCP_HDR_LEN:
             seg.urgent = max(<uint16_t>get_be16(data + 18), <uint16_t>1)
-    if room >= length >= TCP_CSUM_END:
+    if room >= length >= TCP_CSUM_END and not summed:
         if seg.ip == 4:
             pseudo = csum_pseudo(&seg.acookie, 8, length, IPPROTO_TCP)
         else:

@@ -9,7 +9,13 @@ import fcntl
 import os
 import struct
 
-from tcpcore.link import ETH_HLEN
+from tcpcore.link import (
+    CHECKSUM_NONE,
+    CHECKSUM_PARTIAL,
+    CHECKSUM_UNNECESSARY,
+    ETH_HLEN,
+    Frame,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +26,9 @@ TUNSETOFFLOAD = 0x400454D0
 IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x0002, 0x1000, 0x4000
 TUN_F_CSUM_TSO = 1 | 2 | 4  # checksums, TSO over IPv4 and IPv6 are ours to do
 VNET_HDR = struct.Struct("=BBHHHH")
-NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6 = 1, 1, 4
+NEEDS_CSUM, DATA_VALID, GSO_TCPV4, GSO_TCPV6 = 1, 2, 1, 4
 ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA, PACKET_OUTGOING = 3, 263, 8, 4
-TP_STATUS_CSUMNOTREADY = 8
+TP_STATUS_CSUMNOTREADY, TP_STATUS_CSUM_VALID = 8, 128
 FRAME_MAX = 65536 + ETH_HLEN + 14  # what the kernel leaves to a card to cut
 
 
@@ -32,6 +38,7 @@ class _FileLink:
     BATCH = 64
     ethernet = False
     gso = False
+    hw_csum = False
 
     def __init__(self, fd: int, mtu: int) -> None:
         self._fd = fd
@@ -90,7 +97,8 @@ class TunLink(_FileLink):
     mtu
         As the interface has it.
     gso
-        Segments of up to 64 KiB go whole, both ways, and the kernel cuts them.
+        Segments of up to 64 KiB go whole, both ways, and the kernel cuts them and makes their
+        checksums, which nobody verifies on what comes from it.
 
     Raises
     ------
@@ -111,7 +119,7 @@ class TunLink(_FileLink):
             os.close(fd)
             raise
         self.name = answer[:16].rstrip(b"\0").decode()
-        self.gso = gso
+        self.gso = self.hw_csum = gso
         super().__init__(fd, mtu)
 
     def send(self, frames: Sequence[bytes], now_ns: int) -> None:
@@ -121,17 +129,11 @@ class TunLink(_FileLink):
         super().send(frames, now_ns)
 
     def recv(self, now_ns: int) -> list[bytes]:
-        """What is there, a batch at most; checksums that the kernel left to us are made."""
+        """What is there, a batch at most, with what the kernel tells of its checksums."""
         found = super().recv(now_ns)
         if not self.gso:
             return found
-        frames = []
-        for one in found:
-            frame = one[VNET_HDR.size :]
-            if len(one) > VNET_HDR.size and one[0] & NEEDS_CSUM:
-                frame = tcp_csum_filled(frame, ETH_HLEN if self.ethernet else 0)
-            frames.append(frame)
-        return frames
+        return [unwrapped(one) for one in found if len(one) > VNET_HDR.size]
 
 
 class TapLink(TunLink):
@@ -177,7 +179,7 @@ class PacketLink(_FileLink):
         super().__init__(made.fileno(), mtu)
 
     def recv(self, now_ns: int) -> list[bytes]:
-        """What is there, a batch at most; checksums that the kernel had left to a card are made."""
+        """What is there, a batch at most, with what the kernel tells of its checksums."""
         found = []
         for _ in range(self.BATCH):
             try:
@@ -187,9 +189,12 @@ class PacketLink(_FileLink):
             if address[2] == PACKET_OUTGOING:
                 continue
             for level, kind, data in told:
-                aux = (level, kind) == (SOL_PACKET, PACKET_AUXDATA)
-                if aux and struct.unpack_from("I", data)[0] & TP_STATUS_CSUMNOTREADY:
-                    frame = tcp_csum_filled(frame, ETH_HLEN)
+                if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+                    status = struct.unpack_from("I", data)[0]
+                    if status & TP_STATUS_CSUMNOTREADY:
+                        frame = Frame(frame, ip_summed=CHECKSUM_PARTIAL)
+                    elif status & TP_STATUS_CSUM_VALID:
+                        frame = Frame(frame, ip_summed=CHECKSUM_UNNECESSARY)
             found.append(frame)
         return found
 
@@ -209,37 +214,24 @@ def segment_at(frame: bytes, at: int) -> int:
     return start if tcp else 0
 
 
-def pseudo_sum(frame: bytes, at: int, length: int) -> int:
-    """Sum of the words of TCP's pseudo-header (RFC 9293 3.1) of the IP packet at `at`."""
-    four = frame[at] >> 4 == 4
-    addresses = frame[at + 12 : at + 20] if four else frame[at + 8 : at + 40]
-    words: tuple[int, ...] = struct.unpack(f">{len(addresses) // 2}H", addresses)
-    return sum(words) + 6 + length
-
-
-def tcp_csum_filled(frame: bytes, at: int) -> bytes:
-    """A frame with its TCP checksum made; one that holds no TCP as it is."""
-    start = segment_at(frame, at)
-    if not start:
-        return frame
-    four = frame[at] >> 4 == 4
-    end = at + int.from_bytes(frame[at + 2 : at + 4], "big") if four else len(frame)
-    tcp = frame[start : start + 16] + b"\0\0" + frame[start + 18 : end]
-    words: tuple[int, ...] = struct.unpack(f">{(len(tcp) + 1) // 2}H", tcp + bytes(len(tcp) % 2))
-    check = ~((pseudo_sum(frame, at, len(tcp)) + sum(words)) % 0xFFFF) & 0xFFFF
-    return frame[: start + 16] + check.to_bytes(2, "big") + frame[start + 18 :]
+def unwrapped(read: bytes) -> Frame:
+    """A frame without the header in front of it that tells of its segments and checksum."""
+    flags, _, _, size, _, _ = VNET_HDR.unpack_from(read)
+    summed = CHECKSUM_UNNECESSARY if flags & DATA_VALID else CHECKSUM_NONE
+    if flags & NEEDS_CSUM:
+        summed = CHECKSUM_PARTIAL
+    return Frame(read[VNET_HDR.size :], size, summed)
 
 
 def virtio(frame: bytes, ethernet: bool) -> bytes:
-    """A frame behind the header that tells the kernel whether and how to cut it."""
-    size = getattr(frame, "gso_size", 0)
+    """A frame behind the header that tells the kernel what to do with it: cut it, sum it."""
     at = ETH_HLEN if ethernet else 0
-    start = segment_at(frame, at) if size else 0
+    start = 0
+    if isinstance(frame, Frame) and frame.ip_summed == CHECKSUM_PARTIAL:
+        start = segment_at(frame, at)
     if not start:
         return bytes(VNET_HDR.size) + frame
+    size = getattr(frame, "gso_size", 0)
     kind = GSO_TCPV4 if frame[at] >> 4 == 4 else GSO_TCPV6
     header = start + 4 * (frame[start + 12] >> 4)
-    # The kernel finishes the checksum, of each segment: here it is the pseudo-header's.
-    check = pseudo_sum(frame, at, len(frame) - start) % 0xFFFF
-    head = VNET_HDR.pack(NEEDS_CSUM, kind, header, size, start, 16)
-    return head + frame[: start + 16] + check.to_bytes(2, "big") + frame[start + 18 :]
+    return VNET_HDR.pack(NEEDS_CSUM, kind if size else 0, header, size, start, 16) + frame

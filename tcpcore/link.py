@@ -28,6 +28,8 @@ if TYPE_CHECKING:
             Whether frames begin with an Ethernet header.
         gso : bool
             Whether it takes segments larger than its MTU, and gives such.
+        hw_csum : bool
+            Whether it finishes TCP's checksums (CHECKSUM_PARTIAL); a link without this does not.
         """
 
         @property
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 ETH_HLEN = 14
 CE = 3
+CHECKSUM_NONE, CHECKSUM_UNNECESSARY, CHECKSUM_PARTIAL = 0, 1, 3
 _U16 = struct.Struct(">H")
 
 
@@ -57,14 +60,37 @@ class Frame(bytes):
     ----------
     gso_size : int
         Payload of each segment that it is to be cut into; 0: it is one.
+    ip_summed : int
+        What is known of TCP's checksum, by Linux's names. CHECKSUM_NONE: nothing, it is in its
+        place and to be verified. CHECKSUM_UNNECESSARY: somebody has verified it.
+        CHECKSUM_PARTIAL: it is not made yet, its place holds the sum of the pseudo-header.
+    time_ns : int or None
+        When it came or left, ns of the stack's clock; None: nobody said.
     """
 
     gso_size: int
+    ip_summed: int
+    time_ns: int | None
 
-    def __new__(cls, data: bytes, gso_size: int = 0) -> Frame:
+    def __new__(
+        cls,
+        data: bytes,
+        gso_size: int = 0,
+        ip_summed: int = CHECKSUM_NONE,
+        time_ns: int | None = None,
+    ) -> Frame:
         made = super().__new__(cls, data)
         made.gso_size = gso_size
+        made.ip_summed = ip_summed
+        made.time_ns = time_ns
         return made
+
+
+def like(frame: bytes, data: bytes) -> bytes:
+    """Other bytes with what is known of a frame, if more is known than its bytes."""
+    if isinstance(frame, Frame):
+        return Frame(data, frame.gso_size, frame.ip_summed, frame.time_ns)
+    return data
 
 
 @dataclass(frozen=True)
@@ -356,7 +382,7 @@ class CallableLink:
     ----------
     send
         Called with each frame that leaves.
-    mtu, ethernet, gso
+    mtu, ethernet, gso, hw_csum
         As `Link` has them.
     """
 
@@ -367,6 +393,7 @@ class CallableLink:
         mtu: int = 1500,
         ethernet: bool = False,
         gso: bool = False,
+        hw_csum: bool = False,
     ) -> None:
         self._send = send
         self._inbox: deque[bytes] = deque()
@@ -374,6 +401,7 @@ class CallableLink:
         self.mtu = mtu
         self.ethernet = ethernet
         self.gso = gso
+        self.hw_csum = hw_csum
 
     def deliver(self, frames: Iterable[bytes]) -> None:
         """Let frames arrive, from any thread."""

@@ -9,7 +9,7 @@ import hashlib
 import struct
 from collections import deque
 
-from tcpcore.link import ETH_HLEN, Frame
+from tcpcore.link import ETH_HLEN, like
 from tcpcore.transfer import V4MAPPED, mapped
 
 TYPE_CHECKING = False
@@ -80,8 +80,7 @@ class Neighbours:
         hwaddr = self.known.get(target)
         if hwaddr is not None:
             head = hwaddr + self.hwaddr + (ETH_P_IP if four else ETH_P_IPV6)
-            size = getattr(packet, "gso_size", 0)
-            out.append(Frame(head + packet, size) if size else head + packet)
+            out.append(like(packet, head + packet))
             return
         if target not in self.asked and len(self.asked) >= ASKED_MAX:
             del self.asked[next(iter(self.asked))]

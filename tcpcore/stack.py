@@ -16,7 +16,7 @@ from collections import deque
 
 from tcpcore import engine as _engine
 from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
-from tcpcore.link import Frame
+from tcpcore.link import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, Frame, like
 from tcpcore.mib import COUNTERS
 from tcpcore.neigh import Neighbours
 from tcpcore.socket import Socket
@@ -123,6 +123,7 @@ class Stack:
         self._garbage: deque[int] = deque()
         self._wake_fds: tuple[int, int] | None = None
         self._frames = [0, 0]
+        self._partial = False
         self._neighbours: Neighbours | None = None
         self._interfaces = interfaces
         self._gateway = mapped(ipaddress.ip_address(gateway).packed) if gateway else b""
@@ -143,7 +144,8 @@ class Stack:
         if self.link is not None:
             raise ValueError(f"{self.name} has a link")
         self.link = link
-        self._net.set_link(link.mtu, link.gso)
+        self._partial = bool(getattr(link, "hw_csum", False))
+        self._net.set_link(link.mtu, link.gso, self._partial)
         link.attach(self._wake)
         if link.ethernet:
             hwaddr = getattr(link, "hwaddr", None)
@@ -211,27 +213,28 @@ class Stack:
         Parameters
         ----------
         frames
-            Any bytes; whatever they hold, nothing is raised.
+            Any bytes; whatever they hold, nothing is raised. A `tcpcore.Frame` tells more: when it
+            came (not after `now_ns`), and that its checksum is not to be verified.
         now_ns
             When, ns; None: what the clock says. Time never goes back.
         """
         with self._lock:
             now = self._now(now_ns)
-            for frame in frames:
-                self._input(bytes(frame), now)
+            self._input([one if isinstance(one, bytes) else bytes(one) for one in frames], now)
             self._flush(now)
 
-    def transmit(self, now_ns: int | None = None) -> list[bytes]:
+    def transmit(self, now_ns: int | None = None) -> list[Frame]:
         """Let happen what is due by now, and hand out the frames that leave.
 
-        With a link they have gone there, and the list is empty. A frame larger than the link's
-        MTU is a `tcpcore.Frame`, whose `gso_size` tells how it is to be cut.
+        With a link they have gone there, and the list is empty. A `tcpcore.Frame` is bytes, and
+        tells the rest: how it is to be cut where it is larger than the MTU, and when it left.
         """
         with self._lock:
             now = self._now(now_ns)
             self._net.advance(now)
             self._flush(now)
-            found = list(self._out)
+            found = [Frame(one, getattr(one, "gso_size", 0), time_ns=now) for one in self._out]
+            self._frames[1] += len(found)
             self._out.clear()
             return found
 
@@ -424,19 +427,21 @@ class Stack:
         while self._garbage:
             self._net.close(self._garbage.popleft())
         if self.link is not None:
-            for frame in self.link.recv(now):
-                self._input(frame, now)
+            self._input(self.link.recv(now), now)
         self._net.advance(now)
         self._flush(now)
 
-    def _input(self, frame: bytes, now: int) -> None:
-        self._frames[0] += 1
+    def _input(self, frames: list[bytes], now: int) -> None:
+        self._frames[0] += len(frames)
         if self._neighbours is not None:
-            packet = self._neighbours.receive(frame, self._out)
-            if packet is None:
-                return
-            frame = packet
-        self._net.receive(frame, now)
+            found = []
+            for frame in frames:
+                packet = self._neighbours.receive(frame, self._out)
+                if packet is not None:
+                    found.append(like(frame, packet))
+            frames = found
+        if frames:
+            self._net.receive_batch(frames, now)
 
     def _flush(self, now: int) -> None:
         """Send what wants to leave; what is for this host itself comes in again."""
@@ -446,9 +451,11 @@ class Stack:
                 break
             for packet, gso_size in frames:
                 if self._is_mine(packet):
-                    self._net.receive(packet, now)
+                    self._net.receive(packet, now, CHECKSUM_UNNECESSARY)
                     continue
-                frame = Frame(packet, gso_size) if gso_size else packet
+                frame = packet
+                if gso_size or self._partial:
+                    frame = Frame(packet, gso_size, CHECKSUM_PARTIAL * self._partial)
                 if self._neighbours is not None:
                     self._neighbours.send(frame, self._out)
                 else:

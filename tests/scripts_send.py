@@ -126,7 +126,7 @@ def record_ends(s: Script) -> None:
 
 @script()
 def slow_start(s: Script) -> None:
-    """9293:MUST-19; RFC 5681 3.1: ten segments, then two for each acknowledged."""
+    """9293:MUST-19; RFC 5681 3.1, 6928: ten segments, then two for each acknowledged."""
     s.hold = True
     s.accepted(WIDE)
     s.rcv = 1

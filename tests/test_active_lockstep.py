@@ -17,6 +17,7 @@ from scripts import every_script
 from test_endpoint_scripts import SYSCTL
 
 from tcpcore.engine import ENGINE
+from tcpcore.mib import COUNTERS
 from tcpcore.reference.core_net import Net as ReferenceNet
 
 compiled = pytest.importorskip("tcpcore._core") if ENGINE == "compiled" else None
@@ -137,6 +138,8 @@ class World:
         if rng.random() < 0.2:
             return icmp(frame, rng)
         th = 4 * (frame[0] & 15) if frame[0] >> 4 == 4 else 40
+        if len(frame) < th + 20:
+            return frame
         out = bytearray(frame)
         if rng.random() < 0.7:
             out[th + 13] = rng.choice((0x02, 0x04, 0x10, 0x11, 0x12, 0x14, 0x18, 0x30, 0))
@@ -338,6 +341,8 @@ def test_both_engines_are_one_host(seed: int) -> None:
         for handle in host.open + host.listeners:
             host.close(handle)
     world.run(world.now + 2000 * SEC)
+    for host in world.hosts:
+        assert host.counters()[list(COUNTERS).index("TcpCurrEstab")] == 0
 
 
 @pytest.mark.parametrize("name", every_script())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import random
 import re
 import struct
 from itertools import pairwise
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,33 +21,6 @@ IP_TOS, IP_TTL, IP_RECVERR, TCLASS, HOPS, SO_ERROR = 1, 2, 11, 67, 16, 4
 EADDRNOTAVAIL, ENETUNREACH, EINVAL = 99, 101, 22
 
 MATRIX = [name for name in every_script() if name.startswith("matrix_")]
-
-# Rows of RFC 9293 that no test shows, with the reason.
-WAIVED = {
-    "MUST-51": "source routes are filtered on today's networks; none can be asked for",
-    "MUST-52": "with MUST-51",
-    "MUST-53": "with MUST-51",
-    "SHLD-24": "with MUST-51",
-    "MAY-10": "the IP Timestamp option is passed over, not filled in",
-    "MAY-11": "Record Route is passed over, not filled in",
-    "SHLD-6": "a stack has one MTU; that of a path is told by its routers",
-    "SHLD-8": "ECN comes with a later issue",
-    "SHLD-13": "a word to applications: the documentation",
-    "SHLD-23": "a word to applications: the documentation",
-    "MAY-6": "a keep-alive of ours carries no octet",
-    "MAY-9": "the received DSCP is not told",
-    "MAY-14": "there is no FLUSH call",
-    "MAY-17": "PSH is not told to the reader of a stream",
-}
-# Rows that Linux's default deviates from, and what restores them.
-DEVIATING = {
-    "MUST-13": "TIME-WAIT lasts 60 s, as in Linux (TCP_TIMEWAIT_LEN), not 4 minutes",
-    "MUST-23": "a SYN is tried for 2 minutes with tcp_syn_retries = 6; with 7 for more than 3",
-    "MUST-56": "an attempt to connect ends for every ICMP error, an open connection for none",
-    "MUST-8": "the clock of initial numbers ticks every 64 ns",
-    "MUST-11": "a RST that ends a crossing SYN's attempt reads ECONNRESET",
-    "SHLD-26": "hard errors end attempts alone (RFC 5927 advises so); IP_RECVERR tells of them",
-}
 
 
 @pytest.fixture
@@ -83,24 +54,6 @@ def packets(net_class: Any, function: Any, start_ns: int = 1000 * SEC, isn: int 
     function(script)
     script.take()
     return script.lines, taken, script
-
-
-def test_every_row_is_shown() -> None:
-    """Each of RFC 9293's 119 requirements is named by a test or a script, or waived."""
-    rows = {
-        f"{k}-{i}" for k, n in (("MUST", 69), ("SHLD", 31), ("MAY", 18)) for i in range(1, n + 1)
-    }
-    rows.add("REC-1")
-    named: set[str] = set()
-    for path in Path(__file__).parent.glob("*.py"):
-        if path.stem.startswith(("scripts_", "test_endpoint")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
-                    named |= set(re.findall(r"(?:MUST|SHLD|MAY|REC)-\d+", text))
-    assert len(rows) == 119
-    assert not rows - named - WAIVED.keys()
-    assert not named & WAIVED.keys(), "shown after all"
-    assert DEVIATING.keys() <= named
 
 
 def checksum_of(packet: bytes) -> int:

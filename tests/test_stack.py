@@ -12,7 +12,9 @@ import pytest
 
 import tcpcore
 from tcpcore.engine import load_net
+from tcpcore.link import CHECKSUM_NONE, CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY
 from tcpcore.mib import COUNTERS
+from tcpcore.router import fragments
 from tcpcore.sysctl import KNOBS
 
 ENGINES = ["reference", "compiled"]
@@ -85,6 +87,103 @@ def test_the_same_seed_gives_the_same_frames(engine: str) -> None:
     assert syn(None) != syn(None)
     with pytest.raises(ValueError, match="16 of them"):
         syn(b"short")
+
+
+def syn_of(engine: str, **link: object) -> tuple[tcpcore.Frame, tcpcore.Socket]:
+    """A SYN to 10.0.0.2, and whose it is."""
+    sent: list[bytes] = []
+    wire = tcpcore.CallableLink(sent.append, **link)
+    sock = tcpcore.Stack("10.0.0.1", seed=1, link=wire, engine=engine).socket()
+    sock.setblocking(False)
+    sock.connect_ex(("10.0.0.2", 80))
+    return sent[0], sock
+
+
+def test_what_is_known_of_a_checksum(engine: str) -> None:
+    """T-13: it is verified unless the link says that somebody has, or that there is none yet."""
+    syn, sock = syn_of(engine)
+    assert type(syn) is bytes
+    wrong = syn[:36] + bytes((syn[36] ^ 1, *syn[37:]))
+    for summed, taken in ((CHECKSUM_NONE, 0), (CHECKSUM_UNNECESSARY, 1), (CHECKSUM_PARTIAL, 1)):
+        server = tcpcore.Stack("10.0.0.2", seed=2, engine=engine)
+        listener = server.listen(("", 80))
+        server.receive([tcpcore.Frame(wrong, ip_summed=summed)], 0)
+        assert len(server.transmit(0)) == taken
+        assert server.counters["TcpInCsumErrors"] == 1 - taken
+        # IP's own is verified all the same, and so is what is put together of fragments.
+        headless = wrong[:10] + b"\0\0" + wrong[12:]
+        parts = [tcpcore.Frame(one, ip_summed=summed) for one in fragments(wrong, 48)]
+        assert len(parts) == 2
+        server.receive([tcpcore.Frame(headless, ip_summed=summed), *parts], 0)
+        assert server.transmit(0) == []
+        listener.close()
+    sock.close()
+
+
+def test_a_link_that_makes_checksums(engine: str) -> None:
+    """CHECKSUM_PARTIAL: only the pseudo-header is summed, and who carries it is told."""
+    whole, one = syn_of(engine)
+    partial, other = syn_of(engine, hw_csum=True)
+    assert partial.ip_summed == CHECKSUM_PARTIAL
+    assert (partial[:36], partial[38:]) == (whole[:36], whole[38:])
+    pseudo = partial[12:20] + struct.pack(">HH", 6, len(partial) - 20)
+    assert int.from_bytes(partial[36:38], "big") == sum(struct.unpack(">6H", pseudo)) % 0xFFFF
+    one.close()
+    other.close()
+
+
+def test_when_a_frame_came(engine: str) -> None:
+    """Of a batch each frame is taken at its own time, none after the batch's."""
+    syn, sock = syn_of(engine)
+    server = tcpcore.Stack("10.0.0.2", seed=2, engine=engine)
+    listener = server.listen(("", 80))
+    server.receive([tcpcore.Frame(syn, time_ns=5_000_000_000)], 5_500_000_000)
+    assert server.next_deadline == 6_000_000_000
+    (synack,) = server.transmit(5_600_000_000)
+    assert (synack.time_ns, synack.gso_size, synack.ip_summed) == (5_600_000_000, 0, CHECKSUM_NONE)
+    (again,) = server.transmit(6_000_000_000)
+    assert again.time_ns == 6_000_000_000
+    server.receive([tcpcore.Frame(syn, time_ns=1 << 62)], 6_100_000_000)
+    assert len(server.transmit(6_100_000_000)) == 1
+    assert server.next_deadline < 1 << 40
+    sock.close()
+    listener.close()
+
+
+def test_large_segments_by_hand(engine: str) -> None:
+    """A link that takes large segments is told how to cut them, and gives such back."""
+    sent: list[bytes] = []
+    link = tcpcore.CallableLink(sent.append, gso=True, hw_csum=True)
+    clock = tcpcore.VirtualClock()
+    client = tcpcore.Stack("10.0.0.1", seed=1, link=link, clock=clock, engine=engine)
+    server = tcpcore.Stack("10.0.0.2", seed=2, clock=clock, engine=engine)
+    listener = server.listen(("", 80))
+    sock = client.socket()
+    sock.setblocking(False)
+    sock.connect_ex(("10.0.0.2", 80))
+    data = bytes(range(256)) * 400
+    todo, got, largest = memoryview(data), bytearray(), 0
+    other = None
+    for _ in range(200):
+        server.receive(sent)
+        largest = max([largest, *(one.gso_size and len(one) for one in sent)])
+        sent.clear()
+        link.deliver(server.transmit())
+        client.run()
+        if other is None and tcpcore.select([listener], [], [], 0)[0]:
+            other, _ = listener.accept()
+            other.setblocking(False)
+        if other is not None:
+            try:
+                todo = todo[sock.send(todo) :] if todo else todo
+                got += other.recv(1 << 20)
+            except BlockingIOError:
+                pass
+        clock.advance(0.001)
+    assert got == data
+    assert 1500 < largest <= 65535
+    for one in (sock, other, listener):
+        one.close()
 
 
 def test_nothing_for_others_is_taken(engine: str) -> None:

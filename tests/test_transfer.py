@@ -54,7 +54,7 @@ SYSCTLS: dict[str, dict[str, Any]] = {
 FEW = ("plain", "loss 5%", "reorder", "all of it")  # those that run with every set of knobs
 
 
-@pytest.fixture(params=["reference"])
+@pytest.fixture(params=["reference", "compiled"])
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

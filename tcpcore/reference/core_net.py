@@ -6,6 +6,7 @@ Linux: include/net/net_namespace.h, net/socket.c.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Sequence
 
 from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
@@ -36,6 +37,8 @@ from .tcp_sockopt import (
 )
 from .tcp_timer import tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from .timer import timer_advance, timer_next
+
+EXCHANGE_MAX = 1 << 20  # frames of one exchange
 
 
 class Net:
@@ -73,6 +76,12 @@ class Net:
 
     def recvmsg(self, handle: int, size: int, flags: int = 0) -> tuple[int, bytes]:
         return user.tcp_recvmsg(self.net, self.sock(handle), size, flags)
+
+    def recv_into(self, handle: int, buffer: bytearray | memoryview, flags: int = 0) -> int:
+        """`recvmsg` into a buffer: a negative errno, or how many bytes."""
+        err, data = self.recvmsg(handle, len(buffer), flags)
+        buffer[: len(data)] = data
+        return err if err else len(data)
 
     def shutdown(self, handle: int, how: int) -> int:
         return user.tcp_shutdown(self.net, self.sock(handle), how)
@@ -150,10 +159,11 @@ class Net:
         self.net.wake.clear()
         return woken
 
-    def set_link(self, mtu: int, gso: bool) -> None:
-        """What the link carries: bytes of a packet, and whether it takes larger segments."""
+    def set_link(self, mtu: int, gso: bool, hw_csum: bool = False) -> None:
+        """What the link does: bytes of a packet; if it cuts larger segments, finishes checksums."""
         self.net.mtu = mtu
         self.net.gso = gso
+        self.net.hw_csum = hw_csum
 
     def add_address(self, addr: bytes, prefix: int) -> None:
         self.net.addrs[addr] = prefix
@@ -183,10 +193,28 @@ class Net:
     def poll(self, handle: int) -> int:
         return user.tcp_poll(self.sock(handle))
 
-    def receive(self, packet: bytes, now_ns: int) -> int:
-        """One IP packet: Drop, or 0."""
+    def receive_batch(self, packets: Sequence[bytes], now_ns: int) -> None:
+        """IP packets that have come by now, in their order.
+
+        A packet that is a subclass of bytes has `ip_summed` (CHECKSUM_NONE 0: to be verified) and
+        `time_ns`, when it came, or None.
+        """
+        for packet in packets:
+            if type(packet) is bytes:
+                self.receive(packet, now_ns)
+            else:
+                came_ns = getattr(packet, "time_ns", None)
+                when_ns = now_ns if came_ns is None else min(came_ns, now_ns)
+                self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
+
+    def receive(self, packet: bytes, now_ns: int, ip_summed: int = 0) -> int:
+        """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
+
+        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.
+        """
         self.advance(now_ns)
         net = self.net
+        net.ip_summed = ip_summed > 0
         if is_icmp(packet):
             return icmp_rcv(net, packet)
         th = Segment()
@@ -204,6 +232,23 @@ class Net:
         if not inet_addr_is_local(net, th.daddr):
             return Drop.TCP_CLOSED  # somebody else's: nobody here says anything
         return tcp_v4_rcv(net, th, bytes(outer.transport[0]))
+
+    def exchange(self, other: Net, now_ns: int) -> int:
+        """Hand over what leaves each of two hosts to the other until none is left: how many.
+
+        What they share is the process. Two that would never be done are stopped after a million.
+        """
+        if other is self:
+            raise ValueError("a host is no peer of its own")
+        self.advance(now_ns)
+        other.advance(now_ns)
+        n = 0
+        while n < EXCHANGE_MAX and (self.net.out or other.net.out):
+            for one, peer in (self, other), (other, self):
+                frames = one.transmit()
+                peer.receive_batch([packet for packet, _ in frames], now_ns)
+                n += len(frames)
+        return n
 
     def advance(self, now_ns: int) -> None:
         """Let everything happen that is due by now."""
@@ -224,7 +269,7 @@ class Net:
         return frames
 
 
-HANDLERS = {
+HANDLERS: dict[int, Callable[..., None]] = {
     ICSK_TIME_RETRANS: tcp_write_timer,
     ICSK_TIME_DACK: tcp_delack_timer,
     ICSK_TIME_KEEPOPEN: tcp_keepalive_timer,

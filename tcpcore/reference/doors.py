@@ -35,7 +35,7 @@ def parse_frame(linktype: int, data: bytes, wirelen: int) -> dict[str, int | byt
     drop, outer = ip_rcv(Net(), linktype, data, 0, len(data), max(wirelen, len(data)), seg)
     if drop:
         return {"drop": int(drop)}
-    fields = {name: getattr(seg, name) for name in Segment.__slots__ if name != "urgent"}
+    fields = {name: getattr(seg, name) for name in Segment.__slots__}
     bad = fields.pop("bad")
     return {
         **fields,

@@ -143,15 +143,16 @@ def ip_rcv(
             drop = netif_receive(at)
             continue
         if not drop and at.protocol == IPPROTO_TCP:
-            return tcp_rcv(at, seg), at.outer
+            # What a link says of a checksum is of the outermost packet.
+            return tcp_rcv(at, seg, net.ip_summed and not at.outer.encap), at.outer
         if not drop:
             drop = ip_protocol_deliver(net, at, seg)
     return drop or Drop.ENCAP_DEPTH, at.outer
 
 
-def tcp_rcv(at: Cursor, seg: Segment) -> int:
+def tcp_rcv(at: Cursor, seg: Segment, summed: bool) -> int:
     """Read a segment; that IP told no length explains what is wrong with its checksums."""
-    drop = tcp_parse(seg, at.data, at.pos, at.room, at.wire)
+    drop = tcp_parse(seg, at.data, at.pos, at.room, at.wire, summed)
     at.outer.transport = (at.data, at.pos, at.room)
     if at.tso and seg.bad & (BAD_IP_CSUM | BAD_TCP_CSUM):
         seg.bad |= BAD_TSO

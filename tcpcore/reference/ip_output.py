@@ -28,6 +28,7 @@ TCPOPT_FASTOPEN = 34
 IPV4_HDR_LEN = 20
 IPV6_HDR_LEN = 40
 IPV6_MIN_MTU = 1280
+IP_MAX_MTU = 65535  # what a total length can tell
 OUT_QUEUE_MAX = 65536  # frames that wait to be fetched
 
 V4MAPPED = bytes(10) + b"\xff\xff"
@@ -125,7 +126,10 @@ def dst_mtu(net: Netns, daddr: bytes) -> int:
         if net.now_ns < expires_ns:
             return min(mtu, net.mtu)
         del net.pmtu[daddr]
-    return net.loopback_mtu if inet_addr_is_local(net, daddr) and not net.any_address else net.mtu
+    mtu = net.mtu
+    if not net.any_address and inet_addr_is_local(net, daddr):
+        mtu = net.loopback_mtu
+    return min(mtu, IP_MAX_MTU) if daddr.startswith(V4MAPPED) else mtu
 
 
 def ip_rt_update_pmtu(net: Netns, daddr: bytes, mtu: int) -> None:
@@ -180,6 +184,7 @@ def ip_queue_xmit(
             ttl,
             ident,
             df,
+            net.hw_csum,
         )
         net.out.append((frame, mss if mss and len(data) > mss else 0))
         return 0
@@ -203,6 +208,7 @@ def ip_queue_xmit(
             ttl,
             ident + at // mss & 0xFFFF,
             df,
+            net.hw_csum,
         )
         net.out.append((frame, 0))
     return 0
@@ -224,14 +230,21 @@ def tcp_build_frame(
     ttl: int,
     ident: int,
     df: bool,
+    partial: bool = False,
 ) -> bytes:
-    """One IP packet with one segment in it, both checksums right."""
+    """One IP packet with one segment in it, both checksums right.
+
+    With `partial` TCP's is the sum of the pseudo header alone: who sends it adds the rest.
+    """
     header = TCP_HDR_LEN + len(options)
     word = header // 4 << 12 | flags
     tcp = _TCPHDR.pack(sport, dport, seq, ack, word, window, 0, urg) + options
     length = len(tcp) + len(data)
-    csum = csum_partial(data, csum_partial(tcp))
-    check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, csum)
+    if partial:
+        check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, 0) ^ 0xFFFF
+    else:
+        csum = csum_partial(data, csum_partial(tcp))
+        check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, csum)
     tcp = tcp[:16] + check.to_bytes(2, "big") + tcp[18:]
     if not saddr.startswith(V4MAPPED):
         return (

@@ -13,11 +13,15 @@ INT64_MAX = (1 << 63) - 1
 
 
 class Net:
-    """One engine's clock (the largest capture time seen), its counters and its fragments."""
+    """One engine's clock (the largest capture time seen), its counters and its fragments.
 
-    __slots__ = ("now_ns", "mib", "frags")
+    `ip_summed`: checksums of what comes now are known to be right, or are not made yet.
+    """
+
+    __slots__ = ("now_ns", "mib", "frags", "ip_summed")
 
     def __init__(self) -> None:
         self.now_ns = INT64_MIN
         self.mib = [0] * Mib.NR_MIBS
         self.frags = IpFrags()
+        self.ip_summed = False

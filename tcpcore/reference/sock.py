@@ -215,7 +215,6 @@ class TcpSock:
         "retrans_stamp",
         "sack",
         "duplicate_sack",
-        "recv_sack_cache",
         "highest_sack",
         "srtt_us",
         "mdev_us",
@@ -373,7 +372,6 @@ class TcpSock:
         self.retrans_stamp = 0
         self.sack: list[Any] = []  # blocks received, (start, end)
         self.duplicate_sack: Any = None
-        self.recv_sack_cache: Any = None
         self.highest_sack = 0
         # Round trips.
         self.srtt_us = 0  # times 8

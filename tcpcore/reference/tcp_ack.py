@@ -13,6 +13,7 @@ from .sock import (
     TCPCB_SACKED_ACKED,
     TCPCB_SACKED_RETRANS,
     CaState,
+    SkBuff,
     TcpSock,
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
@@ -35,7 +36,6 @@ from .tcp_recovery import (
     FLAG_SND_UNA_ADVANCED,
     FLAG_SYN_ACKED,
     tcp_cwnd_reduction,
-    tcp_enter_loss,
     tcp_fastretrans_alert,
     tcp_is_sack,
     tcp_remove_reno_sacks,
@@ -112,7 +112,7 @@ def between_up(low: int, value: int, high: int) -> bool:
 
 def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     """Of a piece that is acknowledged in part, free the whole segments: how many."""
-    skb = tp.tcp_rtx_queue[0]
+    skb: SkBuff = tp.tcp_rtx_queue[0]
     una = tp.tcb.snd_una
     gone = (una - skb.seq) & MASK32
     was = skb.pcount
@@ -217,8 +217,6 @@ def tcp_ack(
     sampled = tcp_ack_update_rtt(net, tp, flags, rtt_us)
     if (sampled or flags & FLAG_SND_UNA_ADVANCED) and flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
         tcp_rearm_rto(net, tp)
-    if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
-        tcp_enter_loss(net, tp)
     dubious = (
         not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != CaState.TCP_CA_OPEN
     )

@@ -112,7 +112,8 @@ def tcp_rcv_state_process(
     if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
         tcp_paws_pardon(net, tp, th)
     length = th.payload_len
-    if length and not tcp_try_rmem_schedule(net, tp, th):
+    early = after(th.seq, tcb.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
+    if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
@@ -174,9 +175,10 @@ def tcp_rcv_state_process(
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state):
             return REPLY_RST
-        judged = tcb.state
+        before_data = tcb.state
         if tcp_data_queue(net, tp, th, data, verdict, rcv_nxt):
-            tcp_count_state(net, tp, judged, tcb.state)  # its FIN had waited behind a hole
+            if tcb.state != before_data:  # by a FIN that waited behind a hole
+                tcp_count_state(net, tp, before_data, tcb.state)
             tcp_fin(net, tp, state)
     if tcb.state != TCP_CLOSE:
         tcp_data_snd_check(net, tp)

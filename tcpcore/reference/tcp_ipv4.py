@@ -8,11 +8,12 @@ from __future__ import annotations
 from errno import EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
 from struct import Struct
 
-from .inet_connection_sock import tcp_set_state
+from .inet_connection_sock import inet_csk_reqsk_queue_add, sk_acceptq_is_full, tcp_set_state
 from .inet_ports import (
     ANY4,
     ANY6,
     bind_unlock,
+    inet_ehash_insert,
     inet_hash_connect,
     inet_lookup_listener,
     inet_put_port,
@@ -60,9 +61,6 @@ from .tcp_minisocks import (
     TW_ACK,
     TW_RST,
     TW_SYN,
-    inet_csk_reqsk_queue_add,
-    inet_ehash_insert,
-    sk_acceptq_is_full,
     tcp_check_req,
     tcp_conn_request,
     tcp_openreq_init_rwin,
@@ -183,7 +181,9 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
         return Drop.TCP_CSUM
     if is_multicast(th.daddr) or is_multicast(th.saddr):
         return Drop.TCP_CLOSED  # 9293:MUST-57, MUST-63: and nothing is said
-    start = th.transport_header + 4 * th.doff
+    at = th.transport_header
+    th.urgent = data[at + 18] << 8 | data[at + 19]  # as it is: tcp_stdurg tells 0 and 1 apart
+    start = at + 4 * th.doff
     payload = bytes(data[start : start + th.payload_len])
     sack = tcp_sack_parse(data, th) if th.doff > 5 else []
     sk = net.established.get((th.daddr, th.dport, th.saddr, th.sport))

@@ -5,7 +5,7 @@ Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8; RFC 1122 4.2.3.4; RFC 7323; RFC 201
 
 from __future__ import annotations
 
-from errno import ENOBUFS
+from errno import ENOBUFS, ENOMEM
 
 from .ip_output import (
     dst_mtu,
@@ -14,10 +14,13 @@ from .ip_output import (
 )
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .sock import (
+    GSO_MAX_SIZE,
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
+    SKB_OVERHEAD,
+    SKB_SHARED_INFO,
     TCP_ATO_MIN_NS,
     TCP_DELACK_MAX_NS,
     TCP_DELACK_MIN_NS,
@@ -70,6 +73,7 @@ TCPOLEN_SACK_BASE_ALIGNED = 4
 TCPOLEN_SACK_PERBLOCK = 8
 MAX_TCP_OPTION_SPACE = 40
 SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the largest piece
 TCP_FIN_TIMEOUT_MAX_NS = 120_000 * NSEC_PER_MSEC
 
 
@@ -209,16 +213,16 @@ def tcp_cwnd_test(tp: TcpSock) -> int:
     return 0 if room <= 0 else min(max(tp.snd_cwnd >> 1, 1), room)
 
 
-def tcp_nagle_check(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
+def tcp_nagle_check(tp: TcpSock, length: int, mss: int, nonagle: int) -> bool:
     """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
-    if len(skb.data) >= mss:
+    if length >= mss:
         return False
     if nonagle & TCP_NAGLE_CORK:
         return True
-    return not nonagle and bool(tp.packets_out) and _minshall(tp)
+    return not nonagle and bool(tp.packets_out) and tcp_minshall_check(tp)
 
 
-def _minshall(tp: TcpSock) -> bool:
+def tcp_minshall_check(tp: TcpSock) -> bool:
     tcb = tp.tcb
     return after(tp.snd_sml, tcb.snd_una) and not after(tp.snd_sml, tcb.snd_nxt)
 
@@ -228,7 +232,7 @@ def tcp_nagle_test(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
         return True
     if before(skb.seq, tp.snd_up) or skb.tcp_flags & TCPHDR_FIN:
         return True
-    return not tcp_nagle_check(tp, skb, mss, nonagle)
+    return not tcp_nagle_check(tp, len(skb.data), mss, nonagle)
 
 
 def tcp_snd_wnd_test(tp: TcpSock, skb: SkBuff, mss: int) -> bool:
@@ -248,23 +252,18 @@ def tcp_mss_split_point(tp: TcpSock, skb: SkBuff, mss: int, quota: int, nonagle:
     if most <= needed:
         return most
     partial = needed % mss
-    if tcp_nagle_check(tp, _Part(partial), mss, nonagle) if partial else False:
+    if partial and tcp_nagle_check(tp, partial, mss, nonagle):
         return needed - partial
     return needed
 
 
-class _Part:
-    """The end of a piece, as far as Nagle's question goes."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, length: int) -> None:
-        self.data = bytes(length)
-
-
-def tcp_fragment(tp: TcpSock, queue: object, index: int, length: int, mss: int) -> None:
-    """Cut a piece of a queue in two; counts and marks stay true."""
+def tcp_fragment(net: Netns, tp: TcpSock, queue: object, index: int, length: int, mss: int) -> int:
+    """Cut a piece of a queue in two; 0 or -ENOMEM: a peer's blocks make only so many (T-03)."""
     skb = queue[index]  # type: ignore[index]
+    between = queue is tp.tcp_rtx_queue and 0 < index < len(tp.tcp_rtx_queue) - 1
+    if between and tp.sk_wmem_queued >> 1 > tp.sk_sndbuf + 2 * SKB_TRUESIZE_GSO:
+        net.mib[Mib.TCP_WQUEUETOOBIG] += 1
+        return -ENOMEM
     was = skb.pcount
     rest = SkBuff((skb.seq + length) & MASK32, skb.data[length:], skb.tcp_flags)
     rest.end_seq = skb.end_seq
@@ -284,6 +283,7 @@ def tcp_fragment(tp: TcpSock, queue: object, index: int, length: int, mss: int) 
     queue.insert(index + 1, rest)  # type: ignore[attr-defined]
     if queue is tp.tcp_rtx_queue and was != skb.pcount + rest.pcount:
         tcp_adjust_pcount(tp, skb.sacked, was - skb.pcount - rest.pcount)
+    return 0
 
 
 def tcp_adjust_pcount(tp: TcpSock, sacked: int, less: int) -> None:
@@ -354,7 +354,7 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
             if not limit:
                 break
         if len(skb.data) > limit:
-            tcp_fragment(tp, queue, 0, limit, mss)
+            tcp_fragment(net, tp, queue, 0, limit, mss)
         err = tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, mss)
         if err:
             break

@@ -5,6 +5,7 @@ Linux: do_tcp_setsockopt, do_tcp_getsockopt, tcp_get_info in net/ipv4/tcp.c; sk_
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from errno import EINVAL, ENOENT, ENOPROTOOPT
 
 from .netns import Netns, sk_reset_timer, sk_stop_timer
@@ -216,7 +217,7 @@ def tcp_getsockopt_level(net: Netns, tp: TcpSock, level: int, name: int) -> tupl
     return 0, int(values(net, tp))
 
 
-OPTIONS = {
+OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     (SOL_SOCKET, SO_REUSEADDR): lambda net, tp: tp.reuse,
     (SOL_SOCKET, SO_REUSEPORT): lambda net, tp: tp.reuseport,
     (SOL_SOCKET, SO_TYPE): lambda net, tp: 1,

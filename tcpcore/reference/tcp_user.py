@@ -329,7 +329,7 @@ def tcp_cleanup_rbuf(net: Netns, tp: TcpSock, copied: int) -> None:
     tell = False
     if tp.ack_pending & 1:
         unsent = (tp.tcb.rcv_nxt - tp.rcv_wup) & MASK32
-        tell = unsent > tp.rcv_mss or (
+        tell = unsent > tp.rcv_mss or bool(
             copied > 0
             and (
                 tp.ack_pending & 8 or (tp.ack_pending & 4 and tp.ack_pingpong < TCP_PINGPONG_THRESH)

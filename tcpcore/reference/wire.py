@@ -46,7 +46,9 @@ BAD_PARTIAL, BAD_ZERO = int(Bad.BAD_PARTIAL), int(Bad.BAD_ZERO)
 BAD_TCP_CSUM, BAD_DOFF = int(Bad.BAD_TCP_CSUM), int(Bad.BAD_DOFF)
 
 
-def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) -> int:
+def tcp_parse(
+    seg: Segment, data: Buffer, start: int, room: int, length: int, summed: bool = False
+) -> int:
     """Read a TCP header into a segment whose addresses are known; add what is wrong to its `bad`.
 
     Parameters
@@ -56,6 +58,7 @@ def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) ->
     start : int, index in data of the TCP header
     room : int, bytes captured from there on
     length : int, bytes that IP says there are; payload counts these, not the captured ones
+    summed : bool, the checksum is known to be right
 
     Returns
     -------
@@ -77,14 +80,13 @@ def tcp_parse(seg: Segment, data: Buffer, start: int, room: int, length: int) ->
         tcp_parse_options(seg, data, start, start)
         return 0
     flags = seg.flags = word & 0xFFF
-    seg.urgent = data[start + 18] << 8 | data[start + 19] if min(room, length) >= 20 else 0
     syn_fin = (flags & TCPHDR_SYN != 0) + (flags & TCPHDR_FIN != 0)
     seg.end_seq = (seg.seq + payload_len + syn_fin) & MASK32
     if flags & TCPHDR_URG:  # 0 points where 1 does, as in Linux
         seg.urgent = 0
         if min(room, length) >= TCP_HDR_LEN:
             seg.urgent = max(data[start + 18] << 8 | data[start + 19], 1)
-    if room >= length >= _CSUM_END:
+    if room >= length >= _CSUM_END and not summed:
         csum = csum_partial(data[start : start + length])
         if csum_tcpudp_magic(seg.saddr, seg.daddr, length, IPPROTO_TCP, csum):
             seg.bad |= BAD_TCP_CSUM | tcp_csum_offload(seg, data, start, length)
