@@ -12,34 +12,13 @@ from ip_fragment cimport ip_frags_batch
 from ip_input cimport DLT_RAW, ip_rcv
 from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, inet_addr_is_local, skb_copy_and_csum
 from ip_tunnel cimport WRAP_FRAGMENTS, outer
-from netns cimport (
-    NET_INC_STATS,
-    ifaddr,
-    netns,
-    netns_free,
-    netns_init,
-    netns_reap,
-    out_frame,
-    out_purge,
-    sk_lookup,
-    timer_owner,
-)
+from netns cimport NET_INC_STATS, ifaddr, netns, netns_free, netns_init, netns_reap, out_frame
+from netns cimport out_purge, sk_lookup, sk_memory_allocated, timer_owner
 from rbtree cimport rb_depth
 from skbuff cimport SKB_LEND_MIN, skb_data_lend, skb_data_owner, skb_data_put
-from sock cimport (
-    ICSK_TIME_DACK,
-    ICSK_TIME_KEEPOPEN,
-    ICSK_TIME_RETRANS,
-    SK_REQUEST,
-    SK_TIMEWAIT,
-    TCP_SYNACK_TIMER,
-    rcv_skb,
-    request_sock,
-    skb_data,
-    sock_common,
-    tcp_sock,
-    timewait_sock,
-)
+from sock cimport ICSK_TIME_DACK, ICSK_TIME_KEEPOPEN, ICSK_TIME_RETRANS, SK_REQUEST, SK_TIMEWAIT
+from sock cimport TCP_SYNACK_TIMER, rcv_skb, request_sock, skb_data, sock_common, tcp_sock
+from sock cimport timewait_sock
 from tcp cimport (
     BAD_IP_CSUM,
     IP6_INRECEIVES,
@@ -453,14 +432,6 @@ cdef class Net:
     def sockstat(self):
         """What is held, as /proc/net/sockstat counts it; `mem` is truesize, in bytes."""
         cdef netns *net = self.net
-        cdef tcp_sock *tp
-        cdef int64_t mem = 0
-        cdef uint32_t i
-        for i in range(net.socks_mask + 1):
-            tp = net.socks[i]
-            while tp != NULL:
-                mem += tp.sk_wmem_queued + tp.sk_rmem_alloc
-                tp = tp.handle_next
         return {
             "used": net.sock_cache.used,
             "requests": net.request_cache.used,
@@ -469,11 +440,11 @@ cdef class Net:
             "orphan": net.n_orphans,
             "any_address": net.any_address,
             "skbs": net.skbs.records.used,
-            "mem": mem,
+            "mem": sk_memory_allocated(net),
         }
 
     def poll(self, uint64_t handle):
-        return tcp_poll(self.sock(handle))
+        return tcp_poll(self.net, self.sock(handle))
 
     def receive_batch(self, packets, int64_t now_ns):
         """IP packets that have come by now, in their order.
@@ -528,9 +499,10 @@ cdef class Net:
     cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
         cdef netns *net = self.net
+        cdef int64_t due_ns = timer_next(&net.timers)
         cdef timer *due = timer_advance(&net.timers, now_ns)
         while due != NULL:
-            net.net.now_ns = max(net.net.now_ns, due.expires_ns)
+            net.net.now_ns = max(net.net.now_ns, due_ns)
             if due.kind == ICSK_TIME_RETRANS:
                 tcp_write_timer(net, <tcp_sock *>timer_owner(due))
             elif due.kind == ICSK_TIME_DACK:
@@ -542,6 +514,7 @@ cdef class Net:
             else:
                 tw_timer_handler(net, <timewait_sock *>timer_owner(due))
             netns_reap(net)
+            due_ns = timer_next(&net.timers)
             due = timer_advance(&net.timers, now_ns)
         net.net.now_ns = max(net.net.now_ns, now_ns)
 

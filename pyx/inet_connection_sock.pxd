@@ -58,7 +58,7 @@ cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
         return NULL
     tcp_init_sock(tp)
     tp.sk_rcvlowat = 1
-    tp.pmtudisc = 1
+    tp.pmtudisc = 0 if net.sysctl.ip_no_pmtu_disc else 1
     tp.sk_rcvbuf = sysctl.tcp_rmem[1]
     tp.sk_sndbuf = sysctl.tcp_wmem[1]
     tp.ttl = <uint8_t>sysctl.ip_default_ttl
@@ -103,8 +103,8 @@ cdef inline void tcp_write_queue_purge(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_clear_xmit_timers(tcp_sock *tp) noexcept nogil:
     tp.icsk_pending = 0
     tp.ack_pending = 0
-    sk_stop_timer(&tp.retransmit_timer)
-    sk_stop_timer(&tp.delack_timer)
+    sk_stop_timer(&tp.retransmit_timer.timer)
+    sk_stop_timer(&tp.delack_timer.timer)
     sk_stop_timer(&tp.sk.sk_timer)
 
 

@@ -17,6 +17,7 @@ from slab cimport (
 )
 from sock cimport *
 from timer cimport (
+    lazy_timer,
     timer,
     timer_del,
     timer_forget,
@@ -35,6 +36,11 @@ cdef enum:
 cdef struct ifaddr:
     uint8_t addr[16]
     uint32_t prefix
+
+# Who is at a port.
+cdef struct inet_bind_bucket:
+    tcp_sock *owners
+    uint32_t n_tw  # what is in TIME-WAIT there
 
 # What a path told; the numbers of others count from 1.
 cdef struct path_mtu:
@@ -88,7 +94,7 @@ cdef struct netns:
     uint32_t established_mask
     uint32_t n_established
     tcp_sock *listening[256]  # by port
-    sock_common **bound  # by port
+    inet_bind_bucket *bound  # by port
     uint64_t perturb[256]
     uint8_t *out_bytes
     uint64_t out_used
@@ -179,7 +185,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     net.established_mask = net.socks_mask = 255
     net.established = <sock_common **>calloc(256, sizeof(sock_common *))
     net.socks = <tcp_sock **>calloc(256, sizeof(tcp_sock *))
-    net.bound = <sock_common **>calloc(65536, sizeof(sock_common *))
+    net.bound = <inet_bind_bucket *>calloc(65536, sizeof(inet_bind_bucket))
     return 0 if net.established != NULL and net.socks != NULL and net.bound != NULL else -1
 
 
@@ -207,8 +213,8 @@ cdef inline void netns_reap(netns *net) noexcept nogil:
         timer_forget(&net.timers, &sk.sk_timer)
         if sk.kind == SK_TCP:
             tp = <tcp_sock *>sk
-            timer_forget(&net.timers, &tp.retransmit_timer)
-            timer_forget(&net.timers, &tp.delack_timer)
+            timer_forget(&net.timers, &tp.retransmit_timer.timer)
+            timer_forget(&net.timers, &tp.delack_timer.timer)
             sk_queues_purge(net, tp)
             net.timers.reserved -= 3
             kmem_cache_free(&net.sock_cache, sk)
@@ -277,8 +283,10 @@ cdef inline sock_common *sk_prot_alloc(netns *net, int kind) noexcept nogil:
     if kind == SK_TCP:
         tp = <tcp_sock *>sk
         sk.sk_timer.kind = ICSK_TIME_KEEPOPEN
-        tp.retransmit_timer.kind = ICSK_TIME_RETRANS
-        tp.delack_timer.kind = ICSK_TIME_DACK
+        tp.retransmit_timer.timer.kind = ICSK_TIME_RETRANS
+        tp.retransmit_timer.timer.lazy = 1
+        tp.delack_timer.timer.kind = ICSK_TIME_DACK
+        tp.delack_timer.timer.lazy = 1
     else:
         sk.sk_timer.kind = TCP_SYNACK_TIMER if kind == SK_REQUEST else TCP_TW_TIMER
     return sk
@@ -290,7 +298,7 @@ cdef inline void *timer_owner(timer *one) noexcept nogil:
     if one.kind == ICSK_TIME_RETRANS:
         return at - sizeof(sock_common)
     if one.kind == ICSK_TIME_DACK:
-        return at - sizeof(sock_common) - sizeof(timer)
+        return at - sizeof(sock_common) - sizeof(lazy_timer)
     return at
 
 
@@ -348,6 +356,19 @@ cdef inline void sk_leave(netns *net, tcp_sock *tp) noexcept nogil:
         at = &at[0].handle_next
     at[0] = tp.handle_next
     net.n_socks -= 1
+
+
+cdef inline int64_t sk_memory_allocated(const netns *net) noexcept nogil:
+    """Truesize of all that sockets have queued, bytes."""
+    cdef const tcp_sock *tp
+    cdef int64_t total = 0
+    cdef uint32_t i
+    for i in range(net.socks_mask + 1):
+        tp = net.socks[i]
+        while tp != NULL:
+            total += tp.sk_wmem_queued + tp.sk_rmem_alloc
+            tp = tp.handle_next
+    return total
 
 
 cdef inline uint32_t get_random_u32(netns *net) noexcept nogil:

@@ -75,7 +75,7 @@ cdef inline void rb_changed(skb *one) noexcept nogil:
         one = one.rb_parent
 
 
-cdef inline void rb_rotate(skb_queue *queue, skb *one) noexcept nogil:
+cdef inline void rb_rotate(skb *one) noexcept nogil:
     """Move a piece above its parent; its sums are to be made yet."""
     cdef skb *above = one.rb_parent
     cdef skb *top = above.rb_parent
@@ -91,20 +91,19 @@ cdef inline void rb_rotate(skb_queue *queue, skb *one) noexcept nogil:
     if between != NULL:
         between.rb_parent = above
     above.rb_parent = one
-    rb_hang(queue, top, above, one)
+    rb_hang(top, above, one)
     rb_sum(above)
 
 
-cdef inline void rb_hang(skb_queue *queue, skb *top, const skb *old, skb *new) noexcept nogil:
+cdef inline void rb_hang(skb *top, const skb *old, skb *new) noexcept nogil:
     """Put a piece, or none, where another hung."""
     if new != NULL:
         new.rb_parent = top
-    if top == NULL:
-        queue.root = new
-    elif top.rb_left == old:
-        top.rb_left = new
-    else:
-        top.rb_right = new
+    if top != NULL:
+        if top.rb_left == old:
+            top.rb_left = new
+        else:
+            top.rb_right = new
 
 
 cdef inline void rb_insert(skb_queue *queue, skb *where, skb *one) noexcept nogil:
@@ -118,11 +117,9 @@ cdef inline void rb_insert(skb_queue *queue, skb *where, skb *one) noexcept nogi
         at = one.next
         if at != NULL:
             at.rb_left = one
-        else:
-            queue.root = one
     one.rb_parent = at
     while one.rb_parent != NULL and one.rb_parent.rb_priority < one.rb_priority:
-        rb_rotate(queue, one)
+        rb_rotate(one)
     rb_changed(one)
 
 
@@ -135,19 +132,28 @@ cdef inline void rb_erase(skb_queue *queue, skb *one) noexcept nogil:
         side = one.rb_left
         if one.rb_right.rb_priority > side.rb_priority:
             side = one.rb_right
-        rb_rotate(queue, side)
+        rb_rotate(side)
     side = one.rb_left if one.rb_left != NULL else one.rb_right
     top = one.rb_parent
-    rb_hang(queue, top, one, side)
+    rb_hang(top, one, side)
     rb_changed(top)
+
+
+cdef inline skb *rb_root(const skb_queue *queue) noexcept nogil:
+    """The piece that all others hang on, above the first; NULL if there is none."""
+    cdef skb *one = queue.first
+    while one != NULL and one.rb_parent != NULL:
+        one = one.rb_parent
+    return one
 
 
 cdef inline skb *rb_find(const skb_queue *queue, uint32_t seq) noexcept nogil:
     """The last piece that begins at a number or before it, or NULL."""
-    cdef skb *one = queue.root
+    cdef skb *one
     cdef skb *found = queue.last
     if found == NULL or not after(found.seq, seq):
         return found
+    one = rb_root(queue)
     found = NULL
     while one != NULL:
         if after(one.seq, seq):
@@ -191,7 +197,7 @@ cdef inline int32_t rb_pcount_before(const skb *one) noexcept nogil:
 
 cdef inline skb *rb_sacked_behind(const skb_queue *queue, int32_t least) noexcept nogil:
     """The last piece behind which the peer has `least` segments or more, or NULL."""
-    cdef skb *one = queue.root
+    cdef skb *one = rb_root(queue)
     cdef skb *found = NULL
     cdef int32_t behind = 0, right
     while one != NULL:
@@ -209,7 +215,7 @@ cdef inline skb *rb_sacked_behind(const skb_queue *queue, int32_t least) noexcep
 
 cdef inline void rb_changed_all(skb_queue *queue) noexcept nogil:
     """Any piece may not be what it was."""
-    cdef skb *one = queue.root
+    cdef skb *one = rb_root(queue)
     cdef skb *next
     while one != NULL:  # down to a leaf, up again as both sides are done
         if one.rb_left != NULL:

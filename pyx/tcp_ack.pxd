@@ -212,8 +212,28 @@ cdef inline int tcp_ack(
 cdef inline void tcp_check_space(netns *net, tcp_sock *tp) noexcept nogil:
     """Room to write again: grow the buffer with the window, tell the caller."""
     tcp_new_space(net, tp)
-    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
+    if sk_stream_is_writeable(net, tp):
         sk_wake(net, tp)
+
+
+cdef inline bint sk_stream_memory_free(
+    const netns *net, const tcp_sock *tp, int wake
+) noexcept nogil:
+    """True if a write is taken: there is memory, and little waits to be sent (TCP_NOTSENT_LOWAT).
+
+    Who waits is woken (`wake` 1) when half of it is left.
+    """
+    cdef uint32_t lowat = tp.notsent_lowat
+    if not lowat:
+        lowat = <uint32_t>net.sysctl.tcp_notsent_lowat
+    return tp.sk_wmem_queued < tp.sk_sndbuf and (
+        <uint32_t>((tp.write_seq - tp.tcb.snd_nxt) << wake) < lowat
+    )
+
+
+cdef inline bint sk_stream_is_writeable(const netns *net, const tcp_sock *tp) noexcept nogil:
+    """True if a third of the buffer is free, and so is the rest of what a write asks for."""
+    return 3 * tp.sk_wmem_queued <= 2 * tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
 
 
 cdef inline void tcp_new_space(netns *net, tcp_sock *tp) noexcept nogil:

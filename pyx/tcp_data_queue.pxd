@@ -454,7 +454,7 @@ cdef inline void tcp_ack_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
         return
     more = <int64_t>(<uint32_t>(tp.tcb.rcv_nxt - tp.rcv_wup)) > tp.rcv_mss
     if (
-        (more and tcp_choose_window(tp) >= tp.rcv_wnd)
+        (more and tcp_choose_window(net, tp) >= tp.rcv_wnd)
         or tcp_in_quickack_mode(tp)
         or tp.ack_pending & ICSK_ACK_NOW
         or tp.out_of_order_queue.first != NULL

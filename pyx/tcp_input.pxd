@@ -183,7 +183,7 @@ cdef inline int tcp_refuse(
         if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
             return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
-        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
             tcp_send_dupack(net, tp, th)
         return REPLY_NONE
     if verdict & TCB_CHALLENGE:
@@ -206,7 +206,7 @@ cdef inline void tcp_unacceptable(
     if th.flags & TCPHDR_SYN:
         NET_INC_STATS(net, TCP_SYNCHALLENGE)
         tcp_send_challenge_ack(net, tp)
-    elif length or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+    elif length or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
         tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 

@@ -117,7 +117,7 @@ cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
         if not tp.ack_quick:
             tp.ack_ato_ns = TCP_ATO_MIN_NS
     tp.ack_pending = 0
-    sk_stop_timer(&tp.delack_timer)
+    sk_stop_timer(&tp.delack_timer.timer)
 
 
 cdef inline void tcp_event_data_sent(netns *net, tcp_sock *tp) noexcept nogil:
@@ -149,12 +149,12 @@ cdef inline void tcp_reset_xmit_timer(
 ) noexcept nogil:
     tp.icsk_pending = <uint8_t>what
     delay_ns = min(delay_ns, tp.rto_max_ns)
-    sk_reset_timer(net, &tp.retransmit_timer, jiffies_up(net.net.now_ns, delay_ns))
+    sk_reset_timer(net, &tp.retransmit_timer.timer, jiffies_up(net.net.now_ns, delay_ns))
 
 
 cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
     tp.icsk_pending = 0
-    sk_stop_timer(&tp.retransmit_timer)
+    sk_stop_timer(&tp.retransmit_timer.timer)
 
 
 cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
@@ -431,7 +431,7 @@ cdef inline void tcp_send_ack(netns *net, tcp_sock *tp) noexcept nogil:
     skb_control(&one, tcp_acceptable_seq(tp), TCPHDR_ACK)
     if tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0):
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
-        sk_reset_timer(net, &tp.delack_timer, jiffies_up(net.net.now_ns, TCP_DELACK_MAX_NS))
+        sk_reset_timer(net, &tp.delack_timer.timer, jiffies_up(net.net.now_ns, TCP_DELACK_MAX_NS))
 
 
 cdef inline uint32_t tcp_acceptable_seq(const tcp_sock *tp) noexcept nogil:
@@ -462,27 +462,27 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         timeout_ns = min(timeout_ns, tp.ack_timeout_ns)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
     tp.ack_timeout_ns = timeout_ns
-    sk_reset_timer(net, &tp.delack_timer, timeout_ns)
+    sk_reset_timer(net, &tp.delack_timer.timer, timeout_ns)
 
 
 cdef inline void tcp_send_challenge_ack(netns *net, tcp_sock *tp) noexcept nogil:
     """Ask whoever it was to show that he is the peer (RFC 5961); per connection, not often."""
-    if not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+    if not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
         NET_INC_STATS(net, TCP_CHALLENGEACK)
         tcp_send_ack(net, tp)
 
 
-cdef inline bint tcp_oow_rate_limited(netns *net, int64_t *last_oow_ack_ns) noexcept nogil:
+cdef inline bint tcp_oow_rate_limited(netns *net, uint32_t *last_oow_ack_ms) noexcept nogil:
     """True if an answer to what is not acceptable was given within tcp_invalid_ratelimit."""
-    cdef int64_t now_ns = net.net.now_ns
-    cdef int64_t since_ns = now_ns - last_oow_ack_ns[0]
+    cdef uint32_t now_ms = <uint32_t>tcp_clock_ms(net)
+    if not now_ms:
+        now_ms = 1
     if (
-        last_oow_ack_ns[0]
-        and since_ns >= 0
-        and since_ns < net.sysctl.tcp_invalid_ratelimit * NSEC_PER_MSEC
+        last_oow_ack_ms[0]
+        and <uint32_t>(now_ms - last_oow_ack_ms[0]) < net.sysctl.tcp_invalid_ratelimit
     ):
         return True
-    last_oow_ack_ns[0] = max(now_ns, <int64_t>1)
+    last_oow_ack_ms[0] = now_ms
     return False
 
 

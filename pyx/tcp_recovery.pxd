@@ -12,6 +12,7 @@ from rbtree cimport (
     rb_changed_all,
     rb_find,
     rb_pcount_before,
+    rb_root,
     rb_sacked_behind,
     rb_seek,
 )
@@ -222,7 +223,7 @@ cdef inline void tcp_update_scoreboard(netns *net, tcp_sock *tp) noexcept nogil:
 
 cdef inline void tcp_mark_lost_retrans(tcp_sock *tp) noexcept nogil:
     """What was sent again is lost if something sent after that has arrived (RFC 8985's idea)."""
-    cdef int64_t latest = max(tp.tcp_rtx_queue.root.rb_sacked_ns, <int64_t>0)
+    cdef int64_t latest = max(rb_root(&tp.tcp_rtx_queue).rb_sacked_ns, <int64_t>0)
     cdef int64_t before_ns = latest - (tp.srtt_us >> 3) * 1000 // 4
     cdef skb *one = rb_seek(tp.tcp_rtx_queue.first, 0, before_ns)
     while one != NULL:
@@ -350,7 +351,7 @@ cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef skb *one = tp.tcp_rtx_queue.first
     while one != NULL:
-        if one.len > mss:
+        if (one.gso_size if one.gso_size else one.len) > mss:
             tcp_mark_skb_lost(tp, one)
         one = one.next
     if not tp.lost_out:

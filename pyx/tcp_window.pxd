@@ -50,6 +50,11 @@ cdef inline int64_t tcp_receive_window(const tcp_sock *tp) noexcept nogil:
     return 0 if win > 0x7FFFFFFF else win
 
 
+cdef inline int64_t tcp_unscaled_max(const netns *net) noexcept nogil:
+    """The largest window without scaling; some old peers take the field for a signed number."""
+    return 32767 if net.sysctl.tcp_workaround_signed_windows else 65535
+
+
 cdef inline void tcp_select_initial_window(
     const netns *net,
     int64_t space,
@@ -69,7 +74,7 @@ cdef inline void tcp_select_initial_window(
     space = min(window_clamp, space)
     if space > mss:
         space = space // mss * mss
-    rcv_wnd[0] = min(space, <int64_t>65535)
+    rcv_wnd[0] = min(space, tcp_unscaled_max(net))
     if scaling:
         most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
         while most > 65535 and wscale < TCP_MAX_WSCALE:
@@ -79,7 +84,7 @@ cdef inline void tcp_select_initial_window(
     rcv_wscale[0] = <uint8_t>wscale
 
 
-cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
+cdef inline int64_t tcp_choose_window(const netns *net, tcp_sock *tp) noexcept nogil:
     """The window to tell, in steps that are worth telling (RFC 9293 3.8.6.2.2)."""
     cdef int64_t mss = tp.rcv_mss
     cdef int64_t free_space = tcp_space(tp)
@@ -97,6 +102,8 @@ cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
         free_space = max(free_space, <int64_t>0) >> scale << scale
         if free_space < allowed >> 4 or free_space < mss:
             return 0
+    if scale and net.sysctl.tcp_shrink_window and free_space <= tp.rcv_ssthresh:
+        return free_space >> scale << scale  # never more than there is
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
         window = free_space >> scale << scale
@@ -110,18 +117,21 @@ cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
 
 
 cdef inline uint16_t tcp_select_window(netns *net, tcp_sock *tp) noexcept nogil:
-    """The window of the segment that leaves now: its right edge never moves left."""
+    """The window of the segment that leaves now.
+
+    Its right edge never moves left (9293:SHLD-14), but by tcp_shrink_window, where memory runs out.
+    """
     cdef int scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
     cdef int64_t old = tp.rcv_wnd
     cdef int64_t current = tcp_receive_window(tp)
-    cdef int64_t new = tcp_choose_window(tp)
-    if new < current:
+    cdef int64_t new = tcp_choose_window(net, tp)
+    if new < current and not (scale and net.sysctl.tcp_shrink_window):
         if not new:
             NET_INC_STATS(net, TCP_WANTZEROWINDOWADV)
         new = -(-current >> scale) << scale
     tp.rcv_wnd = new
     tp.rcv_wup = tp.tcb.rcv_nxt
-    new = min(new, <int64_t>65535 << scale) >> scale
+    new = min(new, <int64_t>65535 << scale if scale else tcp_unscaled_max(net)) >> scale
     if not new and old:
         NET_INC_STATS(net, TCP_TOZEROWINDOWADV)
     elif new and not old:
@@ -187,7 +197,9 @@ cdef inline int32_t tcp_set_skb_tso_segs(skb *one, int64_t mss) noexcept nogil:
     """Count a piece in segments of `mss`."""
     if one.len <= mss:
         one.pcount = 1
+        one.gso_size = 0
     else:
+        one.gso_size = <uint16_t>mss
         one.pcount = <int32_t>((one.len + mss - 1) // mss)
     return one.pcount
 

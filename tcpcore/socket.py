@@ -171,7 +171,9 @@ class Socket(Options):
 
         `every_port` is ours: see `Stack.listen`.
         """
-        size = min(_socket.SOMAXCONN, 128) if backlog is None else max(backlog, 0)
+        size = min(_socket.SOMAXCONN, 128)
+        if backlog is not None:
+            size = max(operator.index(backlog), 0)
         self._now(lambda handle: self._net.listen(handle, size, every_port))
 
     def accept(self) -> tuple[Socket, Address]:
@@ -278,6 +280,8 @@ class Socket(Options):
             raise TypeError(f"'{type(port).__name__}' object cannot be interpreted as an integer")
         if not isinstance(host, (str, bytes, bytearray)):
             raise TypeError(f"str, bytes or bytearray expected, not {type(host).__name__}")
+        if "\0" in str(host):
+            raise TypeError("host name must not contain null character")
         packed = self._lookup(host if isinstance(host, str) else bytes(host).decode("ascii"))
         if not 0 <= port <= 65535:
             raise OverflowError(f"{call}(): port must be 0-65535.")
@@ -322,10 +326,13 @@ class Socket(Options):
             return
         stack, net = self._stack, self._net
         with stack._lock:
+            if stack._unshare(handle):
+                return  # another one has it still
             stack._sync()
             linger, seconds = net.linger(handle)
             net.close(handle)
             stack._flush(stack.clock.now_ns())
+            stack._stir()
         if linger and seconds and self._timeout_ns != 0:
 
             def done() -> bool | None:
@@ -338,9 +345,20 @@ class Socket(Options):
 
     def detach(self) -> int:
         """The engine's handle, for `Socket(stack, handle=…)`; this object is closed."""
-        handle, self._handle = self._handle, -1
-        self._closed = True
+        with self._stack._lock:
+            handle, self._handle = self._handle, -1
+            self._closed = True
+            self._stack._stir()
         return handle
+
+    def dup(self) -> Socket:
+        """Another object of the same connection, which ends when the last of them is closed."""
+        with self._stack._lock:
+            handle = self._open()
+            self._stack._shared[handle] = self._stack._shared.get(handle, 1) + 1
+        made = Socket(self._stack, self._family, self.type, self._proto, handle=handle)
+        made._timeout_ns = self._timeout_ns
+        return made
 
     def __enter__(self) -> Socket:
         return self
@@ -427,5 +445,6 @@ class Socket(Options):
             self._stack._sync()
             found = call(self._open())
             self._stack._flush(self._stack.clock.now_ns())
+            self._stack._stir()
         if found < 0:
             fail(-found)

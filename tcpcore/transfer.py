@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import operator
 import os
 import socket as _socket
 import stat
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Address = tuple[Any, ...]
 
 V4MAPPED = bytes(10) + b"\xff\xff"
+MSG_ERRQUEUE = 0x2000
 PIECE = 1 << 18  # bytes handed to the engine at once
 ANSWER = 4 | 8 | 16  # POLLOUT, POLLERR, POLLHUP: a call to send has an answer
 
@@ -39,10 +41,13 @@ def fail(number: int) -> NoReturn:
 def view_of(data: Any) -> memoryview:
     """The bytes of what can be sent."""
     try:
-        return memoryview(data).cast("B")
+        view = memoryview(data)
     except TypeError:
         kind = type(data).__name__
         raise TypeError(f"a bytes-like object is required, not '{kind}'") from None
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    return view.cast("B")
 
 
 def room_of(call: str, buffer: Any) -> memoryview:
@@ -146,6 +151,9 @@ class Transfer:
         """`send`: of a stream the address is of no meaning."""
         if not 1 <= len(rest) <= 2:
             raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(rest)} given)")
+        if not isinstance(rest[-1], tuple):
+            kind = type(rest[-1]).__name__
+            raise TypeError(f"sendto(): AF_INET address must be tuple, not {kind}")
         return self.send(data, rest[0] if len(rest) == 2 else 0)
 
     def sendmsg(
@@ -156,7 +164,9 @@ class Transfer:
         address: Address | None = None,
     ) -> int:
         """`send` of several buffers, one after the other; there is no ancillary data to send."""
-        if list(ancdata):
+        for item in ancdata:
+            if not isinstance(item, tuple) or len(item) != 3:
+                raise TypeError("[sendmsg() ancillary data items] must be sequences of length 3")
             fail(errno.EINVAL)
         return self.send(b"".join(view_of(one) for one in buffers), flags)
 
@@ -216,24 +226,32 @@ class Transfer:
         """(data, ancillary data, flags, address): of a stream only the first tells anything."""
         if bufsize < 0:
             raise ValueError("negative buffer size in recvmsg()")
-        return self._recv(bufsize, flags), [], flags & _socket.MSG_OOB, None
+        if ancbufsize < 0:
+            raise ValueError("invalid ancillary data buffer length")
+        return self._recv(bufsize, flags), [], int(flags & _socket.MSG_OOB), None
 
     def recvmsg_into(
         self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0
     ) -> tuple[int, list[tuple[int, int, bytes]], int, Address | None]:
         """`recvmsg` into buffers, one after the other."""
         views = [room_of("recvmsg_into", one) for one in buffers]
+        if ancbufsize < 0:
+            raise ValueError("invalid ancillary data buffer length")
         data = self._recv(sum(len(view) for view in views), flags)
         at = 0
         for view in views:
             piece = data[at : at + len(view)]
             view[: len(piece)] = piece
             at += len(piece)
-        return len(data), [], flags & _socket.MSG_OOB, None
+        return len(data), [], int(flags & _socket.MSG_OOB), None
 
     def _recv(self, size: int, flags: int) -> bytes:
+        size, flags = operator.index(size), operator.index(flags)
         if not size:
             return b""
+        if flags & MSG_ERRQUEUE:
+            self._open()
+            fail(errno.EAGAIN)  # there is nothing in it, ever
         wanted = flags & ~(_socket.MSG_DONTWAIT | _socket.MSG_WAITALL)
 
         def attempt(handle: int) -> bytes | None:

@@ -163,6 +163,7 @@ ONLY_COMPILED = {
         "inet_listen_unhash",
         "port_conflict",
         "port_is_asked_for",
+        "tw_conflict",
     },
     "ip_output": {
         "addr_common",

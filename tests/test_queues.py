@@ -76,7 +76,7 @@ def test_sack_slowness() -> None:
 @needs_compiled
 @pytest.mark.parametrize("seed", range(12))
 def test_scoreboards_are_the_same(seed: int) -> None:
-    """Blocks wherever, ACKs, time-outs, what is told and then denied: both engines agree."""
+    """T-03: blocks wherever, ACKs, time-outs, what is told and then denied: both engines agree."""
     from test_active_lockstep import Host as Both
 
     rng = random.Random(seed)
@@ -115,7 +115,7 @@ def test_scoreboards_are_the_same(seed: int) -> None:
 @needs_compiled
 @pytest.mark.parametrize("seed", range(12))
 def test_what_waits_is_the_same(seed: int) -> None:
-    """Segments of any size in any order into a small buffer, and reads: both engines agree."""
+    """T-06: any sizes in any order into a small buffer, and reads: both engines agree."""
     from test_active_lockstep import Host as Both
 
     rng = random.Random(seed)
@@ -186,3 +186,12 @@ def test_path_mtus() -> None:
         script.dial(9000)
         pmtu = script.host.net.info(script.sk)["tcpi_pmtu"]
         assert pmtu == (1500 if i < 904 else 1000 + i % 400)
+
+
+@needs_compiled
+def test_sizes() -> None:
+    """T-01, T-26: what a connection, a request and what is left of a connection cost."""
+    sizes = compiled.sizes()
+    assert sizes["tcp_sock"] <= 1024
+    assert sizes["request_sock"] <= 128
+    assert sizes["timewait_sock"] <= 96

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
@@ -14,7 +15,7 @@ from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
 from .ip_output import inet_addr_is_local
 from .ip_tunnel import Encap, Outer
-from .netns import Netns
+from .netns import Netns, sk_memory_allocated
 from .sock import (
     ICSK_TIME_DACK,
     ICSK_TIME_KEEPOPEN,
@@ -187,11 +188,11 @@ class Net:
             "orphan": net.n_orphans,
             "any_address": net.any_address,
             "skbs": sum(len(getattr(tp, queue)) for tp in socks for queue in queues),
-            "mem": sum(tp.sk_wmem_queued + tp.sk_rmem_alloc for tp in socks),
+            "mem": sk_memory_allocated(net),
         }
 
     def poll(self, handle: int) -> int:
-        return user.tcp_poll(self.sock(handle))
+        return user.tcp_poll(self.net, self.sock(handle))
 
     def receive_batch(self, packets: Sequence[bytes], now_ns: int) -> None:
         """IP packets that have come by now, in their order.
@@ -269,7 +270,7 @@ class Net:
         return frames
 
 
-HANDLERS: dict[int, Callable[..., None]] = {
+HANDLERS: dict[int, Callable[[Any, Any], object]] = {
     ICSK_TIME_RETRANS: tcp_write_timer,
     ICSK_TIME_DACK: tcp_delack_timer,
     ICSK_TIME_KEEPOPEN: tcp_keepalive_timer,

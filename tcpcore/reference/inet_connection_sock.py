@@ -27,6 +27,7 @@ def sk_alloc(net: Netns) -> TcpSock:
     tp.sk_rcvbuf = sysctl.tcp_rmem[1]
     tp.sk_sndbuf = sysctl.tcp_wmem[1]
     tp.ttl = sysctl.ip_default_ttl
+    tp.pmtudisc = 0 if sysctl.ip_no_pmtu_disc else 1
     tp.reordering = sysctl.tcp_reordering
     tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
     tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1_000_000

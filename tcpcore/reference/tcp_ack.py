@@ -123,7 +123,7 @@ def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     if was > 1:
         tcp_set_skb_tso_segs(skb, tcp_current_mss(net, tp))
         skb.pcount = min(skb.pcount, was)
-    return was - skb.pcount
+    return int(was - skb.pcount)
 
 
 def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> bool:
@@ -237,8 +237,23 @@ def tcp_ack(
 def tcp_check_space(net: Netns, tp: TcpSock) -> None:
     """Room to write again: grow the buffer with the window, tell the caller."""
     tcp_new_space(net, tp)
-    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
+    if sk_stream_is_writeable(net, tp):
         sk_wake(net, tp)
+
+
+def sk_stream_memory_free(net: Netns, tp: TcpSock, wake: int) -> bool:
+    """True if a write is taken: there is memory, and little waits to be sent (TCP_NOTSENT_LOWAT).
+
+    Who waits is woken (`wake` 1) when half of it is left.
+    """
+    lowat = tp.notsent_lowat or net.sysctl.tcp_notsent_lowat
+    notsent = (tp.write_seq - tp.tcb.snd_nxt) & MASK32
+    return tp.sk_wmem_queued < tp.sk_sndbuf and (notsent << wake) & MASK32 < lowat
+
+
+def sk_stream_is_writeable(net: Netns, tp: TcpSock) -> bool:
+    """True if a third of the buffer is free, and so is the rest of what a write asks for."""
+    return 3 * tp.sk_wmem_queued <= 2 * tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
 
 
 def tcp_new_space(net: Netns, tp: TcpSock) -> None:

@@ -401,7 +401,7 @@ def tcp_ack_snd_check(net: Netns, tp: TcpSock) -> None:
     tcb = tp.tcb
     more = (tcb.rcv_nxt - tp.rcv_wup) & MASK32 > tp.rcv_mss
     if (
-        (more and tcp_choose_window(tp) >= tp.rcv_wnd)
+        (more and tcp_choose_window(net, tp) >= tp.rcv_wnd)
         or tcp_in_quickack_mode(tp)
         or tp.ack_pending & ICSK_ACK_NOW
         or tp.out_of_order_queue

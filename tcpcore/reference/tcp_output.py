@@ -439,10 +439,11 @@ def tcp_send_challenge_ack(net: Netns, tp: TcpSock) -> None:
 
 def tcp_oow_rate_limited(net: Netns, owner: object) -> bool:
     """True if an answer to what is not acceptable was given within tcp_invalid_ratelimit."""
-    last_ns = owner.last_oow_ack_ns  # type: ignore[attr-defined]
-    if last_ns and 0 <= net.now_ns - last_ns < net.sysctl.tcp_invalid_ratelimit * NSEC_PER_MSEC:
+    last_ms = owner.last_oow_ack_ms  # type: ignore[attr-defined]
+    now_ms = net.now_ns // NSEC_PER_MSEC & MASK32 or 1
+    if last_ms and (now_ms - last_ms) & MASK32 < net.sysctl.tcp_invalid_ratelimit:
         return True
-    owner.last_oow_ack_ns = max(net.now_ns, 1)  # type: ignore[attr-defined]
+    owner.last_oow_ack_ms = now_ms  # type: ignore[attr-defined]
     return False
 
 

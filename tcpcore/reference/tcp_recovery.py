@@ -316,7 +316,7 @@ def tcp_simple_retransmit(net: Netns, tp: TcpSock) -> None:
     """What is in flight is too large for the path: it is lost, and that is no congestion."""
     mss = tcp_current_mss(net, tp)
     for skb in tp.tcp_rtx_queue:
-        if len(skb.data) > mss:
+        if (skb.gso_size or len(skb.data)) > mss:
             tcp_mark_skb_lost(tp, skb)
     if not tp.lost_out:
         return
