@@ -392,7 +392,6 @@ cdef inline int tcp_build_frame(
     queued.offset = net.out_used
     queued.length = ip_len + header
     queued.gso_size = gso_size
-    queued.partial = 1
     queued.data_len = length
     queued.data = data
     queued.page = page if length else NULL
@@ -404,7 +403,10 @@ cdef inline int tcp_build_frame(
 
 
 cdef inline void skb_copy_and_csum(const netns *net, uint32_t i, uint8_t *frame) noexcept nogil:
-    """Lay a frame out as it goes over a wire, both checksums right."""
+    """Lay a frame out as it goes over a wire, both checksums right.
+
+    For a link that finishes checksums TCP's is the sum of the pseudo header alone.
+    """
     cdef const out_frame *one = &net.out[i]
     cdef uint32_t ip_len, tcp_len
     cdef uint64_t pseudo
@@ -412,8 +414,6 @@ cdef inline void skb_copy_and_csum(const netns *net, uint32_t i, uint8_t *frame)
     memcpy(frame, net.out_bytes + one.offset, one.length)
     if one.data_len:
         memcpy(frame + one.length, one.data, one.data_len)
-    if not one.partial:
-        return
     ip_len = IPV4_HDR_LEN if frame[0] >> 4 == 4 else IPV6_HDR_LEN
     tcp_len = one.length + one.data_len - ip_len
     if ip_len == IPV4_HDR_LEN:

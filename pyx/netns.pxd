@@ -59,13 +59,12 @@ cdef struct path_mtus:
     uint32_t oldest
     uint32_t newest
 
-# A frame that waits to be fetched: its headers, and the page that has its text.
+# A segment that waits to be fetched: its headers, checksums not filled, and where its text lies.
 cdef struct out_frame:
     uint64_t offset
     uint32_t length
     uint32_t gso_size
     uint32_t data_len
-    uint8_t partial  # checksums are left to whoever needs them
     const uint8_t *data
     skb_data *page  # NULL without text
 

@@ -6,6 +6,7 @@ POSIX, Linux: socket(7), tcp(7), ip(7); Python's library reference, `socket`.
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import ipaddress
 import operator
@@ -33,6 +34,18 @@ POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLRDHUP = 1, 2, 4, 8, 16, 0x2000
 
 CLOSING_STATES = (4, 11, 9)  # FIN-WAIT-1, CLOSING, LAST-ACK: the peer has not everything yet
 SYN_SENT, SYN_RECV = 2, 3
+_FAMILIES: dict[int, _socket.AddressFamily] = {
+    one: one for one in (_socket.AF_INET, _socket.AF_INET6)
+}
+
+
+@functools.lru_cache(maxsize=256)
+def parsed(host: str) -> bytes | None:
+    """The 4 or 16 bytes of an address in words; None if it is none."""
+    try:
+        return ipaddress.ip_address(host).packed
+    except ValueError:
+        return None
 
 
 class Socket(Options):
@@ -61,13 +74,14 @@ class Socket(Options):
         self._timeout_ns: int | None = None
         if family not in (_socket.AF_INET, _socket.AF_INET6):
             fail(errno.EAFNOSUPPORT)
-        if type & 0xF != _socket.SOCK_STREAM:
-            fail(errno.ESOCKTNOSUPPORT)
         if proto not in (0, _socket.IPPROTO_TCP):
             fail(errno.EPROTONOSUPPORT)
-        if type & _socket.SOCK_NONBLOCK:
-            self._timeout_ns = 0
-        self._family = _socket.AddressFamily(family)
+        if type is not _socket.SOCK_STREAM:
+            if type & 0xF != _socket.SOCK_STREAM:
+                fail(errno.ESOCKTNOSUPPORT)
+            if type & _socket.SOCK_NONBLOCK:
+                self._timeout_ns = 0
+        self._family = _FAMILIES[family]
         self._proto = proto
         if handle is None:
             with stack._lock:
@@ -183,8 +197,10 @@ class Socket(Options):
             found: int = self._net.accept(handle)
             return result_of(found)
 
-        handle = self._wait(attempt)
-        made = Socket(self._stack, self._family, self.type, self._proto, handle=handle)
+        handle = self._at_once(attempt)
+        if handle is None:
+            handle = self._wait(attempt)
+        made = Socket(self._stack, self._family, proto=self._proto, handle=handle)
         with self._stack._lock:
             peer = self._name(self._net.endpoints(handle)[1])
         return made, peer
@@ -224,6 +240,10 @@ class Socket(Options):
                     return -made
                 self._connecting = True
                 self._stack._flush(self._stack.clock.now_ns())
+                if self._timeout_ns != 0 and self._stack._peer is not None:
+                    ended = self._connected(handle)  # with a host beside this one it is over
+                    if ended is not None:
+                        return ended
         if self._timeout_ns == 0:
             return errno.EINPROGRESS
         found: int = self._wait(self._connected)
@@ -296,17 +316,14 @@ class Socket(Options):
             return mapped(b"\xff\xff\xff\xff")
         if host == "localhost":
             host = "127.0.0.1" if four else "::1"
-        try:
-            found = ipaddress.ip_address(host)
-        except ValueError:
-            found = None
-        if found is None or (found.version == 6 and four):
+        found = parsed(host)
+        if found is None or (len(found) == 16 and four):
             kind = _socket.EAI_NONAME if found is None else -9
             words = "Name or service not known"
             if found is not None:
                 words = "Address family for hostname not supported"
             raise _socket.gaierror(kind, words)
-        return mapped(found.packed)
+        return mapped(found)
 
     # The end.
 

@@ -29,7 +29,7 @@ FLOORS = {
     for floor, names in {
         15: "core",
         14: "core_net",
-        13: "tcp_sockopt tcp_icmp",
+        13: "tcp_sockopt tcp_icmp veth",
         12: "tcp_user tcp_ipv4 tcp_timer doors streams",
         11: "tcp_input tcp_minisocks tcp_fastopen",
         10: "tcp_ack",
@@ -523,6 +523,7 @@ def test_twins_have_the_same_files() -> None:
         "skbuff",
         "slab",
         "unaligned",
+        "veth",
     }
     assert compiled == modules(REFERENCE, ".py").keys() - {"__init__"}
 
