@@ -12,13 +12,35 @@ from ip_fragment cimport ip_frags_batch
 from ip_input cimport DLT_RAW, ip_rcv
 from ip_output cimport inet_addr_is_local, skb_copy_and_csum
 from ip_tunnel cimport WRAP_FRAGMENTS, outer
-from netns cimport NET_INC_STATS, ifaddr, netns, netns_free, netns_init, netns_reap, out_frame
-from netns cimport out_purge, sk_lookup, sk_memory_allocated, timer_owner
+from netns cimport (
+    NET_INC_STATS,
+    ifaddr,
+    netns,
+    netns_free,
+    netns_init,
+    netns_reap,
+    out_frame,
+    out_purge,
+    sk_lookup,
+    sk_memory_allocated,
+    timer_owner,
+)
 from rbtree cimport rb_depth
 from skbuff cimport SKB_LEND_MIN, skb_data_lend, skb_data_owner, skb_data_put
-from sock cimport ICSK_TIME_DACK, ICSK_TIME_KEEPOPEN, ICSK_TIME_RETRANS, SK_REQUEST, SK_TIMEWAIT
-from sock cimport TCP_SYNACK_TIMER, rcv_skb, request_sock, skb_data, sock_common, tcp_sock
-from sock cimport timewait_sock
+from sock cimport (
+    ICSK_TIME_DACK,
+    ICSK_TIME_KEEPOPEN,
+    ICSK_TIME_RETRANS,
+    SK_REQUEST,
+    SK_TIMEWAIT,
+    TCP_SYNACK_TIMER,
+    rcv_skb,
+    request_sock,
+    skb_data,
+    sock_common,
+    tcp_sock,
+    timewait_sock,
+)
 from tcp cimport (
     BAD_IP_CSUM,
     IP6_INTRUNCATEDPKTS,
