@@ -22,6 +22,7 @@ from netns cimport (
     out_frame,
     out_purge,
     sk_lookup,
+    sk_memory_allocated,
     timer_owner,
 )
 from rbtree cimport rb_depth
@@ -412,14 +413,6 @@ cdef class Net:
     def sockstat(self):
         """What is held, as /proc/net/sockstat counts it; `mem` is truesize, in bytes."""
         cdef netns *net = self.net
-        cdef tcp_sock *tp
-        cdef int64_t mem = 0
-        cdef uint32_t i
-        for i in range(net.socks_mask + 1):
-            tp = net.socks[i]
-            while tp != NULL:
-                mem += tp.sk_wmem_queued + tp.sk_rmem_alloc
-                tp = tp.handle_next
         return {
             "used": net.sock_cache.used,
             "requests": net.request_cache.used,
@@ -428,7 +421,7 @@ cdef class Net:
             "orphan": net.n_orphans,
             "any_address": net.any_address,
             "skbs": net.skbs.records.used,
-            "mem": mem,
+            "mem": sk_memory_allocated(net),
         }
 
     def poll(self, uint64_t handle):

@@ -15,7 +15,7 @@ from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
 from .ip_output import V4MAPPED, inet_addr_is_local, is_loopback
 from .ip_tunnel import Encap, Outer
-from .netns import Netns
+from .netns import Netns, sk_memory_allocated
 from .sock import (
     ICSK_TIME_DACK,
     ICSK_TIME_KEEPOPEN,
@@ -191,7 +191,7 @@ class Net:
             "orphan": net.n_orphans,
             "any_address": net.any_address,
             "skbs": sum(len(getattr(tp, queue)) for tp in socks for queue in queues),
-            "mem": sum(tp.sk_wmem_queued + tp.sk_rmem_alloc for tp in socks),
+            "mem": sk_memory_allocated(net),
         }
 
     def poll(self, handle: int) -> int:

@@ -140,6 +140,11 @@ class Netns(Net):
         self.mib[mib] += 1
 
 
+def sk_memory_allocated(net: Netns) -> int:
+    """Truesize of all that sockets have queued, bytes."""
+    return sum(tp.sk_wmem_queued + tp.sk_rmem_alloc for tp in net.socks.values())
+
+
 def get_random_u32(net: Netns) -> int:
     """The next number of the engine's own series."""
     net.rng += 1

@@ -421,8 +421,7 @@ class FlowOuter:
 NOTHING_AROUND = FlowOuter()
 
 
-# What else than addresses and ports tells connections apart.
-KEY_VLAN = 1
+KEY_VLAN = 1  # what else than addresses and ports tells connections apart
 KEY_INTERFACE = 2
 KEY_TUNNEL = 4
 

@@ -1,9 +1,8 @@
 """Fuzz endpoints: bytes are calls, segments, damage, ICMP and jumps of time on two hosts.
 
 ``python tests/fuzz/fuzz_endpoint.py --seconds 600`` holds both engines against each other after
-every step: packets, what calls gave, counters, readiness, deadlines and what is held. A finding is
-told by its seed, which ``--seed N --count 1`` runs again. ``one`` is libFuzzer's entry, too, where
-the compiled engine runs alone under sanitizers.
+every step; a finding is told by its seed, which ``--seed N --count 1`` runs again. `one` is
+libFuzzer's entry as well (run.py), where the compiled engine runs alone.
 """
 
 from __future__ import annotations
