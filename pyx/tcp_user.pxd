@@ -313,9 +313,7 @@ cdef inline skb *tcp_eat_skb(netns *net, tcp_sock *tp, skb *one, int flags) noex
     return next
 
 
-cdef inline int tcp_recv_urg(
-    tcp_sock *tp, uint8_t *out, int flags, int64_t *copied
-) noexcept nogil:
+cdef inline int tcp_recv_urg(tcp_sock *tp, uint8_t *out, int flags, int64_t *copied) noexcept nogil:
     """The urgent octet by itself (9293:MUST-30)."""
     if tp.oobinline or not tp.urg_data or tp.urg_data & TCP_URG_READ:
         return -EINVAL
@@ -488,7 +486,7 @@ cdef inline void inet_csk_listen_stop(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
-    """The caller lets go (RFC 9293 3.10.4): the rest goes, or the peer is told that data is lost."""
+    """The caller lets go (RFC 9293 3.10.4): the rest goes, or the peer learns what is lost."""
     cdef int state = tp.tcb.state
     cdef int64_t unread = 0, wait_ns
     tp.shutdown = SHUTDOWN_MASK

@@ -138,8 +138,10 @@ def notsent_lowat(s: Script) -> None:
     for _ in range(3):
         s.say("send(15000)", s.host.send(s.sk, bytes(15000), 0))
         s.say("poll", s.host.poll(s.sk))
+    s.wait(0.1)
     s.put("A", ack=7301)
     s.say("poll", s.host.poll(s.sk))
+    s.wait(0.1)
     s.put("A", ack=14601)
     s.say("poll", s.host.poll(s.sk))
     s.set(SOL_TCP, NOTSENT_LOWAT, 100000)
