@@ -212,6 +212,31 @@ cdef inline void skb_pull(skb *one, uint32_t length) noexcept nogil:
     one.len -= length
 
 
+cdef inline int skb_shift(
+    skb_pools *pools, skb *one, skb *behind, uint32_t length, uint32_t most
+) noexcept nogil:
+    """Move the first bytes of a piece to the end of the one before it; -1 without memory."""
+    cdef skb_data *made
+    cdef uint32_t size
+    if one.head != NULL and one.head == behind.head and one.data + one.len == behind.data:
+        one.len += length  # they lie there already
+    else:
+        if one.head == NULL or one.head.refs > 1 or skb_tailroom(one) < length:
+            size = max(one.len + length, min(2 * (one.len + length), most))
+            made = skb_data_alloc(pools, size)
+            if made == NULL:
+                return -1
+            if one.len:
+                memcpy(made + 1, one.data, one.len)
+            skb_data_put(pools, one.head)
+            one.head = made
+            one.data = <uint8_t *>(made + 1)
+            one.lent = 0
+        skb_put_data(one, behind.data, length)
+    skb_pull(behind, length)
+    return 0
+
+
 # Queues.
 
 

@@ -8,7 +8,6 @@ from libc.string cimport memcpy, memset
 from inet_connection_sock cimport (
     inet_csk_destroy_sock,
     tcp_done,
-    tcp_done_with_error,
     tcp_init_sock,
     tcp_set_state,
     tcp_write_queue_purge,
@@ -190,6 +189,7 @@ cdef inline int64_t tcp_sendmsg(
         room = goal - one.len if one != NULL else 0
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
             if not sk_stream_memory_free(net, tp, 0):
+                tp.nospace = True
                 break
             piece = <uint32_t>min(goal, length - copied)
             one = build_skb(&net.skbs, page, data + copied, piece, piece)
@@ -393,9 +393,8 @@ cdef inline int tcp_shutdown(netns *net, tcp_sock *tp, int how) noexcept nogil:
     if how & SEND_SHUTDOWN and (
         state == TCP_ESTABLISHED or state == TCP_SYN_RECV or state == TCP_CLOSE_WAIT
     ):
-        if tcp_close_state(net, tp) and tcp_send_fin(net, tp):
-            tcp_send_active_reset(net, tp)
-            tcp_done_with_error(net, tp, ENOBUFS)
+        if tcp_close_state(net, tp):
+            tcp_send_fin(net, tp)
     return 0
 
 
@@ -510,9 +509,8 @@ cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
     elif tp.linger and not tp.linger_ns:
         NET_INC_STATS(net, TCP_ABORTONDATA)
         tcp_disconnect(net, tp)
-    elif tcp_close_state(net, tp) and tcp_send_fin(net, tp):
-        tcp_send_active_reset(net, tp)  # no memory for a FIN, and nothing would ever send it
-        tcp_done_with_error(net, tp, ENOBUFS)
+    elif tcp_close_state(net, tp):
+        tcp_send_fin(net, tp)
     tp.dead = 1
     if tp.tcb.state == TCP_CLOSE:
         inet_csk_destroy_sock(net, tp)
@@ -548,7 +546,7 @@ cdef inline void tcp_send_reset_now(netns *net, tcp_sock *tp, int state) noexcep
     tp.tcb.state = TCP_CLOSE
 
 
-cdef inline int tcp_poll(const netns *net, const tcp_sock *tp) noexcept nogil:
+cdef inline int tcp_poll(const netns *net, tcp_sock *tp) noexcept nogil:
     """What a socket is ready for, as poll(2) has it."""
     cdef int state = tp.tcb.state, mask = 0
     cdef int64_t readable
@@ -568,6 +566,8 @@ cdef inline int tcp_poll(const netns *net, const tcp_sock *tp) noexcept nogil:
             mask |= EPOLLIN
         if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
             mask |= EPOLLOUT
+        else:
+            tp.nospace = True
         if tp.urg_data & TCP_URG_VALID:
             mask |= EPOLLPRI
     if tp.sk_err:

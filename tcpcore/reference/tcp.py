@@ -263,7 +263,8 @@ class Mib(IntEnum):
     TCP_TOZEROWINDOWADV = 77
     TCP_WANTZEROWINDOWADV = 78
     TCP_WQUEUETOOBIG = 79
-    NR_MIBS = 80
+    TCP_BEYONDWINDOW = 80
+    NR_MIBS = 81
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order

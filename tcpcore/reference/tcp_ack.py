@@ -5,9 +5,19 @@ Linux: tcp_ack, tcp_clean_rtx_queue in net/ipv4/tcp_input.c.  RFC 9293 3.10.7.4 
 
 from __future__ import annotations
 
+from .inet_connection_sock import (
+    tcp_clamp_probe0_to_user_timeout,
+    tcp_clear_xmit_timer,
+    tcp_probe0_base_ns,
+    tcp_rearm_rto,
+    tcp_reset_xmit_timer,
+)
 from .netns import Netns, sk_wake
 from .sock import (
     ICSK_TIME_PROBE0,
+    MAX_TCP_HEADER,
+    SKB_OVERHEAD,
+    SKB_SHARED_INFO,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
@@ -17,13 +27,6 @@ from .sock import (
     TcpSock,
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
-from .tcp_output import (
-    tcp_clamp_probe0_to_user_timeout,
-    tcp_clear_xmit_timer,
-    tcp_probe0_base_ns,
-    tcp_rearm_rto,
-    tcp_reset_xmit_timer,
-)
 from .tcp_recovery import (
     FLAG_ACKED,
     FLAG_DATA,
@@ -43,7 +46,12 @@ from .tcp_recovery import (
 )
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
-from .tcp_window import tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from .tcp_window import (
+    tcp_current_mss,
+    tcp_packets_in_flight,
+    tcp_set_skb_tso_segs,
+    tcp_wnd_end,
+)
 from .timer import NSEC_PER_MSEC
 
 
@@ -235,10 +243,9 @@ def tcp_ack(
 
 
 def tcp_check_space(net: Netns, tp: TcpSock) -> None:
-    """Room to write again: grow the buffer with the window, tell the caller."""
-    tcp_new_space(net, tp)
-    if sk_stream_is_writeable(net, tp):
-        sk_wake(net, tp)
+    """Room to write again, where the caller had found none."""
+    if tp.nospace:
+        tcp_new_space(net, tp)
 
 
 def sk_stream_memory_free(net: Netns, tp: TcpSock, wake: int) -> bool:
@@ -257,11 +264,21 @@ def sk_stream_is_writeable(net: Netns, tp: TcpSock) -> bool:
 
 
 def tcp_new_space(net: Netns, tp: TcpSock) -> None:
-    """The send buffer holds two windows (tcp_sndbuf_expand); never beyond tcp_wmem[2]."""
+    """Grow the buffer with the congestion window, unless that holds back; tell the caller."""
+    if tcp_packets_in_flight(tp) < tp.snd_cwnd:
+        tcp_sndbuf_expand(net, tp)
+        tp.snd_cwnd_stamp_ns = net.now_ns
+    if sk_stream_is_writeable(net, tp):
+        tp.nospace = False
+        sk_wake(net, tp)
+
+
+def tcp_sndbuf_expand(net: Netns, tp: TcpSock) -> None:
+    """The send buffer holds two windows of what a segment costs; never beyond tcp_wmem[2]."""
     if tp.userlocks & 4:
         return
-    per_mss = max(tp.mss_clamp, tp.mss_cache) + 320 + 576
-    per_mss = 1 << (per_mss - 1).bit_length()
+    per_mss = max(tp.mss_clamp, tp.mss_cache) + MAX_TCP_HEADER + SKB_SHARED_INFO
+    per_mss = (1 << (per_mss - 1).bit_length()) + SKB_OVERHEAD
     segs = max(10, tp.snd_cwnd, tp.reordering + 1)
     if tp.sk_sndbuf < 2 * segs * per_mss:
         tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])

@@ -28,6 +28,7 @@ from .tcp_input import keepalive_time_when
 from .tcp_output import tcp_send_ack
 from .tcp_timer import keepalive_intvl_when
 from .tcp_user import tcp_set_cork, tcp_set_nodelay
+from .tcp_window import tcp_set_window_clamp
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC
 
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
@@ -124,7 +125,10 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == TCP_WINDOW_CLAMP:
         if not value and tp.tcb.state != TCP_CLOSE:
             return -EINVAL
-        tp.window_clamp = max(value, SOCK_MIN_RCVBUF // 2) if value else 0
+        if value:
+            tcp_set_window_clamp(tp, value)
+        else:
+            tp.window_clamp = 0
     elif name == TCP_QUICKACK:
         if not value:
             tp.ack_pingpong = TCP_PINGPONG_THRESH

@@ -203,6 +203,7 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
         room = goal - len(skb.data) if skb is not None else 0
         if skb is None or room <= 0 or not tcp_skb_can_collapse_to(tp, skb):
             if not sk_stream_memory_free(net, tp, 0):
+                tp.nospace = True
                 break
             skb = SkBuff(tp.write_seq, bytearray(), TCPHDR_ACK)
             skb.truesize = SKB_TRUESIZE_EMPTY
@@ -552,6 +553,8 @@ def tcp_poll(net: Netns, tp: TcpSock) -> int:
             mask |= EPOLLIN
         if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
             mask |= EPOLLOUT
+        else:
+            tp.nospace = True
         if tp.urg_data & TCP_URG_VALID:
             mask |= EPOLLPRI
     if tp.sk_err:
