@@ -527,8 +527,8 @@ cdef inline int tcp_send_synack(netns *net, tcp_sock *tp) noexcept nogil:
     return tcp_transmit_skb(net, tp, one, tp.tcb.rcv_nxt, 0)
 
 
-cdef inline int tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
-    """End the stream, on the last piece if that still waits; 0, or -ENOBUFS."""
+cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
+    """End the stream: on the last piece if that still waits, else on a segment of its own."""
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef skb *tail = tp.sk_write_queue.last
     if tail != NULL:
@@ -536,8 +536,10 @@ cdef inline int tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
         tail.end_seq += 1
     else:
         tail = alloc_skb(&net.skbs, 0)
-        if tail == NULL:
-            return -ENOBUFS
+        if tail == NULL:  # and nothing would ever send it
+            tcp_send_active_reset(net, tp)
+            tcp_done_with_error(net, tp, ENOBUFS)
+            return
         tail.seq = tp.write_seq
         tail.end_seq = tp.write_seq + 1
         tail.tcp_flags = TCPHDR_ACK | TCPHDR_FIN
@@ -547,7 +549,6 @@ cdef inline int tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
         skb_queue_tail(&tp.sk_write_queue, tail)
     tp.write_seq += 1
     tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_OFF)
-    return 0
 
 
 cdef inline void tcp_send_active_reset(netns *net, tcp_sock *tp) noexcept nogil:

@@ -8,7 +8,6 @@ from libc.string cimport memcpy, memset
 from inet_connection_sock cimport (
     inet_csk_destroy_sock,
     tcp_done,
-    tcp_done_with_error,
     tcp_init_sock,
     tcp_set_state,
     tcp_write_queue_purge,
@@ -392,9 +391,8 @@ cdef inline int tcp_shutdown(netns *net, tcp_sock *tp, int how) noexcept nogil:
     if how & SEND_SHUTDOWN and (
         state == TCP_ESTABLISHED or state == TCP_SYN_RECV or state == TCP_CLOSE_WAIT
     ):
-        if tcp_close_state(net, tp) and tcp_send_fin(net, tp):
-            tcp_send_active_reset(net, tp)
-            tcp_done_with_error(net, tp, ENOBUFS)
+        if tcp_close_state(net, tp):
+            tcp_send_fin(net, tp)
     return 0
 
 
@@ -509,9 +507,8 @@ cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
     elif tp.linger and not tp.linger_ns:
         NET_INC_STATS(net, TCP_ABORTONDATA)
         tcp_disconnect(net, tp)
-    elif tcp_close_state(net, tp) and tcp_send_fin(net, tp):
-        tcp_send_active_reset(net, tp)  # no memory for a FIN, and nothing would ever send it
-        tcp_done_with_error(net, tp, ENOBUFS)
+    elif tcp_close_state(net, tp):
+        tcp_send_fin(net, tp)
     tp.dead = 1
     if tp.tcb.state == TCP_CLOSE:
         inet_csk_destroy_sock(net, tp)
