@@ -10,7 +10,7 @@ from inet_ports cimport request_or_sock
 from inet_timewait_sock cimport tw_timer_handler
 from ip_fragment cimport ip_frags_batch
 from ip_input cimport DLT_RAW, ip_rcv
-from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, inet_addr_is_local, skb_copy_and_csum
+from ip_output cimport inet_addr_is_local, skb_copy_and_csum
 from ip_tunnel cimport WRAP_FRAGMENTS, outer
 from netns cimport (
     NET_INC_STATS,
@@ -24,6 +24,7 @@ from netns cimport (
     sk_lookup,
     timer_owner,
 )
+from rbtree cimport rb_depth
 from skbuff cimport SKB_LEND_MIN, skb_data_lend, skb_data_owner, skb_data_put
 from sock cimport (
     ICSK_TIME_DACK,
@@ -41,10 +42,8 @@ from sock cimport (
 )
 from tcp cimport (
     BAD_IP_CSUM,
-    IP6_INRECEIVES,
     IP6_INTRUNCATEDPKTS,
     IP_CSUM,
-    IP_INRECEIVES,
     IP_INTRUNCATEDPKTS,
     IP_NOPROTO,
     PKT_TOO_SMALL,
@@ -78,8 +77,8 @@ from tcp_user cimport (
     tcp_shutdown,
 )
 from timer cimport NSEC_PER_MSEC, timer, timer_advance, timer_next
-from unaligned cimport get_be16, get_u64
-from wire cimport TCP_HDR_LEN, tcp_header, tcp_parse_options
+from unaligned cimport get_be16
+from veth cimport veth_xmit
 
 cdef enum:
     EXCHANGE_MAX = 1 << 20  # frames of one exchange
@@ -153,51 +152,12 @@ cdef inline int ip_local_deliver(
     return tcp_v4_rcv(net, r)
 
 
-cdef inline void veth_rcv(netns *net, const uint8_t *packet, const out_frame *one) noexcept nogil:
-    """A segment of a host beside this one, as it was put together there."""
-    cdef rcv_skb r
-    cdef const uint8_t *th = packet + IPV4_HDR_LEN
-    if packet[0] >> 4 == 4:
-        NET_INC_STATS(net, IP_INRECEIVES)
-        r.th.ip = 4
-        r.th.acookie = get_u64(packet + 12)
-    else:
-        NET_INC_STATS(net, IP6_INRECEIVES)
-        r.th.ip = 6
-        r.th.addrs = packet + 8
-        th = packet + IPV6_HDR_LEN
-    r.th.bad = 0
-    r.page = one.page
-    r.data = one.data
-    tcp_header(&r.th, th, get_be16(th + 12), one.data_len)
-    if packet + one.length > th + TCP_HDR_LEN:
-        tcp_parse_options(&r.th, th + TCP_HDR_LEN, packet + one.length)
-    rcv_skb_addr(&r)
-    if inet_addr_is_local(net, r.daddr):
-        tcp_v4_rcv(net, &r)
-
-
-cdef inline uint32_t veth_xmit(netns *net, netns *peer) noexcept nogil:
-    """Let a host's frames reach another as they lie: how many.  Linux: drivers/net/veth.c."""
-    cdef uint32_t i, n = net.n_out
-    cdef const out_frame *one
-    cdef const uint8_t *packet
-    for i in range(n):
-        one = &net.out[i]
-        packet = net.out_bytes + one.offset
-        if one.partial:
-            veth_rcv(peer, packet, one)
-        else:
-            ip_rcv_flat(peer, packet, one.length)
-        netns_reap(peer)
-    out_purge(net)
-    return n
-
-
 cdef class Net:
     """A host without I/O: `receive`, `advance` and the calls of sockets change it."""
 
     cdef netns *net
+    cdef uint64_t received
+    cdef uint64_t sent
 
     def __cinit__(self, bytes key):
         if len(key) != 16:
@@ -351,6 +311,14 @@ cdef class Net:
         cdef tcp_sock *tp = self.sock(handle)
         return tp.n_reqs, tp.accept_len
 
+    def steps(self, uint64_t handle):
+        """Of the retransmit queue and of what lies behind holes: pieces, and steps to the farthest."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef uint32_t sent = 0, early = 0
+        cdef uint32_t sent_depth = rb_depth(&tp.tcp_rtx_queue, &sent)
+        cdef uint32_t early_depth = rb_depth(&tp.out_of_order_queue, &early)
+        return (sent, sent_depth), (early, early_depth)
+
     def state_of(self, bytes saddr, uint16_t sport, bytes daddr, uint16_t dport):
         """What is known of a 4-tuple, ours first: a state, CLOSE if nothing."""
         cdef sock_common *sk = request_or_sock(
@@ -441,23 +409,30 @@ cdef class Net:
     def counters(self):
         return [self.net.net.mib[i] for i in range(NR_MIBS)]
 
+    def sockstat(self):
+        """What is held, as /proc/net/sockstat counts it; `mem` is truesize, in bytes."""
+        cdef netns *net = self.net
+        cdef tcp_sock *tp
+        cdef int64_t mem = 0
+        cdef uint32_t i
+        for i in range(net.socks_mask + 1):
+            tp = net.socks[i]
+            while tp != NULL:
+                mem += tp.sk_wmem_queued + tp.sk_rmem_alloc
+                tp = tp.handle_next
+        return {
+            "used": net.sock_cache.used,
+            "requests": net.request_cache.used,
+            "tw": net.timewait_cache.used,
+            "inuse": net.n_established,
+            "orphan": net.n_orphans,
+            "any_address": net.any_address,
+            "skbs": net.skbs.records.used,
+            "mem": mem,
+        }
+
     def poll(self, uint64_t handle):
-        return tcp_poll(self.sock(handle))
-
-    def receive_batch(self, packets, int64_t now_ns):
-        """IP packets that have come by now, in their order.
-
-        A packet that is a subclass of bytes has `ip_summed` (CHECKSUM_NONE 0: to be verified) and
-        `time_ns`, when it came, or None.
-        """
-        cdef int64_t when_ns
-        for packet in packets:
-            if type(packet) is bytes:
-                self.receive(packet, now_ns)
-            else:
-                came_ns = getattr(packet, "time_ns", None)
-                when_ns = now_ns if came_ns is None else min(<int64_t>came_ns, now_ns)
-                self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
+        return tcp_poll(self.net, self.sock(handle))
 
     cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
         """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
@@ -482,24 +457,33 @@ cdef class Net:
         What they share is the process: checksums are neither made nor tested, and text is handed
         on where it lies. Two that would never be done are stopped after a million.
         """
-        cdef uint64_t most = EXCHANGE_MAX, n = 0
+        cdef uint64_t most = EXCHANGE_MAX, there = 0, back = 0
         if other is self:
             raise ValueError("a host is no peer of its own")
         self.advance(now_ns)
         other.advance(now_ns)
-        while n < most and self.net.n_out + other.net.n_out:
-            n += veth_xmit(self.net, other.net)
-            n += veth_xmit(other.net, self.net)
+        while there < most and self.net.n_out + other.net.n_out:
+            there += veth_xmit(self.net, other.net)
+            back += veth_xmit(other.net, self.net)
+        self.sent += there
+        self.received += back
+        other.sent += back
+        other.received += there
         self.settle()
         other.settle()
-        return n
+        return there + back
+
+    def frames(self):
+        """How many came and left by `exchange`."""
+        return self.received, self.sent
 
     cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
         cdef netns *net = self.net
+        cdef int64_t due_ns = timer_next(&net.timers)
         cdef timer *due = timer_advance(&net.timers, now_ns)
         while due != NULL:
-            net.net.now_ns = max(net.net.now_ns, due.expires_ns)
+            net.net.now_ns = max(net.net.now_ns, due_ns)
             if due.kind == ICSK_TIME_RETRANS:
                 tcp_write_timer(net, <tcp_sock *>timer_owner(due))
             elif due.kind == ICSK_TIME_DACK:
@@ -511,6 +495,7 @@ cdef class Net:
             else:
                 tw_timer_handler(net, <timewait_sock *>timer_owner(due))
             netns_reap(net)
+            due_ns = timer_next(&net.timers)
             due = timer_advance(&net.timers, now_ns)
         net.net.now_ns = max(net.net.now_ns, now_ns)
 

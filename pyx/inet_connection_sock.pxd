@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from inet_ports cimport inet_listen_unhash, inet_put_port, inet_unhash
 from netns cimport (
+    NET_ADD_STATS,
     NET_INC_STATS,
     netns,
     sk_bury,
@@ -57,7 +58,7 @@ cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
         return NULL
     tcp_init_sock(tp)
     tp.sk_rcvlowat = 1
-    tp.pmtudisc = 1
+    tp.pmtudisc = 0 if net.sysctl.ip_no_pmtu_disc else 1
     tp.sk_rcvbuf = sysctl.tcp_rmem[1]
     tp.sk_sndbuf = sysctl.tcp_wmem[1]
     tp.ttl = <uint8_t>sysctl.ip_default_ttl
@@ -78,14 +79,12 @@ cdef inline void tcp_set_state(netns *net, tcp_sock *tp, int state) noexcept nog
 
 cdef inline void tcp_count_state(netns *net, tcp_sock *tp, int old, int state) noexcept nogil:
     """Count and tidy what a change of state means to the host."""
-    if state == TCP_ESTABLISHED and old != TCP_ESTABLISHED:
-        NET_INC_STATS(net, TCP_CURRESTAB)
+    cdef bint was_open = old == TCP_ESTABLISHED or old == TCP_CLOSE_WAIT
+    cdef bint is_open = state == TCP_ESTABLISHED or state == TCP_CLOSE_WAIT
+    NET_ADD_STATS(net, TCP_CURRESTAB, <int>is_open - <int>was_open)
     if state == TCP_CLOSE:
-        if old == TCP_ESTABLISHED or old == TCP_CLOSE_WAIT:
-            NET_INC_STATS(net, TCP_ESTABRESETS)
+        NET_ADD_STATS(net, TCP_ESTABRESETS, was_open)
         sk_unhash(net, tp)
-    if old == TCP_ESTABLISHED and state != TCP_ESTABLISHED:
-        net.net.mib[<int>TCP_CURRESTAB] -= 1
 
 
 cdef inline void sk_unhash(netns *net, tcp_sock *tp) noexcept nogil:
@@ -104,8 +103,8 @@ cdef inline void tcp_write_queue_purge(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_clear_xmit_timers(tcp_sock *tp) noexcept nogil:
     tp.icsk_pending = 0
     tp.ack_pending = 0
-    sk_stop_timer(&tp.retransmit_timer)
-    sk_stop_timer(&tp.delack_timer)
+    sk_stop_timer(&tp.retransmit_timer.timer)
+    sk_stop_timer(&tp.delack_timer.timer)
     sk_stop_timer(&tp.sk.sk_timer)
 
 

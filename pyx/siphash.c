@@ -1,5 +1,6 @@
 /* SipHash-2-4 on a word and on vectors of words. */
 #include "siphash.h"
+#include "unaligned.h"
 
 #ifdef ISA_X86
 #include <immintrin.h>
@@ -36,29 +37,31 @@
         v[3] ^= (key)[1] ^ 0x7465646279746573;                                                     \
     } while (0)
 
-static void siphash_word(uint64_t v[4], uint64_t word)
-{
-    v[3] ^= word;
-    SIPROUND(v, SWAP_WORD);
-    SIPROUND(v, SWAP_WORD);
-    v[0] ^= word;
-}
+#define SIPHASH_WORD(v, word)                                                                      \
+    do {                                                                                           \
+        v[3] ^= word;                                                                              \
+        SIPROUND(v, SWAP_WORD);                                                                    \
+        SIPROUND(v, SWAP_WORD);                                                                    \
+        v[0] ^= word;                                                                              \
+    } while (0)
 
 uint64_t siphash(const uint64_t key[2], const void *data, size_t length)
 {
-    const uint8_t *bytes = data;
+    const uint8_t *bytes = data, *end = bytes + length;
     uint64_t v[4] = {0}, word, last = (uint64_t)length << 56;
+    unsigned rest = length & 7;
 
     SIPHASH_INIT(v, key);
-    for (; length >= 8; length -= 8, bytes += 8) {
-        word = 0;
-        for (int i = 0; i < 8; i++) /* any byte order; one load where it is the machine's own */
-            word |= (uint64_t)bytes[i] << 8 * i;
-        siphash_word(v, word);
+    for (; end - bytes >= 8; bytes += 8) {
+        word = get_le64(bytes);
+        SIPHASH_WORD(v, word);
     }
-    while (length--)
-        last |= (uint64_t)bytes[length] << 8 * length;
-    siphash_word(v, last);
+    if (length >= 8 && rest) /* the last eight bytes, those that were taken already shifted out */
+        last |= get_le64(end - 8) >> (64 - 8 * rest);
+    else
+        while (rest--)
+            last |= (uint64_t)bytes[rest] << 8 * rest;
+    SIPHASH_WORD(v, last);
     v[2] ^= 0xff;
     for (int round = 0; round < 4; round++)
         SIPROUND(v, SWAP_WORD);

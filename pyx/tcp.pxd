@@ -247,8 +247,9 @@ cdef enum:  # Mib
     TCP_TIMEWAITOVERFLOW = 76
     TCP_TOZEROWINDOWADV = 77
     TCP_WANTZEROWINDOWADV = 78
-    TCP_BEYONDWINDOW = 79
-    NR_MIBS = 80
+    TCP_WQUEUETOOBIG = 79
+    TCP_BEYONDWINDOW = 80
+    NR_MIBS = 81
 
 # Completeness, OR over all segments in any order.
 cdef enum:

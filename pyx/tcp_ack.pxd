@@ -4,7 +4,8 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from netns cimport netns, sk_wake
-from skbuff cimport kfree_skb, skb_pull, skb_unlink
+from rbtree cimport rb_changed, rb_erase
+from skbuff cimport kfree_skb, skb_pull
 from sock cimport *
 from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
@@ -73,7 +74,7 @@ cdef inline void tcp_clean_rtx_queue(
             flags |= FLAG_DATA_ACKED
         if not whole:
             break
-        skb_unlink(&tp.tcp_rtx_queue, one)
+        rb_erase(&tp.tcp_rtx_queue, one)
         tp.sk_wmem_queued -= one.truesize
         kfree_skb(&net.skbs, one)
         one = tp.tcp_rtx_queue.first
@@ -110,6 +111,7 @@ cdef inline int32_t tcp_trim_head(netns *net, tcp_sock *tp) noexcept nogil:
     if was > 1:
         tcp_set_skb_tso_segs(one, tcp_current_mss(net, tp))
         one.pcount = min(one.pcount, was)
+        rb_changed(one)
     return was - one.pcount
 
 
@@ -193,8 +195,6 @@ cdef inline int tcp_ack(
     if tcp_ack_update_rtt(net, tp, flags, done.rtt_us) or flags & FLAG_SND_UNA_ADVANCED:
         if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
             tcp_rearm_rto(net, tp)
-    if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
-        tcp_enter_loss(net, tp)
     if not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != TCP_CA_OPEN:
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
@@ -215,12 +215,32 @@ cdef inline void tcp_check_space(netns *net, tcp_sock *tp) noexcept nogil:
         tcp_new_space(net, tp)
 
 
+cdef inline bint sk_stream_memory_free(
+    const netns *net, const tcp_sock *tp, int wake
+) noexcept nogil:
+    """True if a write is taken: there is memory, and little waits to be sent (TCP_NOTSENT_LOWAT).
+
+    Who waits is woken (`wake` 1) when half of it is left.
+    """
+    cdef uint32_t lowat = tp.notsent_lowat
+    if not lowat:
+        lowat = <uint32_t>net.sysctl.tcp_notsent_lowat
+    return tp.sk_wmem_queued < tp.sk_sndbuf and (
+        <uint32_t>((tp.write_seq - tp.tcb.snd_nxt) << wake) < lowat
+    )
+
+
+cdef inline bint sk_stream_is_writeable(const netns *net, const tcp_sock *tp) noexcept nogil:
+    """True if a third of the buffer is free, and so is the rest of what a write asks for."""
+    return 3 * tp.sk_wmem_queued <= 2 * tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
+
+
 cdef inline void tcp_new_space(netns *net, tcp_sock *tp) noexcept nogil:
-    """Grow the buffer with the congestion window, unless that is what holds back; tell the caller."""
+    """Grow the buffer, unless the congestion window is what holds back; tell the caller."""
     if tcp_packets_in_flight(tp) < tp.snd_cwnd:
         tcp_sndbuf_expand(net, tp)
         tp.snd_cwnd_stamp_ns = net.net.now_ns
-    if tp.sk_wmem_queued * 3 <= tp.sk_sndbuf * 2:
+    if sk_stream_is_writeable(net, tp):
         tp.nospace = False
         sk_wake(net, tp)
 

@@ -4,7 +4,8 @@
 from libc.errno cimport EAGAIN, ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from netns cimport NET_ADD_STATS, netns
-from skbuff cimport kfree_skb, skb_pull, skb_shift, skb_unlink
+from rbtree cimport RB_ALWAYS, RB_TO_RESEND, rb_changed, rb_erase, rb_seek
+from skbuff cimport kfree_skb, skb_pull, skb_shift
 from sock cimport *
 from tcp cimport *
 from tcp_output cimport (
@@ -73,6 +74,7 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
     if tp.undo_retrans < 0:
         tp.undo_retrans = 0
     tp.undo_retrans += one.pcount
+    rb_changed(one)
     return err
 
 
@@ -99,7 +101,7 @@ cdef inline void tcp_retrans_try_collapse(
         one.truesize += length
         tp.sk_wmem_queued -= behind.truesize - length
         tcp_adjust_pcount(tp, behind.sacked, behind.pcount)
-        skb_unlink(&tp.tcp_rtx_queue, behind)
+        rb_erase(&tp.tcp_rtx_queue, behind)
         kfree_skb(&net.skbs, behind)
         behind = one.next
 
@@ -107,18 +109,18 @@ cdef inline void tcp_retrans_try_collapse(
 cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept nogil:
     """Send again what is marked lost, as far as the window allows."""
     cdef skb *one = NULL
+    cdef skb *next
     cdef int32_t room
     if not tp.packets_out:
         return
-    while True:  # those behind may be joined to it, or come to be
-        one = one.next if one != NULL else tp.tcp_rtx_queue.first
-        if one == NULL:
-            break
+    while True:
         room = tp.snd_cwnd - tcp_packets_in_flight(tp)
         if room <= 0:
             break
-        if one.sacked & (TCPCB_SACKED_ACKED | TCPCB_SACKED_RETRANS) or not one.sacked & TCPCB_LOST:
-            continue
+        next = one.next if one != NULL else tp.tcp_rtx_queue.first  # it may have been joined
+        one = rb_seek(next, RB_TO_RESEND, RB_ALWAYS)
+        if one == NULL:
+            break
         if tcp_retransmit_skb(net, tp, one, room):
             break
         NET_ADD_STATS(

@@ -327,7 +327,7 @@ cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *valu
     elif name == TCP_USER_TIMEOUT:
         value[0] = tp.user_timeout_ns // NSEC_PER_MSEC
     elif name == TCP_NOTSENT_LOWAT:
-        value[0] = tp.notsent_lowat
+        value[0] = <int32_t>tp.notsent_lowat
     else:
         return -ENOPROTOOPT
     return 0

@@ -27,6 +27,7 @@ from skbuff cimport (
 )
 from sock cimport *
 from tcp cimport *
+from tcp_ack cimport sk_stream_is_writeable, sk_stream_memory_free
 from tcp_data_queue cimport tcp_rcv_space_adjust
 from tcp_input cimport tcp_fin_time_ns
 from tcp_cong cimport tcp_init_congestion_control
@@ -132,10 +133,6 @@ cdef inline int inet_csk_accept(netns *net, tcp_sock *tp, tcp_sock **child) noex
 # Send.
 
 
-cdef inline bint sk_stream_memory_free(const tcp_sock *tp) noexcept nogil:
-    return tp.sk_wmem_queued < tp.sk_sndbuf
-
-
 cdef inline bint tcp_skb_can_collapse_to(const skb *one) noexcept nogil:
     return not one.eor
 
@@ -191,7 +188,7 @@ cdef inline int64_t tcp_sendmsg(
         one = tp.sk_write_queue.last
         room = goal - one.len if one != NULL else 0
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
-            if not sk_stream_memory_free(tp):
+            if not sk_stream_memory_free(net, tp, 0):
                 tp.nospace = True
                 break
             piece = <uint32_t>min(goal, length - copied)
@@ -351,7 +348,7 @@ cdef inline void tcp_cleanup_rbuf(netns *net, tcp_sock *tp, int64_t copied) noex
     if copied > 0 and not tell and not tp.shutdown & RCV_SHUTDOWN:
         now = tcp_receive_window(tp)
         if 2 * now <= tp.window_clamp:
-            new = tcp_choose_window(tp)
+            new = tcp_choose_window(net, tp)
             tell = new and new >= 2 * now
     if tell:
         tcp_send_ack(net, tp)
@@ -441,6 +438,8 @@ cdef inline void tcp_renew(netns *net, tcp_sock *tp) noexcept nogil:
     tp.sk = old.sk
     tp.retransmit_timer = old.retransmit_timer
     tp.delack_timer = old.delack_timer
+    tp.bind_next = old.bind_next
+    tp.bind_pprev = old.bind_pprev
     tp.handle = old.handle
     tp.handle_next = old.handle_next
     tp.woken = old.woken
@@ -547,7 +546,7 @@ cdef inline void tcp_send_reset_now(netns *net, tcp_sock *tp, int state) noexcep
     tp.tcb.state = TCP_CLOSE
 
 
-cdef inline int tcp_poll(tcp_sock *tp) noexcept nogil:
+cdef inline int tcp_poll(const netns *net, tcp_sock *tp) noexcept nogil:
     """What a socket is ready for, as poll(2) has it."""
     cdef int state = tp.tcb.state, mask = 0
     cdef int64_t readable
@@ -565,7 +564,7 @@ cdef inline int tcp_poll(tcp_sock *tp) noexcept nogil:
             tp.sk_rcvlowat, tp.sk_rcvbuf >> 1
         ):
             mask |= EPOLLIN
-        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 <= tp.sk_sndbuf * 2:
+        if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
             mask |= EPOLLOUT
         else:
             tp.nospace = True

@@ -55,6 +55,11 @@ cdef inline int64_t tcp_receive_window(const tcp_sock *tp) noexcept nogil:
     return 0 if win > 0x7FFFFFFF else win
 
 
+cdef inline int64_t tcp_unscaled_max(const netns *net) noexcept nogil:
+    """The largest window without scaling; some old peers take the field for a signed number."""
+    return 32767 if net.sysctl.tcp_workaround_signed_windows else 65535
+
+
 cdef inline void tcp_select_initial_window(
     const netns *net,
     int64_t space,
@@ -86,7 +91,7 @@ cdef inline void tcp_select_initial_window(
     rcv_wscale[0] = <uint8_t>wscale
 
 
-cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
+cdef inline int64_t tcp_choose_window(const netns *net, tcp_sock *tp) noexcept nogil:
     """The window to tell, in steps that are worth telling (RFC 9293 3.8.6.2.2)."""
     cdef int64_t mss = tp.rcv_mss
     cdef int64_t free_space = tcp_space(tp)
@@ -104,6 +109,8 @@ cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
         free_space = max(free_space, <int64_t>0) >> scale << scale
         if free_space < allowed >> 4 or free_space < mss:
             return 0
+    if scale and net.sysctl.tcp_shrink_window and free_space <= tp.rcv_ssthresh:
+        return free_space >> scale << scale  # never more than there is
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
         return -(-free_space >> scale) << scale
@@ -116,18 +123,21 @@ cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
 
 
 cdef inline uint16_t tcp_select_window(netns *net, tcp_sock *tp) noexcept nogil:
-    """The window of the segment that leaves now: its right edge never moves left."""
+    """The window of the segment that leaves now.
+
+    Its right edge never moves left (9293:SHLD-14), but by tcp_shrink_window, where memory runs out.
+    """
     cdef int scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
     cdef int64_t old = tp.rcv_wnd
     cdef int64_t current = tcp_receive_window(tp)
-    cdef int64_t new = tcp_choose_window(tp)
-    if new < current:
+    cdef int64_t new = tcp_choose_window(net, tp)
+    if new < current and not (scale and net.sysctl.tcp_shrink_window):
         if not new:
             NET_INC_STATS(net, TCP_WANTZEROWINDOWADV)
         new = -(-current >> scale) << scale
     tp.rcv_wnd = new
     tp.rcv_wup = tp.tcb.rcv_nxt
-    new = min(new, <int64_t>65535 << scale) >> scale
+    new = min(new, <int64_t>65535 << scale if scale else tcp_unscaled_max(net)) >> scale
     if not new and old:
         NET_INC_STATS(net, TCP_TOZEROWINDOWADV)
     elif new and not old:
@@ -193,7 +203,9 @@ cdef inline int32_t tcp_set_skb_tso_segs(skb *one, int64_t mss) noexcept nogil:
     """Count a piece in segments of `mss`."""
     if one.len <= mss:
         one.pcount = 1
+        one.gso_size = 0
     else:
+        one.gso_size = <uint16_t>mss
         one.pcount = <int32_t>((one.len + mss - 1) // mss)
     return one.pcount
 
@@ -237,7 +249,7 @@ cdef inline int tcp_tso_should_defer(
         return 0
     if tp.tcp_rtx_queue.first == NULL:
         return 0
-    srtt_ns = (tp.srtt_us >> 3) * 1000
+    srtt_ns = max((tp.srtt_us >> 3) - 1, <int64_t>0) * 1000  # no time at all counts as 1 us
     expected_ns = tp.tcp_rtx_queue.first.skb_mstamp_ns + srtt_ns - now_ns
     if expected_ns > min(srtt_ns >> 1, NSEC_PER_MSEC):
         return 0
@@ -269,6 +281,20 @@ cdef inline void tcp_grow_skb(netns *net, tcp_sock *tp, int64_t amount) noexcept
         tp.sk_wmem_queued -= behind.truesize
         skb_unlink(&tp.sk_write_queue, behind)
         kfree_skb(&net.skbs, behind)
+
+
+cdef inline int32_t tcp_cwnd_test(const tcp_sock *tp) noexcept nogil:
+    """Segments that the congestion window has room for, at most half of it at once."""
+    cdef int32_t room = tp.snd_cwnd - tcp_packets_in_flight(tp)
+    if room <= 0:
+        return 0
+    return min(max(tp.snd_cwnd >> 1, 1), room)
+
+
+cdef inline bint tcp_snd_wnd_test(const tcp_sock *tp, const skb *one, int64_t mss) noexcept nogil:
+    """True if the first segment of a piece is inside the peer's window."""
+    cdef uint32_t end = one.seq + <uint32_t>mss if one.len > mss else one.end_seq
+    return not after(end, tcp_wnd_end(tp))
 
 
 # Options.

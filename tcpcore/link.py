@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Protocol
 
+    from tcpcore.stack import Stack
+
     class Link(Protocol):
         """What a stack asks of a link.
 
@@ -157,10 +159,15 @@ class _Wire:
         self.flying: list[tuple[int, int, bytes]] = []
         self.taps: list[Callable[[bytes, int], object]] = []
         self.wake: Callable[[], None] | None = None
+        self.host: Stack | None = None  # at the far end
         self.counts = dict.fromkeys(
             ("sent", "dropped", "lost", "marked", "reordered", "duplicated", "corrupted"), 0
         )
         self.lock = threading.Lock()
+
+    def is_plain(self) -> bool:
+        """True while frames arrive at once as they were sent, and nobody looks."""
+        return self.path == Path() and not self.taps and not self.flying
 
     def chance(self, kind: str, share: float) -> bool:
         return share > 0 and self.draw(kind).random() < share
@@ -319,15 +326,34 @@ class MemoryLink:
     @path.setter
     def path(self, path: Path) -> None:
         self._out.path = path
+        self.arrange()
 
     @property
     def counts(self) -> dict[str, int]:
         """Of frames sent at this end: sent, dropped (queue, down), lost, marked and so on."""
-        return dict(self._out.counts)
+        counts = dict(self._out.counts)
+        if self._into.host is not None:
+            counts["sent"] += self._into.host._net.frames()[1]
+        return counts
+
+    def plug(self, host: Stack) -> None:
+        """Say which host is at this end."""
+        self._into.host = host
+        self.arrange()
+
+    def arrange(self) -> None:
+        """Let both hosts pass this link by while nothing happens to a frame on it."""
+        here, there = self._into.host, self._out.host
+        if here is None or there is None:
+            return
+        plain = not self.ethernet and self._out.is_plain() and self._into.is_plain()
+        here.join(there if plain else None)
+        there.join(here if plain else None)
 
     def tap(self, call: Callable[[bytes, int], object]) -> None:
         """Show every frame that leaves at this end, with its time in ns, before it can be lost."""
         self._out.taps.append(call)
+        self.arrange()
 
     def attach(self, wake: Callable[[], None]) -> None:
         """Call `wake()` when something is on its way to this end."""

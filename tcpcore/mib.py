@@ -85,5 +85,6 @@ COUNTERS = (
     "TcpExtTCPTimeWaitOverflow",
     "TcpExtTCPToZeroWindowAdv",
     "TcpExtTCPWantZeroWindowAdv",
+    "TcpExtTCPWqueueTooBig",
     "TcpExtBeyondWindow",
 )

@@ -6,6 +6,7 @@ POSIX, Linux: socket(7), tcp(7), ip(7); Python's library reference, `socket`.
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import ipaddress
 import operator
@@ -33,6 +34,18 @@ POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLRDHUP = 1, 2, 4, 8, 16, 0x2000
 
 CLOSING_STATES = (4, 11, 9)  # FIN-WAIT-1, CLOSING, LAST-ACK: the peer has not everything yet
 SYN_SENT, SYN_RECV = 2, 3
+_FAMILIES: dict[int, _socket.AddressFamily] = {
+    one: one for one in (_socket.AF_INET, _socket.AF_INET6)
+}
+
+
+@functools.lru_cache(maxsize=256)
+def parsed(host: str) -> bytes | None:
+    """The 4 or 16 bytes of an address in words; None if it is none."""
+    try:
+        return ipaddress.ip_address(host).packed
+    except ValueError:
+        return None
 
 
 class Socket(Options):
@@ -61,13 +74,14 @@ class Socket(Options):
         self._timeout_ns: int | None = None
         if family not in (_socket.AF_INET, _socket.AF_INET6):
             fail(errno.EAFNOSUPPORT)
-        if type & 0xF != _socket.SOCK_STREAM:
-            fail(errno.ESOCKTNOSUPPORT)
         if proto not in (0, _socket.IPPROTO_TCP):
             fail(errno.EPROTONOSUPPORT)
-        if type & _socket.SOCK_NONBLOCK:
-            self._timeout_ns = 0
-        self._family = _socket.AddressFamily(family)
+        if type is not _socket.SOCK_STREAM:
+            if type & 0xF != _socket.SOCK_STREAM:
+                fail(errno.ESOCKTNOSUPPORT)
+            if type & _socket.SOCK_NONBLOCK:
+                self._timeout_ns = 0
+        self._family = _FAMILIES[family]
         self._proto = proto
         if handle is None:
             with stack._lock:
@@ -171,7 +185,9 @@ class Socket(Options):
 
         `every_port` is ours: see `Stack.listen`.
         """
-        size = min(_socket.SOMAXCONN, 128) if backlog is None else max(backlog, 0)
+        size = min(_socket.SOMAXCONN, 128)
+        if backlog is not None:
+            size = max(operator.index(backlog), 0)
         self._now(lambda handle: self._net.listen(handle, size, every_port))
 
     def accept(self) -> tuple[Socket, Address]:
@@ -181,8 +197,10 @@ class Socket(Options):
             found: int = self._net.accept(handle)
             return result_of(found)
 
-        handle = self._wait(attempt)
-        made = Socket(self._stack, self._family, self.type, self._proto, handle=handle)
+        handle = self._at_once(attempt)
+        if handle is None:
+            handle = self._wait(attempt)
+        made = Socket(self._stack, self._family, proto=self._proto, handle=handle)
         with self._stack._lock:
             peer = self._name(self._net.endpoints(handle)[1])
         return made, peer
@@ -222,6 +240,10 @@ class Socket(Options):
                     return -made
                 self._connecting = True
                 self._stack._flush(self._stack.clock.now_ns())
+                if self._timeout_ns != 0 and self._stack._peer is not None:
+                    ended = self._connected(handle)  # with a host beside this one it is over
+                    if ended is not None:
+                        return ended
         if self._timeout_ns == 0:
             return errno.EINPROGRESS
         found: int = self._wait(self._connected)
@@ -278,6 +300,8 @@ class Socket(Options):
             raise TypeError(f"'{type(port).__name__}' object cannot be interpreted as an integer")
         if not isinstance(host, (str, bytes, bytearray)):
             raise TypeError(f"str, bytes or bytearray expected, not {type(host).__name__}")
+        if "\0" in str(host):
+            raise TypeError("host name must not contain null character")
         packed = self._lookup(host if isinstance(host, str) else bytes(host).decode("ascii"))
         if not 0 <= port <= 65535:
             raise OverflowError(f"{call}(): port must be 0-65535.")
@@ -292,17 +316,14 @@ class Socket(Options):
             return mapped(b"\xff\xff\xff\xff")
         if host == "localhost":
             host = "127.0.0.1" if four else "::1"
-        try:
-            found = ipaddress.ip_address(host)
-        except ValueError:
-            found = None
-        if found is None or (found.version == 6 and four):
+        found = parsed(host)
+        if found is None or (len(found) == 16 and four):
             kind = _socket.EAI_NONAME if found is None else -9
             words = "Name or service not known"
             if found is not None:
                 words = "Address family for hostname not supported"
             raise _socket.gaierror(kind, words)
-        return mapped(found.packed)
+        return mapped(found)
 
     # The end.
 
@@ -322,10 +343,13 @@ class Socket(Options):
             return
         stack, net = self._stack, self._net
         with stack._lock:
+            if stack._unshare(handle):
+                return  # another one has it still
             stack._sync()
             linger, seconds = net.linger(handle)
             net.close(handle)
             stack._flush(stack.clock.now_ns())
+            stack._stir()
         if linger and seconds and self._timeout_ns != 0:
 
             def done() -> bool | None:
@@ -338,9 +362,20 @@ class Socket(Options):
 
     def detach(self) -> int:
         """The engine's handle, for `Socket(stack, handle=…)`; this object is closed."""
-        handle, self._handle = self._handle, -1
-        self._closed = True
+        with self._stack._lock:
+            handle, self._handle = self._handle, -1
+            self._closed = True
+            self._stack._stir()
         return handle
+
+    def dup(self) -> Socket:
+        """Another object of the same connection, which ends when the last of them is closed."""
+        with self._stack._lock:
+            handle = self._open()
+            self._stack._shared[handle] = self._stack._shared.get(handle, 1) + 1
+        made = Socket(self._stack, self._family, self.type, self._proto, handle=handle)
+        made._timeout_ns = self._timeout_ns
+        return made
 
     def __enter__(self) -> Socket:
         return self
@@ -427,5 +462,6 @@ class Socket(Options):
             self._stack._sync()
             found = call(self._open())
             self._stack._flush(self._stack.clock.now_ns())
+            self._stack._stir()
         if found < 0:
             fail(-found)

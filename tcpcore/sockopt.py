@@ -6,6 +6,7 @@ Linux: socket(7), tcp(7), struct tcp_info in include/uapi/linux/tcp.h.
 from __future__ import annotations
 
 import errno
+import operator
 import socket as _socket
 import struct
 
@@ -55,6 +56,7 @@ class Options(Transfer):
         self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None
     ) -> None:
         """An option by its number: an int, or bytes as C has them."""
+        level, optname = operator.index(level), operator.index(optname)
         handle = self._open()
         linger = level == _socket.SOL_SOCKET and optname == _socket.SO_LINGER
         if value is None and optlen is not None:
@@ -76,6 +78,8 @@ class Options(Transfer):
                     if len(data) < 8:
                         fail(errno.EINVAL)
                     on, seconds = struct.unpack_from("ii", data)
+                    if not on:
+                        seconds = self._net.linger(handle)[1]
                     made = self._net.set_linger(handle, bool(on), seconds)
                 elif len(data) < 4:
                     made = -errno.EINVAL
@@ -84,11 +88,13 @@ class Options(Transfer):
                         handle, level, optname, struct.unpack_from("i", data)[0]
                     )
             self._stack._flush(self._stack.clock.now_ns())
+            self._stack._stir()
         if made:
             fail(-made)
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> int | bytes:
         """An option: an int, or `buflen` bytes at most as C has them."""
+        level, optname = operator.index(level), operator.index(optname)
         handle = self._open()
         if not 0 <= buflen <= 1024:
             raise OSError("getsockopt buflen out of range")

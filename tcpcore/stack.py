@@ -6,6 +6,8 @@ clock one of the threads that wait drives and the others wait for what it finds.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import math
 import os
@@ -16,7 +18,7 @@ from collections import deque
 
 from tcpcore import engine as _engine
 from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
-from tcpcore.link import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, Frame, like
+from tcpcore.link import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, Frame, MemoryLink, like
 from tcpcore.mib import COUNTERS
 from tcpcore.neigh import Neighbours
 from tcpcore.socket import Socket
@@ -35,6 +37,7 @@ __all__ = ["DeadlockError", "Stack"]
 
 KEY_SIZE = 16
 FD_SETSIZE = 1024
+OUT_MAX = 65536  # frames that nobody has fetched; the oldest are lost
 LOOPBACK_MAX = 1 << 20  # frames to oneself that one call lets pass
 
 
@@ -117,12 +120,19 @@ class Stack:
         self._changed = threading.Condition(self._lock)
         self._leader = False
         self._asleep = False
+        self._until_ns: int | None = None  # when the leader wakes by itself
+        self._sending = False
+        self._events = 0  # how often something has changed for somebody
+        self._missed = 0  # how often that was while the link was sending
+        self._fd_lock = threading.Lock()
         self._closed = False
-        self._out: deque[bytes] = deque()
+        self._out: deque[bytes] = deque(maxlen=OUT_MAX)
         self._garbage: deque[int] = deque()
+        self._shared: dict[int, int] = {}  # of handles with several sockets how many
         self._wake_fds: tuple[int, int] | None = None
         self._frames = [0, 0]
         self._partial = False
+        self._peer: Any = None  # the engine of a host with nothing between it and this one
         self._neighbours: Neighbours | None = None
         self._interfaces = interfaces
         self._gateway = mapped(ipaddress.ip_address(gateway).packed) if gateway else b""
@@ -146,9 +156,26 @@ class Stack:
         self._partial = bool(getattr(link, "hw_csum", False))
         self._net.set_link(link.mtu, link.gso, self._partial)
         link.attach(self._wake)
+        if isinstance(link, MemoryLink):
+            link.plug(self)
         if link.ethernet:
             hwaddr = getattr(link, "hwaddr", None)
             self._neighbours = Neighbours(self._interfaces, hwaddr, self._gateway)
+
+    def join(self, other: Stack | None) -> None:
+        """Hand all frames to another host's engine at once, as long as a link does nothing else.
+
+        Both live by one virtual clock and are of one kind; None: each frame goes to the link.
+        """
+        self._peer = None
+        if (
+            other is not None
+            and self._virtual is not None
+            and self._virtual is other._virtual
+            and type(self._net) is type(other._net)
+            and not (self._closed or other._closed or self is other)
+        ):
+            self._peer = other._net
 
     # Sockets.
 
@@ -269,25 +296,40 @@ class Stack:
         """All counters by Linux's names, and how many frames came and left."""
         with self._lock:
             made = dict(zip(COUNTERS, self._net.counters(), strict=True))
-            made["frames_received"], made["frames_sent"] = self._frames
+            frames = zip(self._frames, self._net.frames(), strict=True)
+            made["frames_received"], made["frames_sent"] = map(sum, frames)
             return made
 
     def close(self) -> None:
-        """End the host: nothing of it is sent any more. Its link stays open."""
+        """End the host: nothing of it is sent any more. Its link stays open.
+
+        Calls that wait, in whatever thread, fail with ENETDOWN, as do later ones that would.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             if self._virtual:
                 self._virtual.detach(self)
-            if self._wake_fds:
-                for fd in self._wake_fds:
-                    os.close(fd)
-                self._wake_fds = None
+            if isinstance(self.link, MemoryLink):
+                self.link.arrange()
+            self._stir()
+            if not self._leader:  # else he closes what he waits for
+                self._close_fds()
+
+    def _close_fds(self) -> None:
+        with self._fd_lock:
+            fds, self._wake_fds = self._wake_fds, None
+            for fd in fds or ():
+                os.close(fd)
+
+    def _alive(self) -> None:
+        if self._closed:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
 
     def __del__(self) -> None:
-        for fd in getattr(self, "_wake_fds", None) or ():
-            os.close(fd)
+        if getattr(self, "_wake_fds", None):
+            self._close_fds()
 
     def __enter__(self) -> Stack:
         return self
@@ -325,12 +367,14 @@ class Stack:
         DeadlockError
             In virtual time, when nothing can happen any more.
         """
-        if timeout_ns == 0:
+        if timeout_ns == 0 or self._peer is not None:
             with self._lock:
+                self._alive()
                 self._pump(self._now(None))
                 value = attempt()
                 self._flush(self._now(None))
-                return value
+                if value is not None or timeout_ns == 0:
+                    return value
         if self._virtual:
             return self._wait_virtual(self._virtual, attempt, timeout_ns)
         return self._wait_real(attempt, timeout_ns)
@@ -344,6 +388,7 @@ class Stack:
         def ready() -> bool:
             with self._lock:
                 try:
+                    self._alive()
                     self._sync()
                     value = attempt()
                 except Exception as error:
@@ -366,54 +411,72 @@ class Stack:
         clock = self.clock
         end_ns = None if timeout_ns is None else clock.now_ns() + timeout_ns
         with self._lock:
-            while True:
-                self._pump(clock.now_ns())
-                value = attempt()
-                self._flush(clock.now_ns())
-                if value is not None:
-                    return value
-                left_ns = None if end_ns is None else end_ns - clock.now_ns()
-                if left_ns is not None and left_ns <= 0:
-                    return None
-                if self._leader:
-                    self._changed.wait(None if left_ns is None else left_ns / 1e9)
-                else:
-                    self._lead(end_ns)
+            try:
+                while True:
+                    self._alive()
+                    self._pump(clock.now_ns())
+                    missed = self._missed
+                    value = attempt()
+                    self._flush(clock.now_ns())
+                    if value is not None:
+                        return value
+                    left_ns = None if end_ns is None else end_ns - clock.now_ns()
+                    if left_ns is not None and left_ns <= 0:
+                        return None
+                    if self._missed != missed or self._closed:
+                        continue
+                    if self._leader:
+                        self._changed.wait(None if left_ns is None else left_ns / 1e9)
+                    else:
+                        self._lead(end_ns)
+            finally:
+                if not self._leader:
+                    self._changed.notify()  # the lead passes on
 
     def _lead(self, end_ns: int | None) -> None:
         """Wait for the link or for time, for all; the lock is given up meanwhile."""
-        self._leader = self._asleep = True
+        held = None
         try:
+            self._leader = True
             if self._wake_fds is None:
                 self._wake_fds = os.pipe()
                 for fd in self._wake_fds:
                     os.set_blocking(fd, False)
             times = [one for one in (self.next_deadline, end_ns) if one is not None]
+            self._until_ns = min(times) if times else None
             seconds = None
-            if times:
-                seconds = max((min(times) - self.clock.now_ns()) / 1e9, 0)
+            if self._until_ns is not None:
+                seconds = max((self._until_ns - self.clock.now_ns()) / 1e9, 0)
             fds = [self._wake_fds[0]]
             if self.link is not None and self.link.fileno() >= 0:
                 fds.append(self.link.fileno())
-            self._lock.release()
-            try:
-                ready = readable(fds, seconds)
-            finally:
-                self._lock.acquire()
-            if fds[0] in ready:
-                os.read(fds[0], 4096)
+            self._asleep = True
+            held = self._lock._release_save()  # type: ignore[attr-defined]
+            ready = readable(fds, seconds)
         finally:
+            if held is not None:
+                self._lock._acquire_restore(held)  # type: ignore[attr-defined]
             self._leader = self._asleep = False
-            self._changed.notify_all()
+            if self._closed:
+                self._close_fds()
+        if fds[0] in ready and self._wake_fds is not None:
+            os.read(fds[0], 4096)
+
+    def _stir(self) -> None:
+        """Let everybody who waits look again: a call has changed what no segment has."""
+        if self._virtual is not None:
+            return  # who waits looks again whenever time or a turn goes on
+        self._events += 1
+        self._changed.notify_all()
+        self._wake()
 
     def _wake(self) -> None:
         """Something is on its way, or a deadline is earlier than it was; from any thread."""
-        fds = self._wake_fds
-        if self._asleep and fds is not None:
-            try:
-                os.write(fds[1], b"\0")
-            except BlockingIOError:
-                return  # full of wakes
+        if not self._asleep:
+            return
+        with self._fd_lock, contextlib.suppress(BlockingIOError):  # full of wakes
+            if self._wake_fds is not None:
+                os.write(self._wake_fds[1], b"\0")
 
     def _sync(self) -> None:
         """Let the engine know what time it is, before it is asked for anything."""
@@ -424,11 +487,21 @@ class Stack:
 
     def _pump(self, now: int) -> None:
         while self._garbage:
-            self._net.close(self._garbage.popleft())
+            handle = self._garbage.popleft()
+            if not self._unshare(handle):
+                with contextlib.suppress(OSError):  # somebody else has made a socket of it
+                    self._net.close(handle)
         if self.link is not None:
             self._input(self.link.recv(now), now)
         self._net.advance(now)
         self._flush(now)
+
+    def _unshare(self, handle: int) -> bool:
+        """A socket lets go of a handle: True if another one has it still."""
+        others = self._shared.pop(handle, 1) - 1
+        if others > 1:
+            self._shared[handle] = others
+        return others > 0
 
     def _input(self, frames: list[bytes], now: int) -> None:
         self._frames[0] += len(frames)
@@ -444,6 +517,9 @@ class Stack:
 
     def _flush(self, now: int) -> None:
         """Send what wants to leave; what is for this host itself comes in again."""
+        if self._peer is not None:
+            self._net.exchange(self._peer, now)
+            return
         for _ in range(LOOPBACK_MAX):
             frames = self._net.transmit()
             if not frames:
@@ -459,14 +535,39 @@ class Stack:
                     self._neighbours.send(frame, self._out)
                 else:
                     self._out.append(frame)
-        if self._net.wakes() and self._leader:
-            self._changed.notify_all()
-        if self.link is not None and self._out:
-            self._frames[1] += len(self._out)
-            self.link.send(list(self._out), now)
-            self._out.clear()
+        if self._net.wakes() and not self._virtual:
+            self._stir()
+        if self.link is not None and self._out and not self._sending:
+            self._send(self.link, now)
         if self._asleep:
-            self._wake()
+            when, until = self._net.next_deadline(), self._until_ns
+            if when >= 0 and (until is None or when < until):
+                self._wake()
+
+    def _send(self, link: Link, now: int) -> None:
+        """Hand frames to the link, one call at a time and in order.
+
+        What a link calls may come back here: what wants to leave then waits for this one to
+        return. In real time the lock is given up meanwhile, so that links may take their own.
+        """
+        self._sending = True
+        try:
+            while self._out and not self._closed:
+                frames = list(self._out)
+                self._out.clear()
+                self._frames[1] += len(frames)
+                if self._virtual is not None:
+                    link.send(frames, now)
+                    continue
+                before = self._events
+                held = self._lock._release_save()  # type: ignore[attr-defined]
+                try:
+                    link.send(frames, now)
+                finally:
+                    self._lock._acquire_restore(held)  # type: ignore[attr-defined]
+                    self._missed += self._events != before
+        finally:
+            self._sending = False
 
     def _is_mine(self, packet: bytes) -> bool:
         if packet[0] >> 4 == 4:

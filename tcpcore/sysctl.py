@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 INT_MAX = 0x7FFFFFFF
 UINT_MAX = 0xFFFFFFFF
+SECONDS_MAX = INT_MAX // 250  # what Linux can count in ticks
+BYTE_MAX = 255  # of switches that Linux holds to no other bound
 
 CONGESTION_CONTROLS = ("cubic", "reno")
 
@@ -72,7 +74,7 @@ class Knob:
         return int(value)
 
 
-def _switch(default: int, doc: str, most: int = 1) -> Knob:
+def _switch(default: int, doc: str, most: int = BYTE_MAX) -> Knob:
     return Knob(default, 0, most, doc)
 
 
@@ -82,9 +84,11 @@ KNOBS = {
     "ip_local_port_range": Knob(
         (32768, 60999), 1, 65535, "First and last port that connect() may choose."
     ),
-    "ip_no_pmtu_disc": _switch(0, "1: path MTU discovery is off, routers may fragment.", 3),
-    "min_pmtu": Knob(552, 68, 65535, "An ICMP message lowers a path's MTU to this at most, bytes."),
-    "mtu_expires": Knob(600, 1, INT_MAX, "How long a lowered path MTU is believed, s."),
+    "ip_no_pmtu_disc": _switch(0, "1: path MTU discovery is off, routers may fragment."),
+    "min_pmtu": Knob(
+        552, 68, INT_MAX, "An ICMP message lowers a path's MTU to this at most, bytes."
+    ),
+    "mtu_expires": Knob(600, 1, SECONDS_MAX, "How long a lowered path MTU is believed, s."),
     "somaxconn": Knob(4096, 0, INT_MAX, "Bound of listen()'s backlog, connections."),
     "tcp_abort_on_overflow": _switch(
         0, "1: reset a connection that finds the accept queue full; 0: let the peer try again."
@@ -95,7 +99,7 @@ KNOBS = {
         31,
         "How receive memory is shared between data and their cost: kept, and fixed at 1.",
     ),
-    "tcp_autocorking": _switch(1, "Let small writes wait for one another while segments queue."),
+    "tcp_autocorking": _switch(1, "Let small writes wait for one another while segments queue.", 1),
     "tcp_base_mss": Knob(1024, 48, 65535, "Where probing for a path's MTU begins, bytes."),
     "tcp_challenge_ack_limit": Knob(
         INT_MAX, 0, INT_MAX, "Challenge ACKs that a host sends in a second (RFC 5961 7)."
@@ -105,13 +109,15 @@ KNOBS = {
     ),
     "tcp_dsack": _switch(1, "Tell the sender of what came twice (RFC 2883)."),
     "tcp_early_retrans": _switch(3, "3: tail loss probes; 0: none (RFC 8985 7).", 4),
-    "tcp_fin_timeout": Knob(60, 0, 120, "How long an orphan stays in FIN-WAIT-2, s."),
+    "tcp_fin_timeout": Knob(60, 0, SECONDS_MAX, "How long an orphan stays in FIN-WAIT-2, s."),
     "tcp_invalid_ratelimit": Knob(
         500, 0, INT_MAX, "Least time between ACKs that answer segments out of window, ms."
     ),
-    "tcp_keepalive_intvl": Knob(75, 1, 32767, "Time between keep-alive probes, s."),
-    "tcp_keepalive_probes": Knob(9, 1, 255, "Unanswered probes that end a connection."),
-    "tcp_keepalive_time": Knob(7200, 1, 32767, "Idle time before the first keep-alive probe, s."),
+    "tcp_keepalive_intvl": Knob(75, 1, SECONDS_MAX, "Time between keep-alive probes, s."),
+    "tcp_keepalive_probes": Knob(9, 0, 255, "Unanswered probes that end a connection."),
+    "tcp_keepalive_time": Knob(
+        7200, 1, SECONDS_MAX, "Idle time before the first keep-alive probe, s."
+    ),
     "tcp_limit_output_bytes": Knob(
         4194304, 1, INT_MAX, "Bytes of one socket that may wait in the link's queue."
     ),
@@ -137,21 +143,21 @@ KNOBS = {
     "tcp_rfc1337": _switch(0, "1: resets do not end TIME-WAIT (RFC 1337)."),
     "tcp_rmem": Knob(
         (4096, 131072, 33554432),
-        2304,
+        4096,
         INT_MAX,
         "Receive buffer of a socket: least, at first, most; bytes of memory.",
     ),
     "tcp_rto_max_ms": Knob(120000, 1000, 120000, "The retransmission timeout's upper bound, ms."),
     "tcp_rto_min_us": Knob(200000, 1, INT_MAX, "The retransmission timeout's lower bound, us."),
     "tcp_sack": _switch(1, "Selective acknowledgments (RFC 2018)."),
-    "tcp_shrink_window": _switch(0, "1: the window may shrink when memory is short."),
+    "tcp_shrink_window": _switch(0, "1: the window may shrink when memory is short.", 1),
     "tcp_slow_start_after_idle": _switch(1, "Begin anew after an idle RTO (RFC 5681 4.1)."),
     "tcp_stdurg": _switch(0, "1: the urgent pointer as RFC 1122 has it; 0: as BSD has it."),
     "tcp_syn_linear_timeouts": Knob(4, 0, 127, "SYNs sent 1 s apart before the time doubles."),
     "tcp_syn_retries": Knob(6, 1, 127, "Retransmissions of a SYN."),
     "tcp_synack_retries": Knob(5, 0, 255, "Retransmissions of a SYN-ACK."),
-    "tcp_syncookies": _switch(1, "SYN cookies: 0 never, 1 when requests overflow, 2 always.", 2),
-    "tcp_timestamps": _switch(1, "Time stamps (RFC 7323): 1 with an offset for each peer.", 2),
+    "tcp_syncookies": _switch(1, "SYN cookies: 0 never, 1 when requests overflow, 2 always."),
+    "tcp_timestamps": _switch(1, "Time stamps (RFC 7323): 1 with an offset for each peer."),
     "tcp_tw_reuse": _switch(
         2, "Connect from a port in TIME-WAIT (RFC 6191): 0 never, 1 always, 2 to loopback.", 2
     ),

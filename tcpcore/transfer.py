@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import operator
 import os
 import socket as _socket
 import stat
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Address = tuple[Any, ...]
 
 V4MAPPED = bytes(10) + b"\xff\xff"
+MSG_ERRQUEUE = 0x2000
 PIECE = 1 << 18  # bytes handed to the engine at once
 ANSWER = 4 | 8 | 16  # POLLOUT, POLLERR, POLLHUP: a call to send has an answer
 
@@ -39,10 +41,13 @@ def fail(number: int) -> NoReturn:
 def view_of(data: Any) -> memoryview:
     """The bytes of what can be sent."""
     try:
-        return memoryview(data).cast("B")
+        view = memoryview(data)
     except TypeError:
         kind = type(data).__name__
         raise TypeError(f"a bytes-like object is required, not '{kind}'") from None
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    return view.cast("B")
 
 
 def room_of(call: str, buffer: Any) -> memoryview:
@@ -70,6 +75,7 @@ class Transfer:
     """Sending and receiving; `Socket` adds the rest."""
 
     _net: Any
+    _handle: int
     _stack: Stack
     _timeout_ns: int | None
 
@@ -96,10 +102,33 @@ class Transfer:
             fail(errno.EAGAIN)
         raise TimeoutError("timed out")
 
+    def _at_once(self, attempt: Callable[[int], Any]) -> Any:
+        """What an attempt gives where the peer is a host beside this one, and nothing is to wait
+        for; None elsewhere."""
+        stack = self._stack
+        if stack._peer is None or self._handle < 0:
+            return None
+        with stack._lock:
+            stack._alive()
+            peer = stack._peer
+            if peer is None:
+                return None
+            net, now = self._net, stack.clock.now_ns()
+            net.advance(now)
+            value = attempt(self._handle)
+            net.exchange(peer, now)
+        return value
+
     def send(self, data: Buffer, flags: int = 0) -> int:
         """Queue data: how many bytes were taken. Without a timeout all of them are."""
+        sent = 0
+        if type(data) is bytes and not flags:
+            sent = self._send_at_once(data)
+            if sent == len(data) or (sent and self._timeout_ns is not None):
+                return sent
         view = view_of(data)
-        sent = self._send(view, flags, self._timeout_ns)
+        if not sent:
+            sent = self._send(view, flags, self._timeout_ns)
         while self._timeout_ns is None and not flags & _socket.MSG_DONTWAIT and sent < len(view):
             try:
                 sent += self._send(view[sent:], flags, None)
@@ -126,6 +155,22 @@ class Transfer:
             if sent >= len(view):
                 return
 
+    def _send_at_once(self, data: bytes) -> int:
+        """What can be sent without waiting, where the peer is a host beside this one: bytes."""
+        stack, handle = self._stack, self._handle
+        if stack._peer is None or handle < 0 or not 0 < len(data) <= PIECE:
+            return 0
+        with stack._lock:
+            stack._alive()
+            peer = stack._peer
+            if peer is None:
+                return 0
+            net, now = self._net, stack.clock.now_ns()
+            net.advance(now)
+            sent: int = net.sendmsg(handle, data)
+            net.exchange(peer, now)
+        return result_of(sent) or 0
+
     def _send(self, view: memoryview, flags: int, timeout_ns: int | None) -> int:
         full = False
 
@@ -134,7 +179,8 @@ class Transfer:
             if full and not self._net.poll(handle) & ANSWER:
                 return None  # who found no room is woken when a third of the buffer is free
             full = True
-            piece = bytes(view[:PIECE])
+            whole = type(view.obj) is bytes and len(view) == len(view.obj) <= PIECE
+            piece = view.obj if whole else bytes(view[:PIECE])  # of bytes no copy is made
             more = flags | _socket.MSG_MORE if len(view) > PIECE else flags
             found: int = self._net.sendmsg(handle, piece, more & ~_socket.MSG_DONTWAIT)
             return result_of(found)
@@ -146,6 +192,9 @@ class Transfer:
         """`send`: of a stream the address is of no meaning."""
         if not 1 <= len(rest) <= 2:
             raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(rest)} given)")
+        if not isinstance(rest[-1], tuple):
+            kind = type(rest[-1]).__name__
+            raise TypeError(f"sendto(): AF_INET address must be tuple, not {kind}")
         return self.send(data, rest[0] if len(rest) == 2 else 0)
 
     def sendmsg(
@@ -156,7 +205,9 @@ class Transfer:
         address: Address | None = None,
     ) -> int:
         """`send` of several buffers, one after the other; there is no ancillary data to send."""
-        if list(ancdata):
+        for item in ancdata:
+            if not isinstance(item, tuple) or len(item) != 3:
+                raise TypeError("[sendmsg() ancillary data items] must be sequences of length 3")
             fail(errno.EINVAL)
         return self.send(b"".join(view_of(one) for one in buffers), flags)
 
@@ -185,7 +236,28 @@ class Transfer:
         """Data as they come, at most so many bytes; none: the peer has sent all."""
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
+        if not flags and bufsize:
+            found = self._recv_at_once(bufsize)
+            if found is not None:
+                return found
         return self._recv(bufsize, flags)
+
+    def _recv_at_once(self, size: int) -> bytes | None:
+        """What is there already, where the peer is a host beside this one."""
+        stack, handle = self._stack, self._handle
+        if stack._peer is None or handle < 0:
+            return None
+        with stack._lock:
+            stack._alive()
+            peer = stack._peer
+            if peer is None:
+                return None
+            net, now = self._net, stack.clock.now_ns()
+            net.advance(now)
+            err, data = net.recvmsg(handle, size)
+            net.exchange(peer, now)
+        found: bytes = data
+        return None if result_of(err) is None else found
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Address | None]:
         """`recv`; a stream tells no address."""
@@ -200,9 +272,17 @@ class Transfer:
             raise ValueError("negative buffersize in recv_into")
         if nbytes > len(view):
             raise ValueError("buffer too small for requested bytes")
-        data = self._recv(nbytes or len(view), flags)
-        view[: len(data)] = data
-        return len(data)
+        view = view[: nbytes or len(view)]
+        if flags or not len(view):
+            data = self._recv(len(view), flags)
+            view[: len(data)] = data
+            return len(data)
+
+        def attempt(handle: int) -> int | None:
+            return result_of(self._net.recv_into(handle, view))
+
+        found: int | None = self._at_once(attempt)
+        return self._wait(attempt) if found is None else found
 
     def recvfrom_into(
         self, buffer: Any, nbytes: int = 0, flags: int = 0
@@ -216,24 +296,32 @@ class Transfer:
         """(data, ancillary data, flags, address): of a stream only the first tells anything."""
         if bufsize < 0:
             raise ValueError("negative buffer size in recvmsg()")
-        return self._recv(bufsize, flags), [], flags & _socket.MSG_OOB, None
+        if ancbufsize < 0:
+            raise ValueError("invalid ancillary data buffer length")
+        return self._recv(bufsize, flags), [], int(flags & _socket.MSG_OOB), None
 
     def recvmsg_into(
         self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0
     ) -> tuple[int, list[tuple[int, int, bytes]], int, Address | None]:
         """`recvmsg` into buffers, one after the other."""
         views = [room_of("recvmsg_into", one) for one in buffers]
+        if ancbufsize < 0:
+            raise ValueError("invalid ancillary data buffer length")
         data = self._recv(sum(len(view) for view in views), flags)
         at = 0
         for view in views:
             piece = data[at : at + len(view)]
             view[: len(piece)] = piece
             at += len(piece)
-        return len(data), [], flags & _socket.MSG_OOB, None
+        return len(data), [], int(flags & _socket.MSG_OOB), None
 
     def _recv(self, size: int, flags: int) -> bytes:
+        size, flags = operator.index(size), operator.index(flags)
         if not size:
             return b""
+        if flags & MSG_ERRQUEUE:
+            self._open()
+            fail(errno.EAGAIN)  # there is nothing in it, ever
         wanted = flags & ~(_socket.MSG_DONTWAIT | _socket.MSG_WAITALL)
 
         def attempt(handle: int) -> bytes | None:

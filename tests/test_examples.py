@@ -34,6 +34,32 @@ def test_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(program, {})
 
 
+# Programs of the pages on hosts of one's own; those that need a device of the machine are left out.
+PAGES = [
+    (page, number, program)
+    for page in ("socket", "network", "handshake")
+    for number, program in enumerate(
+        re.findall(
+            r"^```python\n(.*?)^```",
+            (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"),
+            re.MULTILINE | re.DOTALL,
+        )
+    )
+    if "TunLink" not in program
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "program"), [(p, t) for p, _, t in PAGES], ids=[f"{p}-{n}" for p, n, _ in PAGES]
+)
+def test_programs_of_pages(
+    page: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nothing = {"serve": lambda: None, "ask": lambda: None}  # the programs that it runs
+    exec(program, nothing)
+
+
 @pytest.mark.parametrize(
     "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda p: p.name
 )

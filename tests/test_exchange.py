@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import gc
 import random
+import socket
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tcpcore import MemoryLink, Path, Stack, VirtualClock
 from tcpcore.engine import ENGINE, load_net
 
 ENGINES = ["reference", "compiled"] if ENGINE == "compiled" else ["reference"]
@@ -36,6 +38,11 @@ def hosts(engine: str, mtu: int = 1500, gso: bool = False) -> SimpleNamespace:
     assert a.connect(handle, 2, THERE, 80) == 0
     assert a.exchange(b, SEC) == 3
     return SimpleNamespace(a=a, b=b, handle=handle, child=b.accept(listener), listener=listener)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(params=ENGINES)
@@ -167,3 +174,83 @@ def test_a_wire_carries_right_checksums(pair: SimpleNamespace) -> None:
         assert pair.b.receive(frame, SEC) == 0
     damaged = frames[0][:-1] + bytes((frames[0][-1] ^ 1,))
     assert pair.b.receive(damaged, SEC) != 0
+
+
+# Two hosts with nothing between them.
+
+
+def beside(engine: str) -> tuple[Stack, Stack, MemoryLink, MemoryLink]:
+    """Two hosts on a link on which nothing happens to a frame."""
+    a, b = MemoryLink.pair()
+    clock = VirtualClock()
+    one = Stack("10.0.0.1/24", link=a, clock=clock, seed=1, engine=engine)
+    other = Stack("10.0.0.2/24", link=b, clock=clock, seed=2, engine=engine)
+    return one, other, a, b
+
+
+def talk(one: Stack, other: Stack, port: int) -> None:
+    """A connection, data both ways, its end."""
+    listener = other.listen(("", port))
+    with one.connect(("10.0.0.2", port)) as client, listener, listener.accept()[0] as server:
+        client.sendall(bytes(range(256)) * 1200)
+        got = b""
+        while len(got) < 256 * 1200:
+            got += server.recv(70_000)
+        assert got == bytes(range(256)) * 1200
+        assert server.send(b"answer") == 6
+        room = bytearray(100)
+        assert client.recv_into(room) == 6
+        assert room[:6] == b"answer"
+
+
+def test_frames_pass_a_plain_link_by_and_are_counted(engine: str) -> None:
+    one, other, a, b = beside(engine)
+    talk(one, other, 80)
+    sent, received = one.counters["frames_sent"], one.counters["frames_received"]
+    assert sent > 200
+    assert other.counters["frames_received"] == sent == a.counts["sent"]
+    assert other.counters["frames_sent"] == received == b.counts["sent"]
+    assert a.in_flight == 0
+
+
+def test_a_link_that_does_something_gets_its_frames(engine: str) -> None:
+    """A tap, a delay or a loss that begins later is seen at once, and its end too."""
+    one, other, a, _ = beside(engine)
+    talk(one, other, 80)
+    a.path = Path(delay_s=0.01)
+    before = one.clock.now_ns()
+    talk(one, other, 81)
+    assert one.clock.now_ns() >= before + 10_000_000
+    a.path = Path()
+    talk(one, other, 82)
+    seen: list[bytes] = []
+    a.tap(lambda frame, now_ns: seen.append(frame))
+    talk(one, other, 83)
+    assert len(seen) > 200
+    assert a.counts["sent"] == one.counters["frames_sent"]
+
+
+def test_a_host_talks_to_itself_beside_another(engine: str) -> None:
+    one, _, a, _ = beside(engine)
+    listener = one.listen(("", 80))
+    client = one.connect(("127.0.0.1", 80))
+    server, _ = listener.accept()
+    client.sendall(bytes(200_000))
+    assert server.recv(200_000, socket.MSG_WAITALL) == bytes(200_000)
+    assert a.counts["sent"] == 0
+    for sock in (listener, client, server):
+        sock.close()
+
+
+def test_a_closed_host_gets_nothing_more(engine: str) -> None:
+    one, other, _, _ = beside(engine)
+    listener = other.listen(("", 80))
+    client = one.connect(("10.0.0.2", 80))
+    listener.accept()[0].detach()
+    other.close()
+    client.settimeout(5)
+    client.sendall(b"to nobody")
+    with pytest.raises(TimeoutError):
+        client.recv(10)
+    client.close()
+    listener.detach()

@@ -117,6 +117,33 @@ def test_the_page_shows_what_runs() -> None:
     assert all(line.strip() in told for line in shown)
 
 
+# The path that issue and page walk along.
+PATH = (
+    "tcp_v4_connect inet_hash_connect secure_tcp_seq secure_tcp_ts_off tcp_connect "
+    "tcp_rcv_synsent_state_process tcp_send_ack tcp_conn_request tcp_v4_send_synack tcp_check_req "
+    "tcp_child_process inet_csk_accept tcp_v4_rcv tcp_v4_do_rcv tcp_rcv_established "
+    "tcp_v4_cookie_check cookie_v4_check cookie_v4_init_sequence tcp_rcv_state_process "
+    "tcp_v4_send_reset"
+)
+
+
+def test_the_functions_of_the_page_are_in_both_engines() -> None:
+    page = (ROOT / "docs" / "handshake.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z0-9_]+)`", page))
+    compiled = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pyx").glob("*.pxd"))
+    there = set(re.findall(r"^cdef inline [^(]*?(\w+)\(", compiled, re.MULTILINE))
+    assert named >= set(PATH.split())
+    assert there >= SHOWN
+    reference = set()
+    for path in (ROOT / "tcpcore" / "reference").glob("*.py"):
+        reference |= set(
+            re.findall(r"^def (\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+        )
+    functions = named & (reference | there)
+    assert len(functions) > 40
+    assert functions <= reference & there
+
+
 def test_the_program_of_the_page() -> None:
     page = (ROOT / "docs" / "socket.md").read_text(encoding="utf-8")
     program = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]

@@ -251,7 +251,11 @@ def test_knobs_are_frozen_and_held_to_bounds() -> None:
     with pytest.raises(AttributeError, match="frozen"):
         knobs.tcp_sack = 1
     for bad in (
-        {"tcp_sack": 2},
+        {"tcp_sack": 256},
+        {"tcp_min_snd_mss": 47},
+        {"tcp_retries2": -1},
+        {"tcp_rto_max_ms": 120001},
+        {"tcp_keepalive_time": 1 << 31},
         {"tcp_rmem": (3, 2, 1)},
         {"tcp_rmem": (4096, 8192)},
         {"tcp_congestion_control": "fastest"},
@@ -275,32 +279,62 @@ def test_every_knob_is_told_and_known_to_the_engine(engine: str) -> None:
 # ---- a listener for everything ------------------------------------------------------------------
 
 
-def test_a_listener_for_every_address_and_port(engine: str) -> None:
+PLACES = {
+    "": [("192.0.2.7", 443), ("198.51.100.1", 1), ("proxy", 8080), ("10.0.0.2", 65535)],
+    "::": [("2001:db8::7", 443), ("2001:db8::ffff", 1), ("fd00::2", 8080)],
+}
+
+
+@pytest.mark.parametrize("host", PLACES)
+def test_a_listener_for_every_address_and_port(host: str, engine: str) -> None:
+    """Who is accepted tells by `getsockname` where he had sent to, and is answered from there."""
     with tcpcore.Network(1, engine=engine) as network:
         client, proxy = network.host("client"), network.host("proxy")
         network.router("r").default = "proxy"
         network.link("client", "r", delay_s=0.001)
         network.link("r", "proxy", delay_s=0.001)
-        listener = proxy.listen(("", 0), every_port=True)
-        own = proxy.listen(("", 22))
-        for where in (("192.0.2.7", 443), ("198.51.100.1", 1), ("proxy", 8080)):
+        listener = proxy.listen((host, 0), every_port=True)
+        assert listener.getsockname()[0] == (host or "0.0.0.0")
+        own = proxy.listen((host, 22))
+        for where in PLACES[host]:
             one = client.connect(where)
             other, address = listener.accept()
             assert address == one.getsockname()
             assert other.getsockname() == one.getpeername()
+            assert other.getsockname()[1] == where[1]
+            assert other.getsockname()[0] == client.hosts.get(where[0], where[0])
             one.sendall(b"for somebody else")
             assert other.recv(99) == b"for somebody else"
             other.sendall(b"answered in his name")
             assert one.recv(99) == b"answered in his name"
             one.close()
             other.close()
-        one = client.connect(("proxy", 22))
+        mine = proxy.addresses[1] if host else "proxy"
+        one = client.connect((mine, 22))
         other, _ = own.accept()
         for sock in (one, other, own, listener):
             sock.close()
         network.advance(1)
         with pytest.raises(ConnectionRefusedError):
-            client.connect(("proxy", 8080))
+            client.connect((mine, 8080))
+
+
+def test_ipv6_alone_or_both(engine: str) -> None:
+    """A listener of IPv6 for every address takes IPv4 too, mapped; IPV6_V6ONLY if it has it."""
+    with tcpcore.Network(1, engine=engine) as network:
+        client, proxy = network.host("client"), network.host("proxy")
+        network.router("r").default = "proxy"
+        network.link("client", "r", delay_s=0.001)
+        network.link("r", "proxy", delay_s=0.001)
+        listener = proxy.listen(("::", 0), every_port=True)
+        one = client.connect(("192.0.2.7", 443))
+        other, address = listener.accept()
+        assert address[0] == "::ffff:10.0.0.1"
+        assert other.getsockname()[:2] == ("::ffff:192.0.2.7", 443)
+        one.sendall(b"mapped")
+        assert other.recv(9) == b"mapped"
+        for sock in (one, other, listener):
+            sock.close()
 
 
 # ---- the system's clock -------------------------------------------------------------------------

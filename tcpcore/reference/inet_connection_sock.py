@@ -27,6 +27,7 @@ def sk_alloc(net: Netns) -> TcpSock:
     tp.sk_rcvbuf = sysctl.tcp_rmem[1]
     tp.sk_sndbuf = sysctl.tcp_wmem[1]
     tp.ttl = sysctl.ip_default_ttl
+    tp.pmtudisc = 0 if sysctl.ip_no_pmtu_disc else 1
     tp.reordering = sysctl.tcp_reordering
     tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
     tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1_000_000
@@ -47,14 +48,11 @@ def tcp_set_state(net: Netns, tp: TcpSock, state: int) -> None:
 
 def tcp_count_state(net: Netns, tp: TcpSock, old: int, state: int) -> None:
     """Count and tidy what a change of state means to the host."""
-    if state == TCP_ESTABLISHED and old != TCP_ESTABLISHED:
-        net.mib[Mib.TCP_CURRESTAB] += 1
+    was_open = old in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
+    net.mib[Mib.TCP_CURRESTAB] += (state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)) - was_open
     if state == TCP_CLOSE:
-        if old in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
-            net.mib[Mib.TCP_ESTABRESETS] += 1
+        net.mib[Mib.TCP_ESTABRESETS] += was_open
         sk_unhash(net, tp)
-    if old == TCP_ESTABLISHED and state != TCP_ESTABLISHED:
-        net.mib[Mib.TCP_CURRESTAB] -= 1
 
 
 def sk_unhash(net: Netns, tp: TcpSock) -> None:

@@ -14,6 +14,7 @@ from .secure_seq import siphash
 from .sock import TcpSock
 from .timer import Timer, Timers, timer_del, timer_mod
 
+TYPE_CHECKING = False
 LOOPBACK_MTU = 65536
 
 
@@ -70,6 +71,10 @@ class Sysctl:
     tcp_window_scaling: int = 1
     tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)
     tcp_workaround_signed_windows: int = 0
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class Netns(Net):

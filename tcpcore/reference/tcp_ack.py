@@ -39,7 +39,6 @@ from .tcp_recovery import (
     FLAG_SND_UNA_ADVANCED,
     FLAG_SYN_ACKED,
     tcp_cwnd_reduction,
-    tcp_enter_loss,
     tcp_fastretrans_alert,
     tcp_is_sack,
     tcp_remove_reno_sacks,
@@ -132,7 +131,7 @@ def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     if was > 1:
         tcp_set_skb_tso_segs(skb, tcp_current_mss(net, tp))
         skb.pcount = min(skb.pcount, was)
-    return was - skb.pcount
+    return int(was - skb.pcount)
 
 
 def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> bool:
@@ -226,8 +225,6 @@ def tcp_ack(
     sampled = tcp_ack_update_rtt(net, tp, flags, rtt_us)
     if (sampled or flags & FLAG_SND_UNA_ADVANCED) and flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
         tcp_rearm_rto(net, tp)
-    if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
-        tcp_enter_loss(net, tp)
     dubious = (
         not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != CaState.TCP_CA_OPEN
     )
@@ -251,12 +248,27 @@ def tcp_check_space(net: Netns, tp: TcpSock) -> None:
         tcp_new_space(net, tp)
 
 
+def sk_stream_memory_free(net: Netns, tp: TcpSock, wake: int) -> bool:
+    """True if a write is taken: there is memory, and little waits to be sent (TCP_NOTSENT_LOWAT).
+
+    Who waits is woken (`wake` 1) when half of it is left.
+    """
+    lowat = tp.notsent_lowat or net.sysctl.tcp_notsent_lowat
+    notsent = (tp.write_seq - tp.tcb.snd_nxt) & MASK32
+    return tp.sk_wmem_queued < tp.sk_sndbuf and (notsent << wake) & MASK32 < lowat
+
+
+def sk_stream_is_writeable(net: Netns, tp: TcpSock) -> bool:
+    """True if a third of the buffer is free, and so is the rest of what a write asks for."""
+    return 3 * tp.sk_wmem_queued <= 2 * tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
+
+
 def tcp_new_space(net: Netns, tp: TcpSock) -> None:
-    """Grow the buffer with the congestion window, unless that is what holds back; tell the caller."""
+    """Grow the buffer, unless the congestion window is what holds back; tell the caller."""
     if tcp_packets_in_flight(tp) < tp.snd_cwnd:
         tcp_sndbuf_expand(net, tp)
         tp.snd_cwnd_stamp_ns = net.now_ns
-    if tp.sk_wmem_queued * 3 <= tp.sk_sndbuf * 2:
+    if sk_stream_is_writeable(net, tp):
         tp.nospace = False
         sk_wake(net, tp)
 

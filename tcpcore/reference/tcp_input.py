@@ -121,7 +121,8 @@ def tcp_rcv_state_process(
         net.mib[Mib.TCP_BEYONDWINDOW] += 1
         tcp_unacceptable(net, tp, th, length)
         return REPLY_NONE
-    if length and not tcp_try_rmem_schedule(net, tp, th):
+    early = after(th.seq, tcb.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
+    if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
@@ -407,9 +408,7 @@ def tcp_fin_time_ns(tp: TcpSock) -> int:
     return max(tp.linger2_ns, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
 
 
-def tcp_data_after_close(
-    net: Netns, tp: TcpSock, th: Segment, state: int, rcv_nxt: int
-) -> bool:
+def tcp_data_after_close(net: Netns, tp: TcpSock, th: Segment, state: int, rcv_nxt: int) -> bool:
     """Data for whom nobody reads is refused with a reset (RFC 9293 3.6.1)."""
     if state not in (TCP_FIN_WAIT1, TCP_FIN_WAIT2) or not tp.shutdown & RCV_SHUTDOWN:
         return False

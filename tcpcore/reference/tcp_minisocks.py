@@ -200,7 +200,8 @@ def reqsk_timer_handler(net: Netns, req: RequestSock) -> None:
 
 
 def reqsk_timeout_ns(net: Netns, req: RequestSock) -> int:
-    return min(TCP_TIMEOUT_INIT_NS << req.num_timeout, net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC)
+    most: int = net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC
+    return min(TCP_TIMEOUT_INIT_NS << req.num_timeout, most)
 
 
 REQ_DROP, REQ_CHILD, REQ_ACK, REQ_RST = 0, 1, 2, 3
@@ -368,7 +369,7 @@ def tcp_timewait_state_process(net: Netns, tw: TimewaitSock, th: Segment) -> tup
             return TW_SUCCESS, 0
         if stamped:
             tw.ts_recent = th.tsval
-            tw.ts_recent_stamp_ns = net.now_ns
+            tw.ts_recent_stamp = net.now_ns // NSEC_PER_SEC
         inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
         return TW_SUCCESS, 0
     if (
@@ -410,6 +411,6 @@ def tw_fin_wait2(net: Netns, tw: TimewaitSock, th: Segment, paws: bool) -> int:
     tw.rcv_nxt = th.end_seq
     if th.opts & OPT_TIMESTAMP and tw.tstamp_ok:
         tw.ts_recent = th.tsval
-        tw.ts_recent_stamp_ns = net.now_ns
+        tw.ts_recent_stamp = net.now_ns // NSEC_PER_SEC
     inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
     return TW_ACK

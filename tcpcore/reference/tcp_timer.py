@@ -132,7 +132,7 @@ def tcp_out_reset_timer(net: Netns, tp: TcpSock) -> None:
     """Wait twice as long (RFC 6298 5.5); the first SYNs go at even times."""
     linear = net.sysctl.tcp_syn_linear_timeouts
     if tp.tcb.state != TCP_SYN_SENT or tp.retransmits > linear:
-        tp.backoff += 1
+        tp.backoff = min(tp.backoff + 1, 255)
         tp.rto_ns = min(tp.rto_ns << 1, tp.rto_max_ns)
     delay_ns = tp.rto_ns
     if tp.user_timeout_ns and tp.retrans_stamp:

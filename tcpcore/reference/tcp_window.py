@@ -16,7 +16,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, Mib
+from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, Mib, after
 from .timer import NSEC_PER_MSEC
 from .wire import TCP_HDR_LEN
 
@@ -80,7 +80,12 @@ def tcp_select_initial_window(
     return rcv_wnd, min(65535 << wscale, window_clamp), wscale
 
 
-def tcp_choose_window(tp: TcpSock) -> int:
+def tcp_unscaled_max(net: Netns) -> int:
+    """The largest window without scaling; some old peers take the field for a signed number."""
+    return 32767 if net.sysctl.tcp_workaround_signed_windows else 65535
+
+
+def tcp_choose_window(net: Netns, tp: TcpSock) -> int:
     """The window to tell, in steps that are worth telling (RFC 9293 3.8.6.2.2)."""
     mss = tp.rcv_mss
     free_space = tcp_space(tp)
@@ -96,6 +101,8 @@ def tcp_choose_window(tp: TcpSock) -> int:
         free_space = max(free_space, 0) >> scale << scale
         if free_space < allowed >> 4 or free_space < mss:
             return 0
+    if scale and net.sysctl.tcp_shrink_window and free_space <= tp.rcv_ssthresh:
+        return free_space >> scale << scale  # never more than there is
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
         return -(-free_space >> scale) << scale
@@ -108,18 +115,21 @@ def tcp_choose_window(tp: TcpSock) -> int:
 
 
 def tcp_select_window(net: Netns, tp: TcpSock) -> int:
-    """The window of the segment that leaves now: its right edge never moves left."""
+    """The window of the segment that leaves now.
+
+    Its right edge never moves left (9293:SHLD-14), but by tcp_shrink_window, where memory runs out.
+    """
     scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
     old = tp.rcv_wnd
     current = tcp_receive_window(tp)
-    new = tcp_choose_window(tp)
-    if new < current:
+    new = tcp_choose_window(net, tp)
+    if new < current and not (scale and net.sysctl.tcp_shrink_window):
         if not new:
             net.mib[Mib.TCP_WANTZEROWINDOWADV] += 1
         new = -(-current >> scale) << scale
     tp.rcv_wnd = new
     tp.rcv_wup = tp.tcb.rcv_nxt
-    new = min(new, 65535 << scale) >> scale
+    new = min(new, 65535 << scale if scale else tcp_unscaled_max(net)) >> scale
     if not new and old:
         net.mib[Mib.TCP_TOZEROWINDOWADV] += 1
     elif new and not old:
@@ -141,7 +151,8 @@ def ip_header_len(tp: TcpSock) -> int:
 def tcp_mtu_to_mss(net: Netns, tp: TcpSock, mtu: int) -> int:
     """Payload that fits, options of every segment counted (RFC 9293 3.7.1)."""
     mss = min(mtu - ip_header_len(tp) - TCP_HDR_LEN, tp.mss_clamp)
-    return max(mss, net.sysctl.tcp_min_snd_mss) - (tp.tcp_header_len - TCP_HDR_LEN)
+    least: int = net.sysctl.tcp_min_snd_mss
+    return max(mss, least) - (tp.tcp_header_len - TCP_HDR_LEN)
 
 
 def tcp_sync_mss(net: Netns, tp: TcpSock, mtu: int) -> int:
@@ -181,6 +192,7 @@ def tcp_send_mss(net: Netns, tp: TcpSock, oob: bool) -> tuple[int, int]:
 def tcp_set_skb_tso_segs(skb: SkBuff, mss: int) -> int:
     """Count a piece in segments of `mss`."""
     skb.pcount = max(1, -(-len(skb.data) // mss))
+    skb.gso_size = mss if skb.pcount > 1 else 0
     return skb.pcount
 
 
@@ -221,7 +233,7 @@ def tcp_tso_should_defer(net: Netns, tp: TcpSock, skb: SkBuff, mss: int, most: i
         return 0
     if limit >= min(tp.tcb.snd_wnd, tp.snd_cwnd * mss) // 3 or not tp.tcp_rtx_queue:
         return 0
-    srtt_ns = (tp.srtt_us >> 3) * 1000
+    srtt_ns = max((tp.srtt_us >> 3) - 1, 0) * 1000  # no time at all counts as 1 us
     expected_ns = tp.tcp_rtx_queue[0].skb_mstamp_ns + srtt_ns - net.now_ns
     if expected_ns > min(srtt_ns >> 1, NSEC_PER_MSEC):
         return 0
@@ -254,6 +266,18 @@ def tcp_grow_skb(tp: TcpSock, amount: int) -> None:
         skb.tcp_flags |= behind.tcp_flags
         tp.sk_wmem_queued -= behind.truesize
         del queue[1]
+
+
+def tcp_cwnd_test(tp: TcpSock) -> int:
+    """Segments that the congestion window has room for, at most half of it at once."""
+    room = tp.snd_cwnd - tcp_packets_in_flight(tp)
+    return 0 if room <= 0 else min(max(tp.snd_cwnd >> 1, 1), room)
+
+
+def tcp_snd_wnd_test(tp: TcpSock, skb: SkBuff, mss: int) -> bool:
+    """True if the first segment of a piece is inside the peer's window."""
+    end = (skb.seq + mss) & MASK32 if len(skb.data) > mss else skb.end_seq
+    return not after(end, tcp_wnd_end(tp))
 
 
 # Options.
