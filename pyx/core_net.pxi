@@ -434,6 +434,21 @@ cdef class Net:
     def poll(self, uint64_t handle):
         return tcp_poll(self.net, self.sock(handle))
 
+    def receive_batch(self, packets, int64_t now_ns):
+        """IP packets that have come by now, in their order.
+
+        A packet that is a subclass of bytes has `ip_summed` (CHECKSUM_NONE 0: to be verified) and
+        `time_ns`, when it came, or None.
+        """
+        cdef int64_t when_ns
+        for packet in packets:
+            if type(packet) is bytes:
+                self.receive(packet, now_ns)
+            else:
+                came_ns = getattr(packet, "time_ns", None)
+                when_ns = now_ns if came_ns is None else min(<int64_t>came_ns, now_ns)
+                self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
+
     cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
         """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
 

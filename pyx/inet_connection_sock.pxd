@@ -11,6 +11,7 @@ from netns cimport (
     sk_enter,
     sk_leave,
     sk_prot_alloc,
+    sk_reset_timer,
     sk_queues_purge,
     sk_stop_timer,
     sk_wake,
@@ -30,6 +31,7 @@ from tcp cimport (
     TCP_SYN_SENT,
 )
 from tcp_cong cimport tcp_init_congestion_control
+from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
 cdef inline void tcp_init_sock(tcp_sock *tp) noexcept nogil:
@@ -182,3 +184,58 @@ cdef inline void tcp_shut_receive(tcp_sock *tp) noexcept nogil:
 
 cdef inline bint tcp_can_send(const tcp_sock *tp) noexcept nogil:
     return not tp.shutdown & SEND_SHUTDOWN
+
+
+# Timers that sending arms.
+
+
+cdef inline void tcp_reset_xmit_timer(
+    netns *net, tcp_sock *tp, int what, int64_t delay_ns
+) noexcept nogil:
+    tp.icsk_pending = <uint8_t>what
+    delay_ns = min(delay_ns, tp.rto_max_ns)
+    sk_reset_timer(net, &tp.retransmit_timer.timer, jiffies_up(net.net.now_ns, delay_ns))
+
+
+cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
+    tp.icsk_pending = 0
+    sk_stop_timer(&tp.retransmit_timer.timer)
+
+
+cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
+    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
+    if tp.packets_out:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+    else:
+        tcp_clear_xmit_timer(tp)
+
+
+cdef inline int64_t tcp_probe0_base_ns(const tcp_sock *tp) noexcept nogil:
+    return max(tp.rto_ns, <int64_t>200 * NSEC_PER_MSEC)
+
+
+cdef inline int64_t tcp_probe0_when_ns(const tcp_sock *tp) noexcept nogil:
+    """Twice as long for each time-out, up to the longest."""
+    cdef int64_t when_ns = tcp_probe0_base_ns(tp)
+    cdef int i = 0
+    while i < tp.backoff and when_ns < tp.rto_max_ns:
+        when_ns <<= 1
+        i += 1
+    return min(when_ns, tp.rto_max_ns)
+
+
+cdef inline int64_t tcp_clamp_probe0_to_user_timeout(
+    const netns *net, const tcp_sock *tp, int64_t delay_ns
+) noexcept nogil:
+    """Not beyond the time that the caller gives a shut window."""
+    cdef int64_t left_ns
+    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+        return delay_ns
+    left_ns = tp.user_timeout_ns - (net.net.now_ns - tp.probes_tstamp_ns)
+    return min(delay_ns, max(left_ns, <int64_t>2 * TICK_NS))
+
+
+cdef inline void tcp_check_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
+    """Nothing is in flight to wait for, but something waits: look after it."""
+    if not tp.packets_out and not tp.icsk_pending:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))

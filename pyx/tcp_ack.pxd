@@ -3,19 +3,19 @@
 # RFC 9293 3.10.7.4 (fifth), 6298, 5681.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from netns cimport netns, sk_wake
-from rbtree cimport rb_changed, rb_erase
-from skbuff cimport kfree_skb, skb_pull
-from sock cimport *
-from tcp cimport TCPHDR_SYN, after, before
-from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
-from tcp_output cimport (
+from inet_connection_sock cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
     tcp_probe0_when_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
 )
+from netns cimport netns, sk_wake
+from rbtree cimport rb_changed, rb_erase
+from skbuff cimport kfree_skb, skb_pull
+from sock cimport *
+from tcp cimport TCPHDR_SYN, after, before
+from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_recovery cimport *
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto

@@ -3,7 +3,12 @@
 
 from libc.errno cimport ECONNREFUSED, ECONNRESET, ENOMEM, EPIPE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from inet_connection_sock cimport tcp_count_state, tcp_done, tcp_done_with_error
+from inet_connection_sock cimport (
+    tcp_count_state,
+    tcp_done,
+    tcp_done_with_error,
+    tcp_reset_xmit_timer,
+)
 from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport dst_mtu
 from netns cimport NET_INC_STATS, netns, sk_reset_timer, sk_wake
@@ -26,7 +31,6 @@ from tcp_data_queue cimport (
 from tcp_output cimport (
     tcp_data_snd_check,
     tcp_oow_rate_limited,
-    tcp_reset_xmit_timer,
     tcp_send_ack,
     tcp_send_active_reset,
     tcp_send_challenge_ack,

@@ -4,7 +4,12 @@
 from libc.errno cimport ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
-from inet_connection_sock cimport tcp_done_with_error
+from inet_connection_sock cimport (
+    tcp_check_probe_timer,
+    tcp_done_with_error,
+    tcp_rearm_rto,
+    tcp_reset_xmit_timer,
+)
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
 from rbtree cimport rb_changed, rb_insert
@@ -37,7 +42,7 @@ from tcp_window cimport (
     tcp_tso_should_defer,
     tcp_wnd_end,
 )
-from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
+from timer cimport NSEC_PER_MSEC, jiffies_up
 from wire cimport TCP_HDR_LEN
 
 cdef enum:
@@ -146,61 +151,6 @@ cdef inline void tcp_event_new_data_sent(netns *net, tcp_sock *tp, skb *one) noe
     if not had or tp.icsk_pending == ICSK_TIME_PROBE0:
         tcp_rearm_rto(net, tp)
     NET_ADD_STATS(net, TCP_ORIGDATASENT, one.pcount)
-
-
-# Timers that sending arms.
-
-
-cdef inline void tcp_reset_xmit_timer(
-    netns *net, tcp_sock *tp, int what, int64_t delay_ns
-) noexcept nogil:
-    tp.icsk_pending = <uint8_t>what
-    delay_ns = min(delay_ns, tp.rto_max_ns)
-    sk_reset_timer(net, &tp.retransmit_timer.timer, jiffies_up(net.net.now_ns, delay_ns))
-
-
-cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
-    tp.icsk_pending = 0
-    sk_stop_timer(&tp.retransmit_timer.timer)
-
-
-cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
-    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
-    if tp.packets_out:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
-    else:
-        tcp_clear_xmit_timer(tp)
-
-
-cdef inline int64_t tcp_probe0_base_ns(const tcp_sock *tp) noexcept nogil:
-    return max(tp.rto_ns, <int64_t>200 * NSEC_PER_MSEC)
-
-
-cdef inline int64_t tcp_probe0_when_ns(const tcp_sock *tp) noexcept nogil:
-    """Twice as long for each time-out, up to the longest."""
-    cdef int64_t when_ns = tcp_probe0_base_ns(tp)
-    cdef int i = 0
-    while i < tp.backoff and when_ns < tp.rto_max_ns:
-        when_ns <<= 1
-        i += 1
-    return min(when_ns, tp.rto_max_ns)
-
-
-cdef inline int64_t tcp_clamp_probe0_to_user_timeout(
-    const netns *net, const tcp_sock *tp, int64_t delay_ns
-) noexcept nogil:
-    """Not beyond the time that the caller gives a shut window."""
-    cdef int64_t left_ns
-    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
-        return delay_ns
-    left_ns = tp.user_timeout_ns - (net.net.now_ns - tp.probes_tstamp_ns)
-    return min(delay_ns, max(left_ns, <int64_t>2 * TICK_NS))
-
-
-cdef inline void tcp_check_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
-    """Nothing is in flight to wait for, but something waits: look after it."""
-    if not tp.packets_out and not tp.icsk_pending:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))
 
 
 # When data may go.

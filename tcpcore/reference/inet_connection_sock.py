@@ -6,8 +6,15 @@ Linux: net/ipv4/inet_connection_sock.c, tcp.c (tcp_set_state, tcp_done).
 from __future__ import annotations
 
 from .inet_ports import inet_put_port, inet_unhash
-from .netns import Netns, sk_stop_timer, sk_wake
-from .sock import RCV_SHUTDOWN, SEND_SHUTDOWN, SHUTDOWN_MASK, TcpSock
+from .netns import Netns, sk_reset_timer, sk_stop_timer, sk_wake
+from .sock import (
+    ICSK_TIME_PROBE0,
+    ICSK_TIME_RETRANS,
+    RCV_SHUTDOWN,
+    SEND_SHUTDOWN,
+    SHUTDOWN_MASK,
+    TcpSock,
+)
 from .tcp import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
@@ -18,6 +25,7 @@ from .tcp import (
     Mib,
 )
 from .tcp_cong import tcp_init_congestion_control
+from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
 def sk_alloc(net: Netns) -> TcpSock:
@@ -144,3 +152,43 @@ def tcp_shut_receive(tp: TcpSock) -> None:
 
 def tcp_can_send(tp: TcpSock) -> bool:
     return not tp.shutdown & SEND_SHUTDOWN
+
+
+# Timers that sending arms.
+
+
+def tcp_reset_xmit_timer(net: Netns, tp: TcpSock, what: int, delay_ns: int) -> None:
+    tp.icsk_pending = what
+    delay_ns = min(delay_ns, tp.rto_max_ns)
+    sk_reset_timer(net, tp.retransmit_timer, jiffies_up(net.now_ns, delay_ns))
+
+
+def tcp_clear_xmit_timer(tp: TcpSock) -> None:
+    tp.icsk_pending = 0
+    sk_stop_timer(tp.retransmit_timer)
+
+
+def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
+    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
+    if tp.packets_out:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+    else:
+        tcp_clear_xmit_timer(tp)
+
+
+def tcp_probe0_base_ns(tp: TcpSock) -> int:
+    return max(tp.rto_ns, 200 * NSEC_PER_MSEC)
+
+
+def tcp_clamp_probe0_to_user_timeout(net: Netns, tp: TcpSock, delay_ns: int) -> int:
+    """Not beyond the time that the caller gives a shut window."""
+    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+        return delay_ns
+    left_ns = tp.user_timeout_ns - (net.now_ns - tp.probes_tstamp_ns)
+    return min(delay_ns, max(left_ns, 2 * TICK_NS))
+
+
+def tcp_check_probe_timer(net: Netns, tp: TcpSock) -> None:
+    """Nothing is in flight to wait for, but something waits: look after it."""
+    if not tp.packets_out and not tp.icsk_pending:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))

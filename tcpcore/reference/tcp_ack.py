@@ -5,6 +5,13 @@ Linux: tcp_ack, tcp_clean_rtx_queue in net/ipv4/tcp_input.c.  RFC 9293 3.10.7.4 
 
 from __future__ import annotations
 
+from .inet_connection_sock import (
+    tcp_clamp_probe0_to_user_timeout,
+    tcp_clear_xmit_timer,
+    tcp_probe0_base_ns,
+    tcp_rearm_rto,
+    tcp_reset_xmit_timer,
+)
 from .netns import Netns, sk_wake
 from .sock import (
     ICSK_TIME_PROBE0,
@@ -20,13 +27,6 @@ from .sock import (
     TcpSock,
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
-from .tcp_output import (
-    tcp_clamp_probe0_to_user_timeout,
-    tcp_clear_xmit_timer,
-    tcp_probe0_base_ns,
-    tcp_rearm_rto,
-    tcp_reset_xmit_timer,
-)
 from .tcp_recovery import (
     FLAG_ACKED,
     FLAG_DATA,
@@ -264,7 +264,7 @@ def sk_stream_is_writeable(net: Netns, tp: TcpSock) -> bool:
 
 
 def tcp_new_space(net: Netns, tp: TcpSock) -> None:
-    """Grow the buffer, unless the congestion window is what holds back; tell the caller."""
+    """Grow the buffer with the congestion window, unless that holds back; tell the caller."""
     if tcp_packets_in_flight(tp) < tp.snd_cwnd:
         tcp_sndbuf_expand(net, tp)
         tp.snd_cwnd_stamp_ns = net.now_ns

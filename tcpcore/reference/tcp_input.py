@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from errno import ECONNREFUSED, ECONNRESET, EPIPE
 
-from .inet_connection_sock import tcp_count_state, tcp_done, tcp_done_with_error
+from .inet_connection_sock import (
+    tcp_count_state,
+    tcp_done,
+    tcp_done_with_error,
+    tcp_reset_xmit_timer,
+)
 from .inet_timewait_sock import tcp_time_wait
 from .ip_output import dst_mtu
 from .netns import Netns, sk_reset_timer, sk_wake
@@ -81,7 +86,6 @@ from .tcp_data_queue import (
 from .tcp_output import (
     tcp_data_snd_check,
     tcp_oow_rate_limited,
-    tcp_reset_xmit_timer,
     tcp_send_ack,
     tcp_send_challenge_ack,
     tcp_send_delayed_ack,
@@ -320,7 +324,7 @@ def tcp_reset_check(tp: TcpSock, th: Segment, verdict: int) -> bool:
     ends = [end for _, end in tp.sack]
     if not verdict & TCB_CHALLENGE or not ends:
         return False
-    return th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32)
+    return bool(th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32))
 
 
 def tcp_reset(net: Netns, tp: TcpSock, state: int) -> None:

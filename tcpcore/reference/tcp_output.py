@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from errno import ENOBUFS, ENOMEM
 
+from .inet_connection_sock import tcp_check_probe_timer, tcp_rearm_rto, tcp_reset_xmit_timer
 from .ip_output import (
     dst_mtu,
     ip_queue_xmit,
@@ -72,7 +73,7 @@ from .tcp_window import (
     tcp_tso_should_defer,
     tcp_wnd_end,
 )
-from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
+from .timer import NSEC_PER_MSEC, jiffies_up
 from .wire import TCP_HDR_LEN
 
 TCPOLEN_TSTAMP_ALIGNED = 12
@@ -165,46 +166,6 @@ def tcp_event_new_data_sent(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
     if not had or tp.icsk_pending == ICSK_TIME_PROBE0:
         tcp_rearm_rto(net, tp)
     net.mib[Mib.TCP_ORIGDATASENT] += skb.pcount
-
-
-# Timers that sending arms.
-
-
-def tcp_reset_xmit_timer(net: Netns, tp: TcpSock, what: int, delay_ns: int) -> None:
-    tp.icsk_pending = what
-    delay_ns = min(delay_ns, tp.rto_max_ns)
-    sk_reset_timer(net, tp.retransmit_timer, jiffies_up(net.now_ns, delay_ns))
-
-
-def tcp_clear_xmit_timer(tp: TcpSock) -> None:
-    tp.icsk_pending = 0
-    sk_stop_timer(tp.retransmit_timer)
-
-
-def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
-    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
-    if tp.packets_out:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
-    else:
-        tcp_clear_xmit_timer(tp)
-
-
-def tcp_probe0_base_ns(tp: TcpSock) -> int:
-    return max(tp.rto_ns, 200 * NSEC_PER_MSEC)
-
-
-def tcp_clamp_probe0_to_user_timeout(net: Netns, tp: TcpSock, delay_ns: int) -> int:
-    """Not beyond the time that the caller gives a shut window."""
-    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
-        return delay_ns
-    left_ns = tp.user_timeout_ns - (net.now_ns - tp.probes_tstamp_ns)
-    return min(delay_ns, max(left_ns, 2 * TICK_NS))
-
-
-def tcp_check_probe_timer(net: Netns, tp: TcpSock) -> None:
-    """Nothing is in flight to wait for, but something waits: look after it."""
-    if not tp.packets_out and not tp.icsk_pending:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))
 
 
 # When data may go.

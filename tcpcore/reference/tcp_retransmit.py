@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from errno import EAGAIN
 
+from .inet_connection_sock import (
+    tcp_clamp_probe0_to_user_timeout,
+    tcp_probe0_base_ns,
+    tcp_reset_xmit_timer,
+)
 from .netns import Netns
 from .sock import (
     ICSK_TIME_PROBE0,
@@ -30,15 +35,7 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_output import (
-    tcp_adjust_pcount,
-    tcp_clamp_probe0_to_user_timeout,
-    tcp_event_new_data_sent,
-    tcp_fragment,
-    tcp_probe0_base_ns,
-    tcp_reset_xmit_timer,
-    tcp_transmit_skb,
-)
+from .tcp_output import tcp_adjust_pcount, tcp_event_new_data_sent, tcp_fragment, tcp_transmit_skb
 from .tcp_window import (
     tcp_current_mss,
     tcp_packets_in_flight,

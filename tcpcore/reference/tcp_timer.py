@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from errno import ETIMEDOUT
 
-from .inet_connection_sock import tcp_done, tcp_done_with_error
+from .inet_connection_sock import (
+    tcp_done,
+    tcp_done_with_error,
+    tcp_probe0_base_ns,
+    tcp_reset_xmit_timer,
+)
 from .inet_timewait_sock import tcp_time_wait
 from .netns import Netns, sk_reset_timer
 from .sock import (
@@ -29,12 +34,7 @@ from .tcp import (
     Mib,
 )
 from .tcp_input import keepalive_time_when, tcp_fin_time_ns
-from .tcp_output import (
-    tcp_probe0_base_ns,
-    tcp_reset_xmit_timer,
-    tcp_send_ack,
-    tcp_send_active_reset,
-)
+from .tcp_output import tcp_send_ack, tcp_send_active_reset
 from .tcp_recovery import tcp_enter_loss
 from .tcp_retransmit import tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
