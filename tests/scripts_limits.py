@@ -1,4 +1,4 @@
-"""Packet scripts: sizes and edges that random sequences have shown (docs/differences-from-linux.md)."""
+"""Packet scripts: sizes and edges that random sequences have shown."""
 
 from __future__ import annotations
 
