@@ -236,7 +236,7 @@ cdef inline bint sk_stream_is_writeable(const netns *net, const tcp_sock *tp) no
 
 
 cdef inline void tcp_new_space(netns *net, tcp_sock *tp) noexcept nogil:
-    """Grow the buffer with the congestion window, unless that is what holds back; tell the caller."""
+    """Grow the buffer, unless the congestion window is what holds back; tell the caller."""
     if tcp_packets_in_flight(tp) < tp.snd_cwnd:
         tcp_sndbuf_expand(net, tp)
         tp.snd_cwnd_stamp_ns = net.net.now_ns

@@ -11,7 +11,6 @@ from tcb cimport tcb_pull
 from tcp cimport *
 from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
 from tcp_window cimport (
-    SOCK_MIN_RCVBUF,
     tcp_choose_window,
     tcp_space,
     tcp_space_from_win,
@@ -359,7 +358,9 @@ cdef inline void tcp_urg(netns *net, tcp_sock *tp, const rcv_skb *r) noexcept no
 
 
 cdef inline void tcp_incr_quickack(tcp_sock *tp, uint32_t most) noexcept nogil:
-    cdef int64_t quick = max(tp.rcv_wnd // (2 * tp.rcv_mss), <int64_t>2)
+    cdef int64_t quick = tp.rcv_wnd // (2 * tp.rcv_mss)
+    if not quick:
+        quick = 2
     tp.ack_quick = max(tp.ack_quick, <uint32_t>min(quick, <int64_t>most))
 
 
@@ -411,9 +412,7 @@ cdef inline void tcp_measure_scaling_ratio(tcp_sock *tp, int64_t length) noexcep
     cdef int64_t ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(<uint32_t>length)
     tp.scaling_ratio = <uint16_t>(ratio if ratio else 1)
     if tp.scaling_ratio != old:
-        tp.window_clamp = max(
-            tcp_win_from_space(tp, tp.sk_rcvbuf), <int64_t>(SOCK_MIN_RCVBUF // 2)
-        )
+        tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
         tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
 
 

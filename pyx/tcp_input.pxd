@@ -500,16 +500,18 @@ cdef inline void tcp_take_syn_options(
 
 cdef inline int32_t tcp_clamp_peer_mss(const tcp_sock *tp, const segment *th) noexcept nogil:
     """The peer's MSS, or what stands for it (9293:MUST-15); never above what the user wants."""
-    cdef int32_t mss = 536 if tp.sk.ip == 4 else 1220
     if th.opts & OPT_MSS and th.mss:
-        mss = th.mss
-    return min(mss, tp.user_mss) if tp.user_mss else mss
+        return min(<int32_t>th.mss, tp.user_mss) if tp.user_mss else th.mss
+    if tp.user_mss:
+        return tp.user_mss
+    return 536 if tp.sk.ip == 4 else 1220
 
 
 cdef inline void tcp_simultaneous_open(netns *net, tcp_sock *tp) noexcept nogil:
     """Both have sent a SYN: answer with a SYN-ACK (9293:MUST-10)."""
     tcp_count_state(net, tp, TCP_SYN_SENT, TCP_SYN_RECV)
     tp.rcv_wup = tp.copied_seq = tp.tcb.rcv_nxt
+    tcp_initialize_rcv_mss(tp)
     tcp_send_synack(net, tp)
 
 

@@ -226,7 +226,8 @@ cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r) noexcept nogil:
     if sk == NULL:
         tp = inet_lookup_listener(net, r.daddr, r.dport)
         if tp == NULL:
-            tcp_v4_send_reset(net, r)
+            if tcp_inbound_hash(th):
+                tcp_v4_send_reset(net, r)
             return TCP_CLOSED
         if not tcp_inbound_hash(th):
             return TCP_BAD_DOFF

@@ -63,8 +63,8 @@ cdef inline void tcp_openreq_init(netns *net, request_sock *req, const rcv_skb *
     reqsk_addr(req, r)
     req.rcv_isn = th.seq
     if th.opts & OPT_MSS and th.mss:
-        mss = th.mss
-    req.mss = <uint16_t>(min(mss, user_mss) if user_mss else mss)
+        mss = min(<int32_t>th.mss, user_mss) if user_mss else th.mss
+    req.mss = <uint16_t>mss
     req.wscale_ok = th.opts & OPT_WSCALE != 0 and sysctl.tcp_window_scaling != 0
     req.snd_wscale = min(th.wscale, <uint8_t>TCP_MAX_WSCALE) if req.wscale_ok else 0
     req.sack_ok = th.opts & OPT_SACK_PERM != 0 and sysctl.tcp_sack != 0

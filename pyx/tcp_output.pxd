@@ -26,6 +26,7 @@ from tcp_window cimport (
     TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
     tcp_current_mss,
+    tcp_cwnd_test,
     tcp_established_options,
     tcp_full_space,
     tcp_grow_skb,
@@ -33,6 +34,7 @@ from tcp_window cimport (
     tcp_select_initial_window,
     tcp_select_window,
     tcp_set_skb_tso_segs,
+    tcp_snd_wnd_test,
     tcp_syn_options,
     tcp_sync_mss,
     tcp_tso_segs,
@@ -153,14 +155,6 @@ cdef inline void tcp_event_new_data_sent(netns *net, tcp_sock *tp, skb *one) noe
 # When data may go.
 
 
-cdef inline int32_t tcp_cwnd_test(const tcp_sock *tp) noexcept nogil:
-    """Segments that the congestion window has room for, at most half of it at once."""
-    cdef int32_t room = tp.snd_cwnd - tcp_packets_in_flight(tp)
-    if room <= 0:
-        return 0
-    return min(max(tp.snd_cwnd >> 1, 1), room)
-
-
 cdef inline bint tcp_nagle_check(
     const tcp_sock *tp, uint32_t length, int64_t mss, int nonagle
 ) noexcept nogil:
@@ -184,12 +178,6 @@ cdef inline bint tcp_nagle_test(
     if tp.snd_up != tp.tcb.snd_una or one.tcp_flags & TCPHDR_FIN:
         return True
     return not tcp_nagle_check(tp, one.len, mss, nonagle)
-
-
-cdef inline bint tcp_snd_wnd_test(const tcp_sock *tp, const skb *one, int64_t mss) noexcept nogil:
-    """True if the first segment of a piece is inside the peer's window."""
-    cdef uint32_t end = one.seq + <uint32_t>mss if one.len > mss else one.end_seq
-    return not after(end, tcp_wnd_end(tp))
 
 
 cdef inline int64_t tcp_mss_split_point(

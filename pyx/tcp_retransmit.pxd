@@ -9,8 +9,8 @@ from inet_connection_sock cimport (
     tcp_reset_xmit_timer,
 )
 from netns cimport NET_ADD_STATS, netns
-from rbtree cimport RB_ALWAYS, RB_TO_RESEND, rb_changed, rb_seek
-from skbuff cimport skb_pull
+from rbtree cimport RB_ALWAYS, RB_TO_RESEND, rb_changed, rb_erase, rb_seek
+from skbuff cimport kfree_skb, skb_pull, skb_shift
 from sock cimport *
 from tcp cimport *
 from tcp_output cimport (
@@ -56,6 +56,7 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
         tcp_set_skb_tso_segs(one, mss)
         if was != one.pcount:
             tcp_adjust_pcount(tp, one.sacked, was - one.pcount)
+        tcp_retrans_try_collapse(net, tp, one, min(avail, mss))
     err = tcp_transmit_skb(
         net, tp, one, tp.tcb.rcv_nxt if tp.tcb.state != TCP_SYN_SENT else 0, mss
     )
@@ -79,10 +80,38 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
     return err
 
 
+cdef inline void tcp_retrans_try_collapse(
+    netns *net, tcp_sock *tp, skb *one, int64_t space
+) noexcept nogil:
+    """Small pieces that go again are joined, up to a segment."""
+    cdef skb *behind = one.next
+    cdef uint32_t length
+    if one.pcount != 1 or one.tcp_flags & TCPHDR_SYN:
+        return
+    while behind != NULL and not one.eor and not one.sacked & TCPCB_SACKED_ACKED:
+        length = behind.len
+        if behind.pcount > 1 or behind.sacked & TCPCB_SACKED_ACKED:
+            break
+        if one.len + length > space or after(behind.end_seq, tcp_wnd_end(tp)):
+            break
+        if length and skb_shift(&net.skbs, one, behind, length, one.len + length):
+            break
+        one.end_seq = behind.end_seq
+        one.tcp_flags |= behind.tcp_flags
+        one.sacked |= behind.sacked & TCPCB_EVER_RETRANS
+        one.eor = behind.eor
+        one.truesize += length
+        tp.sk_wmem_queued -= behind.truesize - length
+        tcp_adjust_pcount(tp, behind.sacked, behind.pcount)
+        rb_erase(&tp.tcp_rtx_queue, behind)
+        kfree_skb(&net.skbs, behind)
+        behind = one.next
+
+
 cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept nogil:
     """Send again what is marked lost, as far as the window allows."""
-    cdef skb *one
-    cdef skb *next = tp.tcp_rtx_queue.first
+    cdef skb *one = NULL
+    cdef skb *next
     cdef int32_t room
     if not tp.packets_out:
         return
@@ -90,10 +119,10 @@ cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept no
         room = tp.snd_cwnd - tcp_packets_in_flight(tp)
         if room <= 0:
             break
+        next = one.next if one != NULL else tp.tcp_rtx_queue.first  # it may have been joined
         one = rb_seek(next, RB_TO_RESEND, RB_ALWAYS)
         if one == NULL:
             break
-        next = one.next
         if tcp_retransmit_skb(net, tp, one, room):
             break
         NET_ADD_STATS(

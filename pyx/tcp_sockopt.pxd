@@ -12,7 +12,7 @@ from tcp_input cimport keepalive_time_when
 from tcp_output cimport tcp_send_ack
 from tcp_timer cimport keepalive_intvl_when
 from tcp_user cimport tcp_set_cork, tcp_set_nodelay
-from tcp_window cimport SOCK_MIN_RCVBUF, tcp_set_window_clamp
+from tcp_window cimport SOCK_MIN_RCVBUF, tcp_set_window_clamp, tcp_win_from_space
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC
 
 cdef enum:
@@ -80,6 +80,8 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
     elif name == SO_RCVBUF:
         tp.userlocks |= SOCK_RCVBUF_LOCK
         tp.sk_rcvbuf = max(2 * min(value, <int64_t>MAX_SOCK_BUF), <int64_t>SOCK_MIN_RCVBUF)
+        if tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN:
+            tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
         tp.keepopen = value != 0
         if tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN:

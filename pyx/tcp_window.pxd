@@ -249,7 +249,7 @@ cdef inline int tcp_tso_should_defer(
         return 0
     if tp.tcp_rtx_queue.first == NULL:
         return 0
-    srtt_ns = (tp.srtt_us >> 3) * 1000
+    srtt_ns = max((tp.srtt_us >> 3) - 1, <int64_t>0) * 1000  # no time at all counts as 1 us
     expected_ns = tp.tcp_rtx_queue.first.skb_mstamp_ns + srtt_ns - now_ns
     if expected_ns > min(srtt_ns >> 1, NSEC_PER_MSEC):
         return 0
@@ -281,6 +281,20 @@ cdef inline void tcp_grow_skb(netns *net, tcp_sock *tp, int64_t amount) noexcept
         tp.sk_wmem_queued -= behind.truesize
         skb_unlink(&tp.sk_write_queue, behind)
         kfree_skb(&net.skbs, behind)
+
+
+cdef inline int32_t tcp_cwnd_test(const tcp_sock *tp) noexcept nogil:
+    """Segments that the congestion window has room for, at most half of it at once."""
+    cdef int32_t room = tp.snd_cwnd - tcp_packets_in_flight(tp)
+    if room <= 0:
+        return 0
+    return min(max(tp.snd_cwnd >> 1, 1), room)
+
+
+cdef inline bint tcp_snd_wnd_test(const tcp_sock *tp, const skb *one, int64_t mss) noexcept nogil:
+    """True if the first segment of a piece is inside the peer's window."""
+    cdef uint32_t end = one.seq + <uint32_t>mss if one.len > mss else one.end_seq
+    return not after(end, tcp_wnd_end(tp))
 
 
 # Options.

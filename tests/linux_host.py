@@ -155,6 +155,7 @@ class LinuxHost:
     def socket(self, ip: int) -> int:
         sock = socket.socket(socket.AF_INET if ip == 4 else socket.AF_INET6)
         sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
         self.sockets[sock.fileno()] = sock
         return sock.fileno()
 

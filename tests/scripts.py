@@ -36,6 +36,6 @@ def script(ip: int = 4, **sysctl: Any) -> Callable[[Any], Any]:
 
 def every_script() -> dict[str, Callable[[Script], None]]:
     """All scripts by name."""
-    for name in ("open", "receive", "send", "close", "socket", "states"):
+    for name in ("open", "receive", "send", "close", "socket", "states", "limits"):
         import_module(f"scripts_{name}")
     return SCRIPTS

@@ -40,7 +40,6 @@ from .tcb import (
 from .tcp import MASK32, TCPHDR_FIN, TCPHDR_PSH, TCPHDR_SYN, TCPHDR_URG, Mib, Segment, after, before
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
 from .tcp_window import (
-    SOCK_MIN_RCVBUF,
     tcp_choose_window,
     tcp_space,
     tcp_space_from_win,
@@ -169,11 +168,11 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
     if not tcp_try_rmem_schedule(net, tp, th.seq):
         net.mib[Mib.TCP_OFODROP] += 1
         return
-    tcp_measure_rcv_mss(tp, th)
     net.mib[Mib.TCP_OFOQUEUE] += 1
     tp.rcv_ooopack += 1
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    tcp_measure_rcv_mss(tp, th)
     queue = tp.out_of_order_queue
     seq, end_seq = th.seq, th.end_seq
     at = len(queue)
@@ -310,7 +309,7 @@ def tcp_urg(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
 
 
 def tcp_incr_quickack(tp: TcpSock, most: int) -> None:
-    quick = max(tp.rcv_wnd // (2 * tp.rcv_mss), 2)
+    quick = tp.rcv_wnd // (2 * tp.rcv_mss) or 2
     tp.ack_quick = max(tp.ack_quick, min(quick, most))
 
 
@@ -356,7 +355,7 @@ def tcp_measure_scaling_ratio(tp: TcpSock, length: int) -> None:
     old = tp.scaling_ratio
     tp.scaling_ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(length) or 1
     if tp.scaling_ratio != old:
-        tp.window_clamp = max(tcp_win_from_space(tp, tp.sk_rcvbuf), SOCK_MIN_RCVBUF // 2)
+        tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
         tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
 
 

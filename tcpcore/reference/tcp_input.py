@@ -525,14 +525,16 @@ def tcp_take_syn_options(net: Netns, tp: TcpSock, th: Segment, offered_ts: bool)
 
 def tcp_clamp_peer_mss(tp: TcpSock, th: Segment) -> int:
     """The peer's MSS, or what stands for it (9293:MUST-15); never above what the user wants."""
-    mss = th.mss if th.opts & OPT_MSS and th.mss else (536 if tp.ip == 4 else 1220)
-    return min(mss, tp.user_mss) if tp.user_mss else mss
+    if not th.opts & OPT_MSS or not th.mss:
+        return tp.user_mss or (536 if tp.ip == 4 else 1220)
+    return min(th.mss, tp.user_mss) if tp.user_mss else th.mss
 
 
 def tcp_simultaneous_open(net: Netns, tp: TcpSock) -> None:
     """Both have sent a SYN: answer with a SYN-ACK (9293:MUST-10)."""
     tcp_count_state(net, tp, TCP_SYN_SENT, TCP_SYN_RECV)
     tp.rcv_wup = tp.copied_seq = tp.tcb.rcv_nxt
+    tcp_initialize_rcv_mss(tp)
     tcp_send_synack(net, tp)
 
 

@@ -213,7 +213,8 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
     if sk is None:
         sk = inet_lookup_listener(net, th.daddr, th.dport)
         if sk is None:
-            tcp_v4_send_reset(net, th)
+            if tcp_inbound_hash(data, th):
+                tcp_v4_send_reset(net, th)
             return Drop.TCP_CLOSED
     if not tcp_inbound_hash(data, th):
         return Drop.TCP_BAD_DOFF

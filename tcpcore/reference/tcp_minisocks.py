@@ -65,9 +65,10 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     req.saddr, req.daddr, req.sport, req.dport = th.daddr, th.saddr, th.dport, th.sport
     req.rcv_isn = th.seq
     req.rcv_nxt = (th.seq + 1) & MASK32
-    mss = th.mss if th.opts & OPT_MSS and th.mss else (536 if th.ip == 4 else 1220)
-    user_mss = req.listener.user_mss
-    req.mss = min(mss, user_mss) if user_mss else mss
+    req.mss = 536 if th.ip == 4 else 1220
+    if th.opts & OPT_MSS and th.mss:
+        user_mss = req.listener.user_mss
+        req.mss = min(th.mss, user_mss) if user_mss else th.mss
     req.wscale_ok = bool(th.opts & OPT_WSCALE and sysctl.tcp_window_scaling)
     req.snd_wscale = min(th.wscale, TCP_MAX_WSCALE) if req.wscale_ok else 0
     req.sack_ok = bool(th.opts & OPT_SACK_PERM and sysctl.tcp_sack)

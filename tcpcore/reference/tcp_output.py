@@ -58,6 +58,7 @@ from .tcp_cong import CA_EVENT_CWND_RESTART, CA_EVENT_TX_START, tcp_current_ssth
 from .tcp_window import (
     tcp_advertise_mss,
     tcp_current_mss,
+    tcp_cwnd_test,
     tcp_established_options,
     tcp_full_space,
     tcp_grow_skb,
@@ -65,6 +66,7 @@ from .tcp_window import (
     tcp_select_initial_window,
     tcp_select_window,
     tcp_set_skb_tso_segs,
+    tcp_snd_wnd_test,
     tcp_syn_options,
     tcp_sync_mss,
     tcp_tso_segs,
@@ -169,12 +171,6 @@ def tcp_event_new_data_sent(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
 # When data may go.
 
 
-def tcp_cwnd_test(tp: TcpSock) -> int:
-    """Segments that the congestion window has room for, at most half of it at once."""
-    room = tp.snd_cwnd - tcp_packets_in_flight(tp)
-    return 0 if room <= 0 else min(max(tp.snd_cwnd >> 1, 1), room)
-
-
 def tcp_nagle_check(tp: TcpSock, length: int, mss: int, nonagle: int) -> bool:
     """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
     if length >= mss:
@@ -195,12 +191,6 @@ def tcp_nagle_test(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
     if tp.snd_up != tp.tcb.snd_una or skb.tcp_flags & TCPHDR_FIN:
         return True
     return not tcp_nagle_check(tp, len(skb.data), mss, nonagle)
-
-
-def tcp_snd_wnd_test(tp: TcpSock, skb: SkBuff, mss: int) -> bool:
-    """True if the first segment of a piece is inside the peer's window."""
-    end = (skb.seq + mss) & MASK32 if len(skb.data) > mss else skb.end_seq
-    return not after(end, tcp_wnd_end(tp))
 
 
 def tcp_mss_split_point(tp: TcpSock, skb: SkBuff, mss: int, quota: int, nonagle: int) -> int:

@@ -72,6 +72,7 @@ def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
         tcp_set_skb_tso_segs(skb, mss)
         if was != skb.pcount:
             tcp_adjust_pcount(tp, skb.sacked, was - skb.pcount)
+        tcp_retrans_try_collapse(tp, skb, min(avail, mss))
     err = tcp_transmit_skb(net, tp, skb, tcb.rcv_nxt if tcb.state != TCP_SYN_SENT else 0, mss)
     net.mib[Mib.TCP_RETRANSSEGS] += skb.pcount
     tp.total_retrans += skb.pcount
@@ -92,11 +93,37 @@ def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
     return err
 
 
+def tcp_retrans_try_collapse(tp: TcpSock, skb: SkBuff, space: int) -> None:
+    """Small pieces that go again are joined, up to a segment."""
+    queue = tp.tcp_rtx_queue
+    if skb.pcount != 1 or skb.tcp_flags & TCPHDR_SYN:
+        return
+    at = queue.index(skb) + 1
+    while at < len(queue) and not skb.eor and not skb.sacked & TCPCB_SACKED_ACKED:
+        behind = queue[at]
+        if behind.pcount > 1 or behind.sacked & TCPCB_SACKED_ACKED:
+            break
+        if len(skb.data) + len(behind.data) > space or after(behind.end_seq, tcp_wnd_end(tp)):
+            break
+        skb.data = bytes(skb.data) + behind.data
+        skb.end_seq = behind.end_seq
+        skb.tcp_flags |= behind.tcp_flags
+        skb.sacked |= behind.sacked & TCPCB_EVER_RETRANS
+        skb.eor = behind.eor
+        skb.truesize += len(behind.data)
+        tp.sk_wmem_queued -= behind.truesize - len(behind.data)
+        tcp_adjust_pcount(tp, behind.sacked, behind.pcount)
+        del queue[at]
+
+
 def tcp_xmit_retransmit_queue(net: Netns, tp: TcpSock) -> None:
     """Send again what is marked lost, as far as the window allows."""
     if not tp.packets_out:
         return
-    for skb in list(tp.tcp_rtx_queue):
+    at = 0
+    while at < len(tp.tcp_rtx_queue):
+        skb = tp.tcp_rtx_queue[at]
+        at += 1
         room = tp.snd_cwnd - tcp_packets_in_flight(tp)
         if room <= 0:
             break

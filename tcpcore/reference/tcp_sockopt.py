@@ -28,7 +28,7 @@ from .tcp_input import keepalive_time_when
 from .tcp_output import tcp_send_ack
 from .tcp_timer import keepalive_intvl_when
 from .tcp_user import tcp_set_cork, tcp_set_nodelay
-from .tcp_window import tcp_set_window_clamp
+from .tcp_window import tcp_set_window_clamp, tcp_win_from_space
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC
 
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
@@ -61,6 +61,8 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == SO_RCVBUF:
         tp.userlocks |= SOCK_RCVBUF_LOCK
         tp.sk_rcvbuf = max(2 * min(value, MAX_SOCK_BUF), SOCK_MIN_RCVBUF)
+        if tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN):
+            tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
         tp.keepopen = bool(value)
         if tp.tcb.state in (TCP_CLOSE, TCP_LISTEN):

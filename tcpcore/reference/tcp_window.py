@@ -16,7 +16,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, Mib
+from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, Mib, after
 from .timer import NSEC_PER_MSEC
 from .wire import TCP_HDR_LEN
 
@@ -233,7 +233,7 @@ def tcp_tso_should_defer(net: Netns, tp: TcpSock, skb: SkBuff, mss: int, most: i
         return 0
     if limit >= min(tp.tcb.snd_wnd, tp.snd_cwnd * mss) // 3 or not tp.tcp_rtx_queue:
         return 0
-    srtt_ns = (tp.srtt_us >> 3) * 1000
+    srtt_ns = max((tp.srtt_us >> 3) - 1, 0) * 1000  # no time at all counts as 1 us
     expected_ns = tp.tcp_rtx_queue[0].skb_mstamp_ns + srtt_ns - net.now_ns
     if expected_ns > min(srtt_ns >> 1, NSEC_PER_MSEC):
         return 0
@@ -266,6 +266,18 @@ def tcp_grow_skb(tp: TcpSock, amount: int) -> None:
         skb.tcp_flags |= behind.tcp_flags
         tp.sk_wmem_queued -= behind.truesize
         del queue[1]
+
+
+def tcp_cwnd_test(tp: TcpSock) -> int:
+    """Segments that the congestion window has room for, at most half of it at once."""
+    room = tp.snd_cwnd - tcp_packets_in_flight(tp)
+    return 0 if room <= 0 else min(max(tp.snd_cwnd >> 1, 1), room)
+
+
+def tcp_snd_wnd_test(tp: TcpSock, skb: SkBuff, mss: int) -> bool:
+    """True if the first segment of a piece is inside the peer's window."""
+    end = (skb.seq + mss) & MASK32 if len(skb.data) > mss else skb.end_seq
+    return not after(end, tcp_wnd_end(tp))
 
 
 # Options.
