@@ -24,6 +24,7 @@ from netns cimport (
     sk_lookup,
     timer_owner,
 )
+from rbtree cimport rb_depth
 from skbuff cimport SKB_LEND_MIN, skb_data_lend, skb_data_owner, skb_data_put
 from sock cimport (
     ICSK_TIME_DACK,
@@ -310,6 +311,14 @@ cdef class Net:
         cdef tcp_sock *tp = self.sock(handle)
         return tp.n_reqs, tp.accept_len
 
+    def steps(self, uint64_t handle):
+        """Of the retransmit queue and of what lies behind holes: pieces, and steps to the farthest."""
+        cdef tcp_sock *tp = self.sock(handle)
+        cdef uint32_t sent = 0, early = 0
+        cdef uint32_t sent_depth = rb_depth(&tp.tcp_rtx_queue, &sent)
+        cdef uint32_t early_depth = rb_depth(&tp.out_of_order_queue, &early)
+        return (sent, sent_depth), (early, early_depth)
+
     def state_of(self, bytes saddr, uint16_t sport, bytes daddr, uint16_t dport):
         """What is known of a 4-tuple, ours first: a state, CLOSE if nothing."""
         cdef sock_common *sk = request_or_sock(
@@ -463,9 +472,10 @@ cdef class Net:
     cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
         cdef netns *net = self.net
+        cdef int64_t due_ns = timer_next(&net.timers)
         cdef timer *due = timer_advance(&net.timers, now_ns)
         while due != NULL:
-            net.net.now_ns = max(net.net.now_ns, due.expires_ns)
+            net.net.now_ns = max(net.net.now_ns, due_ns)
             if due.kind == ICSK_TIME_RETRANS:
                 tcp_write_timer(net, <tcp_sock *>timer_owner(due))
             elif due.kind == ICSK_TIME_DACK:
@@ -477,6 +487,7 @@ cdef class Net:
             else:
                 tw_timer_handler(net, <timewait_sock *>timer_owner(due))
             netns_reap(net)
+            due_ns = timer_next(&net.timers)
             due = timer_advance(&net.timers, now_ns)
         net.net.now_ns = max(net.net.now_ns, now_ns)
 

@@ -247,4 +247,7 @@ def sizes():
         "bucket": sizeof(bucket),
         "skb": sizeof(skb),
         "sock_queue": sizeof(sock_queue),
+        "tcp_sock": sizeof(tcp_sock),
+        "request_sock": sizeof(request_sock),
+        "timewait_sock": sizeof(timewait_sock),
     }

@@ -104,8 +104,8 @@ cdef inline void tcp_write_queue_purge(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_clear_xmit_timers(tcp_sock *tp) noexcept nogil:
     tp.icsk_pending = 0
     tp.ack_pending = 0
-    sk_stop_timer(&tp.retransmit_timer)
-    sk_stop_timer(&tp.delack_timer)
+    sk_stop_timer(&tp.retransmit_timer.timer)
+    sk_stop_timer(&tp.delack_timer.timer)
     sk_stop_timer(&tp.sk.sk_timer)
 
 

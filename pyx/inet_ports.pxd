@@ -6,10 +6,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 from ip_output cimport ipv6_addr_any, ipv6_addr_v4mapped
-from netns cimport LISTEN_BUCKETS, get_random_u32_below, netns
+from netns cimport LISTEN_BUCKETS, get_random_u32_below, inet_bind_bucket, netns
 from secure_seq cimport secure_port, siphash
 from sock cimport *
 from tcp cimport TCP_LISTEN
+from timer cimport NSEC_PER_SEC
 from unaligned cimport get_u32
 
 
@@ -147,30 +148,49 @@ cdef inline void inet_listen_unhash(netns *net, tcp_sock *tp) noexcept nogil:
     tp.listening = 0
 
 
-cdef inline bint bind_conflict(const tcp_sock *tp, const sock_common *other) noexcept nogil:
+cdef inline bint bind_conflict(const tcp_sock *tp, const tcp_sock *other) noexcept nogil:
     """True if two cannot be at one port (Linux's rules of SO_REUSEADDR and SO_REUSEPORT)."""
-    cdef const tcp_sock *there = <const tcp_sock *>other
     if (
         not is_any(tp.sk.saddr)
-        and not is_any(other.saddr)
-        and memcmp(tp.sk.saddr, other.saddr, 16)
+        and not is_any(other.sk.saddr)
+        and memcmp(tp.sk.saddr, other.sk.saddr, 16)
     ):
         return False
-    if other.kind == SK_TIMEWAIT:
-        return not tp.reuse
-    if tp.reuse and there.reuse and there.tcb.state != TCP_LISTEN:
+    if tp.reuse and other.reuse and other.tcb.state != TCP_LISTEN:
         return False
-    return not (tp.reuseport and there.reuseport)
+    return not (tp.reuseport and other.reuseport)
+
+
+cdef inline bint tw_conflict(netns *net, const tcp_sock *tp, uint16_t port) noexcept nogil:
+    """True if what is in TIME-WAIT at a port stands in the way."""
+    cdef const sock_common *sk
+    cdef uint32_t i
+    if not net.bound[port].n_tw or tp.reuse:
+        return False
+    if is_any(tp.sk.saddr):
+        return True
+    for i in range(net.established_mask + 1):  # rare, and a caller's: a rest has no list
+        sk = net.established[i]
+        while sk != NULL:
+            if (
+                sk.kind == SK_TIMEWAIT
+                and sk.sport == port
+                and (<const timewait_sock *>sk).bound
+                and memcmp(sk.saddr, tp.sk.saddr, 16) == 0
+            ):
+                return True
+            sk = sk.ehash_next
+    return False
 
 
 cdef inline bint port_conflict(netns *net, const tcp_sock *tp, uint16_t port) noexcept nogil:
     """True if somebody is at a port who does not share it."""
-    cdef sock_common *other = net.bound[port]
+    cdef const tcp_sock *other = net.bound[port].owners
     while other != NULL:
-        if other != &tp.sk and bind_conflict(tp, other):
+        if other != tp and bind_conflict(tp, other):
             return True
         other = other.bind_next
-    return False
+    return tw_conflict(net, tp, port)
 
 
 cdef inline int inet_csk_get_port(netns *net, tcp_sock *tp, uint16_t port) noexcept nogil:
@@ -186,7 +206,7 @@ cdef inline int inet_csk_get_port(netns *net, tcp_sock *tp, uint16_t port) noexc
         even = count & ~<int64_t>1
         for i in range(2 * (count // 2)):
             port = <uint16_t>(low + (start + 2 * (i % (count // 2)) + i // (count // 2)) % even)
-            if net.bound[port] == NULL:
+            if net.bound[port].owners == NULL and not net.bound[port].n_tw:
                 break
         else:
             return -EADDRINUSE
@@ -197,20 +217,31 @@ cdef inline int inet_csk_get_port(netns *net, tcp_sock *tp, uint16_t port) noexc
 
 cdef inline void inet_put_port(netns *net, sock_common *sk) noexcept nogil:
     """Give a port back."""
-    if sk.bind_pprev != NULL:
-        sk.bind_pprev[0] = sk.bind_next
-        if sk.bind_next != NULL:
-            sk.bind_next.bind_pprev = sk.bind_pprev
-        sk.bind_pprev = NULL
+    cdef tcp_sock *tp = <tcp_sock *>sk
+    cdef timewait_sock *tw = <timewait_sock *>sk
+    if sk.kind == SK_TIMEWAIT:
+        net.bound[sk.sport].n_tw -= tw.bound
+        tw.bound = 0
+    elif tp.bind_pprev != NULL:
+        tp.bind_pprev[0] = tp.bind_next
+        if tp.bind_next != NULL:
+            tp.bind_next.bind_pprev = tp.bind_pprev
+        tp.bind_pprev = NULL
 
 
 cdef inline void inet_inherit_port(netns *net, sock_common *sk) noexcept nogil:
     """Share the port of the listener, or of what it is a rest of."""
-    sk.bind_next = net.bound[sk.sport]
-    if sk.bind_next != NULL:
-        sk.bind_next.bind_pprev = &sk.bind_next
-    net.bound[sk.sport] = sk
-    sk.bind_pprev = &net.bound[sk.sport]
+    cdef tcp_sock *tp = <tcp_sock *>sk
+    cdef inet_bind_bucket *bucket = &net.bound[sk.sport]
+    if sk.kind == SK_TIMEWAIT:
+        (<timewait_sock *>sk).bound = 1
+        bucket.n_tw += 1
+        return
+    tp.bind_next = bucket.owners
+    if tp.bind_next != NULL:
+        tp.bind_next.bind_pprev = &tp.bind_next
+    bucket.owners = tp
+    tp.bind_pprev = &bucket.owners
 
 
 cdef inline bint check_established(netns *net, tcp_sock *tp, uint16_t port) noexcept nogil:
@@ -232,22 +263,22 @@ cdef inline bint tw_reuse(netns *net, tcp_sock *tp, timewait_sock *tw) noexcept 
     cdef bint loopback = ipv6_addr_v4mapped(tw.sk.daddr) and tw.sk.daddr[12] == 127
     if not mode or (mode == 2 and not loopback):
         return False
-    if net.net.now_ns - tw.ts_recent_stamp_ns < 1000000000:
+    if net.net.now_ns // NSEC_PER_SEC - tw.ts_recent_stamp <= 1:
         return False
     tp.write_seq = tw.snd_nxt + 65535 + 2
     if tp.write_seq == 0:
         tp.write_seq = 1
     tp.tcb.ts_recent = tw.ts_recent
-    tp.ts_recent_stamp_ns = tw.ts_recent_stamp_ns
+    tp.ts_recent_stamp_ns = <int64_t>tw.ts_recent_stamp * NSEC_PER_SEC
     net.replaced = tw  # to be ended once the place is taken
     return True
 
 
 cdef inline bint port_is_asked_for(const netns *net, uint16_t port) noexcept nogil:
     """True if somebody asked for this very port."""
-    cdef const sock_common *owner = net.bound[port]
+    cdef const tcp_sock *owner = net.bound[port].owners
     while owner != NULL:
-        if owner.kind == SK_TCP and (<const tcp_sock *>owner).userlocks & SOCK_BINDPORT_LOCK:
+        if owner.userlocks & SOCK_BINDPORT_LOCK:
             return True
         owner = owner.bind_next
     return False

@@ -9,6 +9,7 @@ from netns cimport NET_INC_STATS, netns, sk_bury, sk_prot_alloc, sk_reset_timer,
 from sock cimport *
 from tcp cimport TCP_TIME_WAIT, TCP_TIMEWAITOVERFLOW, TCP_TW
 from tcp_window cimport tcp_receive_window
+from timer cimport NSEC_PER_SEC
 
 
 cdef inline void tcp_time_wait(
@@ -16,6 +17,7 @@ cdef inline void tcp_time_wait(
 ) noexcept nogil:
     """Leave a small rest of a socket in its place, and end the socket."""
     cdef timewait_sock *tw = NULL
+    cdef int64_t stamp_ns
     if net.n_tw < net.sysctl.tcp_max_tw_buckets:
         tw = <timewait_sock *>sk_prot_alloc(net, SK_TIMEWAIT)
     if tw == NULL:
@@ -34,13 +36,14 @@ cdef inline void tcp_time_wait(
     tw.rcv_wnd = <uint32_t>tcp_receive_window(tp)
     tw.rcv_wscale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
     tw.ts_recent = tp.tcb.ts_recent
-    tw.ts_recent_stamp_ns = tp.ts_recent_stamp_ns if tp.ts_recent_stamp_ns else net.net.now_ns
+    stamp_ns = tp.ts_recent_stamp_ns if tp.ts_recent_stamp_ns else net.net.now_ns
+    tw.ts_recent_stamp = <uint32_t>(stamp_ns // NSEC_PER_SEC)
     tw.ts_offset = tp.tsoffset
     tw.tstamp_ok = tp.tstamp_ok
-    tw.last_oow_ack_ns = tp.last_oow_ack_ns
+    tw.last_oow_ack_ms = tp.last_oow_ack_ms
     tcp_clear_xmit_timers(tp)
     inet_unhash(net, &tp.sk)
-    if tp.sk.bind_pprev != NULL:
+    if tp.bind_pprev != NULL:
         inet_put_port(net, &tp.sk)
         inet_inherit_port(net, &tw.sk)
     inet_ehash_insert(net, &tw.sk)

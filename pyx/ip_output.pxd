@@ -4,10 +4,12 @@
 
 from libc.errno cimport EADDRNOTAVAIL, ENETUNREACH, ENOBUFS
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.stdlib cimport calloc, realloc
+from libc.string cimport memcmp, memcpy, memset
 from csum cimport csum_fold, csum_fold64, csum_partial, csum_pseudo, csum_short64
-from netns cimport NET_ADD_STATS, NET_INC_STATS, PMTU_MAX, netns, out_frame, path_mtu
+from netns cimport NET_ADD_STATS, NET_INC_STATS, PMTU_MAX, netns, out_frame
+from netns cimport path_mtu, path_mtus
+from secure_seq cimport siphash
 from skbuff cimport refcount_inc
 from sock cimport sack_block, skb_data
 from tcp cimport *
@@ -193,47 +195,88 @@ cdef inline int ip_route_connect(
 
 cdef inline int64_t dst_mtu(netns *net, const uint8_t *daddr) noexcept nogil:
     """What fits a packet to an address: what the path told, else the link's."""
-    cdef int64_t mtu
-    cdef uint32_t i
-    for i in range(net.n_pmtu):
-        if memcmp(net.pmtu[i].addr, daddr, 16) == 0:
-            if net.net.now_ns < net.pmtu[i].expires_ns:
-                return min(net.pmtu[i].mtu, net.mtu)
-            pmtu_forget(net, i)
-            break
-    mtu = net.mtu
+    cdef const path_mtu *path
+    cdef uint32_t *at
+    cdef int64_t mtu = net.mtu
+    if net.n_pmtu:
+        at = pmtu_at(net, daddr)
+        if at[0]:
+            path = &net.pmtu.paths[at[0] - 1]
+            if net.net.now_ns < path.expires_ns:
+                return min(path.mtu, net.mtu)
+            pmtu_forget(net, at)
     if net.any_address == 0 and inet_addr_is_local(net, daddr):
         mtu = net.loopback_mtu
     return min(mtu, <int64_t>IP_MAX_MTU) if ipv6_addr_v4mapped(daddr) else mtu
 
 
-cdef inline void pmtu_forget(netns *net, uint32_t i) noexcept nogil:
+cdef inline uint32_t *pmtu_at(netns *net, const uint8_t *daddr) noexcept nogil:
+    """Where a path's number stands, or would."""
+    cdef path_mtus *all = net.pmtu
+    cdef uint32_t *at = &all.buckets[siphash(net.key, daddr, 16) & (PMTU_MAX - 1)]
+    while at[0] and memcmp(all.paths[at[0] - 1].addr, daddr, 16):
+        at = &all.paths[at[0] - 1].next
+    return at
+
+
+cdef inline void pmtu_forget(netns *net, uint32_t *at) noexcept nogil:
+    cdef path_mtus *all = net.pmtu
+    cdef uint32_t number = at[0]
+    cdef path_mtu *path = &all.paths[number - 1]
+    at[0] = path.next
+    if path.older:
+        all.paths[path.older - 1].newer = path.newer
+    else:
+        all.oldest = path.newer
+    if path.newer:
+        all.paths[path.newer - 1].older = path.older
+    else:
+        all.newest = path.older
+    path.next = all.spare
+    all.spare = number
     net.n_pmtu -= 1
-    memmove(&net.pmtu[i], &net.pmtu[i + 1], (net.n_pmtu - i) * sizeof(path_mtu))
 
 
 cdef inline void ip_rt_update_pmtu(netns *net, const uint8_t *daddr, int64_t mtu) noexcept nogil:
     """A router told that less fits (RFC 1191 6.3, RFC 8201 4); never below the floor."""
     cdef bint v4 = ipv6_addr_v4mapped(daddr)
     cdef int64_t low = net.sysctl.min_pmtu if v4 else IPV6_MIN_MTU
-    cdef path_mtu *table
-    cdef uint32_t i = 0
+    cdef path_mtus *all
+    cdef path_mtu *path
+    cdef uint32_t *at
+    cdef uint32_t number
     if dst_mtu(net, daddr) < mtu or (not v4 and mtu < IPV6_MIN_MTU):
         return  # an older word was of less; no IPv6 link has less
     if net.pmtu == NULL:
-        table = <path_mtu *>realloc(NULL, PMTU_MAX * sizeof(path_mtu))
-        if table == NULL:
+        net.pmtu = <path_mtus *>calloc(1, sizeof(path_mtus))
+        if net.pmtu == NULL:
             return
-        net.pmtu = table
+    all = net.pmtu
     if net.n_pmtu >= PMTU_MAX:
-        pmtu_forget(net, 0)
-    while i < net.n_pmtu and memcmp(net.pmtu[i].addr, daddr, 16):
-        i += 1
-    if i == net.n_pmtu:
+        pmtu_forget(net, pmtu_at(net, all.paths[all.oldest - 1].addr))
+    at = pmtu_at(net, daddr)
+    number = at[0]
+    if not number:
+        number = all.spare
+        if number:
+            all.spare = all.paths[number - 1].next
+        else:
+            all.used += 1
+            number = all.used
+        path = &all.paths[number - 1]
+        memcpy(path.addr, daddr, 16)
+        path.next = path.newer = 0
+        path.older = all.newest
+        if path.older:
+            all.paths[path.older - 1].newer = number
+        else:
+            all.oldest = number
+        all.newest = number
+        at[0] = number
         net.n_pmtu += 1
-    memcpy(net.pmtu[i].addr, daddr, 16)
-    net.pmtu[i].mtu = max(mtu, low)
-    net.pmtu[i].expires_ns = net.net.now_ns + net.sysctl.mtu_expires * NSEC_PER_SEC
+    path = &all.paths[number - 1]
+    path.mtu = max(mtu, low)
+    path.expires_ns = net.net.now_ns + net.sysctl.mtu_expires * NSEC_PER_SEC
 
 
 cdef inline uint8_t *out_reserve(netns *net, uint32_t length) noexcept nogil:

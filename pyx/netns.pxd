@@ -17,6 +17,7 @@ from slab cimport (
 )
 from sock cimport *
 from timer cimport (
+    lazy_timer,
     timer,
     timer_del,
     timer_forget,
@@ -36,10 +37,27 @@ cdef struct ifaddr:
     uint8_t addr[16]
     uint32_t prefix
 
+# Who is at a port.
+cdef struct inet_bind_bucket:
+    tcp_sock *owners
+    uint32_t n_tw  # what is in TIME-WAIT there
+
+# What a path told; the numbers of others count from 1.
 cdef struct path_mtu:
     uint8_t addr[16]
     int64_t expires_ns
     int64_t mtu
+    uint32_t next  # of its bucket, or of what is spare
+    uint32_t older
+    uint32_t newer
+
+cdef struct path_mtus:
+    path_mtu paths[4096]
+    uint32_t buckets[4096]
+    uint32_t used
+    uint32_t spare
+    uint32_t oldest
+    uint32_t newest
 
 # A segment that waits to be fetched: its headers, checksums not filled, and where its text lies.
 cdef struct out_frame:
@@ -69,13 +87,13 @@ cdef struct netns:
     int64_t loopback_mtu
     bint gso  # the link takes segments larger than its MTU
     bint hw_csum  # the link finishes checksums
-    path_mtu *pmtu
+    path_mtus *pmtu  # once there is one
     uint32_t n_pmtu
     sock_common **established  # by 4-tuple
     uint32_t established_mask
     uint32_t n_established
     tcp_sock *listening[256]  # by port
-    sock_common **bound  # by port
+    inet_bind_bucket *bound  # by port
     uint64_t perturb[256]
     uint8_t *out_bytes
     uint64_t out_used
@@ -159,14 +177,14 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_wmem[2] = 4194304
     net.mtu = 1500
     net.loopback_mtu = LOOPBACK_MTU
-    skb_pools_init(&net.skbs)
+    skb_pools_init(&net.skbs, <uint32_t>siphash(net.key, b"skb", 3))
     kmem_cache_init(&net.sock_cache, sizeof(tcp_sock))
     kmem_cache_init(&net.request_cache, sizeof(request_sock))
     kmem_cache_init(&net.timewait_cache, sizeof(timewait_sock))
     net.established_mask = net.socks_mask = 255
     net.established = <sock_common **>calloc(256, sizeof(sock_common *))
     net.socks = <tcp_sock **>calloc(256, sizeof(tcp_sock *))
-    net.bound = <sock_common **>calloc(65536, sizeof(sock_common *))
+    net.bound = <inet_bind_bucket *>calloc(65536, sizeof(inet_bind_bucket))
     return 0 if net.established != NULL and net.socks != NULL and net.bound != NULL else -1
 
 
@@ -194,8 +212,8 @@ cdef inline void netns_reap(netns *net) noexcept nogil:
         timer_forget(&net.timers, &sk.sk_timer)
         if sk.kind == SK_TCP:
             tp = <tcp_sock *>sk
-            timer_forget(&net.timers, &tp.retransmit_timer)
-            timer_forget(&net.timers, &tp.delack_timer)
+            timer_forget(&net.timers, &tp.retransmit_timer.timer)
+            timer_forget(&net.timers, &tp.delack_timer.timer)
             sk_queues_purge(net, tp)
             net.timers.reserved -= 3
             kmem_cache_free(&net.sock_cache, sk)
@@ -264,8 +282,10 @@ cdef inline sock_common *sk_prot_alloc(netns *net, int kind) noexcept nogil:
     if kind == SK_TCP:
         tp = <tcp_sock *>sk
         sk.sk_timer.kind = ICSK_TIME_KEEPOPEN
-        tp.retransmit_timer.kind = ICSK_TIME_RETRANS
-        tp.delack_timer.kind = ICSK_TIME_DACK
+        tp.retransmit_timer.timer.kind = ICSK_TIME_RETRANS
+        tp.retransmit_timer.timer.lazy = 1
+        tp.delack_timer.timer.kind = ICSK_TIME_DACK
+        tp.delack_timer.timer.lazy = 1
     else:
         sk.sk_timer.kind = TCP_SYNACK_TIMER if kind == SK_REQUEST else TCP_TW_TIMER
     return sk
@@ -277,7 +297,7 @@ cdef inline void *timer_owner(timer *one) noexcept nogil:
     if one.kind == ICSK_TIME_RETRANS:
         return at - sizeof(sock_common)
     if one.kind == ICSK_TIME_DACK:
-        return at - sizeof(sock_common) - sizeof(timer)
+        return at - sizeof(sock_common) - sizeof(lazy_timer)
     return at
 
 

@@ -24,10 +24,12 @@ cdef struct skb_pools:
     skb_data *free[9]
     skb_data *lent  # pages that go back to who lent them, once that is allowed
     uint64_t kept
+    uint32_t random  # of the next piece's place in a tree
 
 
-cdef inline void skb_pools_init(skb_pools *pools) noexcept nogil:
+cdef inline void skb_pools_init(skb_pools *pools, uint32_t random) noexcept nogil:
     kmem_cache_init(&pools.records, sizeof(skb))
+    pools.random = random | 1
 
 
 cdef inline uint32_t skb_pool_of(uint32_t size) noexcept nogil:
@@ -113,6 +115,10 @@ cdef inline skb *alloc_skb(skb_pools *pools, uint32_t size) noexcept nogil:
     cdef skb *made = <skb *>kmem_cache_zalloc(&pools.records)
     if made == NULL:
         return NULL
+    pools.random ^= pools.random << 13
+    pools.random ^= pools.random >> 17
+    pools.random ^= pools.random << 5
+    made.rb_priority = pools.random
     if size:
         made.head = skb_data_alloc(pools, size)
         if made.head == NULL:
@@ -130,7 +136,7 @@ cdef inline skb *build_skb(
     cdef skb *made
     if page == NULL or length < SKB_LEND_MIN:
         return alloc_skb(pools, size)
-    made = <skb *>kmem_cache_zalloc(&pools.records)
+    made = alloc_skb(pools, 0)
     if made == NULL:
         return NULL
     refcount_inc(&page.refs)
@@ -241,9 +247,5 @@ cdef inline void skb_queue_purge(skb_pools *pools, skb_queue *queue) noexcept no
 
 
 cdef inline uint64_t skb_queue_bytes(const skb_queue *queue) noexcept nogil:
-    cdef const skb *one = queue.first
-    cdef uint64_t total = 0
-    while one != NULL:
-        total += one.len
-        one = one.next
-    return total
+    """Of a queue without holes."""
+    return <uint32_t>(queue.last.end_seq - queue.first.seq) if queue.first != NULL else 0

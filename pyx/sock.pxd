@@ -4,7 +4,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tcp cimport segment, tcb
-from timer cimport timer
+from timer cimport lazy_timer, timer
 
 # Which of a socket's timers.
 cdef enum:
@@ -140,6 +140,17 @@ cdef struct skb:
     uint8_t sacked
     uint8_t eor  # a record ends here: nothing is added
     uint8_t lent  # its bytes are not its own: nothing is written behind them
+    uint16_t gso_size  # bytes of a segment, where it is sent in several
+    uint32_t rb_priority
+    # Its place in the tree of a queue, and what its branch holds (rbtree).
+    skb *rb_parent
+    skb *rb_left
+    skb *rb_right
+    int32_t rb_pcount
+    int32_t rb_sacked  # segments that the peer has
+    int64_t rb_sacked_ns  # when the last of them was sent
+    int64_t rb_retrans_ns  # when the first was that is sent again
+    uint32_t rb_marks  # RB_
 
 cdef struct skb_queue:
     skb *first
@@ -220,8 +231,6 @@ cdef struct cubic:
 cdef struct sock_common:
     timer sk_timer  # keep-alive, SYN-ACK or TIME-WAIT
     sock_common *ehash_next
-    sock_common *bind_next
-    sock_common **bind_pprev  # NULL while it has no port
     uint8_t saddr[16]  # ours; zeros while any will do
     uint8_t daddr[16]
     uint16_t sport
@@ -239,8 +248,10 @@ cdef struct sack_block:
 # A connection, or a listener, of an endpoint.
 cdef struct tcp_sock:
     sock_common sk
-    timer retransmit_timer
-    timer delack_timer
+    lazy_timer retransmit_timer
+    lazy_timer delack_timer
+    tcp_sock *bind_next
+    tcp_sock **bind_pprev  # NULL while it has no port
     uint64_t handle
     tcp_sock *handle_next
     tcb tcb
@@ -305,7 +316,7 @@ cdef struct tcp_sock:
     cubic cubic
     # Times.
     int64_t ts_recent_stamp_ns
-    int64_t last_oow_ack_ns
+    uint32_t last_oow_ack_ms
     int64_t lsndtime_ns
     int64_t rcv_tstamp_ns
     int64_t retrans_stamp  # ms
@@ -407,7 +418,7 @@ cdef struct request_sock:
     sock_common sk
     tcp_sock *listener
     int64_t snt_synack_ns
-    int64_t last_oow_ack_ns
+    uint32_t last_oow_ack_ms
     uint32_t rcv_isn
     uint32_t snt_isn
     uint32_t ts_recent
@@ -427,8 +438,8 @@ cdef struct request_sock:
 # What is left of a connection that this end closed first.
 cdef struct timewait_sock:
     sock_common sk
-    int64_t ts_recent_stamp_ns
-    int64_t last_oow_ack_ns
+    uint32_t ts_recent_stamp  # s
+    uint32_t last_oow_ack_ms
     uint32_t rcv_nxt
     uint32_t snd_nxt
     uint32_t rcv_wnd
@@ -437,6 +448,7 @@ cdef struct timewait_sock:
     uint8_t rcv_wscale
     uint8_t tstamp_ok
     uint8_t substate  # TCP_FIN_WAIT2 of an orphan, or TCP_TIME_WAIT
+    uint8_t bound  # it counts at its port
 
 # A segment on its way through the stack: its fields, whose it is, what it carries.
 cdef struct rcv_skb:

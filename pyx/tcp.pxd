@@ -247,7 +247,8 @@ cdef enum:  # Mib
     TCP_TIMEWAITOVERFLOW = 76
     TCP_TOZEROWINDOWADV = 77
     TCP_WANTZEROWINDOWADV = 78
-    NR_MIBS = 79
+    TCP_WQUEUETOOBIG = 79
+    NR_MIBS = 80
 
 # Completeness, OR over all segments in any order.
 cdef enum:

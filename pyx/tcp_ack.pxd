@@ -4,7 +4,8 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from netns cimport netns, sk_wake
-from skbuff cimport kfree_skb, skb_pull, skb_unlink
+from rbtree cimport rb_changed, rb_erase
+from skbuff cimport kfree_skb, skb_pull
 from sock cimport *
 from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
@@ -73,7 +74,7 @@ cdef inline void tcp_clean_rtx_queue(
             flags |= FLAG_DATA_ACKED
         if not whole:
             break
-        skb_unlink(&tp.tcp_rtx_queue, one)
+        rb_erase(&tp.tcp_rtx_queue, one)
         tp.sk_wmem_queued -= one.truesize
         kfree_skb(&net.skbs, one)
         one = tp.tcp_rtx_queue.first
@@ -110,6 +111,7 @@ cdef inline int32_t tcp_trim_head(netns *net, tcp_sock *tp) noexcept nogil:
     if was > 1:
         tcp_set_skb_tso_segs(one, tcp_current_mss(net, tp))
         one.pcount = min(one.pcount, was)
+        rb_changed(one)
     return was - one.pcount
 
 
@@ -193,8 +195,6 @@ cdef inline int tcp_ack(
     if tcp_ack_update_rtt(net, tp, flags, done.rtt_us) or flags & FLAG_SND_UNA_ADVANCED:
         if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
             tcp_rearm_rto(net, tp)
-    if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
-        tcp_enter_loss(net, tp)
     if not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != TCP_CA_OPEN:
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):

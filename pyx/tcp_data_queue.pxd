@@ -4,15 +4,8 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netns cimport NET_INC_STATS, netns, sk_wake
-from skbuff cimport (
-    build_skb,
-    kfree_skb,
-    skb_append,
-    skb_put_data,
-    skb_queue_after,
-    skb_queue_tail,
-    skb_unlink,
-)
+from rbtree cimport rb_erase, rb_find, rb_insert
+from skbuff cimport build_skb, kfree_skb, skb_append, skb_put_data, skb_queue_tail, skb_unlink
 from sock cimport *
 from tcb cimport tcb_pull
 from tcp cimport *
@@ -29,42 +22,35 @@ cdef enum:
     RCV_ROOM_AT_ONCE = 4096  # larger pieces get room for more only when more comes
 
 
-cdef inline bint tcp_try_rmem_schedule(netns *net, tcp_sock *tp, const rcv_skb *r) noexcept nogil:
-    """True if there is room; what waits behind a hole gives way to what fills it."""
-    cdef skb_queue *queue = &tp.out_of_order_queue
-    cdef skb *last
+cdef inline bint tcp_try_rmem_schedule(netns *net, tcp_sock *tp, uint32_t seq) noexcept nogil:
+    """True if there is room; what waits behind a hole gives way to what comes before it."""
     if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
         return True
-    while (
-        queue.last != NULL
-        and tp.sk_rmem_alloc > tp.sk_rcvbuf
-        and not after(r.th.seq, tp.tcb.rcv_nxt)
-    ):
-        NET_INC_STATS(net, TCP_OFOPRUNE if queue.first == queue.last else TCP_OFODROP)
-        last = queue.last
-        skb_unlink(queue, last)
+    if tp.sk_receive_queue.first == NULL and not after(seq, tp.tcb.rcv_nxt):
+        return True  # the stream gets on, whatever lies behind holes
+    tcp_prune_ofo_queue(net, tp, seq)
+    return tp.sk_rmem_alloc <= tp.sk_rcvbuf
+
+
+cdef inline void tcp_prune_ofo_queue(netns *net, tcp_sock *tp, uint32_t seq) noexcept nogil:
+    """Drop what lies behind a number, the last first, an eighth of the buffer at a time."""
+    cdef skb_queue *queue = &tp.out_of_order_queue
+    cdef skb *last = queue.last
+    cdef int64_t goal = tp.sk_rcvbuf >> 3
+    if last == NULL or after(seq, last.seq):
+        return
+    NET_INC_STATS(net, TCP_OFOPRUNE)
+    tp.n_sacks = 0  # as after a time-out: nothing is told of that may be gone
+    while last != NULL and not after(seq, last.seq):
         tp.sk_rmem_alloc -= last.truesize
+        goal -= last.truesize
+        rb_erase(queue, last)
         kfree_skb(&net.skbs, last)
-        merged(tp)
-    return tp.sk_rmem_alloc <= tp.sk_rcvbuf or tp.sk_receive_queue.first == NULL
-
-
-cdef inline void merged(tcp_sock *tp) noexcept nogil:
-    """Tell of the first runs of what waits."""
-    cdef const skb *one = tp.out_of_order_queue.first
-    cdef int n = 0
-    while one != NULL:
-        if n and not after(one.seq, tp.sack[n - 1].end):
-            if after(one.end_seq, tp.sack[n - 1].end):
-                tp.sack[n - 1].end = one.end_seq
-        elif n == TCP_NUM_SACKS:
-            break
-        else:
-            tp.sack[n].start = one.seq
-            tp.sack[n].end = one.end_seq
-            n += 1
-        one = one.next
-    tp.n_sacks = <uint8_t>n
+        last = queue.last
+        if goal <= 0:
+            if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
+                break
+            goal = tp.sk_rcvbuf >> 3
 
 
 cdef inline uint32_t skb_head_size(uint32_t length) noexcept nogil:
@@ -145,6 +131,15 @@ cdef inline skb *tcp_rcv_skb(
     return one
 
 
+cdef inline bint skb_joins(
+    netns *net, skb *one, const uint8_t *data, uint32_t length
+) noexcept nogil:
+    """True if what follows a piece fits its buffer, where it is now."""
+    if one.tcp_flags & TCPHDR_FIN or one.len + length > one.frag:
+        return False
+    return not skb_append(&net.skbs, one, data, length, one.frag)
+
+
 cdef inline void tcp_queue_rcv(
     netns *net,
     tcp_sock *tp,
@@ -158,12 +153,7 @@ cdef inline void tcp_queue_rcv(
     cdef skb *last = tp.sk_receive_queue.last
     cdef skb *one
     tp.bytes_received += length
-    if (
-        last != NULL
-        and last.end_seq == seq
-        and last.len + length <= last.frag
-        and not skb_append(&net.skbs, last, data, length, last.frag)
-    ):
+    if last != NULL and last.end_seq == seq and skb_joins(net, last, data, length):
         last.end_seq = seq + length
         return
     one = tcp_rcv_skb(net, seq, page, data, length, flags)
@@ -180,19 +170,18 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     cdef uint32_t seq = r.th.seq, end_seq = r.th.end_seq, length = r.len
     cdef const uint8_t *data = r.data
     cdef uint16_t flags = r.th.flags
-    cdef skb *where = queue.last
+    cdef skb *where
     cdef skb *behind
     cdef skb *one
     cdef uint32_t skip
+    if not tcp_try_rmem_schedule(net, tp, seq):
+        NET_INC_STATS(net, TCP_OFODROP)
+        return
     NET_INC_STATS(net, TCP_OFOQUEUE)
     tp.rcv_ooopack += 1
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    if tp.sk_rmem_alloc > tp.sk_rcvbuf:
-        NET_INC_STATS(net, TCP_OFODROP)
-        return
-    while where != NULL and after(where.seq, seq):
-        where = where.prev
+    where = rb_find(queue, seq)
     if where != NULL and after(where.end_seq, seq):
         if not after(end_seq, where.end_seq):
             NET_INC_STATS(net, TCP_OFOMERGE)
@@ -216,16 +205,20 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         tcp_dsack_extend(net, tp, behind.seq, behind.end_seq)
         tp.sk_rmem_alloc -= behind.truesize
         NET_INC_STATS(net, TCP_OFOMERGE)
-        skb_unlink(queue, behind)
+        rb_erase(queue, behind)
         kfree_skb(&net.skbs, behind)
     if end_seq != r.th.end_seq:
         flags &= <uint16_t>~TCPHDR_FIN
-    one = tcp_rcv_skb(net, seq, r.page, data, length, flags)
-    if one == NULL:
-        return  # it is as if it had been lost
-    one.end_seq = end_seq
-    tp.sk_rmem_alloc += one.truesize
-    skb_queue_after(queue, where, one)
+    if where != NULL and where.end_seq == seq and skb_joins(net, where, data, length):
+        where.end_seq = end_seq
+        where.tcp_flags |= <uint8_t>flags
+    else:
+        one = tcp_rcv_skb(net, seq, r.page, data, length, flags)
+        if one == NULL:
+            return  # it is as if it had been lost
+        one.end_seq = end_seq
+        tp.sk_rmem_alloc += one.truesize
+        rb_insert(queue, where, one)
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
 
 
@@ -295,7 +288,7 @@ cdef inline bint tcp_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
     cdef bint fin = False
     while queue.first != NULL and not after(queue.first.seq, tp.tcb.rcv_nxt):
         one = queue.first
-        skb_unlink(queue, one)
+        rb_erase(queue, one)
         tp.sk_rmem_alloc -= one.truesize
         rcv_nxt = tp.tcb.rcv_nxt
         if before(one.seq, dsack_high):  # it came again with what filled the hole

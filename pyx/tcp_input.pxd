@@ -53,13 +53,14 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
     cdef uint32_t length = th.payload_len
-    cdef bint ended
+    cdef bint early, ended
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     tcp_note_timestamp(tp, th)
     if th.opts & OPT_TIMESTAMP and before(th.tsval, known.ts_recent):
         tcp_paws_pardon(net, tp, th)
-    if length and not tcp_try_rmem_schedule(net, tp, r):
+    early = after(th.seq, known.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
+    if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
         th.payload_len = 0
         th.flags &= <uint16_t>~TCPHDR_FIN
         th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
@@ -182,7 +183,7 @@ cdef inline int tcp_refuse(
         if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
             return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
-        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
             tcp_send_dupack(net, tp, th)
         return REPLY_NONE
     if verdict & TCB_CHALLENGE:
@@ -205,7 +206,7 @@ cdef inline void tcp_unacceptable(
     if th.flags & TCPHDR_SYN:
         NET_INC_STATS(net, TCP_SYNCHALLENGE)
         tcp_send_challenge_ack(net, tp)
-    elif length or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+    elif length or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
         tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 

@@ -28,7 +28,7 @@ from tcp_cong cimport tcp_init_congestion_control
 from tcp_output cimport tcp_oow_rate_limited
 from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
 from tcp_window cimport tcp_full_space, tcp_select_initial_window
-from timer cimport NSEC_PER_MSEC, jiffies_up
+from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 cdef enum:
     TW_SUCCESS = 0
@@ -249,7 +249,7 @@ cdef inline int tcp_check_req(
         th.seq == req.rcv_isn
         and (flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == TCPHDR_SYN
     ):
-        if not paws and not tcp_oow_rate_limited(net, &req.last_oow_ack_ns):
+        if not paws and not tcp_oow_rate_limited(net, &req.last_oow_ack_ms):
             tcp_v4_send_synack(net, req, False)
             req.num_retrans += 1
             delay_ns = reqsk_timeout_ns(net, req)
@@ -258,7 +258,7 @@ cdef inline int tcp_check_req(
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
     if paws or before(th.end_seq, rcv_nxt) or after(th.seq, rcv_nxt + req.rsk_rcv_wnd):
-        if not flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &req.last_oow_ack_ns):
+        if not flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &req.last_oow_ack_ms):
             return REQ_ACK
         if paws:
             NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
@@ -267,7 +267,7 @@ cdef inline int tcp_check_req(
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != rcv_nxt:  # RFC 5961 3.2
-            return REQ_DROP if tcp_oow_rate_limited(net, &req.last_oow_ack_ns) else REQ_ACK
+            return REQ_DROP if tcp_oow_rate_limited(net, &req.last_oow_ack_ms) else REQ_ACK
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         NET_INC_STATS(net, TCP_ATTEMPTFAILS)
         NET_INC_STATS(net, TCP_EMBRYONICRSTS)
@@ -413,7 +413,7 @@ cdef inline int tcp_timewait_state_process(
             return TW_SUCCESS
         if stamped:
             tw.ts_recent = th.tsval
-            tw.ts_recent_stamp_ns = net.net.now_ns
+            tw.ts_recent_stamp = <uint32_t>(net.net.now_ns // NSEC_PER_SEC)
         inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
         return TW_SUCCESS
     if (
@@ -430,7 +430,7 @@ cdef inline int tcp_timewait_state_process(
     if not flags & TCPHDR_RST:
         if paws or flags & TCPHDR_ACK:
             inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
-        return TW_SUCCESS if tcp_oow_rate_limited(net, &tw.last_oow_ack_ns) else TW_ACK
+        return TW_SUCCESS if tcp_oow_rate_limited(net, &tw.last_oow_ack_ms) else TW_ACK
     return TW_SUCCESS
 
 
@@ -446,7 +446,7 @@ cdef inline int tw_fin_wait2(
         or (empty and not before(th.seq, tw.rcv_nxt) and not after(th.seq, end))
     )
     if paws or not inside:
-        return TW_SUCCESS if tcp_oow_rate_limited(net, &tw.last_oow_ack_ns) else TW_ACK
+        return TW_SUCCESS if tcp_oow_rate_limited(net, &tw.last_oow_ack_ms) else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS
@@ -460,6 +460,6 @@ cdef inline int tw_fin_wait2(
     tw.rcv_nxt = th.end_seq
     if th.opts & OPT_TIMESTAMP and tw.tstamp_ok:
         tw.ts_recent = th.tsval
-        tw.ts_recent_stamp_ns = net.net.now_ns
+        tw.ts_recent_stamp = <uint32_t>(net.net.now_ns // NSEC_PER_SEC)
     inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
     return TW_ACK

@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
+from rbtree cimport rb_changed, rb_insert
 from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_unlink
 from sock cimport *
 from tcb cimport tcb_xmit
@@ -34,6 +35,7 @@ from wire cimport TCP_HDR_LEN
 
 cdef enum:
     SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+    SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the largest piece
 
 
 # One segment.
@@ -115,7 +117,7 @@ cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
         if not tp.ack_quick:
             tp.ack_ato_ns = TCP_ATO_MIN_NS
     tp.ack_pending = 0
-    sk_stop_timer(&tp.delack_timer)
+    sk_stop_timer(&tp.delack_timer.timer)
 
 
 cdef inline void tcp_event_data_sent(netns *net, tcp_sock *tp) noexcept nogil:
@@ -132,7 +134,7 @@ cdef inline void tcp_event_new_data_sent(netns *net, tcp_sock *tp, skb *one) noe
     """The head of the write queue was sent for the first time."""
     cdef int32_t had = tp.packets_out
     skb_unlink(&tp.sk_write_queue, one)
-    skb_queue_tail(&tp.tcp_rtx_queue, one)
+    rb_insert(&tp.tcp_rtx_queue, tp.tcp_rtx_queue.last, one)
     tp.packets_out += one.pcount
     if not had or tp.icsk_pending == ICSK_TIME_PROBE0:
         tcp_rearm_rto(net, tp)
@@ -147,12 +149,12 @@ cdef inline void tcp_reset_xmit_timer(
 ) noexcept nogil:
     tp.icsk_pending = <uint8_t>what
     delay_ns = min(delay_ns, tp.rto_max_ns)
-    sk_reset_timer(net, &tp.retransmit_timer, jiffies_up(net.net.now_ns, delay_ns))
+    sk_reset_timer(net, &tp.retransmit_timer.timer, jiffies_up(net.net.now_ns, delay_ns))
 
 
 cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
     tp.icsk_pending = 0
-    sk_stop_timer(&tp.retransmit_timer)
+    sk_stop_timer(&tp.retransmit_timer.timer)
 
 
 cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
@@ -261,9 +263,14 @@ cdef inline int64_t tcp_mss_split_point(
 cdef inline int tcp_fragment(
     netns *net, tcp_sock *tp, skb_queue *queue, skb *one, int64_t length, int64_t mss
 ) noexcept nogil:
-    """Cut a piece of a queue in two; counts and marks stay true. 0 or -ENOMEM."""
+    """Cut a piece of a queue in two; 0 or -ENOMEM: a peer's blocks make only so many (T-03)."""
     cdef int32_t was = one.pcount
-    cdef skb *rest = alloc_skb(&net.skbs, 0)
+    cdef bint between = queue == &tp.tcp_rtx_queue and one != queue.first and one != queue.last
+    cdef skb *rest
+    if between and tp.sk_wmem_queued >> 1 > tp.sk_sndbuf + 2 * SKB_TRUESIZE_GSO:
+        NET_INC_STATS(net, TCP_WQUEUETOOBIG)
+        return -ENOMEM
+    rest = alloc_skb(&net.skbs, 0)
     if rest == NULL:
         return -ENOMEM
     rest.head = one.head
@@ -287,8 +294,12 @@ cdef inline int tcp_fragment(
     tp.sk_wmem_queued += SKB_TRUESIZE_EMPTY
     tcp_set_skb_tso_segs(one, mss)
     tcp_set_skb_tso_segs(rest, mss)
-    skb_queue_after(queue, one, rest)
-    if queue == &tp.tcp_rtx_queue and was != one.pcount + rest.pcount:
+    if queue != &tp.tcp_rtx_queue:
+        skb_queue_after(queue, one, rest)
+        return 0
+    rb_insert(queue, one, rest)
+    rb_changed(one)
+    if was != one.pcount + rest.pcount:
         tcp_adjust_pcount(tp, one.sacked, was - one.pcount - rest.pcount)
     return 0
 
@@ -420,7 +431,7 @@ cdef inline void tcp_send_ack(netns *net, tcp_sock *tp) noexcept nogil:
     skb_control(&one, tcp_acceptable_seq(tp), TCPHDR_ACK)
     if tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0):
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
-        sk_reset_timer(net, &tp.delack_timer, jiffies_up(net.net.now_ns, TCP_DELACK_MAX_NS))
+        sk_reset_timer(net, &tp.delack_timer.timer, jiffies_up(net.net.now_ns, TCP_DELACK_MAX_NS))
 
 
 cdef inline uint32_t tcp_acceptable_seq(const tcp_sock *tp) noexcept nogil:
@@ -451,27 +462,27 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         timeout_ns = min(timeout_ns, tp.ack_timeout_ns)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
     tp.ack_timeout_ns = timeout_ns
-    sk_reset_timer(net, &tp.delack_timer, timeout_ns)
+    sk_reset_timer(net, &tp.delack_timer.timer, timeout_ns)
 
 
 cdef inline void tcp_send_challenge_ack(netns *net, tcp_sock *tp) noexcept nogil:
     """Ask whoever it was to show that he is the peer (RFC 5961); per connection, not often."""
-    if not tcp_oow_rate_limited(net, &tp.last_oow_ack_ns):
+    if not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
         NET_INC_STATS(net, TCP_CHALLENGEACK)
         tcp_send_ack(net, tp)
 
 
-cdef inline bint tcp_oow_rate_limited(netns *net, int64_t *last_oow_ack_ns) noexcept nogil:
+cdef inline bint tcp_oow_rate_limited(netns *net, uint32_t *last_oow_ack_ms) noexcept nogil:
     """True if an answer to what is not acceptable was given within tcp_invalid_ratelimit."""
-    cdef int64_t now_ns = net.net.now_ns
-    cdef int64_t since_ns = now_ns - last_oow_ack_ns[0]
+    cdef uint32_t now_ms = <uint32_t>tcp_clock_ms(net)
+    if not now_ms:
+        now_ms = 1
     if (
-        last_oow_ack_ns[0]
-        and since_ns >= 0
-        and since_ns < net.sysctl.tcp_invalid_ratelimit * NSEC_PER_MSEC
+        last_oow_ack_ms[0]
+        and <uint32_t>(now_ms - last_oow_ack_ms[0]) < net.sysctl.tcp_invalid_ratelimit
     ):
         return True
-    last_oow_ack_ns[0] = max(now_ns, <int64_t>1)
+    last_oow_ack_ms[0] = now_ms
     return False
 
 
@@ -539,7 +550,7 @@ cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
     one.pcount = 1
     one.truesize = SKB_TRUESIZE_EMPTY
     tp.retrans_stamp = tcp_clock_ms(net)
-    skb_queue_tail(&tp.tcp_rtx_queue, one)
+    rb_insert(&tp.tcp_rtx_queue, NULL, one)
     tp.sk_wmem_queued += one.truesize
     tp.packets_out += 1
     err = tcp_transmit_skb(net, tp, one, 0, 0)

@@ -3,6 +3,19 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from netns cimport NET_INC_STATS, netns
+from rbtree cimport (
+    RB_ALWAYS,
+    RB_LOST,
+    RB_UNMARKED,
+    RB_UNSACKED,
+    rb_changed,
+    rb_changed_all,
+    rb_find,
+    rb_pcount_before,
+    rb_root,
+    rb_sacked_behind,
+    rb_seek,
+)
 from sock cimport *
 from tcp cimport *
 from tcp_cong cimport (
@@ -13,9 +26,10 @@ from tcp_cong cimport (
     tcp_current_ssthresh,
     tcp_set_ca_state,
 )
-from tcp_output cimport tcp_fragment, tcp_packets_in_flight
+from tcp_output cimport tcp_fragment, tcp_packets_in_flight, tcp_reset_xmit_timer
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_window cimport tcp_current_mss
+from timer cimport NSEC_PER_MSEC
 
 cdef enum:
     FLAG_DATA = 0x01  # the segment had data
@@ -104,15 +118,19 @@ cdef inline int tcp_sacktag_write_queue(
     if not tp.packets_out:
         return flags
     for i in range(n):
-        one = tp.tcp_rtx_queue.first
+        one = rb_find(&tp.tcp_rtx_queue, told[i].start)
+        if one == NULL:
+            one = tp.tcp_rtx_queue.first
+        elif not after(one.end_seq, told[i].start):
+            one = one.next
+        one = rb_seek(one, RB_UNSACKED, RB_ALWAYS)
         while one != NULL and before(one.seq, told[i].end):
             next = one.next
-            if after(one.end_seq, told[i].start) and not one.sacked & TCPCB_SACKED_ACKED:
-                if before(one.seq, told[i].start) or after(one.end_seq, told[i].end):
-                    next = tcp_sack_split(net, tp, one, told[i].start, told[i].end, mss)
-                else:
-                    flags |= tcp_sacktag_one(net, tp, one)
-            one = next
+            if before(one.seq, told[i].start) or after(one.end_seq, told[i].end):
+                next = tcp_sack_split(net, tp, one, told[i].start, told[i].end, mss)
+            else:
+                flags |= tcp_sacktag_one(net, tp, one)
+            one = rb_seek(next, RB_UNSACKED, RB_ALWAYS)
     return flags
 
 
@@ -154,16 +172,14 @@ cdef inline int tcp_sacktag_one(netns *net, tcp_sock *tp, skb *one) noexcept nog
     tp.delivered += one.pcount
     if not tp.highest_sack or after(one.end_seq, tp.highest_sack):
         tp.highest_sack = one.end_seq
+    rb_changed(one)
     return FLAG_DATA_SACKED
 
 
 cdef inline void tcp_check_reordering(netns *net, tcp_sock *tp, const skb *late) noexcept nogil:
     """A piece came after later ones: that many segments of disorder are no loss."""
-    cdef int32_t metric = 0
-    cdef const skb *one = late
-    while one != NULL and before(one.seq, tp.highest_sack):
-        metric += one.pcount
-        one = one.next
+    cdef const skb *last = rb_find(&tp.tcp_rtx_queue, tp.highest_sack - 1)
+    cdef int32_t metric = rb_pcount_before(last) + last.pcount - rb_pcount_before(late)
     if metric > tp.reordering:
         tp.reordering = <int32_t>min(<int64_t>metric, net.sysctl.tcp_max_reordering)
         NET_INC_STATS(net, TCP_SACKREORDER)
@@ -171,6 +187,11 @@ cdef inline void tcp_check_reordering(netns *net, tcp_sock *tp, const skb *late)
 
 
 cdef inline void tcp_mark_skb_lost(tcp_sock *tp, skb *one) noexcept nogil:
+    mark_lost(tp, one)
+    rb_changed(one)
+
+
+cdef inline void mark_lost(tcp_sock *tp, skb *one) noexcept nogil:
     if one.sacked & TCPCB_SACKED_ACKED:
         return
     if one.sacked & TCPCB_LOST:
@@ -186,34 +207,28 @@ cdef inline void tcp_mark_skb_lost(tcp_sock *tp, skb *one) noexcept nogil:
 
 cdef inline void tcp_update_scoreboard(netns *net, tcp_sock *tp) noexcept nogil:
     """Lost is what three (or `reordering`) later segments came before (RFC 6675 4, IsLost)."""
-    cdef int32_t above = 0
-    cdef skb *one = tp.tcp_rtx_queue.last
+    cdef const skb *last
+    cdef skb *one
     if not tcp_is_sack(tp):
         tcp_newreno_mark_lost(net, tp)
         return
-    while one != NULL:
-        if one.sacked & TCPCB_SACKED_ACKED:
-            above += one.pcount
-        elif above >= tp.reordering and not one.sacked & (TCPCB_LOST | TCPCB_SACKED_RETRANS):
+    last = rb_sacked_behind(&tp.tcp_rtx_queue, tp.reordering)
+    if last != NULL:
+        one = rb_seek(tp.tcp_rtx_queue.first, RB_UNMARKED, RB_ALWAYS)
+        while one != NULL and not after(one.seq, last.seq):
             tcp_mark_skb_lost(tp, one)
-        one = one.prev
+            one = rb_seek(one, RB_UNMARKED, RB_ALWAYS)
     tcp_mark_lost_retrans(tp)
 
 
 cdef inline void tcp_mark_lost_retrans(tcp_sock *tp) noexcept nogil:
     """What was sent again is lost if something sent after that has arrived (RFC 8985's idea)."""
-    cdef int64_t latest = 0, wait_ns
-    cdef skb *one = tp.tcp_rtx_queue.first
+    cdef int64_t latest = max(rb_root(&tp.tcp_rtx_queue).rb_sacked_ns, <int64_t>0)
+    cdef int64_t before_ns = latest - (tp.srtt_us >> 3) * 1000 // 4
+    cdef skb *one = rb_seek(tp.tcp_rtx_queue.first, 0, before_ns)
     while one != NULL:
-        if one.sacked & TCPCB_SACKED_ACKED:
-            latest = max(latest, one.skb_mstamp_ns)
-        one = one.next
-    wait_ns = (tp.srtt_us >> 3) * 1000 // 4
-    one = tp.tcp_rtx_queue.first
-    while one != NULL:
-        if one.sacked & TCPCB_SACKED_RETRANS and one.skb_mstamp_ns + wait_ns < latest:
-            tcp_mark_skb_lost(tp, one)
-        one = one.next
+        tcp_mark_skb_lost(tp, one)
+        one = rb_seek(one.next, 0, before_ns)
 
 
 cdef inline void tcp_newreno_mark_lost(netns *net, tcp_sock *tp) noexcept nogil:
@@ -309,8 +324,9 @@ cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
         if one.sacked & TCPCB_SACKED_RETRANS:
             one.sacked &= <uint8_t>~TCPCB_SACKED_RETRANS
             tp.retrans_out -= one.pcount
-        tcp_mark_skb_lost(tp, one)
+        mark_lost(tp, one)
         one = one.next
+    rb_changed_all(&tp.tcp_rtx_queue)
     if (
         tp.ca_state <= TCP_CA_DISORDER
         or not after(tp.high_seq, tp.tcb.snd_una)
@@ -335,7 +351,7 @@ cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef skb *one = tp.tcp_rtx_queue.first
     while one != NULL:
-        if one.len > mss:
+        if (one.gso_size if one.gso_size else one.len) > mss:
             tcp_mark_skb_lost(tp, one)
         one = one.next
     if not tp.lost_out:
@@ -364,10 +380,11 @@ cdef inline bint tcp_may_undo(const tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_undo_cwnd_reduction(netns *net, tcp_sock *tp, bint unmark) noexcept nogil:
     cdef skb *one
     if unmark:
-        one = tp.tcp_rtx_queue.first
+        one = rb_seek(tp.tcp_rtx_queue.first, RB_LOST, RB_ALWAYS)
         while one != NULL:
             one.sacked &= <uint8_t>~TCPCB_LOST
-            one = one.next
+            rb_changed(one)
+            one = rb_seek(one, RB_LOST, RB_ALWAYS)
         tp.lost_out = 0
     if tp.prior_ssthresh:
         tp.snd_cwnd = ca_undo_cwnd(tp)
@@ -434,6 +451,17 @@ cdef inline bint tcp_time_to_recover(const tcp_sock *tp) noexcept nogil:
     )
 
 
+cdef inline bint tcp_check_sack_reneging(netns *net, tcp_sock *tp, int flags) noexcept nogil:
+    """True if the peer seems to have dropped what it told of (RFC 2018 8): it is given half a
+    round trip, then all is lost."""
+    cdef int64_t delay_ns
+    if not flags & FLAG_SACK_RENEGING or not flags & FLAG_SND_UNA_ADVANCED:
+        return False
+    delay_ns = max((tp.srtt_us >> 4) * 1000, <int64_t>10 * NSEC_PER_MSEC)
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, delay_ns)
+    return True
+
+
 cdef inline void tcp_fastretrans_alert(
     netns *net, tcp_sock *tp, int32_t dup_acks, int flags
 ) noexcept nogil:
@@ -442,6 +470,8 @@ cdef inline void tcp_fastretrans_alert(
         tp.sacked_out = 0
     if flags & FLAG_ECE:
         tp.prior_ssthresh = 0
+    if tcp_check_sack_reneging(net, tp, flags):
+        return
     if tp.ca_state == TCP_CA_OPEN:
         tp.retrans_stamp = 0
     elif not before(tp.tcb.snd_una, tp.high_seq):

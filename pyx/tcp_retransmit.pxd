@@ -4,6 +4,7 @@
 from libc.errno cimport EAGAIN, ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from netns cimport NET_ADD_STATS, netns
+from rbtree cimport RB_ALWAYS, RB_TO_RESEND, rb_changed, rb_seek
 from skbuff cimport skb_pull
 from sock cimport *
 from tcp cimport *
@@ -73,6 +74,7 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
     if tp.undo_retrans < 0:
         tp.undo_retrans = 0
     tp.undo_retrans += one.pcount
+    rb_changed(one)
     return err
 
 
@@ -83,14 +85,14 @@ cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept no
     cdef int32_t room
     if not tp.packets_out:
         return
-    while next != NULL:
-        one = next
-        next = one.next
+    while True:
         room = tp.snd_cwnd - tcp_packets_in_flight(tp)
         if room <= 0:
             break
-        if one.sacked & (TCPCB_SACKED_ACKED | TCPCB_SACKED_RETRANS) or not one.sacked & TCPCB_LOST:
-            continue
+        one = rb_seek(next, RB_TO_RESEND, RB_ALWAYS)
+        if one == NULL:
+            break
+        next = one.next
         if tcp_retransmit_skb(net, tp, one, room):
             break
         NET_ADD_STATS(

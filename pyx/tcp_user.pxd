@@ -440,6 +440,8 @@ cdef inline void tcp_renew(netns *net, tcp_sock *tp) noexcept nogil:
     tp.sk = old.sk
     tp.retransmit_timer = old.retransmit_timer
     tp.delack_timer = old.delack_timer
+    tp.bind_next = old.bind_next
+    tp.bind_pprev = old.bind_pprev
     tp.handle = old.handle
     tp.handle_next = old.handle_next
     tp.woken = old.woken

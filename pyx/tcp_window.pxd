@@ -187,7 +187,9 @@ cdef inline int32_t tcp_set_skb_tso_segs(skb *one, int64_t mss) noexcept nogil:
     """Count a piece in segments of `mss`."""
     if one.len <= mss:
         one.pcount = 1
+        one.gso_size = 0
     else:
+        one.gso_size = <uint16_t>mss
         one.pcount = <int32_t>((one.len + mss - 1) // mss)
     return one.pcount
 

@@ -1,6 +1,6 @@
 # Timers: deadlines in nanoseconds, handed back in exact order, equal ones in arming order.
-# Linux: kernel/time/timer.c.  A heap of four branches with one entry a timer; an entry that is
-# older than its timer stands too early, and goes where it belongs when it comes up.
+# Linux: kernel/time/timer.c.  A heap of four branches with one entry a timer. What is armed anew
+# all the time is lazy: its entry may stand too early, and goes where it belongs when it comes up.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
@@ -13,10 +13,16 @@ cdef enum:
 
 # One deadline of one owner; `kind` says which.
 cdef struct timer:
-    int64_t expires_ns
-    uint64_t order  # 0 while not armed
     uint32_t slot  # its entry, and one; 0 while it has none
     uint8_t kind
+    uint8_t lazy  # it is the beginning of a lazy_timer
+    uint8_t armed
+
+# One that knows its deadline beside its entry.
+cdef struct lazy_timer:
+    timer timer
+    int64_t expires_ns
+    uint64_t order
 
 cdef struct timer_entry:
     int64_t expires_ns
@@ -112,48 +118,54 @@ cdef inline void timer_mod(timers *all, timer *one, int64_t expires_ns) noexcept
     """Arm a timer, or move it."""
     cdef timer_entry entry
     all.armed += 1
-    one.expires_ns = expires_ns
-    one.order = all.armed
-    if one.slot and all.heap[one.slot - 1].expires_ns <= expires_ns:
-        return
+    one.armed = 1
+    if one.lazy:
+        (<lazy_timer *>one).expires_ns = expires_ns
+        (<lazy_timer *>one).order = all.armed
+        if one.slot and all.heap[one.slot - 1].expires_ns <= expires_ns:
+            return
     entry.expires_ns = expires_ns
     entry.order = all.armed
     entry.timer = one
-    if one.slot:
-        heap_up(all, one.slot - 1, entry)
-    else:
+    if not one.slot:
         all.n += 1
         heap_up(all, all.n - 1, entry)
+    elif entry_before(&entry, &all.heap[one.slot - 1]):
+        heap_up(all, one.slot - 1, entry)
+    else:
+        heap_down(all, one.slot - 1, entry)
 
 
 cdef inline void timer_del(timer *one) noexcept nogil:
     """Disarm a timer."""
-    one.order = 0
+    one.armed = 0
 
 
 cdef inline void timer_forget(timers *all, timer *one) noexcept nogil:
     """A timer goes away: nothing may name it any more."""
-    one.order = 0
+    one.armed = 0
     if one.slot:
         heap_remove(all, one.slot - 1)
 
 
 cdef inline bint timer_pending(const timer *one) noexcept nogil:
-    return one.order != 0
+    return one.armed != 0
 
 
 cdef inline int64_t timer_next(timers *all) noexcept nogil:
     """When the next timer is due; -1 if none is armed."""
     cdef timer_entry entry
+    cdef const lazy_timer *one
     while all.n:
         entry = all.heap[0]
-        if entry.timer.order == entry.order:
-            return entry.expires_ns
-        if entry.timer.order == 0:
+        one = <lazy_timer *>entry.timer
+        if not entry.timer.armed:
             heap_remove(all, 0)
+        elif not entry.timer.lazy or one.order == entry.order:
+            return entry.expires_ns
         else:
-            entry.expires_ns = entry.timer.expires_ns
-            entry.order = entry.timer.order
+            entry.expires_ns = one.expires_ns
+            entry.order = one.order
             heap_down(all, 0, entry)
     return -1
 
@@ -166,7 +178,7 @@ cdef inline timer *timer_advance(timers *all, int64_t now_ns) noexcept nogil:
         return NULL
     one = all.heap[0].timer
     heap_remove(all, 0)
-    one.order = 0
+    one.armed = 0
     return one
 
 

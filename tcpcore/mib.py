@@ -85,4 +85,5 @@ COUNTERS = (
     "TcpExtTCPTimeWaitOverflow",
     "TcpExtTCPToZeroWindowAdv",
     "TcpExtTCPWantZeroWindowAdv",
+    "TcpExtTCPWqueueTooBig",
 )

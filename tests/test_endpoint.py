@@ -457,6 +457,19 @@ def test_small_pieces_with_sack(script: Script) -> None:
     assert script.rcv == 4001
 
 
+def test_less_fits_the_path_but_segments_do(script: Script) -> None:
+    """RFC 1191 6.3, 6.5: what is in flight in segments that fit is not sent again."""
+    script.hold = True
+    script.accepted(mss(536))
+    script.send(5360)
+    script.wait(0.0)
+    script.lines.clear()
+    script.icmp(3, 4, rest=1400, seq=1)
+    assert script.lines == []
+    script.icmp(3, 4, rest=560, seq=1)
+    assert script.lines
+
+
 def test_memory_is_given_back(net_class: Any) -> None:
     """T-26, T-31: after every script and a day nothing is left but what the caller holds."""
     for name in ("close_active", "close_passive", "close_simultaneous", "fin_wait2", "time_wait"):

@@ -38,7 +38,7 @@ FLOORS = {
         7: "tcp_output inet_connection_sock tcp_conntrack rows_analysis",
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
         5: "ip_output syncookies tcp_analysis conntrack filter",
-        4: "netns ip_input offload synack",
+        4: "netns rbtree ip_input offload synack",
         3: "net skbuff tcp_rtt tcp_cong tcp_chrono ip_route ip_tunnel tcp_recvmsg",
         2: "sock tcb tcp_history tcp_rate tcp_queue ip_fragment wire inet_hashtables",
         1: "tcp",
@@ -84,6 +84,7 @@ REACH_BELOW = {
 }
 # What one build needs and the other has no use for, by file: prefetching, pools, layouts.
 ONLY_COMPILED = {
+    "tcp_recovery": {"mark_lost"},  # without its tree
     "conntrack": {
         "addrs_of",
         "analysis_at",
@@ -162,6 +163,7 @@ ONLY_COMPILED = {
         "inet_listen_unhash",
         "port_conflict",
         "port_is_asked_for",
+        "tw_conflict",
     },
     "ip_output": {
         "addr_common",
@@ -169,6 +171,7 @@ ONLY_COMPILED = {
         "ipv6_addr_any",
         "ipv6_addr_v4mapped",
         "out_reserve",
+        "pmtu_at",
         "pmtu_forget",
         "skb_copy_and_csum",
     },
@@ -516,6 +519,7 @@ def test_twins_have_the_same_files() -> None:
         "conntrack_analyze",
         "dev",
         "names",
+        "rbtree",
         "skbuff",
         "slab",
         "unaligned",

@@ -18,6 +18,7 @@ from .sock import (
     TimewaitSock,
 )
 from .tcp import TCP_LISTEN
+from .timer import NSEC_PER_SEC
 
 ANY4 = bytes(10) + b"\xff\xff" + bytes(4)
 ANY6 = bytes(16)
@@ -125,11 +126,11 @@ def tw_reuse(net: Netns, sk: TcpSock, tw: TimewaitSock) -> bool:
     loopback = tw.daddr.startswith(ANY4[:12]) and tw.daddr[12] == 127
     if not mode or (mode == 2 and not loopback):
         return False
-    if net.now_ns - tw.ts_recent_stamp_ns < 1_000_000_000:
+    if net.now_ns // NSEC_PER_SEC - tw.ts_recent_stamp <= 1:
         return False
     sk.write_seq = (tw.snd_nxt + 65535 + 2) & 0xFFFFFFFF or 1
     sk.tcb.ts_recent = tw.ts_recent
-    sk.ts_recent_stamp_ns = tw.ts_recent_stamp_ns
+    sk.ts_recent_stamp_ns = tw.ts_recent_stamp * NSEC_PER_SEC
     sk.req = tw  # to be ended once the place is taken
     return True
 

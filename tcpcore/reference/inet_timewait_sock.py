@@ -11,6 +11,7 @@ from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .sock import TCP_TIMEWAIT_LEN_NS, TcpSock, TimewaitSock
 from .tcp import TCP_TIME_WAIT, Mib
 from .tcp_window import tcp_receive_window
+from .timer import NSEC_PER_SEC
 
 
 def tcp_time_wait(net: Netns, tp: TcpSock, state: int, timeout_ns: int) -> None:
@@ -29,10 +30,10 @@ def tcp_time_wait(net: Netns, tp: TcpSock, state: int, timeout_ns: int) -> None:
     tw.rcv_wnd = tcp_receive_window(tp)
     tw.rcv_wscale = tcb.rcv_wscale if tp.wscale_ok else 0
     tw.ts_recent = tcb.ts_recent
-    tw.ts_recent_stamp_ns = tp.ts_recent_stamp_ns or net.now_ns
+    tw.ts_recent_stamp = (tp.ts_recent_stamp_ns or net.now_ns) // NSEC_PER_SEC
     tw.ts_offset = tp.tsoffset
     tw.tstamp_ok = tp.tstamp_ok
-    tw.last_oow_ack_ns = tp.last_oow_ack_ns
+    tw.last_oow_ack_ms = tp.last_oow_ack_ms
     tw.tos = tp.tos
     tcp_clear_xmit_timers(tp)
     inet_unhash(net, tp)

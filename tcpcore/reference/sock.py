@@ -107,6 +107,7 @@ class SkBuff:
         "sacked",
         "eor",
         "pcount",
+        "gso_size",
         "retrans",
         "skb_mstamp_ns",
         "delivered",
@@ -123,6 +124,7 @@ class SkBuff:
         self.sacked = 0
         self.eor = False  # a record ends here: nothing is added
         self.pcount = 0  # segments of it, in MSS
+        self.gso_size = 0  # bytes of a segment, where it is sent in several
         self.retrans = 0  # how often it was sent again
         self.skb_mstamp_ns = 0  # when it was sent last
         self.delivered = 0  # tp.delivered when it was sent
@@ -209,13 +211,12 @@ class TcpSock:
         "rcv_tsecr",
         "saw_tstamp",
         "ts_recent_stamp_ns",
-        "last_oow_ack_ns",
+        "last_oow_ack_ms",
         "lsndtime_ns",
         "rcv_tstamp_ns",
         "retrans_stamp",
         "sack",
         "duplicate_sack",
-        "recv_sack_cache",
         "highest_sack",
         "srtt_us",
         "mdev_us",
@@ -367,13 +368,12 @@ class TcpSock:
         self.rcv_tsecr = 0
         self.saw_tstamp = False
         self.ts_recent_stamp_ns = 0
-        self.last_oow_ack_ns = 0
+        self.last_oow_ack_ms = 0
         self.lsndtime_ns = 0
         self.rcv_tstamp_ns = 0
         self.retrans_stamp = 0
         self.sack: list[Any] = []  # blocks received, (start, end)
         self.duplicate_sack: Any = None
-        self.recv_sack_cache: Any = None
         self.highest_sack = 0
         # Round trips.
         self.srtt_us = 0  # times 8
@@ -480,7 +480,7 @@ class RequestSock:
         "snt_synack_ns",
         "rsk_window_clamp",
         "rsk_rcv_wnd",
-        "last_oow_ack_ns",
+        "last_oow_ack_ms",
         "tos",
         "child",
     )
@@ -512,7 +512,7 @@ class RequestSock:
         self.snt_synack_ns = 0
         self.rsk_window_clamp = 0
         self.rsk_rcv_wnd = 0
-        self.last_oow_ack_ns = 0
+        self.last_oow_ack_ms = 0
         self.tos = 0
         self.child: TcpSock | None = None
 
@@ -533,11 +533,11 @@ class TimewaitSock:
         "rcv_wnd",
         "rcv_wscale",
         "ts_recent",
-        "ts_recent_stamp_ns",
+        "ts_recent_stamp",
         "ts_offset",
         "tstamp_ok",
         "timeout_ns",
-        "last_oow_ack_ns",
+        "last_oow_ack_ms",
         "tos",
         "bound",
     )
@@ -555,10 +555,10 @@ class TimewaitSock:
         self.rcv_wnd = 0
         self.rcv_wscale = 0
         self.ts_recent = 0
-        self.ts_recent_stamp_ns = 0
+        self.ts_recent_stamp = 0  # s
         self.ts_offset = 0
         self.tstamp_ok = False
         self.timeout_ns = 0
-        self.last_oow_ack_ns = 0
+        self.last_oow_ack_ms = 0
         self.tos = 0
         self.bound = False

@@ -262,11 +262,11 @@ class Mib(IntEnum):
     TCP_TIMEWAITOVERFLOW = 76
     TCP_TOZEROWINDOWADV = 77
     TCP_WANTZEROWINDOWADV = 78
-    NR_MIBS = 79
+    TCP_WQUEUETOOBIG = 79
+    NR_MIBS = 80
 
 
-# Completeness, OR over all segments in any order.
-COMPLETE_SYN = 1
+COMPLETE_SYN = 1  # completeness: OR over all segments in any order
 COMPLETE_SYNACK = 2
 COMPLETE_ACK = 4
 COMPLETE_DATA = 8

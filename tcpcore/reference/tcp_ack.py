@@ -35,7 +35,6 @@ from .tcp_recovery import (
     FLAG_SND_UNA_ADVANCED,
     FLAG_SYN_ACKED,
     tcp_cwnd_reduction,
-    tcp_enter_loss,
     tcp_fastretrans_alert,
     tcp_is_sack,
     tcp_remove_reno_sacks,
@@ -217,8 +216,6 @@ def tcp_ack(
     sampled = tcp_ack_update_rtt(net, tp, flags, rtt_us)
     if (sampled or flags & FLAG_SND_UNA_ADVANCED) and flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
         tcp_rearm_rto(net, tp)
-    if flags & FLAG_SACK_RENEGING and flags & FLAG_SND_UNA_ADVANCED:
-        tcp_enter_loss(net, tp)
     dubious = (
         not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != CaState.TCP_CA_OPEN
     )

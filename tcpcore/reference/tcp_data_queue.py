@@ -50,30 +50,32 @@ from .tcp_window import (
 TCP_NUM_SACKS = 4
 
 
-def tcp_try_rmem_schedule(net: Netns, tp: TcpSock, th: Segment) -> bool:
-    """True if there is room; what waits behind a hole gives way to what fills it."""
+def tcp_try_rmem_schedule(net: Netns, tp: TcpSock, seq: int) -> bool:
+    """True if there is room; what waits behind a hole gives way to what comes before it."""
     if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
         return True
+    if not tp.sk_receive_queue and not after(seq, tp.tcb.rcv_nxt):
+        return True  # the stream gets on, whatever lies behind holes
+    tcp_prune_ofo_queue(net, tp, seq)
+    return tp.sk_rmem_alloc <= tp.sk_rcvbuf
+
+
+def tcp_prune_ofo_queue(net: Netns, tp: TcpSock, seq: int) -> None:
+    """Drop what lies behind a number, the last first, an eighth of the buffer at a time."""
     queue = tp.out_of_order_queue
-    while queue and tp.sk_rmem_alloc > tp.sk_rcvbuf and not after(th.seq, tp.tcb.rcv_nxt):
-        net.mib[Mib.TCP_OFOPRUNE if len(queue) == 1 else Mib.TCP_OFODROP] += 1
-        tp.sk_rmem_alloc -= queue.pop().truesize
-        tp.sack = [(one.seq, one.end_seq) for one in merged(queue)][:TCP_NUM_SACKS]
-    return tp.sk_rmem_alloc <= tp.sk_rcvbuf or not tp.sk_receive_queue
-
-
-def merged(queue: list[SkBuff]) -> list[SkBuff]:
-    """The runs of a queue that is in order."""
-    runs: list[SkBuff] = []
-    for skb in queue:
-        if runs and not after(skb.seq, runs[-1].end_seq):
-            if after(skb.end_seq, runs[-1].end_seq):
-                runs[-1].end_seq = skb.end_seq
-        else:
-            run = SkBuff(skb.seq, b"", 0)
-            run.end_seq = skb.end_seq
-            runs.append(run)
-    return runs
+    goal = tp.sk_rcvbuf >> 3
+    if not queue or after(seq, queue[-1].seq):
+        return
+    net.mib[Mib.TCP_OFOPRUNE] += 1
+    tp.sack.clear()  # as after a time-out: nothing is told of that may be gone
+    while queue and not after(seq, queue[-1].seq):
+        last = queue.pop()
+        tp.sk_rmem_alloc -= last.truesize
+        goal -= last.truesize
+        if goal <= 0:
+            if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
+                break
+            goal = tp.sk_rcvbuf >> 3
 
 
 def skb_head_size(length: int) -> int:
@@ -131,32 +133,44 @@ def tcp_data_queue(
     return False
 
 
-def tcp_queue_rcv(net: Netns, tp: TcpSock, seq: int, data: bytes, flags: int) -> None:
-    """Append to what can be read; small pieces join."""
-    tp.bytes_received += len(data)
-    queue = tp.sk_receive_queue
-    if queue and queue[-1].end_seq == seq and len(queue[-1].data) + len(data) <= queue[-1].frag:
-        last = queue[-1]
-        last.data = bytes(last.data) + data
-        last.end_seq = (seq + len(data)) & MASK32
-        return
+def tcp_rcv_skb(seq: int, data: bytes, flags: int) -> SkBuff:
+    """What came, and what it costs."""
     skb = SkBuff(seq, data, flags)
     skb.end_seq = (seq + len(data)) & MASK32
     skb.truesize = skb_truesize(len(data))
     skb.frag = skb_head_size(len(data)) - SKB_SHARED_INFO - SKB_HEADROOM
+    return skb
+
+
+def skb_joins(skb: SkBuff, data: bytes) -> bool:
+    """True if what follows a piece fits its buffer, where it is now."""
+    if skb.tcp_flags & TCPHDR_FIN or len(skb.data) + len(data) > skb.frag:
+        return False
+    skb.data = bytes(skb.data) + data
+    return True
+
+
+def tcp_queue_rcv(net: Netns, tp: TcpSock, seq: int, data: bytes, flags: int) -> None:
+    """Append to what can be read; small pieces join."""
+    tp.bytes_received += len(data)
+    queue = tp.sk_receive_queue
+    if queue and queue[-1].end_seq == seq and skb_joins(queue[-1], data):
+        queue[-1].end_seq = (seq + len(data)) & MASK32
+        return
+    skb = tcp_rcv_skb(seq, data, flags)
     tp.sk_rmem_alloc += skb.truesize
     queue.append(skb)
 
 
 def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
     """Keep what lies behind a hole (9293:SHLD-31), without what is kept already."""
+    if not tcp_try_rmem_schedule(net, tp, th.seq):
+        net.mib[Mib.TCP_OFODROP] += 1
+        return
     net.mib[Mib.TCP_OFOQUEUE] += 1
     tp.rcv_ooopack += 1
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    if tp.sk_rmem_alloc > tp.sk_rcvbuf:
-        net.mib[Mib.TCP_OFODROP] += 1
-        return
     queue = tp.out_of_order_queue
     seq, end_seq = th.seq, th.end_seq
     at = len(queue)
@@ -183,11 +197,15 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         tp.sk_rmem_alloc -= behind.truesize
         net.mib[Mib.TCP_OFOMERGE] += 1
         del queue[at]
-    skb = SkBuff(seq, data, th.flags if end_seq == th.end_seq else th.flags & ~TCPHDR_FIN)
-    skb.end_seq = end_seq
-    skb.truesize = skb_truesize(len(data))
-    tp.sk_rmem_alloc += skb.truesize
-    queue.insert(at, skb)
+    flags = th.flags if end_seq == th.end_seq else th.flags & ~TCPHDR_FIN
+    if at and queue[at - 1].end_seq == seq and skb_joins(queue[at - 1], data):
+        queue[at - 1].end_seq = end_seq
+        queue[at - 1].tcp_flags |= flags
+    else:
+        skb = tcp_rcv_skb(seq, data, flags)
+        skb.end_seq = end_seq
+        tp.sk_rmem_alloc += skb.truesize
+        queue.insert(at, skb)
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
 
 

@@ -112,7 +112,8 @@ def tcp_rcv_state_process(
     if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
         tcp_paws_pardon(net, tp, th)
     length = th.payload_len
-    if length and not tcp_try_rmem_schedule(net, tp, th):
+    early = after(th.seq, tcb.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
+    if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32

@@ -356,7 +356,7 @@ def tcp_timewait_state_process(net: Netns, tw: TimewaitSock, th: Segment) -> tup
             return TW_SUCCESS, 0
         if stamped:
             tw.ts_recent = th.tsval
-            tw.ts_recent_stamp_ns = net.now_ns
+            tw.ts_recent_stamp = net.now_ns // NSEC_PER_SEC
         inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
         return TW_SUCCESS, 0
     if (
@@ -398,6 +398,6 @@ def tw_fin_wait2(net: Netns, tw: TimewaitSock, th: Segment, paws: bool) -> int:
     tw.rcv_nxt = th.end_seq
     if th.opts & OPT_TIMESTAMP and tw.tstamp_ok:
         tw.ts_recent = th.tsval
-        tw.ts_recent_stamp_ns = net.now_ns
+        tw.ts_recent_stamp = net.now_ns // NSEC_PER_SEC
     inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
     return TW_ACK

@@ -5,7 +5,7 @@ Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8; RFC 1122 4.2.3.4; RFC 7323; RFC 201
 
 from __future__ import annotations
 
-from errno import ENOBUFS
+from errno import ENOBUFS, ENOMEM
 
 from .ip_output import (
     dst_mtu,
@@ -14,10 +14,13 @@ from .ip_output import (
 )
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .sock import (
+    GSO_MAX_SIZE,
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
+    SKB_OVERHEAD,
+    SKB_SHARED_INFO,
     TCP_ATO_MIN_NS,
     TCP_DELACK_MAX_NS,
     TCP_DELACK_MIN_NS,
@@ -70,6 +73,7 @@ TCPOLEN_SACK_BASE_ALIGNED = 4
 TCPOLEN_SACK_PERBLOCK = 8
 MAX_TCP_OPTION_SPACE = 40
 SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the largest piece
 TCP_FIN_TIMEOUT_MAX_NS = 120_000 * NSEC_PER_MSEC
 
 
@@ -262,9 +266,13 @@ class _Part:
         self.data = bytes(length)
 
 
-def tcp_fragment(tp: TcpSock, queue: object, index: int, length: int, mss: int) -> None:
-    """Cut a piece of a queue in two; counts and marks stay true."""
+def tcp_fragment(net: Netns, tp: TcpSock, queue: object, index: int, length: int, mss: int) -> int:
+    """Cut a piece of a queue in two; 0 or -ENOMEM: a peer's blocks make only so many (T-03)."""
     skb = queue[index]  # type: ignore[index]
+    between = queue is tp.tcp_rtx_queue and 0 < index < len(tp.tcp_rtx_queue) - 1
+    if between and tp.sk_wmem_queued >> 1 > tp.sk_sndbuf + 2 * SKB_TRUESIZE_GSO:
+        net.mib[Mib.TCP_WQUEUETOOBIG] += 1
+        return -ENOMEM
     was = skb.pcount
     rest = SkBuff((skb.seq + length) & MASK32, skb.data[length:], skb.tcp_flags)
     rest.end_seq = skb.end_seq
@@ -284,6 +292,7 @@ def tcp_fragment(tp: TcpSock, queue: object, index: int, length: int, mss: int) 
     queue.insert(index + 1, rest)  # type: ignore[attr-defined]
     if queue is tp.tcp_rtx_queue and was != skb.pcount + rest.pcount:
         tcp_adjust_pcount(tp, skb.sacked, was - skb.pcount - rest.pcount)
+    return 0
 
 
 def tcp_adjust_pcount(tp: TcpSock, sacked: int, less: int) -> None:
@@ -354,7 +363,7 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
             if not limit:
                 break
         if len(skb.data) > limit:
-            tcp_fragment(tp, queue, 0, limit, mss)
+            tcp_fragment(net, tp, queue, 0, limit, mss)
         err = tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, mss)
         if err:
             break
@@ -439,10 +448,11 @@ def tcp_send_challenge_ack(net: Netns, tp: TcpSock) -> None:
 
 def tcp_oow_rate_limited(net: Netns, owner: object) -> bool:
     """True if an answer to what is not acceptable was given within tcp_invalid_ratelimit."""
-    last_ns = owner.last_oow_ack_ns  # type: ignore[attr-defined]
-    if last_ns and 0 <= net.now_ns - last_ns < net.sysctl.tcp_invalid_ratelimit * NSEC_PER_MSEC:
+    last_ms = owner.last_oow_ack_ms  # type: ignore[attr-defined]
+    now_ms = net.now_ns // NSEC_PER_MSEC & MASK32 or 1
+    if last_ms and (now_ms - last_ms) & MASK32 < net.sysctl.tcp_invalid_ratelimit:
         return True
-    owner.last_oow_ack_ns = max(net.now_ns, 1)  # type: ignore[attr-defined]
+    owner.last_oow_ack_ms = now_ms  # type: ignore[attr-defined]
     return False
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .netns import Netns
 from .sock import (
+    ICSK_TIME_RETRANS,
     TCP_FASTRETRANS_THRESH,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
@@ -18,9 +19,10 @@ from .sock import (
 )
 from .tcp import MASK32, Mib, after, before
 from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
-from .tcp_output import tcp_fragment, tcp_packets_in_flight
+from .tcp_output import tcp_fragment, tcp_packets_in_flight, tcp_reset_xmit_timer
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_window import tcp_current_mss
+from .timer import NSEC_PER_MSEC
 
 FLAG_DATA = 0x01  # the segment had data
 FLAG_WIN_UPDATE = 0x02
@@ -106,26 +108,25 @@ def tcp_sacktag_write_queue(
                 break
             if after(skb.end_seq, start) and not skb.sacked & TCPCB_SACKED_ACKED:
                 if before(skb.seq, start) or after(skb.end_seq, end):
-                    index += tcp_sack_split(tp, index, start, end, mss)
+                    index += tcp_sack_split(net, tp, index, start, end, mss)
                     continue
                 flags |= tcp_sacktag_one(net, tp, skb)
             index += 1
     return flags
 
 
-def tcp_sack_split(tp: TcpSock, index: int, start: int, end: int, mss: int) -> int:
+def tcp_sack_split(net: Netns, tp: TcpSock, index: int, start: int, end: int, mss: int) -> int:
     """Cut a piece that a block covers in part, at whole segments; how many to pass over."""
     skb = tp.tcp_rtx_queue[index]
     if before(skb.seq, start):
         keep = -(-((start - skb.seq) & MASK32) // mss) * mss
         if keep < len(skb.data):
-            tcp_fragment(tp, tp.tcp_rtx_queue, index, keep, mss)
+            tcp_fragment(net, tp, tp.tcp_rtx_queue, index, keep, mss)
         return 1
     keep = ((end - skb.seq) & MASK32) // mss * mss
-    if 0 < keep < len(skb.data):
-        tcp_fragment(tp, tp.tcp_rtx_queue, index, keep, mss)
-        return 0
-    return 1
+    if not 0 < keep < len(skb.data):
+        return 1
+    return 1 if tcp_fragment(net, tp, tp.tcp_rtx_queue, index, keep, mss) else 0
 
 
 def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff) -> int:
@@ -195,7 +196,6 @@ def tcp_mark_lost_retrans(tp: TcpSock) -> None:
     for skb in tp.tcp_rtx_queue:
         if skb.sacked & TCPCB_SACKED_ACKED:
             latest = max(latest, skb.skb_mstamp_ns)
-    latest = max(latest, tp.recv_sack_cache or 0)
     wait_ns = (tp.srtt_us >> 3) * 1000 // 4 if tp.srtt_us else 0
     for skb in tp.tcp_rtx_queue:
         if skb.sacked & TCPCB_SACKED_RETRANS and skb.skb_mstamp_ns + wait_ns < latest:
@@ -209,7 +209,7 @@ def tcp_newreno_mark_lost(net: Netns, tp: TcpSock) -> None:
         return
     mss = tcp_current_mss(net, tp)
     if skb.pcount > 1:
-        tcp_fragment(tp, tp.tcp_rtx_queue, 0, mss, mss)
+        tcp_fragment(net, tp, tp.tcp_rtx_queue, 0, mss, mss)
     tcp_mark_skb_lost(tp, skb)
 
 
@@ -279,7 +279,6 @@ def tcp_enter_recovery(net: Netns, tp: TcpSock, ece: bool) -> None:
 def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
     """The time-out: everything in flight is lost, one segment goes (RFC 5681 3.1, 6298 5.4)."""
     tcb = tp.tcb
-    tp.recv_sack_cache = None
     head = tp.tcp_rtx_queue[0]
     reneging = bool(head.sacked & TCPCB_SACKED_ACKED)
     if reneging:
@@ -317,7 +316,7 @@ def tcp_simple_retransmit(net: Netns, tp: TcpSock) -> None:
     """What is in flight is too large for the path: it is lost, and that is no congestion."""
     mss = tcp_current_mss(net, tp)
     for skb in tp.tcp_rtx_queue:
-        if len(skb.data) > mss:
+        if (skb.gso_size or len(skb.data)) > mss:
             tcp_mark_skb_lost(tp, skb)
     if not tp.lost_out:
         return
@@ -411,6 +410,16 @@ def tcp_time_to_recover(tp: TcpSock) -> bool:
     return tp.sacked_out >= tp.reordering or tp.sacked_out >= TCP_FASTRETRANS_THRESH > tp.reordering
 
 
+def tcp_check_sack_reneging(net: Netns, tp: TcpSock, flags: int) -> bool:
+    """True if the peer seems to have dropped what it told of (RFC 2018 8): it is given half a
+    round trip, then all is lost."""
+    if not flags & FLAG_SACK_RENEGING or not flags & FLAG_SND_UNA_ADVANCED:
+        return False
+    delay_ns = max((tp.srtt_us >> 4) * 1000, 10 * NSEC_PER_MSEC)
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, delay_ns)
+    return True
+
+
 def tcp_fastretrans_alert(
     net: Netns, tp: TcpSock, prior_una: int, dup_acks: int, flags: int, acked_out: int
 ) -> None:
@@ -420,6 +429,8 @@ def tcp_fastretrans_alert(
         tp.sacked_out = 0
     if flags & FLAG_ECE:
         tp.prior_ssthresh = 0
+    if tcp_check_sack_reneging(net, tp, flags):
+        return
     if tp.ca_state == CaState.TCP_CA_OPEN:
         tp.retrans_stamp = 0
     elif not before(tcb.snd_una, tp.high_seq):

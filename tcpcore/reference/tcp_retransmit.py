@@ -63,7 +63,9 @@ def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
     if length > avail:
         length = max(avail // mss * mss, avail if avail < mss else mss)
     if len(skb.data) > length:
-        tcp_fragment(tp, tp.tcp_rtx_queue, tp.tcp_rtx_queue.index(skb), length, mss)
+        err = tcp_fragment(net, tp, tp.tcp_rtx_queue, tp.tcp_rtx_queue.index(skb), length, mss)
+        if err:
+            return err
     elif skb.pcount:
         was = skb.pcount
         tcp_set_skb_tso_segs(skb, mss)
@@ -132,7 +134,7 @@ def tcp_write_wakeup(net: Netns, tp: TcpSock) -> int:
             room = min(room, mss)
             skb.tcp_flags |= TCPHDR_PSH
             if len(skb.data) > room:
-                tcp_fragment(tp, tp.sk_write_queue, 0, room, mss)
+                tcp_fragment(net, tp, tp.sk_write_queue, 0, room, mss)
         tcp_set_skb_tso_segs(skb, mss)
         skb.tcp_flags |= TCPHDR_PSH
         err = tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, mss)

@@ -172,6 +172,7 @@ def tcp_send_mss(net: Netns, tp: TcpSock, oob: bool) -> tuple[int, int]:
 def tcp_set_skb_tso_segs(skb: SkBuff, mss: int) -> int:
     """Count a piece in segments of `mss`."""
     skb.pcount = max(1, -(-len(skb.data) // mss))
+    skb.gso_size = mss if skb.pcount > 1 else 0
     return skb.pcount
 
 
