@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tcpcore
+from bench.endpoint_yardsticks import EndpointYardsticks
 from bench.yardsticks import ROOT, Yardsticks
 from tcpcore import engine
 
@@ -129,6 +130,9 @@ def page(report: dict[str, object]) -> str:
     if report["targets"]:
         head = ["what", "measured", "must be", "met", ""]
         parts += ["### What it must reach", table(head, map(target_row, report["targets"]))]
+    if report["endpoint"]:
+        head = ["what", "measured", "must be", "met", ""]
+        parts += ["### The endpoint", table(head, map(target_row, report["endpoint"]))]
     return "\n\n".join(parts)
 
 
@@ -191,7 +195,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     parser.add_argument("--large", action="store_true", help="10 million connections, 6 GB of disk")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each race (5)")
-    parser.add_argument("--only", choices=["operations", "peers"], help="one of the two halves")
+    parts = ["operations", "peers", "endpoint"]
+    parser.add_argument("--only", choices=parts, help="one of the three parts")
     parser.add_argument(
         "--quick", action="store_true", help="see that it runs; figures mean nothing"
     )
@@ -211,11 +216,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(text, file=sys.stderr, flush=True)
 
     report: dict[str, object] = {"machine": machine(1 if args.quick else args.rounds)}
-    report |= {"quick": args.quick, "operations": [], "rates": [], "targets": []}
-    if args.only != "peers":
+    report |= {"quick": args.quick, "operations": [], "rates": [], "targets": [], "endpoint": []}
+    if args.only in (None, "operations"):
         say("measuring: operations of both engines")
         report["operations"] = operations(args.work, args.quick)
-    if args.only != "operations":
+    if args.only in (None, "peers"):
         files = {
             name[5:]: path for name, path in vars(args).items() if name[:5] == "file_" and path
         }
@@ -230,6 +235,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         races.run()
         report |= {"rates": races.rates, "targets": races.targets}
+    if args.only in (None, "endpoint"):
+        endpoint = EndpointYardsticks(args.work, rounds=args.rounds, quick=args.quick, say=say)
+        endpoint.run()
+        report["endpoint"] = endpoint.targets
     text = page(report)
     print(text)
     if args.json:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from bench import captures
 from bench.captures import START_US, Conversations
 from bench.conftest import KEY, feed, resident
-from bench import captures
 from tcpcore import MemoryLink, Stack, VirtualClock
 from tcpcore.engine import load, load_net
 
@@ -263,9 +263,8 @@ def syns(count: int) -> list[bytes]:
     for _ in range(count):
         source = rng.randrange(0x0B000001, 0x7F000000).to_bytes(4, "big")
         addresses = source + THERE[12:]
-        head = struct.pack(
-            ">HHIIBBHHH", rng.randrange(1024, 65536), 80, rng.getrandbits(32), 0, 160, 2, 64240, 0, 0
-        )
+        ports = rng.randrange(1024, 65536), 80
+        head = struct.pack(">HHIIHHHH", *ports, rng.getrandbits(32), 0, 0xA002, 64240, 0, 0)
         tcp = head + SYN_OPTIONS
         check = checksum(addresses + struct.pack(">HH", 6, len(tcp)) + tcp)
         tcp = tcp[:16] + check.to_bytes(2, "big") + tcp[18:]
