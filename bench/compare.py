@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         races.run()
         report |= {"rates": races.rates, "targets": races.targets}
-    if args.only in (None, "endpoint"):
+    if args.only in (None, "endpoint") and tcpcore.ENGINE == "compiled":
         endpoint = EndpointYardsticks(args.work, rounds=args.rounds, quick=args.quick, say=say)
         endpoint.run()
         report["endpoint"] = endpoint.targets

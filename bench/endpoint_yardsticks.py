@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable
 
 from bench.yardsticks import Unavailable, Yardsticks, compiled, spend, worker
+from tcpcore.engine import load
 
 WRITE = 1 << 16  # bytes of a write and of a read, of every contender that has them
 LOOPBACK_MTU = 65535
@@ -168,24 +169,25 @@ class EndpointYardsticks(Yardsticks):
 
     def memory(self) -> None:
         count = 1_000 if self.quick else 200_000
+        sizes = load("compiled").sizes()
         for what, name, most in (
-            ("endpoint", "an idle established endpoint", 1024),
-            ("request", "a request", 128),
-            ("rest", "a connection in TIME-WAIT", 96),
+            ("tcp_sock", "an established endpoint", 1024),
+            ("request_sock", "a request", 128),
+            ("timewait_sock", "a connection in TIME-WAIT", 96),
         ):
             done = worker("memory", what=what, count=count)
             self.target(
-                f"{name}: RSS grows by",
-                lambda done=done: done["bytes"],
+                f"{name}: engine bytes",
+                lambda what=what: sizes[what],
                 most=most,
                 unit=" B",
-                note=f"{done['count']:,.0f} of them, tables and timers with them",
+                note=f"RSS grows by {done['bytes']:.0f} B, places in tables and timers in it",
             )
         if self.quick:
             return
-        done = worker("memory", what="endpoint", count=1_000_000)
+        done = worker("memory", what="tcp_sock", count=1_000_000)
         self.target(
-            "a million idle connections in one process, both ends: an endpoint",
+            "a million idle connections in one process, both ends: RSS grows by, an endpoint",
             lambda: done["bytes"],
             most=1024,
             unit=" B",

@@ -121,13 +121,13 @@ class Transfer:
 
     def send(self, data: Buffer, flags: int = 0) -> int:
         """Queue data: how many bytes were taken. Without a timeout all of them are."""
-        stack, sent = self._stack, 0
-        peer = stack._peer
-        if peer is not None and type(data) is bytes and not flags and 0 < len(data) <= PIECE:
+        stack = self._stack
+        sent = 0
+        if stack._peer is not None and type(data) is bytes and not flags:
             with stack._lock:
-                if stack._peer is peer and self._handle >= 0:
-                    now_ns = stack.clock.now_ns()
-                    sent = self._net.send_beside(self._handle, data, peer, now_ns)
+                peer, handle = stack._peer, self._handle
+                if peer is not None and handle >= 0:
+                    sent = self._net.send_beside(handle, data, peer, stack.clock.now_ns())
             if sent == len(data):
                 return sent
             sent = result_of(sent) or 0
@@ -228,14 +228,14 @@ class Transfer:
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
         stack = self._stack
-        peer = stack._peer
-        if peer is not None and bufsize and not flags:
-            err, data = -errno.EAGAIN, b""
+        if stack._peer is not None and bufsize and not flags:
             with stack._lock:
-                if stack._peer is peer and self._handle >= 0:
-                    now_ns = stack.clock.now_ns()
-                    err, data = self._net.recv_beside(self._handle, bufsize, peer, now_ns)
-            if not err or result_of(err) is not None:
+                peer, handle = stack._peer, self._handle
+                found = None
+                if peer is not None and handle >= 0:
+                    found = self._net.recv_beside(handle, bufsize, peer, stack.clock.now_ns())
+            if found is not None and result_of(found[0]) is not None:
+                data: bytes = found[1]
                 return data
         return self._recv(bufsize, flags)
 
