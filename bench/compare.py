@@ -20,6 +20,7 @@ from bench.yardsticks import ROOT, Yardsticks
 from tcpcore import engine
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+ENDPOINT = "<!-- endpoint: begin -->", "<!-- endpoint: end -->"
 CAPTURES = {
     "min64": "minimal, 100,000 connections",
     "real": "real, replicated",
@@ -130,10 +131,13 @@ def page(report: dict[str, object]) -> str:
     if report["targets"]:
         head = ["what", "measured", "must be", "met", ""]
         parts += ["### What it must reach", table(head, map(target_row, report["targets"]))]
-    if report["endpoint"]:
-        head = ["what", "measured", "must be", "met", ""]
-        parts += ["### The endpoint", table(head, map(target_row, report["endpoint"]))]
     return "\n\n".join(parts)
+
+
+def endpoint_page(report: dict[str, object]) -> str:
+    """What was measured of the endpoint."""
+    head = ["what", "measured", "must be", "met", ""]
+    return f"{report['machine']}\n\n{table(head, map(target_row, report['endpoint']))}"
 
 
 def target_row(row: dict[str, object]) -> list[str]:
@@ -164,14 +168,15 @@ def machine(rounds: int) -> str:
     )
 
 
-def update(page_path: Path, text: str) -> None:
+def update(page_path: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Put a run's figures between the two marks of a page."""
+    begin, end = marks
     old = page_path.read_text(encoding="utf-8")
-    before, _, rest = old.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    before, _, rest = old.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        sys.exit(f"{page_path} has no {BEGIN} and {END}")
-    page_path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        sys.exit(f"{page_path} has no {begin} and {end}")
+    page_path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -239,12 +244,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         endpoint = EndpointYardsticks(args.work, rounds=args.rounds, quick=args.quick, say=say)
         endpoint.run()
         report["endpoint"] = endpoint.targets
-    text = page(report)
-    print(text)
+    parts = []
+    if args.only != "endpoint":
+        parts.append((page(report), (BEGIN, END)))
+    if report["endpoint"]:
+        parts.append((endpoint_page(report), ENDPOINT))
+    for text, marks in parts:
+        print(text)
+        if args.update:
+            update(args.update, text, marks)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    if args.update:
-        update(args.update, text)
 
 
 if __name__ == "__main__":

@@ -228,6 +228,7 @@ def test_update(tmp_path: Path) -> None:
 def test_the_page_can_be_updated() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert 0 < page.index(compare.BEGIN) < page.index(compare.END)
+    assert 0 < page.index(compare.ENDPOINT[0]) < page.index(compare.ENDPOINT[1])
 
 
 def test_it_runs(tmp_path: Path, real: Path) -> None:
