@@ -15,10 +15,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tcpcore
+from bench.endpoint_yardsticks import EndpointYardsticks
 from bench.yardsticks import ROOT, Yardsticks
 from tcpcore import engine
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+ENDPOINT = "<!-- endpoint: begin -->", "<!-- endpoint: end -->"
 CAPTURES = {
     "min64": "minimal, 100,000 connections",
     "real": "real, replicated",
@@ -132,6 +134,12 @@ def page(report: dict[str, object]) -> str:
     return "\n\n".join(parts)
 
 
+def endpoint_page(report: dict[str, object]) -> str:
+    """What was measured of the endpoint."""
+    head = ["what", "measured", "must be", "met", ""]
+    return f"{report['machine']}\n\n{table(head, map(target_row, report['endpoint']))}"
+
+
 def target_row(row: dict[str, object]) -> list[str]:
     sign, bound = ("≥", row["least"]) if row["most"] is None else ("≤", row["most"])
     return [
@@ -160,14 +168,15 @@ def machine(rounds: int) -> str:
     )
 
 
-def update(page_path: Path, text: str) -> None:
+def update(page_path: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Put a run's figures between the two marks of a page."""
+    begin, end = marks
     old = page_path.read_text(encoding="utf-8")
-    before, _, rest = old.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    before, _, rest = old.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        sys.exit(f"{page_path} has no {BEGIN} and {END}")
-    page_path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        sys.exit(f"{page_path} has no {begin} and {end}")
+    page_path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -191,7 +200,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     parser.add_argument("--large", action="store_true", help="10 million connections, 6 GB of disk")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each race (5)")
-    parser.add_argument("--only", choices=["operations", "peers"], help="one of the two halves")
+    parts = ["operations", "peers", "endpoint"]
+    parser.add_argument("--only", choices=parts, help="one of the three parts")
     parser.add_argument(
         "--quick", action="store_true", help="see that it runs; figures mean nothing"
     )
@@ -211,11 +221,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(text, file=sys.stderr, flush=True)
 
     report: dict[str, object] = {"machine": machine(1 if args.quick else args.rounds)}
-    report |= {"quick": args.quick, "operations": [], "rates": [], "targets": []}
-    if args.only != "peers":
+    report |= {"quick": args.quick, "operations": [], "rates": [], "targets": [], "endpoint": []}
+    if args.only in (None, "operations"):
         say("measuring: operations of both engines")
         report["operations"] = operations(args.work, args.quick)
-    if args.only != "operations":
+    if args.only in (None, "peers"):
         files = {
             name[5:]: path for name, path in vars(args).items() if name[:5] == "file_" and path
         }
@@ -230,12 +240,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         races.run()
         report |= {"rates": races.rates, "targets": races.targets}
-    text = page(report)
-    print(text)
+    if args.only in (None, "endpoint") and tcpcore.ENGINE == "compiled":
+        endpoint = EndpointYardsticks(args.work, rounds=args.rounds, quick=args.quick, say=say)
+        endpoint.run()
+        report["endpoint"] = endpoint.targets
+    parts = []
+    if args.only != "endpoint":
+        parts.append((page(report), (BEGIN, END)))
+    if report["endpoint"]:
+        parts.append((endpoint_page(report), ENDPOINT))
+    for text, marks in parts:
+        print(text)
+        if args.update:
+            update(args.update, text, marks)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    if args.update:
-        update(args.update, text)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import tcpcore
+from bench import endpoint
 from tcpcore import engine
 from tcpcore.columns import CONFLICTS
 from tcpcore.table import Table
@@ -149,6 +150,7 @@ JOBS: dict[str, Callable[..., dict[str, float]]] = {
     "reading": reading,
     "handing": handing,
     "bounded": bounded,
+    **endpoint.JOBS,
 }
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ cdef class Net:
         cdef int err = inet_csk_accept(self.net, self.sock(handle), &child)
         return err if err else <int64_t>child.handle
 
-    def sendmsg(self, uint64_t handle, data, int flags=0):
+    cpdef sendmsg(self, uint64_t handle, data, int flags=0):
         cdef tcp_sock *tp = self.sock(handle)
         cdef Py_buffer view
         cdef int64_t sent
@@ -233,7 +233,7 @@ cdef class Net:
         self.settle()
         return sent
 
-    def recvmsg(self, uint64_t handle, int64_t size, int flags=0):
+    cpdef recvmsg(self, uint64_t handle, int64_t size, int flags=0):
         cdef tcp_sock *tp = self.sock(handle)
         cdef int64_t copied = 0, room = 1
         cdef int err
@@ -459,7 +459,7 @@ cdef class Net:
         self.settle()
         return drop
 
-    def exchange(self, Net other, int64_t now_ns):
+    cpdef exchange(self, Net other, int64_t now_ns):
         """Hand over what leaves each of two hosts to the other until none is left: how many.
 
         What they share is the process: checksums are neither made nor tested, and text is handed
@@ -480,6 +480,20 @@ cdef class Net:
         self.settle()
         other.settle()
         return there + back
+
+    def send_beside(self, uint64_t handle, data, Net other, int64_t now_ns):
+        """`sendmsg` at a time, and `exchange`: three calls in one."""
+        self.advance(now_ns)
+        sent = self.sendmsg(handle, data)
+        self.exchange(other, now_ns)
+        return sent
+
+    def recv_beside(self, uint64_t handle, int64_t size, Net other, int64_t now_ns):
+        """`recvmsg` at a time, and `exchange`."""
+        self.advance(now_ns)
+        found = self.recvmsg(handle, size)
+        self.exchange(other, now_ns)
+        return found
 
     def frames(self):
         """How many came and left by `exchange`."""

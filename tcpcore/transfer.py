@@ -121,10 +121,17 @@ class Transfer:
 
     def send(self, data: Buffer, flags: int = 0) -> int:
         """Queue data: how many bytes were taken. Without a timeout all of them are."""
+        stack = self._stack
         sent = 0
-        if type(data) is bytes and not flags:
-            sent = self._send_at_once(data)
-            if sent == len(data) or (sent and self._timeout_ns is not None):
+        if stack._peer is not None and type(data) is bytes and not flags:
+            with stack._lock:
+                peer, handle = stack._peer, self._handle
+                if peer is not None and handle >= 0:
+                    sent = self._net.send_beside(handle, data, peer, stack.clock.now_ns())
+            if sent == len(data):
+                return sent
+            sent = result_of(sent) or 0
+            if sent and self._timeout_ns is not None:
                 return sent
         view = view_of(data)
         if not sent:
@@ -154,22 +161,6 @@ class Transfer:
             sent += self._send(view[sent:], flags, left_ns)
             if sent >= len(view):
                 return
-
-    def _send_at_once(self, data: bytes) -> int:
-        """What can be sent without waiting, where the peer is a host beside this one: bytes."""
-        stack, handle = self._stack, self._handle
-        if stack._peer is None or handle < 0 or not 0 < len(data) <= PIECE:
-            return 0
-        with stack._lock:
-            stack._alive()
-            peer = stack._peer
-            if peer is None:
-                return 0
-            net, now = self._net, stack.clock.now_ns()
-            net.advance(now)
-            sent: int = net.sendmsg(handle, data)
-            net.exchange(peer, now)
-        return result_of(sent) or 0
 
     def _send(self, view: memoryview, flags: int, timeout_ns: int | None) -> int:
         full = False
@@ -236,28 +227,17 @@ class Transfer:
         """Data as they come, at most so many bytes; none: the peer has sent all."""
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
-        if not flags and bufsize:
-            found = self._recv_at_once(bufsize)
-            if found is not None:
-                return found
+        stack = self._stack
+        if stack._peer is not None and bufsize and not flags:
+            with stack._lock:
+                peer, handle = stack._peer, self._handle
+                found = None
+                if peer is not None and handle >= 0:
+                    found = self._net.recv_beside(handle, bufsize, peer, stack.clock.now_ns())
+            if found is not None and result_of(found[0]) is not None:
+                data: bytes = found[1]
+                return data
         return self._recv(bufsize, flags)
-
-    def _recv_at_once(self, size: int) -> bytes | None:
-        """What is there already, where the peer is a host beside this one."""
-        stack, handle = self._stack, self._handle
-        if stack._peer is None or handle < 0:
-            return None
-        with stack._lock:
-            stack._alive()
-            peer = stack._peer
-            if peer is None:
-                return None
-            net, now = self._net, stack.clock.now_ns()
-            net.advance(now)
-            err, data = net.recvmsg(handle, size)
-            net.exchange(peer, now)
-        found: bytes = data
-        return None if result_of(err) is None else found
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Address | None]:
         """`recv`; a stream tells no address."""

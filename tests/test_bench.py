@@ -19,7 +19,8 @@ import tcpcore
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # `bench` is beside the tests, not installed
 
-from bench import captures, compare, worker, yardsticks  # noqa: E402
+from bench import captures, compare, endpoint, worker, yardsticks  # noqa: E402
+from bench.endpoint_yardsticks import EndpointYardsticks, Entrant  # noqa: E402
 
 
 def replayed(tmp_path: Path, parts: object, **options: object) -> tcpcore.Replay:
@@ -168,6 +169,46 @@ def test_a_missing_peer_is_a_reason(tmp_path: Path) -> None:
     assert races.targets[2]["note"] == races.rates[2]["note"] == "not here"
 
 
+def test_an_entrant_without_a_peer_is_a_reason(tmp_path: Path) -> None:
+    def absent() -> float:
+        raise yardsticks.Unavailable("not here")
+
+    races = EndpointYardsticks(tmp_path, quick=True)
+    here, half, gone = Entrant(lambda: 2.0), Entrant(lambda: 4.0), Entrant(absent)
+    races.compete(here, half, gone)
+    races.beats("a", here, half, 1.9, lambda: "told")
+    races.beats("b", half, here, 1.9, lambda: "")
+    races.beats("c", here, gone, 1.0, lambda: "")
+    assert [row["measured"] for row in races.targets] == [2.0, 0.5, None]
+    assert [row["met"] for row in races.targets] == [True, False, None]
+    assert [row["note"] for row in races.targets] == ["told", "", "not here"]
+
+
+@pytest.mark.parametrize("engine", ["reference", tcpcore.ENGINE])
+def test_a_transfer_carries_all_of_it(engine: str) -> None:
+    pair = endpoint.Pair(engine)
+    pair.populate(3)
+    ends = pair.connect()
+    pair.transfer(ends, bytes(50_000), bytearray(50_000), 500_000)
+    assert pair.a.info(ends[0])["tcpi_bytes_acked"] >= 500_000
+    assert pair.b.info(ends[1])["tcpi_rcv_ooopack"] == 0
+
+
+def test_the_floods_of_the_endpoint_are_sound() -> None:
+    pair = endpoint.Pair("reference")
+    pair.b.receive_batch(endpoint.syns(20), pair.now)
+    answers = [frame for frame, _ in pair.b.transmit()]
+    assert len(answers) == 20
+    assert {frame[33] for frame in answers} == {0x12}, "SYN and ACK"
+    assert pair.b.queued(pair.listener) == (20, 0)
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_python_jobs_of_the_endpoint(system: bool) -> None:
+    assert endpoint.pingpong(system, 3)["count"] == 3
+    assert endpoint.api_connects(system, 3)["count"] == 3
+
+
 def test_a_program_that_fails_says_why() -> None:
     with pytest.raises(yardsticks.Unavailable, match="of some kind"):
         yardsticks.spend([sys.executable, "-c", "raise SystemExit('of some kind')"])
@@ -187,6 +228,7 @@ def test_update(tmp_path: Path) -> None:
 def test_the_page_can_be_updated() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert 0 < page.index(compare.BEGIN) < page.index(compare.END)
+    assert 0 < page.index(compare.ENDPOINT[0]) < page.index(compare.ENDPOINT[1])
 
 
 def test_it_runs(tmp_path: Path, real: Path) -> None:
@@ -202,7 +244,8 @@ def test_it_runs(tmp_path: Path, real: Path) -> None:
     }
     assert all(row[tcpcore.ENGINE]["ns"] > 0 for row in report["operations"])
     assert len(report["targets"]) == 31
-    for row in report["targets"]:
+    assert len(report["endpoint"]) == (16 if tcpcore.ENGINE == "compiled" else 0)
+    for row in report["targets"] + report["endpoint"]:
         assert (row["measured"] is None) == (row["met"] is None)
         assert row["measured"] is not None or row["note"], "what is not measured has a reason"
         assert row["what"] in done.stdout

@@ -273,6 +273,20 @@ class Net:
         daddr = packet[24:40] if packet[0] >> 4 == 6 else V4MAPPED + packet[16:20]
         return daddr in self.net.addrs or is_loopback(daddr)
 
+    def send_beside(self, handle: int, data: bytes, other: Net, now_ns: int) -> int:
+        """`sendmsg` at a time, and `exchange`: three calls in one."""
+        self.advance(now_ns)
+        sent = self.sendmsg(handle, data)
+        self.exchange(other, now_ns)
+        return sent
+
+    def recv_beside(self, handle: int, size: int, other: Net, now_ns: int) -> tuple[int, bytes]:
+        """`recvmsg` at a time, and `exchange`."""
+        self.advance(now_ns)
+        found = self.recvmsg(handle, size)
+        self.exchange(other, now_ns)
+        return found
+
     def frames(self) -> tuple[int, int]:
         """How many came and left by `exchange`."""
         return self.received, self.sent
