@@ -18,6 +18,8 @@ from tcpcore.packetdrill.parser import parse
 from tcpcore.packetdrill.script import REST, Code, Command, SystemCall, TcpPacket
 from tcpcore.packetdrill.target import Result
 
+pytest_plugins = ["pytester"]
+
 # Files of the package import lower layers only, and of tcpcore what lies below it.
 PACKETDRILL_LAYERS = {
     name: layer
@@ -438,3 +440,13 @@ def test_the_kernel_passes_too(tmp_path: Path) -> None:
         pytest.skip(str(result.error))
     assert result.passed, result.report()
     assert result.target == "kernel"
+
+
+def test_pytest_collects_scripts(pytester: pytest.Pytester) -> None:
+    pytester.makefile(
+        ".pkt", good=SERVER, bad=SERVER + "+0 > . 1:1(0)\n", six="--ip_version=ipv6\n0 f() = 0"
+    )
+    arguments = "-p", "tcpcore.pytest_plugin", "--packetdrill-engine=reference"
+    result = pytester.runpytest(*arguments)
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*bad.pkt:9: no packet came by 0.024000"])

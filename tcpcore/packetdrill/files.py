@@ -31,6 +31,7 @@ POLLERR, POLLHUP, POLLNVAL = 8, 16, 32
 EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLET = 1 << 28, 1 << 30, 1 << 31
 PIPE_SIZE = 65536
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
+SO_RCVLOWAT = 18
 FORCED = {32: 7, 33: 8}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 # Options that Linux has: where the engine has not, they are passed over.
 KNOWN = {
@@ -266,6 +267,7 @@ class Files:
             self.note("the error queue")
             return Answer(-errno.EAGAIN)
         got = 0
+        least = size if flags & MSG_WAITALL else self.net.getsockopt(file.handle, 1, SO_RCVLOWAT)[1]
         while True:
             take = flags | MSG_PEEK if fault else flags
             err, data = self.net.recvmsg(file.handle, size - got, take)
@@ -273,7 +275,7 @@ class Files:
                 if fault and data and not flags & MSG_TRUNC:
                     return Answer(-errno.EFAULT)
                 got += len(data)
-                if not data or got >= size or not flags & MSG_WAITALL or flags & MSG_PEEK:
+                if not data or got >= min(least, size) or flags & MSG_PEEK:
                     return Answer(got)
             elif err != -errno.EAGAIN or file.nonblock or flags & MSG_DONTWAIT:
                 return Answer(got or err)

@@ -14,6 +14,7 @@ from .netns import Netns, sk_reset_timer, sk_wake
 from .sock import (
     ICSK_ACK_NOW,
     ICSK_ACK_SCHED,
+    ICSK_TIME_RETRANS,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     TCP_INIT_CWND,
@@ -21,6 +22,7 @@ from .sock import (
     TCP_PAWS_24DAYS_NS,
     TCP_PINGPONG_THRESH,
     TCP_TIMEOUT_FALLBACK_NS,
+    TCP_TIMEOUT_MIN_NS,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
 )
@@ -77,6 +79,7 @@ from .tcp_data_queue import (
 from .tcp_output import (
     tcp_data_snd_check,
     tcp_oow_rate_limited,
+    tcp_reset_xmit_timer,
     tcp_send_ack,
     tcp_send_challenge_ack,
     tcp_send_delayed_ack,
@@ -419,6 +422,8 @@ def tcp_rcv_synsent_state_process(
         th.end_seq = (th.seq + 1) & MASK32
     verdict = tcb_rcv(tcb, th)
     if verdict & TCB_ACK_UNSENT:
+        if not tp.retransmits:  # it may be about an older attempt: ours goes again soon
+            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_NS)
         return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
     if verdict & TCB_RST_TAKEN:
         tcp_reset(net, tp, TCP_SYN_SENT)

@@ -279,6 +279,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tcb.rcv_nxt = tp.rcv_wup = tp.copied_seq = req.rcv_nxt
     tcb.snd_una = req.snt_isn
     tcb.snd_nxt = tp.snd_sml = tp.snd_up = tp.write_seq = (req.snt_isn + 1) & MASK32
+    tp.pushed_seq = tp.write_seq
     tcb.snd_wl1 = req.rcv_isn
     tcb.rcv_mwnd_seq = (req.rcv_nxt + req.rsk_rcv_wnd) & MASK32
     tp.window_clamp = req.rsk_window_clamp

@@ -487,6 +487,7 @@ def tcp_connect(net: Netns, tp: TcpSock) -> int:
     tcp_connect_init(net, tp)
     skb = SkBuff(tp.write_seq, b"", TCPHDR_SYN)
     skb.end_seq = tp.write_seq = (tp.write_seq + 1) & MASK32
+    tp.pushed_seq = tp.write_seq
     skb.pcount = 1
     skb.truesize = SKB_TRUESIZE_EMPTY
     tp.retrans_stamp = net.now_ns // NSEC_PER_MSEC or 1

@@ -42,8 +42,11 @@ def tcp_full_space(tp: TcpSock) -> int:
 
 def tcp_set_window_clamp(tp: TcpSock, clamp: int) -> None:
     """Bound the window; what was offered already stays."""
-    tp.window_clamp = max(clamp, SOCK_MIN_RCVBUF // 2)
-    tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
+    old, tp.window_clamp = tp.window_clamp, max(clamp, SOCK_MIN_RCVBUF // 2)
+    if tp.window_clamp < old:
+        tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    else:
+        tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
 
 
 def tcp_receive_window(tp: TcpSock) -> int:
@@ -62,7 +65,8 @@ def tcp_select_initial_window(
     space = min(window_clamp, space)
     if space > mss:
         space = space // mss * mss
-    rcv_wnd = min(space, 65535)
+    # More than a SYN can tell: what is taken, and told as soon as windows are scaled.
+    rcv_wnd = min(space, 32767) if net.sysctl.tcp_workaround_signed_windows else space
     wscale = 0
     if scaling:
         most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
