@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 from pathlib import Path
 
@@ -449,4 +450,45 @@ def test_pytest_collects_scripts(pytester: pytest.Pytester) -> None:
     arguments = "-p", "tcpcore.pytest_plugin", "--packetdrill-engine=reference"
     result = pytester.runpytest(*arguments)
     result.assert_outcomes(passed=1, failed=1, skipped=1)
-    result.stdout.fnmatch_lines(["*bad.pkt:9: no packet came by 0.024000"])
+    result.stdout.fnmatch_lines(["*bad.pkt:8: no packet came by 0.024000"])
+
+
+# Whatever a script holds, it ends, and with an answer.
+
+WORDS = re.compile(r"\s+|\w+|.", re.DOTALL)
+ODD = ["0", "-1", "65535", "4294967295", "2147483648", "...", "*", "`", '"', "%{", "(", "[", "NULL"]
+
+
+def test_mutated_scripts() -> None:
+    folder = Path(__file__).parent / "packetdrill"
+    texts = [path.read_text() for path in sorted(folder.rglob("*.pkt"))]
+    rng = random.Random(1)
+    kinds = set()
+    for _ in range(600):
+        words = WORDS.findall(rng.choice(texts))
+        numbers = [i for i, word in enumerate(words) if word.isdigit()]
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            if rng.random() < 0.7:
+                words[rng.choice(numbers)] = rng.choice(ODD[:5])
+            else:
+                words[rng.randrange(len(words))] = rng.choice(ODD)
+        result = run("".join(words), code=False)
+        assert result.kind != "internal", (result.error, "".join(words))
+        kinds.add(result.kind)
+    assert kinds >= {"pass", "fail", "parse", "unsupported"}
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--netmask_ip=x", "--local_ip=1.2.3", "--remote_ip=fd00::1", "--mtu=x", "--mtu=-1", "--mtu=",
+     "--verbose=7", "--tolerance_percent=x", "--ip_version=5", "--define=1"],
+)  # fmt: skip
+def test_bad_options(option: str) -> None:
+    assert run(f"{option}\n0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3").kind == "parse"
+
+
+def test_a_missing_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["packetdrill", "--json", "/nowhere.pkt"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["result"] == "fail"
+    assert told["error"] == "No such file or directory"

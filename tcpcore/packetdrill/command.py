@@ -114,19 +114,22 @@ def _paths(given: list[str]) -> list[str]:
 
 def _one(job: tuple[str, argparse.Namespace, list[str]]) -> Result:
     """Run one script; it never raises for what the script does."""
-    from tcpcore.packetdrill import run
+    from tcpcore.packetdrill import Result, run
 
     path, args, options = job
-    return run(
-        path,
-        target=args.target,
-        engine=args.engine,
-        options=options,
-        code=not args.no_code,
-        dry_run=args.dry_run,
-        verbose=args.verbose,
-        packets=args.pcap is not None,
-    )
+    try:
+        return run(
+            path,
+            target=args.target,
+            engine=args.engine,
+            options=options,
+            code=not args.no_code,
+            dry_run=args.dry_run,
+            verbose=args.verbose,
+            packets=args.pcap is not None,
+        )
+    except OSError as error:
+        return Result(path, args.target, None, "parse", error=str(error.strerror or error))
 
 
 def _results(jobs: list[Any], workers: int) -> Iterator[Result]:

@@ -31,7 +31,7 @@ POLLERR, POLLHUP, POLLNVAL = 8, 16, 32
 EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLET = 1 << 28, 1 << 30, 1 << 31
 PIPE_SIZE = 65536
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
-SO_RCVLOWAT = 18
+SO_RCVLOWAT, TCP_INQ = 18, 36
 FORCED = {32: 7, 33: 8}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 # Options that Linux has: where the engine has not, they are passed over.
 KNOWN = {
@@ -55,6 +55,7 @@ class SocketFile:
         self.family = family
         self.nonblock = nonblock
         self.connecting = False
+        self.inq = False
         self.passed_over: dict[tuple[int, int], bytes] = {}
 
 
@@ -259,7 +260,15 @@ class Files:
         if file is None:
             return self.no_socket(fd)
         made = yield from self.receive(file, sum(sizes), flags, False)
-        return Answer(made.value, (flags & MSG_OOB if made.value >= 0 else 0, []))
+        messages = []
+        if made.value >= 0 and file.inq:
+            messages.append((SOL_TCP, TCP_INQ, self.inq(file).to_bytes(4, "little")))
+        return Answer(made.value, (flags & MSG_OOB if made.value >= 0 else 0, messages))
+
+    def inq(self, file: SocketFile) -> int:
+        """Bytes that a read would give; one more counts where the end is all that is left."""
+        err, data = self.net.recvmsg(file.handle, 1 << 30, MSG_PEEK | MSG_DONTWAIT)
+        return 0 if err else len(data) or 1
 
     def receive(self, file: SocketFile, size: int, flags: int, fault: bool) -> Wait:
         """What recv does; an Answer."""
@@ -390,6 +399,9 @@ class Files:
         if data is None:
             return -errno.EFAULT
         value = int.from_bytes(data[:4], "little", signed=len(data) >= 4)
+        if key == (SOL_TCP, TCP_INQ):
+            file.inq = bool(value)
+            return 0 if value in (0, 1) else -errno.EINVAL
         option = FORCED.get(name, name) if level == SOL_SOCKET else name
         made = int(self.net.setsockopt(file.handle, level, option, value))
         if made == -errno.ENOPROTOOPT and name in KNOWN.get(level, ()) and key not in NEVER_SET:
@@ -411,6 +423,8 @@ class Files:
             data = self.net.congestion(file.handle).encode().ljust(16, b"\0")
         elif key == (SOL_TCP, TCP_INFO):
             data = tcp_info(self.net.info(file.handle))
+        elif key == (SOL_TCP, TCP_INQ):
+            data = struct.pack("<I", file.inq)
         elif key in file.passed_over:
             data = file.passed_over[key]
         else:

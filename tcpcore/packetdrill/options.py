@@ -144,11 +144,14 @@ class Config:
 
 def _address(name: str, value: str) -> str:
     """An address; of one with a prefix the length is not looked at: netmask_ip has it."""
-    if name == "netmask_ip":
-        return value
     try:
+        if name == "netmask_ip":
+            ipaddress.ip_network(f"{'::' if ':' in value else '0.0.0.0'}/{value.lstrip('/')}")
+            return value.lstrip("/")
         return str(ipaddress.ip_interface(value).ip)
     except ValueError:
+        if name == "netmask_ip" and (":" in value or value.lstrip("/").isdecimal()):
+            return value.lstrip("/")  # of IPv6, which nothing here needs
         raise ValueError(f"--{name} must be an address, not {value!r}") from None
 
 

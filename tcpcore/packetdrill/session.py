@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,11 @@ def _check(script: Script, config: Config, code: bool) -> None:
         raise Skipped("PSP")
     if config.ip_version == "ipv6":
         raise Skipped("IPv6")
+    try:
+        ipaddress.IPv4Address(config.remote_ip)
+        ipaddress.IPv4Interface(f"{config.local_ip}/{config.netmask_ip}")
+    except ValueError as error:
+        raise ScriptError(str(error)) from None
     snippets = [event for event in script.events if isinstance(event.action, Code)]
     if snippets and not code:
         raise Unsupported("Python snippets are refused", snippets[0].line)

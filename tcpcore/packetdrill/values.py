@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from typing import Any
 
@@ -109,7 +110,11 @@ def address(value: Any) -> tuple[str, int] | None:
         port = found.fields.get("sin_port", found.fields.get("sin6_port", 0))
         if not isinstance(host, Call) or not isinstance(host.argument, Text):
             raise ScriptError('an address is written inet_addr("1.2.3.4")')
-        return host.argument.text, number(port)
+        try:
+            ipaddress.ip_address(host.argument.text)
+        except ValueError as error:
+            raise ScriptError(str(error)) from None
+        return host.argument.text, number(port) & 0xFFFF
     if number(value) == CONSTANTS["AF_UNSPEC"]:
         return None
     raise ScriptError("expected an address")
@@ -122,7 +127,7 @@ def option_value(value: Any) -> bytes | None:
     if isinstance(value, Struct) and "onoff" in value.fields:
         found = structure(value, "linger", "onoff", "linger")
         on, seconds = (number(found.fields[name]) for name in ("onoff", "linger"))
-        return struct.pack("=ii", on, seconds)
+        return struct.pack("=II", on & 0xFFFFFFFF, seconds & 0xFFFFFFFF)
     if isinstance(value, Name) and value.name == "NULL":
         return None
     if isinstance(value, Listing) and len(value.items) > 1:
