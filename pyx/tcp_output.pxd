@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 from inet_connection_sock cimport (
     tcp_check_probe_timer,
+    tcp_done_with_error,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
 )

@@ -5,13 +5,11 @@ from libc.errno cimport EINVAL, ENOENT, ENOPROTOOPT
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from netns cimport netns, sk_reset_timer, sk_stop_timer
 from sock cimport *
-from tcp cimport TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
+from tcp cimport TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN
 from tcp_cong cimport CA_CUBIC, CA_RENO, tcp_init_congestion_control
-from tcp_data_queue cimport tcp_enter_quickack_mode
 from tcp_input cimport keepalive_time_when
-from tcp_output cimport tcp_send_ack
 from tcp_timer cimport keepalive_intvl_when
-from tcp_user cimport tcp_set_cork, tcp_set_nodelay
+from tcp_user cimport tcp_cleanup_rbuf, tcp_set_cork, tcp_set_nodelay
 from tcp_window cimport SOCK_MIN_RCVBUF, tcp_set_window_clamp, tcp_win_from_space
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC
 
@@ -162,9 +160,11 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
             tp.ack_pingpong = TCP_PINGPONG_THRESH
         else:
             tp.ack_pingpong = 0
-            tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
-            if tp.tcb.state == TCP_ESTABLISHED and tp.ack_pending & ICSK_ACK_SCHED:
-                tcp_send_ack(net, tp)
+            if (
+                tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT
+            ) and tp.ack_pending & ICSK_ACK_SCHED:
+                tp.ack_pending |= ICSK_ACK_PUSHED
+                tcp_cleanup_rbuf(net, tp, 1)
                 if not value & 1:
                     tp.ack_pingpong = TCP_PINGPONG_THRESH
     elif name == TCP_USER_TIMEOUT:

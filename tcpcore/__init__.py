@@ -10,6 +10,7 @@ from tcpcore.result import Replay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tcpcore import packetdrill
     from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
     from tcpcore.device import PacketLink, TapLink, TunLink
     from tcpcore.link import CallableLink, Frame, MemoryLink, Path
@@ -41,6 +42,7 @@ __all__ = [
     "TunLink",
     "VirtualClock",
     "__version__",
+    "packetdrill",
     "poll",
     "replay",
     "replay_batches",
@@ -73,6 +75,8 @@ def __getattr__(name: str) -> object:
     """Import a name of active mode when it is first asked for."""
     from importlib import import_module
 
+    if name == "packetdrill":
+        return import_module("tcpcore.packetdrill")
     if name in _ACTIVE:
         found: object = getattr(import_module(f"tcpcore.{_ACTIVE[name]}"), name)
         globals()[name] = found

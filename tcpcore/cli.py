@@ -14,6 +14,7 @@ import sys
 from tcpcore import __version__, engine, handshake, passive, report, verbs
 from tcpcore.arguments import INT64_MAX, INT64_MIN
 from tcpcore.columns import schemas
+from tcpcore.packetdrill import command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     _open_streams()
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = _arguments(parser, argv)
     try:
         if args.version:
             print(f"tcpcore {__version__} ({engine.ENGINE}, {engine.load().isa()})")
@@ -56,6 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments, in `extra` those of packetdrill's own, which it alone knows."""
+    args, extra = parser.parse_known_args(argv)
+    if extra and args.verb != "packetdrill":
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    args.extra = extra
+    return args
 
 
 def _open_streams() -> None:
@@ -182,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs.add(group, _formatter)
     handshake.add(group, _formatter)
+    command.add(group, _formatter)
     return parser
 
 

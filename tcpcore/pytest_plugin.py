@@ -1,4 +1,4 @@
-"""A pytest plugin: the fixture `tcpcore_network`, and what to know of it when a test fails.
+"""A pytest plugin: the fixture `tcpcore_network`, and packetdrill scripts (*.pkt) as tests.
 
 Ask for it with ``-p tcpcore.pytest_plugin``, or ``pytest_plugins = ["tcpcore.pytest_plugin"]``.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tcpcore import packetdrill
 from tcpcore.network import Network
 
 if TYPE_CHECKING:
@@ -20,14 +21,58 @@ _KEY: pytest.StashKey[tuple[Network, Path]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
-    parser.getgroup("tcpcore").addoption(
+    """Add the options."""
+    group = parser.getgroup("tcpcore")
+    group.addoption(
         "--tcpcore-seed",
         type=int,
         default=0,
         metavar="N",
         help="seed of the fixture tcpcore_network (default: 0)",
     )
+    group.addoption(
+        "--packetdrill-target",
+        choices=("tcpcore", "kernel"),
+        default="tcpcore",
+        help="what *.pkt files are run against (default: tcpcore)",
+    )
+    group.addoption(
+        "--packetdrill-engine",
+        choices=("compiled", "reference"),
+        default=None,
+        help="engine that runs *.pkt files",
+    )
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
+    """Take packetdrill scripts for tests."""
+    if file_path.suffix != ".pkt":
+        return None
+    made: pytest.File = Script.from_parent(parent, path=file_path)
+    return made
+
+
+class Script(pytest.File):
+    """A packetdrill script."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        yield ScriptItem.from_parent(self, name="script")
+
+
+class ScriptItem(pytest.Item):
+    """One run of a script."""
+
+    def runtest(self) -> None:
+        option = self.config.getoption
+        target = option("--packetdrill-target")
+        result = packetdrill.run(self.path, target=target, engine=option("--packetdrill-engine"))
+        if result.kind in ("skipped", "unsupported"):
+            pytest.skip(str(result.error))
+        if not result.passed:
+            pytest.fail(result.report(), pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, self.path.name
 
 
 class _Tapped(Network):

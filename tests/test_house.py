@@ -54,7 +54,7 @@ LAYERS = {
     for layer, names in {
         10: "__main__ pytest_plugin",
         9: "cli",
-        8: "__init__ verbs handshake",
+        8: "__init__ verbs handshake packetdrill",
         7: "follow",
         6: "passive network aio",
         5: "result export stack readiness",
@@ -401,7 +401,7 @@ def test_layer(name: str) -> None:
     found = {n for n in imports(PACKAGE / f"{name}.py") if n.split(".")[0] == "tcpcore"}
     engines = {n for n in found if re.match(r"tcpcore\.(_core|reference)\b", n)}
     assert not engines or name == "engine", "only engine.py imports an engine"
-    ours = {n.partition(".")[2] or "__init__" for n in found - engines}
+    ours = {n.split(".")[1] if "." in n else "__init__" for n in found - engines}
     level = {other for other in ours if LAYERS[other] >= LAYERS[name]}
     assert not level, f"{name}.py imports its own layer or a higher one"
 

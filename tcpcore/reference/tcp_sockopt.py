@@ -10,6 +10,8 @@ from errno import EINVAL, ENOENT, ENOPROTOOPT
 
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .sock import (
+    ICSK_ACK_PUSHED,
+    ICSK_ACK_SCHED,
     MAX_TCP_KEEPCNT,
     MAX_TCP_KEEPIDLE,
     MAX_TCP_KEEPINTVL,
@@ -21,13 +23,11 @@ from .sock import (
     TCP_PINGPONG_THRESH,
     TcpSock,
 )
-from .tcp import MASK32, TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
+from .tcp import MASK32, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN
 from .tcp_cong import CONGESTION_CONTROLS, tcp_init_congestion_control
-from .tcp_data_queue import tcp_enter_quickack_mode
 from .tcp_input import keepalive_time_when
-from .tcp_output import tcp_send_ack
 from .tcp_timer import keepalive_intvl_when
-from .tcp_user import tcp_set_cork, tcp_set_nodelay
+from .tcp_user import tcp_cleanup_rbuf, tcp_set_cork, tcp_set_nodelay
 from .tcp_window import tcp_set_window_clamp, tcp_win_from_space
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC
 
@@ -136,9 +136,10 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
             tp.ack_pingpong = TCP_PINGPONG_THRESH
         else:
             tp.ack_pingpong = 0
-            tcp_enter_quickack_mode(tp, 16)
-            if tp.tcb.state == TCP_ESTABLISHED and tp.ack_pending & 1:
-                tcp_send_ack(net, tp)
+            open_ = tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
+            if open_ and tp.ack_pending & ICSK_ACK_SCHED:
+                tp.ack_pending |= ICSK_ACK_PUSHED
+                tcp_cleanup_rbuf(net, tp, 1)
                 if not value & 1:
                     tp.ack_pingpong = TCP_PINGPONG_THRESH
     elif name == TCP_USER_TIMEOUT:
