@@ -364,7 +364,7 @@ cdef inline uint32_t tcb_rcv_steps(tcb *tp, const segment *th, uint32_t refused)
         tp.state == TCP_ESTABLISHED or tp.state == TCP_FIN_WAIT1 or tp.state == TCP_FIN_WAIT2
     ):
         return verdict | TCB_OLD  # behind a FIN that was taken
-    if not after(th.end_seq, tp.rcv_nxt):
+    if tp.flags & TCB_WINDOW and not after(th.end_seq, tp.rcv_nxt):
         return verdict | TCB_OLD
     if after(th.seq, tp.rcv_nxt):
         if tp.flags & TCB_WINDOW:

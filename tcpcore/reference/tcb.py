@@ -374,7 +374,7 @@ def tcb_rcv_steps(tcb: Tcb, th: Segment, refused: int) -> int:
         return verdict | refused  # a bare FIN takes no room
     if tcb.state not in (TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2):
         return verdict | TCB_OLD  # behind a FIN that was taken
-    if not after(th.end_seq, tcb.rcv_nxt):
+    if tcb.flags & TCB_WINDOW and not after(th.end_seq, tcb.rcv_nxt):
         return verdict | TCB_OLD
     if after(th.seq, tcb.rcv_nxt):
         if tcb.flags & TCB_WINDOW:
