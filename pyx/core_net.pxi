@@ -22,6 +22,7 @@ from netns cimport (
     out_frame,
     out_purge,
     sk_lookup,
+    sk_memory_allocated,
     timer_owner,
 )
 from rbtree cimport rb_depth
@@ -416,24 +417,22 @@ cdef class Net:
     def counters(self):
         return [self.net.net.mib[i] for i in range(NR_MIBS)]
 
+    def sockstat(self):
+        """What is held, as /proc/net/sockstat counts it; `mem` is truesize, in bytes."""
+        cdef netns *net = self.net
+        return {
+            "used": net.sock_cache.used,
+            "requests": net.request_cache.used,
+            "tw": net.timewait_cache.used,
+            "inuse": net.n_established,
+            "orphan": net.n_orphans,
+            "any_address": net.any_address,
+            "skbs": net.skbs.records.used,
+            "mem": sk_memory_allocated(net),
+        }
+
     def poll(self, uint64_t handle):
-        return tcp_poll(self.sock(handle))
-
-    cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
-        """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
-
-        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.
-        """
-        cdef int drop
-        self.advance(now_ns)
-        if not isinstance(packet, bytes):
-            raise TypeError(f"a packet is bytes, not {type(packet).__name__}")
-        self.net.net.ip_summed = ip_summed > 0
-        drop = ip_rcv_flat(
-            self.net, <const uint8_t *>PyBytes_AS_STRING(packet), <uint32_t>len(packet)
-        )
-        self.settle()
-        return drop
+        return tcp_poll(self.net, self.sock(handle))
 
     def receive_batch(self, packets, int64_t now_ns):
         """IP packets that have come by now, in their order.
@@ -457,6 +456,23 @@ cdef class Net:
                 when_ns = now_ns if came_ns is None else min(<int64_t>came_ns, now_ns)
                 self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
         self.settle()
+
+    cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
+        """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
+
+        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.
+        """
+        cdef int drop
+        if not isinstance(packet, bytes):
+            raise TypeError(f"a packet is bytes, not {type(packet).__name__}")
+        self.advance(now_ns)
+        self.net.net.ip_summed = ip_summed > 0
+        drop = ip_rcv_flat(
+            self.net, <const uint8_t *>PyBytes_AS_STRING(packet), <uint32_t>len(packet)
+        )
+        self.net.net.ip_summed = 0
+        self.settle()
+        return drop
 
     cpdef exchange(self, Net other, int64_t now_ns):
         """Hand over what leaves each of two hosts to the other until none is left: how many.

@@ -4,12 +4,14 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from inet_ports cimport inet_listen_unhash, inet_put_port, inet_unhash
 from netns cimport (
+    NET_ADD_STATS,
     NET_INC_STATS,
     netns,
     sk_bury,
     sk_enter,
     sk_leave,
     sk_prot_alloc,
+    sk_reset_timer,
     sk_queues_purge,
     sk_stop_timer,
     sk_wake,
@@ -29,6 +31,7 @@ from tcp cimport (
     TCP_SYN_SENT,
 )
 from tcp_cong cimport tcp_init_congestion_control
+from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
 cdef inline void tcp_init_sock(tcp_sock *tp) noexcept nogil:
@@ -57,7 +60,7 @@ cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
         return NULL
     tcp_init_sock(tp)
     tp.sk_rcvlowat = 1
-    tp.pmtudisc = 1
+    tp.pmtudisc = 0 if net.sysctl.ip_no_pmtu_disc else 1
     tp.sk_rcvbuf = sysctl.tcp_rmem[1]
     tp.sk_sndbuf = sysctl.tcp_wmem[1]
     tp.ttl = <uint8_t>sysctl.ip_default_ttl
@@ -78,14 +81,12 @@ cdef inline void tcp_set_state(netns *net, tcp_sock *tp, int state) noexcept nog
 
 cdef inline void tcp_count_state(netns *net, tcp_sock *tp, int old, int state) noexcept nogil:
     """Count and tidy what a change of state means to the host."""
-    if state == TCP_ESTABLISHED and old != TCP_ESTABLISHED:
-        NET_INC_STATS(net, TCP_CURRESTAB)
+    cdef bint was_open = old == TCP_ESTABLISHED or old == TCP_CLOSE_WAIT
+    cdef bint is_open = state == TCP_ESTABLISHED or state == TCP_CLOSE_WAIT
+    NET_ADD_STATS(net, TCP_CURRESTAB, <int>is_open - <int>was_open)
     if state == TCP_CLOSE:
-        if old == TCP_ESTABLISHED or old == TCP_CLOSE_WAIT:
-            NET_INC_STATS(net, TCP_ESTABRESETS)
+        NET_ADD_STATS(net, TCP_ESTABRESETS, was_open)
         sk_unhash(net, tp)
-    if old == TCP_ESTABLISHED and state != TCP_ESTABLISHED:
-        net.net.mib[<int>TCP_CURRESTAB] -= 1
 
 
 cdef inline void sk_unhash(netns *net, tcp_sock *tp) noexcept nogil:
@@ -183,3 +184,58 @@ cdef inline void tcp_shut_receive(tcp_sock *tp) noexcept nogil:
 
 cdef inline bint tcp_can_send(const tcp_sock *tp) noexcept nogil:
     return not tp.shutdown & SEND_SHUTDOWN
+
+
+# Timers that sending arms.
+
+
+cdef inline void tcp_reset_xmit_timer(
+    netns *net, tcp_sock *tp, int what, int64_t delay_ns
+) noexcept nogil:
+    tp.icsk_pending = <uint8_t>what
+    delay_ns = min(delay_ns, tp.rto_max_ns)
+    sk_reset_timer(net, &tp.retransmit_timer.timer, jiffies_up(net.net.now_ns, delay_ns))
+
+
+cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
+    tp.icsk_pending = 0
+    sk_stop_timer(&tp.retransmit_timer.timer)
+
+
+cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
+    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
+    if tp.packets_out:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+    else:
+        tcp_clear_xmit_timer(tp)
+
+
+cdef inline int64_t tcp_probe0_base_ns(const tcp_sock *tp) noexcept nogil:
+    return max(tp.rto_ns, <int64_t>200 * NSEC_PER_MSEC)
+
+
+cdef inline int64_t tcp_probe0_when_ns(const tcp_sock *tp) noexcept nogil:
+    """Twice as long for each time-out, up to the longest."""
+    cdef int64_t when_ns = tcp_probe0_base_ns(tp)
+    cdef int i = 0
+    while i < tp.backoff and when_ns < tp.rto_max_ns:
+        when_ns <<= 1
+        i += 1
+    return min(when_ns, tp.rto_max_ns)
+
+
+cdef inline int64_t tcp_clamp_probe0_to_user_timeout(
+    const netns *net, const tcp_sock *tp, int64_t delay_ns
+) noexcept nogil:
+    """Not beyond the time that the caller gives a shut window."""
+    cdef int64_t left_ns
+    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+        return delay_ns
+    left_ns = tp.user_timeout_ns - (net.net.now_ns - tp.probes_tstamp_ns)
+    return min(delay_ns, max(left_ns, <int64_t>2 * TICK_NS))
+
+
+cdef inline void tcp_check_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
+    """Nothing is in flight to wait for, but something waits: look after it."""
+    if not tp.packets_out and not tp.icsk_pending:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))

@@ -422,7 +422,7 @@ cdef inline void skb_copy_and_csum(const netns *net, uint32_t i, uint8_t *frame)
     else:
         pseudo = csum_pseudo(frame + 8, 32, tcp_len, IPPROTO_TCP)
     th = frame + ip_len
-    if net.hw_csum:
+    if net.hw_csum:  # the link finishes what begins with the pseudo header's sum
         put_u16(th + 16, csum_fold(csum_fold64(pseudo)))
     else:
         put_u16(th + 16, csum_fold(csum_partial(th, tcp_len, csum_fold64(pseudo))) ^ 0xFFFF)

@@ -357,6 +357,19 @@ cdef inline void sk_leave(netns *net, tcp_sock *tp) noexcept nogil:
     net.n_socks -= 1
 
 
+cdef inline int64_t sk_memory_allocated(const netns *net) noexcept nogil:
+    """Truesize of all that sockets have queued, bytes."""
+    cdef const tcp_sock *tp
+    cdef int64_t total = 0
+    cdef uint32_t i
+    for i in range(net.socks_mask + 1):
+        tp = net.socks[i]
+        while tp != NULL:
+            total += tp.sk_wmem_queued + tp.sk_rmem_alloc
+            tp = tp.handle_next
+    return total
+
+
 cdef inline uint32_t get_random_u32(netns *net) noexcept nogil:
     """The next number of the engine's own series."""
     cdef uint8_t data[11]

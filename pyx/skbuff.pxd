@@ -110,15 +110,22 @@ cdef inline void skb_pools_free(skb_pools *pools) noexcept nogil:
     kmem_cache_destroy(&pools.records)
 
 
+cdef inline skb *skb_record(skb_pools *pools) noexcept nogil:
+    """A piece that has nothing yet but its place in a tree; NULL without memory."""
+    cdef skb *made = <skb *>kmem_cache_zalloc(&pools.records)
+    if made != NULL:
+        pools.random ^= pools.random << 13
+        pools.random ^= pools.random >> 17
+        pools.random ^= pools.random << 5
+        made.rb_priority = pools.random
+    return made
+
+
 cdef inline skb *alloc_skb(skb_pools *pools, uint32_t size) noexcept nogil:
     """An empty piece with room for `size` bytes; NULL without memory."""
-    cdef skb *made = <skb *>kmem_cache_zalloc(&pools.records)
+    cdef skb *made = skb_record(pools)
     if made == NULL:
         return NULL
-    pools.random ^= pools.random << 13
-    pools.random ^= pools.random >> 17
-    pools.random ^= pools.random << 5
-    made.rb_priority = pools.random
     if size:
         made.head = skb_data_alloc(pools, size)
         if made.head == NULL:
@@ -136,7 +143,7 @@ cdef inline skb *build_skb(
     cdef skb *made
     if page == NULL or length < SKB_LEND_MIN:
         return alloc_skb(pools, size)
-    made = alloc_skb(pools, 0)
+    made = skb_record(pools)
     if made == NULL:
         return NULL
     refcount_inc(&page.refs)
@@ -203,6 +210,31 @@ cdef inline void skb_pull(skb *one, uint32_t length) noexcept nogil:
         length = one.len
     one.data += length
     one.len -= length
+
+
+cdef inline int skb_shift(
+    skb_pools *pools, skb *one, skb *behind, uint32_t length, uint32_t most
+) noexcept nogil:
+    """Move the first bytes of a piece to the end of the one before it; -1 without memory."""
+    cdef skb_data *made
+    cdef uint32_t size
+    if one.head != NULL and one.head == behind.head and one.data + one.len == behind.data:
+        one.len += length  # they lie there already
+    else:
+        if one.head == NULL or one.head.refs > 1 or skb_tailroom(one) < length:
+            size = max(one.len + length, min(2 * (one.len + length), most))
+            made = skb_data_alloc(pools, size)
+            if made == NULL:
+                return -1
+            if one.len:
+                memcpy(made + 1, one.data, one.len)
+            skb_data_put(pools, one.head)
+            one.head = made
+            one.data = <uint8_t *>(made + 1)
+            one.lent = 0
+        skb_put_data(one, behind.data, length)
+    skb_pull(behind, length)
+    return 0
 
 
 # Queues.

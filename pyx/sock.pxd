@@ -30,11 +30,11 @@ cdef enum:
     MAX_TCP_KEEPCNT = 127
     MAX_TCP_SYNCNT = 127
     GSO_MAX_SIZE = 65536
-    MAX_TCP_HEADER = 320
+    MAX_TCP_HEADER = 256
     SKB_OVERHEAD = 256  # of truesize: what Linux's struct sk_buff takes
     SKB_SHARED_INFO = 320  # at the end of each buffer
     SKB_HEADROOM = 104  # before the data of a segment: room, IP and TCP headers
-    SKB_SMALL_HEAD = 704  # a buffer for little
+    SKB_SMALL_HEAD = 640  # a buffer for little
     TCP_RMEM_TO_WIN_SCALE = 8
     TCP_DEFAULT_SCALING_RATIO = 128  # of 256
     PAGE = 4096
@@ -42,6 +42,7 @@ cdef enum:
 cdef extern from *:
     """
     #define TCP_TIMEOUT_INIT_NS 1000000000ll
+    #define TCP_TIMEOUT_MIN_NS 8000000ll
     #define TCP_TIMEOUT_FALLBACK_NS 3000000000ll
     #define TCP_RTO_MIN_NS 200000000ll
     #define TCP_RTO_MAX_NS 120000000000ll
@@ -53,6 +54,7 @@ cdef extern from *:
     #define TCP_PAWS_24DAYS_NS 2073600000000000ll
     """
     const int64_t TCP_TIMEOUT_INIT_NS
+    const int64_t TCP_TIMEOUT_MIN_NS  # two ticks
     const int64_t TCP_TIMEOUT_FALLBACK_NS
     const int64_t TCP_RTO_MIN_NS
     const int64_t TCP_RTO_MAX_NS
@@ -318,6 +320,7 @@ cdef struct tcp_sock:
     int64_t ts_recent_stamp_ns
     uint32_t last_oow_ack_ms
     int64_t lsndtime_ns
+    int64_t wstamp_ns  # of the last segment of any kind
     int64_t rcv_tstamp_ns
     int64_t retrans_stamp  # ms
     int64_t probes_tstamp_ns
@@ -365,6 +368,7 @@ cdef struct tcp_sock:
     uint8_t nomem  # something that was taken could not be kept
     uint8_t listening  # in the table of listeners
     uint8_t woken
+    uint8_t nospace  # the caller has found no room to write
     uint8_t shutdown
     uint8_t nonagle
     uint8_t keepopen

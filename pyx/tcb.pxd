@@ -278,7 +278,6 @@ cdef inline uint32_t tcb_rcv(tcb *tp, const segment *th) noexcept nogil:
 
 cdef inline uint32_t tcb_rcv_state(tcb *tp, const segment *th) noexcept nogil:
     """The steps of RFC 9293 3.10.7 in their order, for what was not predicted."""
-    cdef uint32_t verdict, refused
     if tp.state == TCP_CLOSE:
         return TCB_NO_CONN
     if tp.state == TCP_LISTEN:
@@ -296,7 +295,12 @@ cdef inline uint32_t tcb_rcv_state(tcb *tp, const segment *th) noexcept nogil:
         tp.flags |= TCB_RCV
     if tcp_paws_check(tp, th):
         return TCB_PAWS
-    refused = tcp_sequence(tp, th.seq, th.end_seq)
+    return tcb_rcv_steps(tp, th, tcp_sequence(tp, th.seq, th.end_seq))
+
+
+cdef inline uint32_t tcb_rcv_steps(tcb *tp, const segment *th, uint32_t refused) noexcept nogil:
+    """The steps behind the first, of which `refused` is what it said."""
+    cdef uint32_t verdict
     # A closed window refuses data, but not RST, SYN and ACK (9293:MUST-66).
     if refused and (refused == TCB_OLD or after(th.seq, tp.rcv_nxt)):
         if tp.state != TCP_SYN_RECV:
@@ -360,6 +364,8 @@ cdef inline uint32_t tcb_rcv_state(tcb *tp, const segment *th) noexcept nogil:
         tp.state == TCP_ESTABLISHED or tp.state == TCP_FIN_WAIT1 or tp.state == TCP_FIN_WAIT2
     ):
         return verdict | TCB_OLD  # behind a FIN that was taken
+    if not after(th.end_seq, tp.rcv_nxt):
+        return verdict | TCB_OLD
     if after(th.seq, tp.rcv_nxt):
         if tp.flags & TCB_WINDOW:
             return verdict | TCB_OFO

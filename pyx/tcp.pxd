@@ -248,7 +248,8 @@ cdef enum:  # Mib
     TCP_TOZEROWINDOWADV = 77
     TCP_WANTZEROWINDOWADV = 78
     TCP_WQUEUETOOBIG = 79
-    NR_MIBS = 80
+    TCP_BEYONDWINDOW = 80
+    NR_MIBS = 81
 
 # Completeness, OR over all segments in any order.
 cdef enum:

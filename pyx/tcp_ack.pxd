@@ -3,23 +3,23 @@
 # RFC 9293 3.10.7.4 (fifth), 6298, 5681.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from netns cimport netns, sk_wake
-from rbtree cimport rb_changed, rb_erase
-from skbuff cimport kfree_skb, skb_pull
-from sock cimport *
-from tcp cimport TCPHDR_SYN, after, before
-from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
-from tcp_output cimport (
+from inet_connection_sock cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
     tcp_probe0_when_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
 )
+from netns cimport netns, sk_wake
+from rbtree cimport rb_changed, rb_erase
+from skbuff cimport kfree_skb, skb_pull
+from sock cimport *
+from tcp cimport TCPHDR_SYN, after, before
+from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_recovery cimport *
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
-from tcp_window cimport tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
 
 # What an acknowledgment did to the retransmit queue.
@@ -210,20 +210,50 @@ cdef inline int tcp_ack(
 
 
 cdef inline void tcp_check_space(netns *net, tcp_sock *tp) noexcept nogil:
-    """Room to write again: grow the buffer with the window, tell the caller."""
-    tcp_new_space(net, tp)
-    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
-        sk_wake(net, tp)
+    """Room to write again, where the caller had found none."""
+    if tp.nospace:
+        tcp_new_space(net, tp)
+
+
+cdef inline bint sk_stream_memory_free(
+    const netns *net, const tcp_sock *tp, int wake
+) noexcept nogil:
+    """True if a write is taken: there is memory, and little waits to be sent (TCP_NOTSENT_LOWAT).
+
+    Who waits is woken (`wake` 1) when half of it is left.
+    """
+    cdef uint32_t lowat = tp.notsent_lowat
+    if not lowat:
+        lowat = <uint32_t>net.sysctl.tcp_notsent_lowat
+    return tp.sk_wmem_queued < tp.sk_sndbuf and (
+        <uint32_t>((tp.write_seq - tp.tcb.snd_nxt) << wake) < lowat
+    )
+
+
+cdef inline bint sk_stream_is_writeable(const netns *net, const tcp_sock *tp) noexcept nogil:
+    """True if a third of the buffer is free, and so is the rest of what a write asks for."""
+    return 3 * tp.sk_wmem_queued <= 2 * tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
 
 
 cdef inline void tcp_new_space(netns *net, tcp_sock *tp) noexcept nogil:
-    """The send buffer holds two windows (tcp_sndbuf_expand); never beyond tcp_wmem[2]."""
+    """Grow the buffer with the congestion window, unless that is what holds back; tell the caller."""
+    if tcp_packets_in_flight(tp) < tp.snd_cwnd:
+        tcp_sndbuf_expand(net, tp)
+        tp.snd_cwnd_stamp_ns = net.net.now_ns
+    if sk_stream_is_writeable(net, tp):
+        tp.nospace = False
+        sk_wake(net, tp)
+
+
+cdef inline void tcp_sndbuf_expand(netns *net, tcp_sock *tp) noexcept nogil:
+    """The send buffer holds two windows of what a segment costs; never beyond tcp_wmem[2]."""
     cdef int64_t size, segs, per_mss = 1
     if tp.userlocks & SOCK_SNDBUF_LOCK:
         return
-    size = max(tp.mss_clamp, tp.mss_cache) + 320 + 576
+    size = max(tp.mss_clamp, tp.mss_cache) + MAX_TCP_HEADER + SKB_SHARED_INFO
     while per_mss < size:
         per_mss <<= 1
+    per_mss += SKB_OVERHEAD
     segs = max(<int64_t>TCP_INIT_CWND, max(<int64_t>tp.snd_cwnd, <int64_t>tp.reordering + 1))
     if tp.sk_sndbuf < 2 * segs * per_mss:
         tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])

@@ -11,14 +11,16 @@ from tcb cimport tcb_pull
 from tcp cimport *
 from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
 from tcp_window cimport (
+    SOCK_MIN_RCVBUF,
     tcp_choose_window,
-    tcp_set_window_clamp,
     tcp_space,
     tcp_space_from_win,
     tcp_win_from_space,
 )
 
 cdef enum:
+    # Flags of a segment that may be shorter than others.
+    TCP_REMNANT = TCPHDR_FIN | TCPHDR_URG | TCPHDR_SYN | TCPHDR_PSH
     RCV_ROOM_AT_ONCE = 4096  # larger pieces get room for more only when more comes
 
 
@@ -90,12 +92,13 @@ cdef inline bint tcp_data_queue(
         skip = rcv_nxt - th.seq
         if th.payload_len > skip:
             tcp_queue_rcv(net, tp, rcv_nxt, r.page, r.data + skip, r.len - skip, th.flags)
-            tcp_event_data_recv(net, tp, th.payload_len - skip)
-        fin = verdict & TCB_FIN_TAKEN
+            tcp_event_data_recv(net, tp, th)
+        fin = verdict & TCB_FIN_TAKEN != 0
         if tp.out_of_order_queue.first != NULL and not fin:  # behind a FIN is nothing
             fin = tcp_ofo_queue(net, tp)
             if tp.out_of_order_queue.first == NULL:
                 tp.ack_pending |= ICSK_ACK_NOW
+        tp.bytes_received += fin
         if tp.n_sacks:
             tcp_sack_remove(tp)
         if not fin and not tp.dead:
@@ -181,6 +184,7 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     tp.rcv_ooopack += 1
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    tcp_measure_rcv_mss(tp, &r.th)
     where = rb_find(queue, seq)
     if where != NULL and after(where.end_seq, seq):
         if not after(end_seq, where.end_seq):
@@ -220,6 +224,8 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         tp.sk_rmem_alloc += one.truesize
         rb_insert(queue, where, one)
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
+    if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
+        tcp_grow_window(net, tp, length)
 
 
 cdef inline void tcp_dsack_set(
@@ -373,16 +379,23 @@ cdef inline void tcp_initialize_rcv_mss(tcp_sock *tp) noexcept nogil:
     tp.rcv_mss = <int32_t>max(hint, <int64_t>TCP_MIN_MSS)
 
 
-cdef inline void tcp_measure_rcv_mss(tcp_sock *tp, int64_t length) noexcept nogil:
+cdef inline void tcp_measure_rcv_mss(tcp_sock *tp, const segment *th) noexcept nogil:
     """What the peer's full segments hold, as far as it can be told."""
     cdef int32_t last = tp.last_seg_size
+    cdef int64_t length = th.payload_len, whole
     tp.last_seg_size = 0
     if length >= tp.rcv_mss:
         if length != tp.rcv_mss:
             tcp_measure_scaling_ratio(tp, length)
         tp.rcv_mss = <int32_t>min(length, <int64_t>tp.advmss)
+        if th.flags & TCPHDR_PSH:  # it may end a write, so that no more follows
+            tp.ack_pending |= ICSK_ACK_PUSHED
         return
-    if length >= TCP_MIN_MSS + 20:
+    whole = length + 4 * <int64_t>th.doff  # its options may take what text could
+    if whole >= TCP_MSS_DEFAULT + 20 or (
+        whole >= TCP_MIN_MSS + 20 and not th.flags & TCP_REMNANT
+    ):
+        length = whole - tp.tcp_header_len
         tp.last_seg_size = <int32_t>length
         if length == last:
             tp.rcv_mss = <int32_t>length
@@ -398,16 +411,21 @@ cdef inline void tcp_measure_scaling_ratio(tcp_sock *tp, int64_t length) noexcep
     cdef int64_t ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(<uint32_t>length)
     tp.scaling_ratio = <uint16_t>(ratio if ratio else 1)
     if tp.scaling_ratio != old:
-        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tp.window_clamp = max(
+            tcp_win_from_space(tp, tp.sk_rcvbuf), <int64_t>(SOCK_MIN_RCVBUF // 2)
+        )
         tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
 
 
-cdef inline void tcp_event_data_recv(netns *net, tcp_sock *tp, uint32_t length) noexcept nogil:
+cdef inline void tcp_event_data_recv(
+    netns *net, tcp_sock *tp, const segment *th
+) noexcept nogil:
     """Data came in order: owe an acknowledgment, guess how long it may wait."""
+    cdef uint32_t length = th.payload_len
     cdef int64_t now_ns = net.net.now_ns
     cdef int64_t gap_ns
     tp.ack_pending |= ICSK_ACK_SCHED
-    tcp_measure_rcv_mss(tp, length)
+    tcp_measure_rcv_mss(tp, th)
     tcp_rcv_rtt_measure(net, tp)
     if not tp.ack_lrcvtime_ns and not tp.ack_ato_ns:
         tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
@@ -454,7 +472,7 @@ cdef inline void tcp_ack_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
         return
     more = <int64_t>(<uint32_t>(tp.tcb.rcv_nxt - tp.rcv_wup)) > tp.rcv_mss
     if (
-        (more and tcp_choose_window(tp) >= tp.rcv_wnd)
+        (more and tcp_choose_window(net, tp) >= tp.rcv_wnd)
         or tcp_in_quickack_mode(tp)
         or tp.ack_pending & ICSK_ACK_NOW
         or tp.out_of_order_queue.first != NULL

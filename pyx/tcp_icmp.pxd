@@ -6,7 +6,7 @@ from libc.errno cimport EHOSTUNREACH, EMSGSIZE, EPROTO
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 from csum cimport csum_fold, csum_fold64, csum_partial, csum_pseudo
-from inet_connection_sock cimport tcp_done_with_error, tcp_error
+from inet_connection_sock cimport tcp_done_with_error, tcp_error, tcp_reset_xmit_timer
 from inet_ports cimport request_or_sock
 from ip_output cimport (
     IPV4_HDR_LEN,
@@ -19,7 +19,6 @@ from netns cimport NET_INC_STATS, netns
 from sock cimport *
 from tcp cimport *
 from tcp_minisocks cimport reqsk_drop
-from tcp_output cimport tcp_reset_xmit_timer
 from tcp_recovery cimport tcp_simple_retransmit
 from tcp_rtt cimport tcp_set_rto
 from tcp_timer cimport tcp_retransmit_timer

@@ -3,15 +3,20 @@
 
 from libc.errno cimport ECONNREFUSED, ECONNRESET, ENOMEM, EPIPE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from inet_connection_sock cimport tcp_count_state, tcp_done, tcp_done_with_error
+from inet_connection_sock cimport (
+    tcp_count_state,
+    tcp_done,
+    tcp_done_with_error,
+    tcp_reset_xmit_timer,
+)
 from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport dst_mtu
 from netns cimport NET_INC_STATS, netns, sk_reset_timer, sk_wake
 from skbuff cimport skb_queue_purge
 from sock cimport *
-from tcb cimport tcb_rcv, tcp_may_update_window
+from tcb cimport tcb_rcv, tcb_rcv_steps, tcp_may_update_window, tcp_paws_check
 from tcp cimport *
-from tcp_ack cimport tcp_ack, tcp_check_space
+from tcp_ack cimport tcp_ack, tcp_check_space, tcp_sndbuf_expand
 from tcp_cong cimport ca_init
 from tcp_data_queue cimport (
     tcp_ack_snd_check,
@@ -52,13 +57,17 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     cdef tcb *known = &tp.tcb
     cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
-    cdef uint32_t length = th.payload_len
-    cdef bint early, ended
+    cdef uint32_t length = th.payload_len, ts_recent
+    cdef bint early, ended, late
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     tcp_note_timestamp(tp, th)
     if th.opts & OPT_TIMESTAMP and before(th.tsval, known.ts_recent):
         tcp_paws_pardon(net, tp, th)
+    if tcp_beyond_window(tp, th):
+        NET_INC_STATS(net, TCP_BEYONDWINDOW)
+        tcp_unacceptable(net, tp, th, length)
+        return REPLY_NONE
     early = after(th.seq, known.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
     if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
         th.payload_len = 0
@@ -67,14 +76,18 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         NET_INC_STATS(net, TCP_RCVQDROP)
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     rcv_nxt = known.rcv_nxt
+    ts_recent = known.ts_recent
+    late = tcp_is_late(tp, th)
     if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
         # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
         most = known.max_window
         known.max_window = <uint32_t>min(<uint64_t>most, tp.bytes_acked)
-        verdict = tcb_rcv(known, th)
+        verdict = tcb_rcv_steps(known, th, 0) if late else tcb_rcv(known, th)
         known.max_window = max(known.max_window, most)
     else:
-        verdict = tcb_rcv(known, th)
+        verdict = tcb_rcv_steps(known, th, 0) if late else tcb_rcv(known, th)
+    if after(th.seq, tp.rcv_wup):  # RFC 7323 4.3: what lies behind the last ACK may be overtaken
+        known.ts_recent = ts_recent
     if th.flags & TCPHDR_RST and tcp_reset_check(tp, th, verdict):
         known.state = TCP_CLOSE
         verdict = TCB_RST_TAKEN
@@ -91,7 +104,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     ended = state == TCP_CLOSE_WAIT or state == TCP_CLOSING or state == TCP_LAST_ACK
     ended = ended and not before(th.seq, rcv_nxt)
     refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
-    if refused and not verdict & TCB_ACKED:
+    if refused and not late and not verdict & TCB_ACKED:
         if refused != TCB_OLD or not (ended or (th.flags & TCPHDR_ACK and known.state != state)):
             tcp_unacceptable(net, tp, th, length)
             return REPLY_NONE
@@ -109,7 +122,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
             prior_una += 1
     tcp_ack(net, tp, r, prior_una, flags)
     if known.state != state:
-        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state):
+        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         if tcp_closing_states(net, tp, state):
             return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
@@ -121,7 +134,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         tcp_check_urg(net, tp, r, rcv_nxt)
     tcp_urg(net, tp, r)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
-        if tcp_data_after_close(net, tp, th, state):
+        if tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         before_data = known.state
         if tcp_data_queue(net, tp, r, verdict, rcv_nxt):
@@ -136,6 +149,39 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         tcp_ack_snd_check(net, tp)
         tcp_check_space(net, tp)
     return REPLY_NONE
+
+
+cdef inline bint tcp_beyond_window(const tcp_sock *tp, const segment *th) noexcept nogil:
+    """True for a segment across the largest window ever offered while something waits for a reader.
+
+    Deviation: as Linux, from RFC 9293 3.10.7.4, first, which trims it.  A FIN may stand outside.
+    """
+    cdef const tcb *known = &tp.tcb
+    cdef uint32_t edge = known.rcv_mwnd_seq
+    if before(edge, known.rcv_nxt):
+        edge = known.rcv_nxt
+    return (
+        tp.sk_receive_queue.first != NULL
+        and after(th.end_seq - (1 if th.flags & TCPHDR_FIN else 0), edge)
+        and not after(th.seq, edge)
+        and not tcp_paws_check(known, th)
+    )
+
+
+cdef inline bint tcp_is_late(const tcp_sock *tp, const segment *th) noexcept nogil:
+    """True for what is in already, but not acknowledged before its end: old, yet acceptable.
+
+    Deviation: as Linux, from RFC 9293 3.4: its acknowledgment counts.
+    """
+    cdef const tcb *known = &tp.tcb
+    return (
+        known.state != TCP_SYN_RECV
+        and known.state != TCP_CLOSE
+        and before(th.seq, known.rcv_nxt)
+        and not after(th.end_seq, known.rcv_nxt)
+        and not before(th.end_seq, tp.rcv_wup)
+        and not tcp_paws_check(known, th)
+    )
 
 
 cdef inline void tcp_note_timestamp(tcp_sock *tp, segment *th) noexcept nogil:
@@ -180,10 +226,10 @@ cdef inline int tcp_refuse(
             NET_INC_STATS(net, TCP_SYNCHALLENGE)
             tcp_send_challenge_ack(net, tp)
             return REPLY_NONE
-        if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
+        if th.flags & TCPHDR_ACK and th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
             return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
-        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
+        if th.seq != th.end_seq or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
             tcp_send_dupack(net, tp, th)
         return REPLY_NONE
     if verdict & TCB_CHALLENGE:
@@ -206,7 +252,7 @@ cdef inline void tcp_unacceptable(
     if th.flags & TCPHDR_SYN:
         NET_INC_STATS(net, TCP_SYNCHALLENGE)
         tcp_send_challenge_ack(net, tp)
-    elif length or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
+    elif length or th.flags & TCPHDR_FIN or not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
         tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 
@@ -235,13 +281,13 @@ cdef inline bint tcp_reset_check(
     """
     cdef uint32_t rcv_nxt = tp.tcb.rcv_nxt, farthest = 0
     cdef int state = tp.tcb.state, i
-    if verdict & TCB_CHALLENGE:
-        for i in range(tp.n_sacks):
-            farthest = max(farthest, tp.sack[i].end - rcv_nxt)
-        return tp.n_sacks and th.seq - rcv_nxt == farthest
-    if not verdict & TCB_OLD or th.seq != rcv_nxt - 1:
+    if verdict & (TCB_OLD | TCB_CHALLENGE) and th.seq == rcv_nxt - 1:
+        return state == TCP_CLOSE_WAIT or state == TCP_LAST_ACK or state == TCP_CLOSING
+    if not verdict & TCB_CHALLENGE or not tp.n_sacks:
         return False
-    return state == TCP_CLOSE_WAIT or state == TCP_LAST_ACK or state == TCP_CLOSING
+    for i in range(tp.n_sacks):
+        farthest = max(farthest, tp.sack[i].end - rcv_nxt)
+    return th.seq - rcv_nxt == farthest
 
 
 cdef inline void tcp_reset(netns *net, tcp_sock *tp, int state) noexcept nogil:
@@ -258,13 +304,13 @@ cdef inline void tcp_reset(netns *net, tcp_sock *tp, int state) noexcept nogil:
 
 cdef inline void tcp_finish_handshake(netns *net, tcp_sock *tp) noexcept nogil:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
+    if tp.tstamp_ok:
+        tp.advmss -= 12
     tcp_init_transfer(net, tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
     tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
     sk_wake(net, tp)
-    if tp.tstamp_ok:
-        tp.advmss -= 12
     tp.lsndtime_ns = net.net.now_ns
     tcp_initialize_rcv_mss(tp)
 
@@ -291,6 +337,7 @@ cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
         tp.window_clamp = max(2 * advmss, most - advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tcp_sndbuf_expand(net, tp)
 
 
 cdef inline void tcp_sync_after_window(netns *net, tcp_sock *tp) noexcept nogil:
@@ -336,15 +383,15 @@ cdef inline int64_t tcp_fin_time_ns(const tcp_sock *tp) noexcept nogil:
 
 
 cdef inline bint tcp_data_after_close(
-    netns *net, tcp_sock *tp, const segment *th, int state
+    netns *net, tcp_sock *tp, const segment *th, int state, uint32_t rcv_nxt
 ) noexcept nogil:
     """Data for whom nobody reads is refused with a reset (RFC 9293 3.6.1)."""
     cdef uint32_t end = th.end_seq - (1 if th.flags & TCPHDR_FIN else 0)
     if state != TCP_FIN_WAIT1 and state != TCP_FIN_WAIT2:
         return False
-    if not tp.shutdown & RCV_SHUTDOWN or not tp.dead:
+    if not tp.shutdown & RCV_SHUTDOWN:
         return False
-    if th.end_seq != th.seq and after(end, tp.copied_seq):
+    if th.end_seq != th.seq and after(end, rcv_nxt):
         NET_INC_STATS(net, TCP_ABORTONDATA)
         tcp_done_with_error(net, tp, ECONNRESET)
         return True
@@ -367,6 +414,7 @@ cdef inline void tcp_fin(netns *net, tcp_sock *tp, int state) noexcept nogil:
         return
     skb_queue_purge(&net.skbs, &tp.out_of_order_queue)
     tp.n_sacks = 0
+    tp.has_dsack = 0
     if not tp.dead:
         sk_wake(net, tp)
 
@@ -395,6 +443,8 @@ cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb 
         th.end_seq = th.seq + 1
     verdict = tcb_rcv(&tp.tcb, th)
     if verdict & TCB_ACK_UNSENT:
+        if not tp.retransmits:  # an old connection's end may have lost its reset: ask again soon
+            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_NS)
         return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
     if verdict & TCB_RST_TAKEN:
         tcp_reset(net, tp, TCP_SYN_SENT)

@@ -41,6 +41,9 @@ from timer cimport NSEC_PER_MSEC
 from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped
 
 cdef enum:
+    OPT_MD5SIG = 19
+    OPT_AO = 29
+    OPTIONS_UNSEEN = 4
     AF_INET = 2
     AF_INET6 = 10
     SOCKADDR_IN_LEN = 16
@@ -143,6 +146,24 @@ cdef inline int tcp_sack_parse(rcv_skb *r) noexcept nogil:
     return 0
 
 
+cdef inline bint tcp_inbound_hash(const segment *th) noexcept nogil:
+    """True for options that an endpoint may look at: well formed, none of a key (RFC 2385, 5925).
+
+    Deviation: as Linux, from 9293:MUST-7, a segment whose options lie is dropped without a word;
+    the last four bytes may say what they will.
+    """
+    cdef const uint8_t *at = th.transport_header + 20
+    cdef const uint8_t *end = th.transport_header + 4 * th.doff
+    while end - at > OPTIONS_UNSEEN and at[0]:
+        if at[0] == 1:
+            at += 1
+            continue
+        if at[0] == OPT_MD5SIG or at[0] == OPT_AO or at[1] < 2 or at[1] > end - at:
+            return False
+        at += at[1]
+    return True
+
+
 cdef inline void rcv_skb_addr(rcv_skb *r) noexcept nogil:
     """Whose a segment is, as tables have it."""
     cdef const uint8_t *ports = <const uint8_t *>&r.th.ports
@@ -207,7 +228,11 @@ cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r) noexcept nogil:
         if tp == NULL:
             tcp_v4_send_reset(net, r)
             return TCP_CLOSED
+        if not tcp_inbound_hash(th):
+            return TCP_BAD_DOFF
         return tcp_v4_do_rcv(net, tp, r)
+    if not tcp_inbound_hash(th):
+        return TCP_BAD_DOFF
     if sk.kind == SK_REQUEST:
         what = tcp_check_req(net, <request_sock *>sk, r, &child)
         if what == REQ_RST:

@@ -76,9 +76,11 @@ cdef inline void tcp_openreq_init(netns *net, request_sock *req, const rcv_skb *
     req.sk.tos = req.listener.sk.tos
 
 
-cdef inline int64_t reqsk_mss(netns *net, const request_sock *req) noexcept nogil:
-    """What fits the link to the peer."""
-    return dst_mtu(net, req.sk.daddr) - (20 if req.sk.ip == 4 else 40) - 20
+cdef inline int64_t reqsk_advmss(netns *net, const request_sock *req) noexcept nogil:
+    """What the SYN-ACK offers: what fits the link, or less where the caller asks for it."""
+    cdef int64_t mss = dst_mtu(net, req.sk.daddr) - (20 if req.sk.ip == 4 else 40) - 20
+    cdef int64_t user_mss = req.listener.user_mss
+    return min(mss, user_mss) if user_mss else mss
 
 
 cdef inline void tcp_openreq_init_rwin(netns *net, request_sock *req, int64_t mss) noexcept nogil:
@@ -87,7 +89,7 @@ cdef inline void tcp_openreq_init_rwin(netns *net, request_sock *req, int64_t ms
     cdef int64_t full = tcp_full_space(listener), most = listener.window_clamp
     cdef int64_t rcv_wnd, clamp
     if not mss:
-        mss = reqsk_mss(net, req)
+        mss = reqsk_advmss(net, req)
     if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
         most = min(most, full) if most else full
     tcp_select_initial_window(
@@ -161,9 +163,8 @@ cdef inline int tcp_v4_send_synack(netns *net, request_sock *req, bint cookie) n
     """Send a request's SYN-ACK (tcp_make_synack)."""
     cdef segment_out out
     cdef options opts
-    cdef int64_t mss = reqsk_mss(net, req), now_ms = net.net.now_ns // NSEC_PER_MSEC
-    cdef int32_t user_mss = req.listener.user_mss
-    opts.mss = <uint16_t>(min(mss, <int64_t>user_mss) if user_mss else mss)
+    cdef int64_t now_ms = net.net.now_ns // NSEC_PER_MSEC
+    opts.mss = <uint16_t>reqsk_advmss(net, req)
     opts.has_tstamp = req.tstamp_ok
     if req.tstamp_ok:
         if cookie:
@@ -234,6 +235,13 @@ cdef inline int64_t reqsk_timeout_ns(const netns *net, const request_sock *req) 
     return min(delay_ns, net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC)
 
 
+cdef inline bint tcp_oow_limited(netns *net, uint32_t *last_ms, const segment *th) noexcept nogil:
+    """Only what is empty, and SYNs, can go round in a loop: of the rest each is answered."""
+    if th.seq != th.end_seq and not th.flags & TCPHDR_SYN:
+        return False
+    return tcp_oow_rate_limited(net, last_ms)
+
+
 cdef inline int tcp_check_req(
     netns *net, request_sock *req, const rcv_skb *r, tcp_sock **child
 ) noexcept nogil:
@@ -258,7 +266,7 @@ cdef inline int tcp_check_req(
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
     if paws or before(th.end_seq, rcv_nxt) or after(th.seq, rcv_nxt + req.rsk_rcv_wnd):
-        if not flags & TCPHDR_RST and not tcp_oow_rate_limited(net, &req.last_oow_ack_ms):
+        if not flags & TCPHDR_RST and not tcp_oow_limited(net, &req.last_oow_ack_ms, th):
             return REQ_ACK
         if paws:
             NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
@@ -267,7 +275,7 @@ cdef inline int tcp_check_req(
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != rcv_nxt:  # RFC 5961 3.2
-            return REQ_DROP if tcp_oow_rate_limited(net, &req.last_oow_ack_ms) else REQ_ACK
+            return REQ_DROP if tcp_oow_limited(net, &req.last_oow_ack_ms, th) else REQ_ACK
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         NET_INC_STATS(net, TCP_ATTEMPTFAILS)
         NET_INC_STATS(net, TCP_EMBRYONICRSTS)
@@ -343,7 +351,6 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     cdef tcp_sock *listener = req.listener
     cdef tcp_sock *tp = sk_alloc(net)
     cdef tcb *known
-    cdef int64_t mss
     if tp == NULL:
         return NULL
     known = &tp.tcb
@@ -361,6 +368,7 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     known.rcv_nxt = tp.rcv_wup = tp.copied_seq = req.rcv_isn + 1
     known.snd_una = req.snt_isn
     known.snd_nxt = tp.snd_sml = tp.snd_up = tp.write_seq = req.snt_isn + 1
+    tp.pushed_seq = tp.write_seq
     known.snd_wl1 = req.rcv_isn
     known.rcv_mwnd_seq = req.rcv_isn + 1 + req.rsk_rcv_wnd
     tp.window_clamp = req.rsk_window_clamp
@@ -381,8 +389,7 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
         tp.ts_recent_stamp_ns = net.net.now_ns
         tp.tcp_header_len += 12
     tp.mss_clamp = req.mss
-    mss = reqsk_mss(net, req)
-    tp.advmss = <int32_t>(min(mss, <int64_t>tp.user_mss) if tp.user_mss else mss)
+    tp.advmss = <int32_t>reqsk_advmss(net, req)
     tp.total_retrans = req.num_retrans
     tp.undo_marker = 0
     tp.segs_in = 1  # its SYN
@@ -430,7 +437,7 @@ cdef inline int tcp_timewait_state_process(
     if not flags & TCPHDR_RST:
         if paws or flags & TCPHDR_ACK:
             inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
-        return TW_SUCCESS if tcp_oow_rate_limited(net, &tw.last_oow_ack_ms) else TW_ACK
+        return TW_SUCCESS if tcp_oow_limited(net, &tw.last_oow_ack_ms, th) else TW_ACK
     return TW_SUCCESS
 
 
@@ -446,7 +453,7 @@ cdef inline int tw_fin_wait2(
         or (empty and not before(th.seq, tw.rcv_nxt) and not after(th.seq, end))
     )
     if paws or not inside:
-        return TW_SUCCESS if tcp_oow_rate_limited(net, &tw.last_oow_ack_ms) else TW_ACK
+        return TW_SUCCESS if tcp_oow_limited(net, &tw.last_oow_ack_ms, th) else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS

@@ -4,6 +4,11 @@
 from libc.errno cimport ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
+from inet_connection_sock cimport (
+    tcp_check_probe_timer,
+    tcp_rearm_rto,
+    tcp_reset_xmit_timer,
+)
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
 from rbtree cimport rb_changed, rb_insert
@@ -23,18 +28,22 @@ from tcp_window cimport (
     tcp_current_mss,
     tcp_established_options,
     tcp_full_space,
+    tcp_grow_skb,
+    tcp_packets_in_flight,
     tcp_select_initial_window,
     tcp_select_window,
     tcp_set_skb_tso_segs,
     tcp_syn_options,
     tcp_sync_mss,
+    tcp_tso_segs,
+    tcp_tso_should_defer,
     tcp_wnd_end,
 )
-from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
+from timer cimport NSEC_PER_MSEC, jiffies_up
 from wire cimport TCP_HDR_LEN
 
 cdef enum:
-    SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+    SKB_TRUESIZE_EMPTY = 896  # of what is sent: head, shared info, room for headers
     SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the largest piece
 
 
@@ -55,8 +64,7 @@ cdef inline int tcp_transmit_skb(
         window = <uint16_t>min(tp.rcv_wnd, <int64_t>65535)
     else:
         if one.pcount > 1:
-            one.tcp_flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
-            flags |= TCPHDR_PSH
+            flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
         tcp_established_options(net, tp, &opts)
         window = tcp_select_window(net, tp)
     if tp.snd_up != tp.tcb.snd_una and before(one.seq, tp.snd_up):
@@ -83,6 +91,7 @@ cdef inline int tcp_transmit_skb(
     err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err:
         return err
+    tp.wstamp_ns = net.net.now_ns
     net.ip_id += <uint16_t>one.pcount
     th.seq = one.seq
     th.end_seq = one.end_seq
@@ -112,7 +121,7 @@ cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
     tp.has_dsack = 0
     if ack != tp.tcb.rcv_nxt:
         return
-    if tp.ack_quick:
+    if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
         tp.ack_quick -= 1
         if not tp.ack_quick:
             tp.ack_ato_ns = TCP_ATO_MIN_NS
@@ -141,66 +150,7 @@ cdef inline void tcp_event_new_data_sent(netns *net, tcp_sock *tp, skb *one) noe
     NET_ADD_STATS(net, TCP_ORIGDATASENT, one.pcount)
 
 
-# Timers that sending arms.
-
-
-cdef inline void tcp_reset_xmit_timer(
-    netns *net, tcp_sock *tp, int what, int64_t delay_ns
-) noexcept nogil:
-    tp.icsk_pending = <uint8_t>what
-    delay_ns = min(delay_ns, tp.rto_max_ns)
-    sk_reset_timer(net, &tp.retransmit_timer.timer, jiffies_up(net.net.now_ns, delay_ns))
-
-
-cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
-    tp.icsk_pending = 0
-    sk_stop_timer(&tp.retransmit_timer.timer)
-
-
-cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
-    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
-    if tp.packets_out:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
-    else:
-        tcp_clear_xmit_timer(tp)
-
-
-cdef inline int64_t tcp_probe0_base_ns(const tcp_sock *tp) noexcept nogil:
-    return max(tp.rto_ns, <int64_t>200 * NSEC_PER_MSEC)
-
-
-cdef inline int64_t tcp_probe0_when_ns(const tcp_sock *tp) noexcept nogil:
-    """Twice as long for each time-out, up to the longest."""
-    cdef int64_t when_ns = tcp_probe0_base_ns(tp)
-    cdef int i = 0
-    while i < tp.backoff and when_ns < tp.rto_max_ns:
-        when_ns <<= 1
-        i += 1
-    return min(when_ns, tp.rto_max_ns)
-
-
-cdef inline int64_t tcp_clamp_probe0_to_user_timeout(
-    const netns *net, const tcp_sock *tp, int64_t delay_ns
-) noexcept nogil:
-    """Not beyond the time that the caller gives a shut window."""
-    cdef int64_t left_ns
-    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
-        return delay_ns
-    left_ns = tp.user_timeout_ns - (net.net.now_ns - tp.probes_tstamp_ns)
-    return min(delay_ns, max(left_ns, <int64_t>2 * TICK_NS))
-
-
-cdef inline void tcp_check_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
-    """Nothing is in flight to wait for, but something waits: look after it."""
-    if not tp.packets_out and not tp.icsk_pending:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))
-
-
 # When data may go.
-
-
-cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
-    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
 
 
 cdef inline int32_t tcp_cwnd_test(const tcp_sock *tp) noexcept nogil:
@@ -231,7 +181,7 @@ cdef inline bint tcp_nagle_test(
 ) noexcept nogil:
     if nonagle & TCP_NAGLE_PUSH:
         return True
-    if before(one.seq, tp.snd_up) or one.tcp_flags & TCPHDR_FIN:
+    if tp.snd_up != tp.tcb.snd_una or one.tcp_flags & TCPHDR_FIN:
         return True
     return not tcp_nagle_check(tp, one.len, mss, nonagle)
 
@@ -358,25 +308,32 @@ cdef inline bint tcp_write_xmit(
 ) noexcept nogil:
     """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
     cdef skb *one
-    cdef int32_t sent = 0, segs, quota
+    cdef int32_t sent = 0, segs, quota, most
     cdef int64_t limit
     cdef bint cwnd_limited = False
     while tp.sk_write_queue.first != NULL:
         one = tp.sk_write_queue.first
-        segs = tcp_set_skb_tso_segs(one, mss)
         quota = tcp_cwnd_test(tp)
         if not quota:
             cwnd_limited = True
             break
+        most = tcp_tso_segs(tp, mss)
+        quota = min(quota, most)
+        if quota * mss > one.len:
+            tcp_grow_skb(net, tp, quota * mss - one.len)
+        segs = tcp_set_skb_tso_segs(one, mss)
         if not tcp_snd_wnd_test(tp, one, mss):
             break
+        limit = mss
         if segs == 1:
             if not tcp_nagle_test(
                 tp, one, mss, nonagle if one.next == NULL else <int>TCP_NAGLE_PUSH
             ):
                 break
-            limit = mss
-        else:
+        elif not push_one and tcp_tso_should_defer(net, tp, one, mss, most):
+            cwnd_limited = tcp_tso_should_defer(net, tp, one, mss, most) == 2
+            break
+        elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, one, mss, min(quota, segs), nonagle)
             if not limit:
                 break
@@ -521,6 +478,7 @@ cdef inline void tcp_connect_init(netns *net, tcp_sock *tp) noexcept nogil:
     tp.tcb.rcv_nxt = 0
     tp.rcv_wup = 0
     tp.copied_seq = 0
+    tp.rcv_mss = TCP_MIN_MSS  # until a window is known
     tp.rto_ns = net_timeout_init(tp)
     tp.retransmits = 0
 
@@ -549,6 +507,7 @@ cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
     one.tcp_flags = TCPHDR_SYN
     one.pcount = 1
     one.truesize = SKB_TRUESIZE_EMPTY
+    tp.pushed_seq = tp.write_seq
     tp.retrans_stamp = tcp_clock_ms(net)
     rb_insert(&tp.tcp_rtx_queue, NULL, one)
     tp.sk_wmem_queued += one.truesize
@@ -568,8 +527,8 @@ cdef inline int tcp_send_synack(netns *net, tcp_sock *tp) noexcept nogil:
     return tcp_transmit_skb(net, tp, one, tp.tcb.rcv_nxt, 0)
 
 
-cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
-    """End the stream: on the last piece if that still waits, else on a segment of its own."""
+cdef inline int tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
+    """End the stream, on the last piece if that still waits; 0, or -ENOBUFS."""
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef skb *tail = tp.sk_write_queue.last
     if tail != NULL:
@@ -578,7 +537,7 @@ cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
     else:
         tail = alloc_skb(&net.skbs, 0)
         if tail == NULL:
-            return
+            return -ENOBUFS
         tail.seq = tp.write_seq
         tail.end_seq = tp.write_seq + 1
         tail.tcp_flags = TCPHDR_ACK | TCPHDR_FIN
@@ -588,6 +547,7 @@ cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
         skb_queue_tail(&tp.sk_write_queue, tail)
     tp.write_seq += 1
     tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_OFF)
+    return 0
 
 
 cdef inline void tcp_send_active_reset(netns *net, tcp_sock *tp) noexcept nogil:

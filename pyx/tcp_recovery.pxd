@@ -2,6 +2,7 @@
 # Linux: net/ipv4/tcp_input.c.  RFC 2018, RFC 2883, RFC 5681 3.2, RFC 6582, RFC 6675, RFC 9937.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from inet_connection_sock cimport tcp_reset_xmit_timer
 from netns cimport NET_INC_STATS, netns
 from rbtree cimport (
     RB_ALWAYS,
@@ -26,9 +27,9 @@ from tcp_cong cimport (
     tcp_current_ssthresh,
     tcp_set_ca_state,
 )
-from tcp_output cimport tcp_fragment, tcp_packets_in_flight, tcp_reset_xmit_timer
+from tcp_output cimport tcp_fragment
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
-from tcp_window cimport tcp_current_mss
+from tcp_window cimport tcp_current_mss, tcp_packets_in_flight
 from timer cimport NSEC_PER_MSEC
 
 cdef enum:

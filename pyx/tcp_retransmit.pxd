@@ -3,6 +3,11 @@
 
 from libc.errno cimport EAGAIN, ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t
+from inet_connection_sock cimport (
+    tcp_clamp_probe0_to_user_timeout,
+    tcp_probe0_when_ns,
+    tcp_reset_xmit_timer,
+)
 from netns cimport NET_ADD_STATS, netns
 from rbtree cimport RB_ALWAYS, RB_TO_RESEND, rb_changed, rb_seek
 from skbuff cimport skb_pull
@@ -11,16 +16,12 @@ from tcp cimport *
 from tcp_output cimport (
     skb_control,
     tcp_adjust_pcount,
-    tcp_clamp_probe0_to_user_timeout,
     tcp_clock_ms,
     tcp_event_new_data_sent,
     tcp_fragment,
-    tcp_packets_in_flight,
-    tcp_probe0_when_ns,
-    tcp_reset_xmit_timer,
     tcp_transmit_skb,
 )
-from tcp_window cimport tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
 
 

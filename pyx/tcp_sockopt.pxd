@@ -12,7 +12,7 @@ from tcp_input cimport keepalive_time_when
 from tcp_output cimport tcp_send_ack
 from tcp_timer cimport keepalive_intvl_when
 from tcp_user cimport tcp_set_cork, tcp_set_nodelay
-from tcp_window cimport SOCK_MIN_RCVBUF
+from tcp_window cimport SOCK_MIN_RCVBUF, tcp_set_window_clamp
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC
 
 cdef enum:
@@ -151,7 +151,10 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
     elif name == TCP_WINDOW_CLAMP:
         if not value and tp.tcb.state != TCP_CLOSE:
             return -EINVAL
-        tp.window_clamp = max(value, <int64_t>(SOCK_MIN_RCVBUF // 2)) if value else 0
+        if value:
+            tcp_set_window_clamp(tp, value)
+        else:
+            tp.window_clamp = 0
     elif name == TCP_QUICKACK:
         if not value:
             tp.ack_pingpong = TCP_PINGPONG_THRESH
@@ -322,7 +325,7 @@ cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *valu
     elif name == TCP_USER_TIMEOUT:
         value[0] = tp.user_timeout_ns // NSEC_PER_MSEC
     elif name == TCP_NOTSENT_LOWAT:
-        value[0] = tp.notsent_lowat
+        value[0] = <int32_t>tp.notsent_lowat
     else:
         return -ENOPROTOOPT
     return 0

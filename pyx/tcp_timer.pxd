@@ -2,8 +2,13 @@
 # Linux: net/ipv4/tcp_timer.c.  RFC 6298 5, 9293 3.8.3.
 
 from libc.errno cimport ETIMEDOUT
-from libc.stdint cimport int64_t, uint8_t, uint32_t
-from inet_connection_sock cimport tcp_done, tcp_done_with_error
+from libc.stdint cimport int64_t, uint8_t
+from inet_connection_sock cimport (
+    tcp_done,
+    tcp_done_with_error,
+    tcp_probe0_when_ns,
+    tcp_reset_xmit_timer,
+)
 from inet_timewait_sock cimport tcp_time_wait
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
 from sock cimport *
@@ -18,12 +23,7 @@ from tcp cimport (
     TCP_TIMEOUTS,
 )
 from tcp_input cimport keepalive_time_when, tcp_fin_time_ns
-from tcp_output cimport (
-    tcp_probe0_when_ns,
-    tcp_reset_xmit_timer,
-    tcp_send_ack,
-    tcp_send_active_reset,
-)
+from tcp_output cimport tcp_send_ack, tcp_send_active_reset
 from tcp_recovery cimport tcp_enter_loss
 from tcp_retransmit cimport tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up

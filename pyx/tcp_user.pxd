@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 from inet_connection_sock cimport (
     inet_csk_destroy_sock,
     tcp_done,
+    tcp_done_with_error,
     tcp_init_sock,
     tcp_set_state,
     tcp_write_queue_purge,
@@ -27,6 +28,7 @@ from skbuff cimport (
 )
 from sock cimport *
 from tcp cimport *
+from tcp_ack cimport sk_stream_is_writeable, sk_stream_memory_free
 from tcp_data_queue cimport tcp_rcv_space_adjust
 from tcp_input cimport tcp_fin_time_ns
 from tcp_cong cimport tcp_init_congestion_control
@@ -132,10 +134,6 @@ cdef inline int inet_csk_accept(netns *net, tcp_sock *tp, tcp_sock **child) noex
 # Send.
 
 
-cdef inline bint sk_stream_memory_free(const tcp_sock *tp) noexcept nogil:
-    return tp.sk_wmem_queued < tp.sk_sndbuf
-
-
 cdef inline bint tcp_skb_can_collapse_to(const skb *one) noexcept nogil:
     return not one.eor
 
@@ -191,7 +189,8 @@ cdef inline int64_t tcp_sendmsg(
         one = tp.sk_write_queue.last
         room = goal - one.len if one != NULL else 0
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
-            if not sk_stream_memory_free(tp):
+            if not sk_stream_memory_free(net, tp, 0):
+                tp.nospace = True
                 break
             piece = <uint32_t>min(goal, length - copied)
             one = build_skb(&net.skbs, page, data + copied, piece, piece)
@@ -314,9 +313,7 @@ cdef inline skb *tcp_eat_skb(netns *net, tcp_sock *tp, skb *one, int flags) noex
     return next
 
 
-cdef inline int tcp_recv_urg(
-    tcp_sock *tp, uint8_t *out, int flags, int64_t *copied
-) noexcept nogil:
+cdef inline int tcp_recv_urg(tcp_sock *tp, uint8_t *out, int flags, int64_t *copied) noexcept nogil:
     """The urgent octet by itself (9293:MUST-30)."""
     if tp.oobinline or not tp.urg_data or tp.urg_data & TCP_URG_READ:
         return -EINVAL
@@ -350,7 +347,7 @@ cdef inline void tcp_cleanup_rbuf(netns *net, tcp_sock *tp, int64_t copied) noex
     if copied > 0 and not tell and not tp.shutdown & RCV_SHUTDOWN:
         now = tcp_receive_window(tp)
         if 2 * now <= tp.window_clamp:
-            new = tcp_choose_window(tp)
+            new = tcp_choose_window(net, tp)
             tell = new and new >= 2 * now
     if tell:
         tcp_send_ack(net, tp)
@@ -395,8 +392,9 @@ cdef inline int tcp_shutdown(netns *net, tcp_sock *tp, int how) noexcept nogil:
     if how & SEND_SHUTDOWN and (
         state == TCP_ESTABLISHED or state == TCP_SYN_RECV or state == TCP_CLOSE_WAIT
     ):
-        if tcp_close_state(net, tp):
-            tcp_send_fin(net, tp)
+        if tcp_close_state(net, tp) and tcp_send_fin(net, tp):
+            tcp_send_active_reset(net, tp)
+            tcp_done_with_error(net, tp, ENOBUFS)
     return 0
 
 
@@ -488,7 +486,7 @@ cdef inline void inet_csk_listen_stop(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
-    """The caller lets go (RFC 9293 3.10.4): the rest goes, or the peer is told that data is lost."""
+    """The caller lets go (RFC 9293 3.10.4): the rest goes, or the peer learns what is lost."""
     cdef int state = tp.tcb.state
     cdef int64_t unread = 0, wait_ns
     tp.shutdown = SHUTDOWN_MASK
@@ -511,8 +509,9 @@ cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
     elif tp.linger and not tp.linger_ns:
         NET_INC_STATS(net, TCP_ABORTONDATA)
         tcp_disconnect(net, tp)
-    elif tcp_close_state(net, tp):
-        tcp_send_fin(net, tp)
+    elif tcp_close_state(net, tp) and tcp_send_fin(net, tp):
+        tcp_send_active_reset(net, tp)  # no memory for a FIN, and nothing would ever send it
+        tcp_done_with_error(net, tp, ENOBUFS)
     tp.dead = 1
     if tp.tcb.state == TCP_CLOSE:
         inet_csk_destroy_sock(net, tp)
@@ -548,7 +547,7 @@ cdef inline void tcp_send_reset_now(netns *net, tcp_sock *tp, int state) noexcep
     tp.tcb.state = TCP_CLOSE
 
 
-cdef inline int tcp_poll(const tcp_sock *tp) noexcept nogil:
+cdef inline int tcp_poll(const netns *net, tcp_sock *tp) noexcept nogil:
     """What a socket is ready for, as poll(2) has it."""
     cdef int state = tp.tcb.state, mask = 0
     cdef int64_t readable
@@ -566,8 +565,10 @@ cdef inline int tcp_poll(const tcp_sock *tp) noexcept nogil:
             tp.sk_rcvlowat, tp.sk_rcvbuf >> 1
         ):
             mask |= EPOLLIN
-        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 < tp.sk_sndbuf * 2:
+        if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
             mask |= EPOLLOUT
+        else:
+            tp.nospace = True
         if tp.urg_data & TCP_URG_VALID:
             mask |= EPOLLPRI
     if tp.sk_err:

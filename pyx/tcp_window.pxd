@@ -5,6 +5,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, dst_mtu, ipv6_addr_v4mapped, options
 from netns cimport NET_INC_STATS, netns
+from skbuff cimport kfree_skb, skb_shift, skb_unlink
 from sock cimport *
 from tcp cimport *
 from timer cimport NSEC_PER_MSEC
@@ -40,14 +41,23 @@ cdef inline int64_t tcp_full_space(const tcp_sock *tp) noexcept nogil:
 
 cdef inline void tcp_set_window_clamp(tcp_sock *tp, int64_t clamp) noexcept nogil:
     """Bound the window; what was offered already stays."""
+    cdef int64_t old = tp.window_clamp
     tp.window_clamp = max(clamp, <int64_t>(SOCK_MIN_RCVBUF // 2))
-    tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
+    if tp.window_clamp < old:
+        tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    elif tp.window_clamp > old:
+        tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
 
 
 cdef inline int64_t tcp_receive_window(const tcp_sock *tp) noexcept nogil:
     """What is left of the window that was told last."""
     cdef uint32_t win = tp.rcv_wup + <uint32_t>tp.rcv_wnd - tp.tcb.rcv_nxt
     return 0 if win > 0x7FFFFFFF else win
+
+
+cdef inline int64_t tcp_unscaled_max(const netns *net) noexcept nogil:
+    """The largest window without scaling; some old peers take the field for a signed number."""
+    return 32767 if net.sysctl.tcp_workaround_signed_windows else 65535
 
 
 cdef inline void tcp_select_initial_window(
@@ -69,7 +79,9 @@ cdef inline void tcp_select_initial_window(
     space = min(window_clamp, space)
     if space > mss:
         space = space // mss * mss
-    rcv_wnd[0] = min(space, <int64_t>65535)
+    rcv_wnd[0] = space
+    if net.sysctl.tcp_workaround_signed_windows:
+        rcv_wnd[0] = min(space, <int64_t>32767)
     if scaling:
         most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
         while most > 65535 and wscale < TCP_MAX_WSCALE:
@@ -79,7 +91,7 @@ cdef inline void tcp_select_initial_window(
     rcv_wscale[0] = <uint8_t>wscale
 
 
-cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
+cdef inline int64_t tcp_choose_window(const netns *net, tcp_sock *tp) noexcept nogil:
     """The window to tell, in steps that are worth telling (RFC 9293 3.8.6.2.2)."""
     cdef int64_t mss = tp.rcv_mss
     cdef int64_t free_space = tcp_space(tp)
@@ -97,10 +109,11 @@ cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
         free_space = max(free_space, <int64_t>0) >> scale << scale
         if free_space < allowed >> 4 or free_space < mss:
             return 0
+    if scale and net.sysctl.tcp_shrink_window and free_space <= tp.rcv_ssthresh:
+        return free_space >> scale << scale  # never more than there is
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
-        window = free_space >> scale << scale
-        return window if window else -(-free_space >> scale) << scale
+        return -(-free_space >> scale) << scale
     window = tp.rcv_wnd
     if window <= free_space - mss or window > free_space:
         return free_space // mss * mss
@@ -110,18 +123,21 @@ cdef inline int64_t tcp_choose_window(tcp_sock *tp) noexcept nogil:
 
 
 cdef inline uint16_t tcp_select_window(netns *net, tcp_sock *tp) noexcept nogil:
-    """The window of the segment that leaves now: its right edge never moves left."""
+    """The window of the segment that leaves now.
+
+    Its right edge never moves left (9293:SHLD-14), but by tcp_shrink_window, where memory runs out.
+    """
     cdef int scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
     cdef int64_t old = tp.rcv_wnd
     cdef int64_t current = tcp_receive_window(tp)
-    cdef int64_t new = tcp_choose_window(tp)
-    if new < current:
+    cdef int64_t new = tcp_choose_window(net, tp)
+    if new < current and not (scale and net.sysctl.tcp_shrink_window):
         if not new:
             NET_INC_STATS(net, TCP_WANTZEROWINDOWADV)
         new = -(-current >> scale) << scale
     tp.rcv_wnd = new
     tp.rcv_wup = tp.tcb.rcv_nxt
-    new = min(new, <int64_t>65535 << scale) >> scale
+    new = min(new, <int64_t>65535 << scale if scale else tcp_unscaled_max(net)) >> scale
     if not new and old:
         NET_INC_STATS(net, TCP_TOZEROWINDOWADV)
     elif new and not old:
@@ -192,6 +208,79 @@ cdef inline int32_t tcp_set_skb_tso_segs(skb *one, int64_t mss) noexcept nogil:
         one.gso_size = <uint16_t>mss
         one.pcount = <int32_t>((one.len + mss - 1) // mss)
     return one.pcount
+
+
+# Bursts.
+
+
+cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
+    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
+
+
+cdef inline int32_t tcp_tso_segs(const tcp_sock *tp, int64_t mss) noexcept nogil:
+    """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
+    cdef int64_t most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER, size = most, ratio = 120
+    if tp.srtt_us:
+        if tp.snd_cwnd < tp.snd_ssthresh >> 1:
+            ratio = 200
+        size = tp.mss_cache * <int64_t>max(tp.snd_cwnd, tp.packets_out)
+        size = size * ratio * 80000 // tp.srtt_us >> 10
+        if tp.rtt_min_us >> 9 < 32:
+            size += most >> (tp.rtt_min_us >> 9)
+    return <int32_t>max(min(size, most) // mss, <int64_t>2)
+
+
+cdef inline int tcp_tso_should_defer(
+    const netns *net, const tcp_sock *tp, const skb *one, int64_t mss, int32_t most
+) noexcept nogil:
+    """Whether a burst that could be longer may wait for the ACK that is about to come.
+
+    0 to send, 1 to wait, 2 to wait as the congestion window is what limits.
+    """
+    cdef int64_t now_ns = net.net.now_ns, srtt_ns, expected_ns
+    cdef int64_t send_window = <uint32_t>(tcp_wnd_end(tp) - one.seq)
+    cdef int64_t cong_window = (tp.snd_cwnd - tcp_packets_in_flight(tp)) * mss
+    cdef int64_t limit = min(send_window, cong_window)
+    if tp.ca_state >= TCP_CA_RECOVERY or now_ns - tp.wstamp_ns > NSEC_PER_MSEC:
+        return 0
+    if limit >= most * mss or (one.next != NULL and limit >= one.len):
+        return 0
+    if limit >= min(<int64_t>tp.tcb.snd_wnd, tp.snd_cwnd * mss) // 3:
+        return 0
+    if tp.tcp_rtx_queue.first == NULL:
+        return 0
+    srtt_ns = (tp.srtt_us >> 3) * 1000
+    expected_ns = tp.tcp_rtx_queue.first.skb_mstamp_ns + srtt_ns - now_ns
+    if expected_ns > min(srtt_ns >> 1, NSEC_PER_MSEC):
+        return 0
+    if cong_window < send_window and cong_window <= one.len:
+        return 2
+    if cong_window >= send_window and send_window <= one.len:
+        return 1
+    return 0 if one.tcp_flags & TCPHDR_FIN or one.eor else 1
+
+
+cdef inline void tcp_grow_skb(netns *net, tcp_sock *tp, int64_t amount) noexcept nogil:
+    """Fill the piece that goes next from the one behind it."""
+    cdef skb *one = tp.sk_write_queue.first
+    cdef skb *behind = one.next
+    cdef uint32_t length
+    if behind == NULL or one.eor:
+        return
+    length = <uint32_t>min(amount, <int64_t>behind.len)
+    if not length or skb_shift(&net.skbs, one, behind, length, <uint32_t>(one.len + amount)):
+        return
+    one.end_seq += length
+    one.truesize += length
+    behind.seq += length
+    behind.truesize -= length
+    if not behind.len:
+        one.end_seq = behind.end_seq
+        one.eor = behind.eor
+        one.tcp_flags |= behind.tcp_flags
+        tp.sk_wmem_queued -= behind.truesize
+        skb_unlink(&tp.sk_write_queue, behind)
+        kfree_skb(&net.skbs, behind)
 
 
 # Options.

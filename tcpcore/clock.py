@@ -7,8 +7,12 @@ that what they do depends on nothing but the seeds.
 from __future__ import annotations
 
 import heapq
+import math
+import select
 import threading
 import time
+
+FD_SETSIZE = 1024  # descriptors that select takes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -310,3 +314,13 @@ class _Turns:
         turn.resume()
         if turn.error is not None:
             raise turn.error
+
+
+def readable(fds: list[int], seconds: float | None) -> list[int]:
+    """Those descriptors that can be read from, waiting for at most so long."""
+    if max(fds) < FD_SETSIZE:  # finer than poll, which counts milliseconds
+        return select.select(fds, [], [], seconds)[0]
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _ in poller.poll(None if seconds is None else math.ceil(1000 * seconds))]

@@ -86,4 +86,5 @@ COUNTERS = (
     "TcpExtTCPToZeroWindowAdv",
     "TcpExtTCPWantZeroWindowAdv",
     "TcpExtTCPWqueueTooBig",
+    "TcpExtBeyondWindow",
 )

@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import math
 import os
-import select
 import socket as _socket
 import threading
 from collections import deque
 
 from tcpcore import engine as _engine
-from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock
+from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock, readable
 from tcpcore.link import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, Frame, MemoryLink, like
 from tcpcore.mib import COUNTERS
 from tcpcore.neigh import Neighbours
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DeadlockError", "Stack"]
 
 KEY_SIZE = 16
-FD_SETSIZE = 1024
+OUT_MAX = 65536  # frames that nobody has fetched; the oldest are lost
 LOOPBACK_MAX = 1 << 20  # frames to oneself that one call lets pass
 
 
@@ -125,7 +123,7 @@ class Stack:
         self._missed = 0  # how often that was while the link was sending
         self._fd_lock = threading.Lock()
         self._closed = False
-        self._out: deque[bytes] = deque()
+        self._out: deque[bytes] = deque(maxlen=OUT_MAX)
         self._garbage: deque[int] = deque()
         self._shared: dict[int, int] = {}  # of handles with several sockets how many
         self._wake_fds: tuple[int, int] | None = None
@@ -568,16 +566,6 @@ class Stack:
         if packet[0] >> 4 == 4:
             return packet[16] == 127 or mapped(packet[16:20]) in self._local
         return packet[24:40] == b"\0" * 15 + b"\1" or packet[24:40] in self._local
-
-
-def readable(fds: list[int], seconds: float | None) -> list[int]:
-    """Those descriptors that can be read from, waiting for at most so long."""
-    if max(fds) < FD_SETSIZE:  # finer than poll, which counts milliseconds
-        return select.select(fds, [], [], seconds)[0]
-    poller = select.poll()
-    for fd in fds:
-        poller.register(fd, select.POLLIN)
-    return [fd for fd, _ in poller.poll(None if seconds is None else math.ceil(1000 * seconds))]
 
 
 def _key(seed: int | bytes | None) -> bytes:

@@ -93,6 +93,9 @@ INFO_FIELDS = [
 class LinuxHost:
     """What `script.Host` is, of the kernel."""
 
+    patience = 20  # milliseconds that `accept` waits
+    acted_ns = 0  # when something was last done to the kernel
+
     def __init__(self) -> None:
         if ctypes.CDLL(None, use_errno=True).unshare(NEWNET):
             raise OSError("no namespace")
@@ -134,6 +137,7 @@ class LinuxHost:
 
     def inject(self, packet: bytes) -> None:
         self._drain()
+        self.acted_ns = self.now_ns
         os.write(self.fd, packet)
         self._drain()
 
@@ -155,6 +159,7 @@ class LinuxHost:
         return sock.fileno()
 
     def _try(self, call: Any, *args: Any) -> Any:
+        self.acted_ns = self.now_ns
         try:
             result = call(*args)
         except OSError as error:
@@ -169,7 +174,7 @@ class LinuxHost:
         return int(self._try(self.sockets[sk].listen, backlog))
 
     def accept(self, sk: int) -> int:
-        for _ in range(20):
+        for _ in range(self.patience):
             result = self._try(self.sockets[sk].accept)
             if not isinstance(result, int):
                 break

@@ -229,8 +229,8 @@ def fast_retransmit_reno(s: Script) -> None:
     s.wait(0.02)
     s.send(14600)
     for _ in range(8):
+        s.wait(0.002)
         s.put("A", ack=1)
-        s.wait(0.001)
     s.put("A", ack=4381)
     s.wait(0.02)
     s.put("A", ack=14601)

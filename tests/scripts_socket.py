@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capgen import NOP
 from script import Script
-from scripts import ALL, SACK, script
+from scripts import ALL, NOTSENT_LOWAT, SACK, SO_SNDBUF, SOL_SOCKET, SOL_TCP, script
 
 
 @script()
@@ -127,3 +127,47 @@ def info_connected(s: Script) -> None:
     s.shutdown()
     s.put("A")
     _info(s)
+
+
+@script(tcp_notsent_lowat=20000)
+def notsent_lowat(s: Script) -> None:
+    """A write waits while much waits to be sent; who polls is told when half of it is left."""
+    s.accepted(ALL)
+    s.hold = True
+    s.set(SOL_SOCKET, SO_SNDBUF, 1 << 20)
+    for _ in range(3):
+        s.say("send(15000)", s.host.send(s.sk, bytes(15000), 0))
+        s.say("poll", s.host.poll(s.sk))
+    s.wait(0.1)
+    s.put("A", ack=7301)
+    s.say("poll", s.host.poll(s.sk))
+    s.wait(0.1)
+    s.put("A", ack=14601)
+    s.say("poll", s.host.poll(s.sk))
+    s.set(SOL_TCP, NOTSENT_LOWAT, 100000)
+    s.say("poll", s.host.poll(s.sk))
+
+
+@script(ip_no_pmtu_disc=1)
+def no_pmtu_disc(s: Script) -> None:
+    """Sockets are made without path MTU discovery: no ICMP error makes segments smaller."""
+    s.say("discover", s.host.getsockopt(s.host.socket(4), 0, 10))
+
+
+@script(tcp_workaround_signed_windows=1)
+def signed_windows(s: Script) -> None:
+    """Without scaling no window is larger than a signed number of 16 bits."""
+    s.accepted(SACK, quiet=False)
+    for _ in range(12):
+        s.put("A", 1460)
+        s.wait(0.05)
+    s.recv()
+
+
+@script(tcp_shrink_window=1)
+def shrink_window(s: Script) -> None:
+    """The window follows the memory that is left, to the left too (9293:SHLD-14 deviates by it)."""
+    s.accepted(ALL)
+    for _ in range(60):
+        s.put("A", 700)
+        s.wait(0.05)

@@ -15,6 +15,7 @@ import pytest
 FUZZ = Path(__file__).parent / "fuzz"
 sys.path.append(str(FUZZ))
 
+import fuzz_endpoint  # noqa: E402
 import fuzz_filter  # noqa: E402
 import fuzz_lockstep  # noqa: E402
 
@@ -46,3 +47,20 @@ def test_filters(reference, compiled, first):
         print(f"seed {seed}")
         fuzz_filter.text(seed, reference, compiled)
         fuzz_filter.program(seed, reference, compiled)
+
+
+@pytest.mark.parametrize("first", range(0, 300, 20))
+def test_endpoints(reference, compiled, first):
+    """T-12, T-26: whatever two hosts are asked, sent and told, both engines do the same of it;
+    once all is closed and time has passed, nothing is left."""
+    for seed in range(first, first + 20):
+        print(f"seed {seed}")
+        fuzz_endpoint.one(fuzz_endpoint.drawn(seed), "reference", "compiled")
+
+
+@pytest.mark.parametrize("first", range(1000, 1600, 100))
+def test_endpoints_alone(compiled, first):
+    """T-12, T-26: the compiled engine alone, which the sanitizers watch."""
+    for seed in range(first, first + 100):
+        print(f"seed {seed}")
+        fuzz_endpoint.one(fuzz_endpoint.drawn(seed))

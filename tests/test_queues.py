@@ -22,7 +22,7 @@ needs_compiled = pytest.mark.skipif(compiled is None, reason="needs the compiled
 
 SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
 WIDE = mss(48) + SACK_PERM + NOP + wscale(14)
-TRUESIZE = 256 + 704  # of a segment of little
+TRUESIZE = 256 + 640  # of a segment of little
 
 
 def blocks(script: Script, *edges: tuple[int, int]) -> bytes:
@@ -67,7 +67,7 @@ def test_sack_slowness() -> None:
     info = script.host.net.info(script.sk)
     (pieces, steps), _ = script.host.net.steps(script.sk)
     assert pieces > len(at) // 2
-    assert pieces <= 2 * (4 * size + 132_224) // 1280 + 2  # tcp_fragment's bound
+    assert pieces <= 2 * (4 * size + 132_224) // 896 + 2  # tcp_fragment's bound
     assert steps < depth_for(pieces)
     assert 0 < info["tcpi_sacked"] <= len(at)
     assert info["tcpi_sacked"] + info["tcpi_lost"] <= info["tcpi_unacked"]

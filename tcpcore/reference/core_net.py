@@ -15,7 +15,7 @@ from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
 from .ip_output import V4MAPPED, inet_addr_is_local, is_loopback
 from .ip_tunnel import Encap, Outer
-from .netns import Netns
+from .netns import Netns, sk_memory_allocated
 from .sock import (
     ICSK_TIME_DACK,
     ICSK_TIME_KEEPOPEN,
@@ -178,8 +178,24 @@ class Net:
     def counters(self) -> list[int]:
         return list(self.net.mib)
 
+    def sockstat(self) -> dict[str, int]:
+        """What is held, as /proc/net/sockstat counts it; `mem` is truesize, in bytes."""
+        net = self.net
+        held, socks = net.established.values(), net.socks.values()
+        queues = "sk_write_queue", "tcp_rtx_queue", "sk_receive_queue", "out_of_order_queue"
+        return {
+            "used": len(net.socks),
+            "requests": sum(isinstance(sk, RequestSock) for sk in held),
+            "tw": net.n_tw,
+            "inuse": len(held),
+            "orphan": net.n_orphans,
+            "any_address": net.any_address,
+            "skbs": sum(len(getattr(tp, queue)) for tp in socks for queue in queues),
+            "mem": sk_memory_allocated(net),
+        }
+
     def poll(self, handle: int) -> int:
-        return user.tcp_poll(self.sock(handle))
+        return user.tcp_poll(self.net, self.sock(handle))
 
     def receive_batch(self, packets: Sequence[bytes], now_ns: int) -> None:
         """IP packets that have come by now, in their order.

@@ -6,8 +6,15 @@ Linux: net/ipv4/inet_connection_sock.c, tcp.c (tcp_set_state, tcp_done).
 from __future__ import annotations
 
 from .inet_ports import inet_put_port, inet_unhash
-from .netns import Netns, sk_stop_timer, sk_wake
-from .sock import RCV_SHUTDOWN, SEND_SHUTDOWN, SHUTDOWN_MASK, TcpSock
+from .netns import Netns, sk_reset_timer, sk_stop_timer, sk_wake
+from .sock import (
+    ICSK_TIME_PROBE0,
+    ICSK_TIME_RETRANS,
+    RCV_SHUTDOWN,
+    SEND_SHUTDOWN,
+    SHUTDOWN_MASK,
+    TcpSock,
+)
 from .tcp import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
@@ -18,6 +25,7 @@ from .tcp import (
     Mib,
 )
 from .tcp_cong import tcp_init_congestion_control
+from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
 def sk_alloc(net: Netns) -> TcpSock:
@@ -27,6 +35,7 @@ def sk_alloc(net: Netns) -> TcpSock:
     tp.sk_rcvbuf = sysctl.tcp_rmem[1]
     tp.sk_sndbuf = sysctl.tcp_wmem[1]
     tp.ttl = sysctl.ip_default_ttl
+    tp.pmtudisc = 0 if sysctl.ip_no_pmtu_disc else 1
     tp.reordering = sysctl.tcp_reordering
     tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
     tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1_000_000
@@ -47,14 +56,11 @@ def tcp_set_state(net: Netns, tp: TcpSock, state: int) -> None:
 
 def tcp_count_state(net: Netns, tp: TcpSock, old: int, state: int) -> None:
     """Count and tidy what a change of state means to the host."""
-    if state == TCP_ESTABLISHED and old != TCP_ESTABLISHED:
-        net.mib[Mib.TCP_CURRESTAB] += 1
+    was_open = old in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
+    net.mib[Mib.TCP_CURRESTAB] += (state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)) - was_open
     if state == TCP_CLOSE:
-        if old in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
-            net.mib[Mib.TCP_ESTABRESETS] += 1
+        net.mib[Mib.TCP_ESTABRESETS] += was_open
         sk_unhash(net, tp)
-    if old == TCP_ESTABLISHED and state != TCP_ESTABLISHED:
-        net.mib[Mib.TCP_CURRESTAB] -= 1
 
 
 def sk_unhash(net: Netns, tp: TcpSock) -> None:
@@ -146,3 +152,43 @@ def tcp_shut_receive(tp: TcpSock) -> None:
 
 def tcp_can_send(tp: TcpSock) -> bool:
     return not tp.shutdown & SEND_SHUTDOWN
+
+
+# Timers that sending arms.
+
+
+def tcp_reset_xmit_timer(net: Netns, tp: TcpSock, what: int, delay_ns: int) -> None:
+    tp.icsk_pending = what
+    delay_ns = min(delay_ns, tp.rto_max_ns)
+    sk_reset_timer(net, tp.retransmit_timer, jiffies_up(net.now_ns, delay_ns))
+
+
+def tcp_clear_xmit_timer(tp: TcpSock) -> None:
+    tp.icsk_pending = 0
+    sk_stop_timer(tp.retransmit_timer)
+
+
+def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
+    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
+    if tp.packets_out:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+    else:
+        tcp_clear_xmit_timer(tp)
+
+
+def tcp_probe0_base_ns(tp: TcpSock) -> int:
+    return max(tp.rto_ns, 200 * NSEC_PER_MSEC)
+
+
+def tcp_clamp_probe0_to_user_timeout(net: Netns, tp: TcpSock, delay_ns: int) -> int:
+    """Not beyond the time that the caller gives a shut window."""
+    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+        return delay_ns
+    left_ns = tp.user_timeout_ns - (net.now_ns - tp.probes_tstamp_ns)
+    return min(delay_ns, max(left_ns, 2 * TICK_NS))
+
+
+def tcp_check_probe_timer(net: Netns, tp: TcpSock) -> None:
+    """Nothing is in flight to wait for, but something waits: look after it."""
+    if not tp.packets_out and not tp.icsk_pending:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))

@@ -6,6 +6,7 @@ Linux: include/net/net_namespace.h, netns/ipv4.h.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from .net import Net
@@ -16,68 +17,60 @@ from .timer import Timer, Timers, timer_del, timer_mod
 TYPE_CHECKING = False
 LOOPBACK_MTU = 65536
 
-# A stack's knobs by their Linux names, with Linux's defaults, in Linux's units.
-SYSCTLS: dict[str, Any] = {
-    "ip_default_ttl": 64,
-    "ip_local_port_range": (32768, 60999),
-    "ip_no_pmtu_disc": 0,
-    "icmp_ratelimit": 1000,
-    "min_pmtu": 552,
-    "mtu_expires": 600,
-    "somaxconn": 4096,
-    "tcp_abort_on_overflow": 0,
-    "tcp_adv_win_scale": 1,
-    "tcp_autocorking": 1,
-    "tcp_base_mss": 1024,
-    "tcp_challenge_ack_limit": 0x7FFFFFFF,
-    "tcp_congestion_control": "cubic",
-    "tcp_early_retrans": 3,
-    "tcp_fin_timeout": 60,
-    "tcp_invalid_ratelimit": 500,
-    "tcp_keepalive_intvl": 75,
-    "tcp_keepalive_probes": 9,
-    "tcp_keepalive_time": 7200,
-    "tcp_limit_output_bytes": 4194304,
-    "tcp_max_orphans": 65536,
-    "tcp_max_reordering": 300,
-    "tcp_max_syn_backlog": 4096,
-    "tcp_max_tw_buckets": 65536,
-    "tcp_min_snd_mss": 48,
-    "tcp_moderate_rcvbuf": 1,
-    "tcp_notsent_lowat": 0xFFFFFFFF,
-    "tcp_orphan_retries": 0,
-    "tcp_reordering": 3,
-    "tcp_retries1": 3,
-    "tcp_retries2": 15,
-    "tcp_rfc1337": 0,
-    "tcp_rmem": (4096, 131072, 33554432),
-    "tcp_rto_max_ms": 120000,
-    "tcp_rto_min_us": 200000,
-    "tcp_sack": 1,
-    "tcp_dsack": 1,
-    "tcp_shrink_window": 0,
-    "tcp_slow_start_after_idle": 1,
-    "tcp_stdurg": 0,
-    "tcp_syn_linear_timeouts": 4,
-    "tcp_syn_retries": 6,
-    "tcp_synack_retries": 5,
-    "tcp_syncookies": 1,
-    "tcp_timestamps": 1,
-    "tcp_tw_reuse": 2,
-    "tcp_window_scaling": 1,
-    "tcp_wmem": (4096, 16384, 4194304),
-    "tcp_workaround_signed_windows": 0,
-}
 
-
+@dataclass(slots=True)
 class Sysctl:
-    """The knobs of one stack."""
+    """The knobs of one stack by their Linux names, with Linux's defaults, in Linux's units."""
 
-    __slots__ = tuple(SYSCTLS)
-
-    def __init__(self) -> None:
-        for name, value in SYSCTLS.items():
-            setattr(self, name, value)
+    ip_default_ttl: int = 64
+    ip_local_port_range: tuple[int, int] = (32768, 60999)
+    ip_no_pmtu_disc: int = 0
+    icmp_ratelimit: int = 1000
+    min_pmtu: int = 552
+    mtu_expires: int = 600
+    somaxconn: int = 4096
+    tcp_abort_on_overflow: int = 0
+    tcp_adv_win_scale: int = 1
+    tcp_autocorking: int = 1
+    tcp_base_mss: int = 1024
+    tcp_challenge_ack_limit: int = 0x7FFFFFFF
+    tcp_congestion_control: str = "cubic"
+    tcp_early_retrans: int = 3
+    tcp_fin_timeout: int = 60
+    tcp_invalid_ratelimit: int = 500
+    tcp_keepalive_intvl: int = 75
+    tcp_keepalive_probes: int = 9
+    tcp_keepalive_time: int = 7200
+    tcp_limit_output_bytes: int = 4194304
+    tcp_max_orphans: int = 65536
+    tcp_max_reordering: int = 300
+    tcp_max_syn_backlog: int = 4096
+    tcp_max_tw_buckets: int = 65536
+    tcp_min_snd_mss: int = 48
+    tcp_moderate_rcvbuf: int = 1
+    tcp_notsent_lowat: int = 0xFFFFFFFF
+    tcp_orphan_retries: int = 0
+    tcp_reordering: int = 3
+    tcp_retries1: int = 3
+    tcp_retries2: int = 15
+    tcp_rfc1337: int = 0
+    tcp_rmem: tuple[int, int, int] = (4096, 131072, 33554432)
+    tcp_rto_max_ms: int = 120000
+    tcp_rto_min_us: int = 200000
+    tcp_sack: int = 1
+    tcp_dsack: int = 1
+    tcp_shrink_window: int = 0
+    tcp_slow_start_after_idle: int = 1
+    tcp_stdurg: int = 0
+    tcp_syn_linear_timeouts: int = 4
+    tcp_syn_retries: int = 6
+    tcp_synack_retries: int = 5
+    tcp_syncookies: int = 1
+    tcp_timestamps: int = 1
+    tcp_tw_reuse: int = 2
+    tcp_window_scaling: int = 1
+    tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)
+    tcp_workaround_signed_windows: int = 0
 
     if TYPE_CHECKING:
 
@@ -145,6 +138,11 @@ class Netns(Net):
 
     def NET_INC_STATS(self, mib: int) -> None:
         self.mib[mib] += 1
+
+
+def sk_memory_allocated(net: Netns) -> int:
+    """Truesize of all that sockets have queued, bytes."""
+    return sum(tp.sk_wmem_queued + tp.sk_rmem_alloc for tp in net.socks.values())
 
 
 def get_random_u32(net: Netns) -> int:

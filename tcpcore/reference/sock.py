@@ -35,16 +35,17 @@ MAX_TCP_KEEPINTVL = 32767
 MAX_TCP_KEEPCNT = 127
 MAX_TCP_SYNCNT = 127
 GSO_MAX_SIZE = 65536
-MAX_TCP_HEADER = 320
+MAX_TCP_HEADER = 256
 SKB_OVERHEAD = 256  # of truesize: what Linux's struct sk_buff takes
 SKB_SHARED_INFO = 320  # at the end of each buffer
 SKB_HEADROOM = 104  # before the data of a segment: room, IP and TCP headers
-SKB_SMALL_HEAD = 704  # a buffer for little
+SKB_SMALL_HEAD = 640  # a buffer for little
 TCP_RMEM_TO_WIN_SCALE = 8
 TCP_DEFAULT_SCALING_RATIO = 128  # of 256
 PAGE = 4096
 
 TCP_TIMEOUT_INIT_NS = NSEC_PER_SEC
+TCP_TIMEOUT_MIN_NS = 8_000_000  # two ticks
 TCP_TIMEOUT_FALLBACK_NS = 3 * NSEC_PER_SEC
 TCP_RTO_MIN_NS = NSEC_PER_SEC // 5
 TCP_RTO_MAX_NS = 120 * NSEC_PER_SEC
@@ -151,6 +152,7 @@ class TcpSock:
         "dead",
         "done",
         "zapped",
+        "nospace",
         "sk_err",
         "sk_err_soft",
         "shutdown",
@@ -213,6 +215,7 @@ class TcpSock:
         "ts_recent_stamp_ns",
         "last_oow_ack_ms",
         "lsndtime_ns",
+        "wstamp_ns",
         "rcv_tstamp_ns",
         "retrans_stamp",
         "sack",
@@ -304,6 +307,7 @@ class TcpSock:
         self.dead = False  # the caller has closed it: an orphan
         self.done = False  # the peer's FIN is in
         self.zapped = False
+        self.nospace = False  # the caller has found no room to write
         # What the caller asked for, and was told.
         self.sk_err = 0  # errno, told once
         self.sk_err_soft = 0
@@ -370,6 +374,7 @@ class TcpSock:
         self.ts_recent_stamp_ns = 0
         self.last_oow_ack_ms = 0
         self.lsndtime_ns = 0
+        self.wstamp_ns = 0  # of the last segment of any kind
         self.rcv_tstamp_ns = 0
         self.retrans_stamp = 0
         self.sack: list[Any] = []  # blocks received, (start, end)

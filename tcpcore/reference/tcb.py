@@ -308,7 +308,11 @@ def tcb_rcv_state(tcb: Tcb, th: Segment) -> int:
         tcb.flags |= TCB_RCV
     if tcp_paws_check(tcb, th):
         return TCB_PAWS
-    refused = tcp_sequence(tcb, th.seq, th.end_seq)
+    return tcb_rcv_steps(tcb, th, tcp_sequence(tcb, th.seq, th.end_seq))
+
+
+def tcb_rcv_steps(tcb: Tcb, th: Segment, refused: int) -> int:
+    """The steps behind the first, of which `refused` is what it said."""
     # A closed window refuses data, but not RST, SYN and ACK (9293:MUST-66).
     if refused and (refused == TCB_OLD or after(th.seq, tcb.rcv_nxt)):
         if tcb.state != TCP_SYN_RECV:
@@ -370,6 +374,8 @@ def tcb_rcv_state(tcb: Tcb, th: Segment) -> int:
         return verdict | refused  # a bare FIN takes no room
     if tcb.state not in (TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2):
         return verdict | TCB_OLD  # behind a FIN that was taken
+    if not after(th.end_seq, tcb.rcv_nxt):
+        return verdict | TCB_OLD
     if after(th.seq, tcb.rcv_nxt):
         if tcb.flags & TCB_WINDOW:
             return verdict | TCB_OFO

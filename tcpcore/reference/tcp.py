@@ -263,7 +263,8 @@ class Mib(IntEnum):
     TCP_TOZEROWINDOWADV = 77
     TCP_WANTZEROWINDOWADV = 78
     TCP_WQUEUETOOBIG = 79
-    NR_MIBS = 80
+    TCP_BEYONDWINDOW = 80
+    NR_MIBS = 81
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order
@@ -420,8 +421,7 @@ class FlowOuter:
 NOTHING_AROUND = FlowOuter()
 
 
-# What else than addresses and ports tells connections apart.
-KEY_VLAN = 1
+KEY_VLAN = 1  # what else than addresses and ports tells connections apart
 KEY_INTERFACE = 2
 KEY_TUNNEL = 4
 

@@ -5,24 +5,28 @@ Linux: tcp_ack, tcp_clean_rtx_queue in net/ipv4/tcp_input.c.  RFC 9293 3.10.7.4 
 
 from __future__ import annotations
 
-from .netns import Netns, sk_wake
-from .sock import (
-    ICSK_TIME_PROBE0,
-    TCPCB_EVER_RETRANS,
-    TCPCB_LOST,
-    TCPCB_SACKED_ACKED,
-    TCPCB_SACKED_RETRANS,
-    CaState,
-    TcpSock,
-)
-from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
-from .tcp_output import (
+from .inet_connection_sock import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
     tcp_probe0_base_ns,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
 )
+from .netns import Netns, sk_wake
+from .sock import (
+    ICSK_TIME_PROBE0,
+    MAX_TCP_HEADER,
+    SKB_OVERHEAD,
+    SKB_SHARED_INFO,
+    TCPCB_EVER_RETRANS,
+    TCPCB_LOST,
+    TCPCB_SACKED_ACKED,
+    TCPCB_SACKED_RETRANS,
+    CaState,
+    SkBuff,
+    TcpSock,
+)
+from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
 from .tcp_recovery import (
     FLAG_ACKED,
     FLAG_DATA,
@@ -42,7 +46,12 @@ from .tcp_recovery import (
 )
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
-from .tcp_window import tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
+from .tcp_window import (
+    tcp_current_mss,
+    tcp_packets_in_flight,
+    tcp_set_skb_tso_segs,
+    tcp_wnd_end,
+)
 from .timer import NSEC_PER_MSEC
 
 
@@ -111,7 +120,7 @@ def between_up(low: int, value: int, high: int) -> bool:
 
 def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     """Of a piece that is acknowledged in part, free the whole segments: how many."""
-    skb = tp.tcp_rtx_queue[0]
+    skb: SkBuff = tp.tcp_rtx_queue[0]
     una = tp.tcb.snd_una
     gone = (una - skb.seq) & MASK32
     was = skb.pcount
@@ -234,18 +243,42 @@ def tcp_ack(
 
 
 def tcp_check_space(net: Netns, tp: TcpSock) -> None:
-    """Room to write again: grow the buffer with the window, tell the caller."""
-    tcp_new_space(net, tp)
-    if tp.sk_wmem_queued < tp.sk_sndbuf * 2 // 3:
-        sk_wake(net, tp)
+    """Room to write again, where the caller had found none."""
+    if tp.nospace:
+        tcp_new_space(net, tp)
+
+
+def sk_stream_memory_free(net: Netns, tp: TcpSock, wake: int) -> bool:
+    """True if a write is taken: there is memory, and little waits to be sent (TCP_NOTSENT_LOWAT).
+
+    Who waits is woken (`wake` 1) when half of it is left.
+    """
+    lowat = tp.notsent_lowat or net.sysctl.tcp_notsent_lowat
+    notsent = (tp.write_seq - tp.tcb.snd_nxt) & MASK32
+    return tp.sk_wmem_queued < tp.sk_sndbuf and (notsent << wake) & MASK32 < lowat
+
+
+def sk_stream_is_writeable(net: Netns, tp: TcpSock) -> bool:
+    """True if a third of the buffer is free, and so is the rest of what a write asks for."""
+    return 3 * tp.sk_wmem_queued <= 2 * tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
 
 
 def tcp_new_space(net: Netns, tp: TcpSock) -> None:
-    """The send buffer holds two windows (tcp_sndbuf_expand); never beyond tcp_wmem[2]."""
+    """Grow the buffer with the congestion window, unless that holds back; tell the caller."""
+    if tcp_packets_in_flight(tp) < tp.snd_cwnd:
+        tcp_sndbuf_expand(net, tp)
+        tp.snd_cwnd_stamp_ns = net.now_ns
+    if sk_stream_is_writeable(net, tp):
+        tp.nospace = False
+        sk_wake(net, tp)
+
+
+def tcp_sndbuf_expand(net: Netns, tp: TcpSock) -> None:
+    """The send buffer holds two windows of what a segment costs; never beyond tcp_wmem[2]."""
     if tp.userlocks & 4:
         return
-    per_mss = max(tp.mss_clamp, tp.mss_cache) + 320 + 576
-    per_mss = 1 << (per_mss - 1).bit_length()
+    per_mss = max(tp.mss_clamp, tp.mss_cache) + MAX_TCP_HEADER + SKB_SHARED_INFO
+    per_mss = (1 << (per_mss - 1).bit_length()) + SKB_OVERHEAD
     segs = max(10, tp.snd_cwnd, tp.reordering + 1)
     if tp.sk_sndbuf < 2 * segs * per_mss:
         tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])

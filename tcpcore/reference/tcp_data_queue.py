@@ -37,17 +37,18 @@ from .tcb import (
     TCB_PARTIAL,
     tcb_pull,
 )
-from .tcp import MASK32, TCPHDR_FIN, Mib, Segment, after, before
+from .tcp import MASK32, TCPHDR_FIN, TCPHDR_PSH, TCPHDR_SYN, TCPHDR_URG, Mib, Segment, after, before
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
 from .tcp_window import (
+    SOCK_MIN_RCVBUF,
     tcp_choose_window,
-    tcp_set_window_clamp,
     tcp_space,
     tcp_space_from_win,
     tcp_win_from_space,
 )
 
 TCP_NUM_SACKS = 4
+TCP_REMNANT = TCPHDR_FIN | TCPHDR_URG | TCPHDR_SYN | TCPHDR_PSH  # it may be shorter than others
 
 
 def tcp_try_rmem_schedule(net: Netns, tp: TcpSock, seq: int) -> bool:
@@ -111,12 +112,13 @@ def tcp_data_queue(
         skip = (rcv_nxt - th.seq) & MASK32
         if th.payload_len > skip:
             tcp_queue_rcv(net, tp, rcv_nxt, data[skip:], th.flags)
-            tcp_event_data_recv(net, tp, th.payload_len - skip)
+            tcp_event_data_recv(net, tp, th)
         fin = bool(verdict & TCB_FIN_TAKEN)
         if tp.out_of_order_queue and not fin:  # behind a FIN is nothing
             fin = tcp_ofo_queue(net, tp)
             if not tp.out_of_order_queue:
                 tp.ack_pending |= ICSK_ACK_NOW
+        tp.bytes_received += fin
         if tp.sack:
             tcp_sack_remove(tp)
         if not fin and not tp.dead:
@@ -167,6 +169,7 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
     if not tcp_try_rmem_schedule(net, tp, th.seq):
         net.mib[Mib.TCP_OFODROP] += 1
         return
+    tcp_measure_rcv_mss(tp, th)
     net.mib[Mib.TCP_OFOQUEUE] += 1
     tp.rcv_ooopack += 1
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
@@ -207,6 +210,8 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         tp.sk_rmem_alloc += skb.truesize
         queue.insert(at, skb)
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
+    if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
+        tcp_grow_window(net, tp, len(data))
 
 
 def tcp_dsack_set(net: Netns, tp: TcpSock, start: int, end: int) -> None:
@@ -324,16 +329,20 @@ def tcp_initialize_rcv_mss(tp: TcpSock) -> None:
     tp.rcv_mss = max(hint, TCP_MIN_MSS)
 
 
-def tcp_measure_rcv_mss(tp: TcpSock, length: int) -> None:
+def tcp_measure_rcv_mss(tp: TcpSock, th: Segment) -> None:
     """What the peer's full segments hold, as far as it can be told."""
+    length = th.payload_len
     last, tp.last_seg_size = tp.last_seg_size, 0
     if length >= tp.rcv_mss:
         if length != tp.rcv_mss:
             tcp_measure_scaling_ratio(tp, length)
         tp.rcv_mss = min(length, tp.advmss)
+        if th.flags & TCPHDR_PSH:  # it may end a write, so that no more follows
+            tp.ack_pending |= ICSK_ACK_PUSHED
         return
-    if length >= TCP_MIN_MSS + 20:
-        tp.last_seg_size = length
+    whole = length + 4 * th.doff  # its options may take what text could
+    if whole >= TCP_MSS_DEFAULT + 20 or (whole >= TCP_MIN_MSS + 20 and not th.flags & TCP_REMNANT):
+        tp.last_seg_size = length = whole - tp.tcp_header_len
         if length == last:
             tp.rcv_mss = length
             return
@@ -347,14 +356,15 @@ def tcp_measure_scaling_ratio(tp: TcpSock, length: int) -> None:
     old = tp.scaling_ratio
     tp.scaling_ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(length) or 1
     if tp.scaling_ratio != old:
-        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tp.window_clamp = max(tcp_win_from_space(tp, tp.sk_rcvbuf), SOCK_MIN_RCVBUF // 2)
         tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
 
 
-def tcp_event_data_recv(net: Netns, tp: TcpSock, length: int) -> None:
+def tcp_event_data_recv(net: Netns, tp: TcpSock, th: Segment) -> None:
     """Data came in order: owe an acknowledgment, guess how long it may wait."""
+    length = th.payload_len
     tp.ack_pending |= ICSK_ACK_SCHED
-    tcp_measure_rcv_mss(tp, length)
+    tcp_measure_rcv_mss(tp, th)
     tcp_rcv_rtt_measure(net, tp)
     now_ns = net.now_ns
     if not tp.ack_lrcvtime_ns and not tp.ack_ato_ns:
@@ -401,7 +411,7 @@ def tcp_ack_snd_check(net: Netns, tp: TcpSock) -> None:
     tcb = tp.tcb
     more = (tcb.rcv_nxt - tp.rcv_wup) & MASK32 > tp.rcv_mss
     if (
-        (more and tcp_choose_window(tp) >= tp.rcv_wnd)
+        (more and tcp_choose_window(net, tp) >= tp.rcv_wnd)
         or tcp_in_quickack_mode(tp)
         or tp.ack_pending & ICSK_ACK_NOW
         or tp.out_of_order_queue

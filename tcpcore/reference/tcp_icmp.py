@@ -21,7 +21,7 @@ from errno import (
 from struct import Struct
 
 from .csum import csum_fold, csum_partial
-from .inet_connection_sock import tcp_done_with_error, tcp_error
+from .inet_connection_sock import tcp_done_with_error, tcp_error, tcp_reset_xmit_timer
 from .ip_output import (
     IPV4_HDR_LEN,
     IPV6_HDR_LEN,
@@ -34,7 +34,6 @@ from .netns import Netns
 from .sock import ICSK_TIME_RETRANS, RequestSock, TcpSock, TimewaitSock
 from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Drop, Mib, between
 from .tcp_minisocks import reqsk_drop
-from .tcp_output import tcp_reset_xmit_timer
 from .tcp_recovery import tcp_simple_retransmit
 from .tcp_rtt import tcp_set_rto
 from .tcp_timer import tcp_retransmit_timer

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from errno import ECONNREFUSED, ECONNRESET, EPIPE
 
-from .inet_connection_sock import tcp_count_state, tcp_done, tcp_done_with_error
+from .inet_connection_sock import (
+    tcp_count_state,
+    tcp_done,
+    tcp_done_with_error,
+    tcp_reset_xmit_timer,
+)
 from .inet_timewait_sock import tcp_time_wait
 from .ip_output import dst_mtu
 from .netns import Netns, sk_reset_timer, sk_wake
 from .sock import (
     ICSK_ACK_NOW,
     ICSK_ACK_SCHED,
+    ICSK_TIME_RETRANS,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     TCP_INIT_CWND,
@@ -21,6 +27,7 @@ from .sock import (
     TCP_PAWS_24DAYS_NS,
     TCP_PINGPONG_THRESH,
     TCP_TIMEOUT_FALLBACK_NS,
+    TCP_TIMEOUT_MIN_NS,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
 )
@@ -38,7 +45,9 @@ from .tcb import (
     TCB_SYN_TAKEN,
     TCB_WINUPDATE,
     tcb_rcv,
+    tcb_rcv_steps,
     tcp_may_update_window,
+    tcp_paws_check,
 )
 from .tcp import (
     MASK32,
@@ -63,7 +72,7 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_ack import tcp_ack, tcp_check_space
+from .tcp_ack import tcp_ack, tcp_check_space, tcp_sndbuf_expand
 from .tcp_data_queue import (
     tcp_ack_snd_check,
     tcp_check_urg,
@@ -112,6 +121,10 @@ def tcp_rcv_state_process(
     if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
         tcp_paws_pardon(net, tp, th)
     length = th.payload_len
+    if tcp_beyond_window(tp, th):
+        net.mib[Mib.TCP_BEYONDWINDOW] += 1
+        tcp_unacceptable(net, tp, th, length)
+        return REPLY_NONE
     early = after(th.seq, tcb.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
     if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
         th.payload_len = 0
@@ -119,14 +132,17 @@ def tcp_rcv_state_process(
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
         net.mib[Mib.TCP_RCVQDROP] += 1
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    rcv_nxt = tcb.rcv_nxt
+    rcv_nxt, ts_recent = tcb.rcv_nxt, tcb.ts_recent
+    late = tcp_is_late(tp, th)
     if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
         # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
         most, tcb.max_window = tcb.max_window, min(tcb.max_window, tp.bytes_acked)
-        verdict = tcb_rcv(tcb, th)
+        verdict = tcb_rcv_steps(tcb, th, 0) if late else tcb_rcv(tcb, th)
         tcb.max_window = max(tcb.max_window, most)
     else:
-        verdict = tcb_rcv(tcb, th)
+        verdict = tcb_rcv_steps(tcb, th, 0) if late else tcb_rcv(tcb, th)
+    if after(th.seq, tp.rcv_wup):  # RFC 7323 4.3: what lies behind the last ACK may be overtaken
+        tcb.ts_recent = ts_recent
     if th.flags & TCPHDR_RST and tcp_reset_check(tp, th, verdict):
         tcb.state = TCP_CLOSE
         verdict = TCB_RST_TAKEN
@@ -142,7 +158,7 @@ def tcp_rcv_state_process(
     # Behind the peer's FIN only the acknowledgment counts; nothing is said of the rest.
     ended = state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK) and not before(th.seq, rcv_nxt)
     refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
-    if refused and not verdict & TCB_ACKED:
+    if refused and not late and not verdict & TCB_ACKED:
         moved = th.flags & TCPHDR_ACK and tcb.state != state
         if refused != TCB_OLD or not (ended or moved):
             tcp_unacceptable(net, tp, th, length)
@@ -161,7 +177,7 @@ def tcp_rcv_state_process(
             prior_una = prior_una + 1 & MASK32
     tcp_ack(net, tp, th, sack, prior_una, flags)
     if tcb.state != state:
-        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state):
+        if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         if tcp_closing_states(net, tp, th, state):
             return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
@@ -173,7 +189,7 @@ def tcp_rcv_state_process(
         tcp_check_urg(net, tp, th, rcv_nxt)
     tcp_urg(net, tp, th, data)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
-        if tcp_data_after_close(net, tp, th, state):
+        if tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         before_data = tcb.state
         if tcp_data_queue(net, tp, th, data, verdict, rcv_nxt):
@@ -185,6 +201,37 @@ def tcp_rcv_state_process(
         tcp_ack_snd_check(net, tp)
         tcp_check_space(net, tp)
     return REPLY_NONE
+
+
+def tcp_beyond_window(tp: TcpSock, th: Segment) -> bool:
+    """True for a segment across the largest window ever offered while something waits for a reader.
+
+    Deviation: as Linux, from RFC 9293 3.10.7.4, first, which trims it.  A FIN may stand outside.
+    """
+    tcb = tp.tcb
+    edge = tcb.rcv_nxt if before(tcb.rcv_mwnd_seq, tcb.rcv_nxt) else tcb.rcv_mwnd_seq
+    end = th.end_seq - (th.flags & TCPHDR_FIN != 0) & MASK32
+    return (
+        bool(tp.sk_receive_queue)
+        and after(end, edge)
+        and not after(th.seq, edge)
+        and not tcp_paws_check(tcb, th)
+    )
+
+
+def tcp_is_late(tp: TcpSock, th: Segment) -> bool:
+    """True for what is in already, but not acknowledged before its end: old, yet acceptable.
+
+    Deviation: as Linux, from RFC 9293 3.4: its acknowledgment counts.
+    """
+    tcb = tp.tcb
+    return (
+        tcb.state not in (TCP_SYN_RECV, TCP_CLOSE)
+        and before(th.seq, tcb.rcv_nxt)
+        and not after(th.end_seq, tcb.rcv_nxt)
+        and not before(th.end_seq, tp.rcv_wup)
+        and not tcp_paws_check(tcb, th)
+    )
 
 
 def tcp_note_timestamp(tp: TcpSock, th: Segment) -> None:
@@ -224,10 +271,10 @@ def tcp_refuse(net: Netns, tp: TcpSock, th: Segment, verdict: int, state: int) -
             net.mib[Mib.TCP_SYNCHALLENGE] += 1
             tcp_send_challenge_ack(net, tp)
             return REPLY_NONE
-        if th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
+        if th.flags & TCPHDR_ACK and th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
             return REPLY_NONE  # old ACKs are common: nobody asks what became of them
         net.mib[Mib.TCP_PAWSESTABREJECTED] += 1
-        if not th.flags & TCPHDR_RST and not tcp_oow_rate_limited(net, tp):
+        if th.seq != th.end_seq or not tcp_oow_rate_limited(net, tp):
             tcp_send_dupack(net, tp, th)
         return REPLY_NONE
     if verdict & TCB_CHALLENGE:
@@ -248,7 +295,7 @@ def tcp_unacceptable(net: Netns, tp: TcpSock, th: Segment, length: int) -> None:
     if th.flags & TCPHDR_SYN:
         net.mib[Mib.TCP_SYNCHALLENGE] += 1
         tcp_send_challenge_ack(net, tp)
-    elif length or not tcp_oow_rate_limited(net, tp):
+    elif length or th.flags & TCPHDR_FIN or not tcp_oow_rate_limited(net, tp):
         tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
 
 
@@ -272,14 +319,12 @@ def tcp_reset_check(tp: TcpSock, th: Segment, verdict: int) -> bool:
     Deviation: as Linux, beyond RFC 5961 3.2: at the end of what SACK has told of, and before a FIN
     that is in already.
     """
-    if verdict & TCB_CHALLENGE:
-        ends = [end for _, end in tp.sack]
-        return bool(ends) and th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32)
-    return (
-        bool(verdict & TCB_OLD)
-        and th.seq == tp.tcb.rcv_nxt - 1 & MASK32
-        and tp.tcb.state in (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
-    )
+    if verdict & (TCB_OLD | TCB_CHALLENGE) and th.seq == tp.tcb.rcv_nxt - 1 & MASK32:
+        return tp.tcb.state in (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
+    ends = [end for _, end in tp.sack]
+    if not verdict & TCB_CHALLENGE or not ends:
+        return False
+    return bool(th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32))
 
 
 def tcp_reset(net: Netns, tp: TcpSock, state: int) -> None:
@@ -290,13 +335,13 @@ def tcp_reset(net: Netns, tp: TcpSock, state: int) -> None:
 
 def tcp_finish_handshake(net: Netns, tp: TcpSock) -> None:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
+    if tp.tstamp_ok:
+        tp.advmss -= 12
     tcp_init_transfer(net, tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
     tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
     sk_wake(net, tp)
-    if tp.tstamp_ok:
-        tp.advmss -= 12
     tp.lsndtime_ns = net.now_ns
     tcp_initialize_rcv_mss(tp)
 
@@ -323,6 +368,7 @@ def tcp_init_buffer_space(net: Netns, tp: TcpSock) -> None:
     if tp.window_clamp > 2 * tp.advmss and tp.window_clamp + tp.advmss > most:
         tp.window_clamp = max(2 * tp.advmss, most - tp.advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tcp_sndbuf_expand(net, tp)
 
 
 def tcp_sync_after_window(net: Netns, tp: TcpSock) -> None:
@@ -366,12 +412,12 @@ def tcp_fin_time_ns(tp: TcpSock) -> int:
     return max(tp.linger2_ns, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
 
 
-def tcp_data_after_close(net: Netns, tp: TcpSock, th: Segment, state: int) -> bool:
+def tcp_data_after_close(net: Netns, tp: TcpSock, th: Segment, state: int, rcv_nxt: int) -> bool:
     """Data for whom nobody reads is refused with a reset (RFC 9293 3.6.1)."""
-    if state not in (TCP_FIN_WAIT1, TCP_FIN_WAIT2) or not tp.shutdown & RCV_SHUTDOWN or not tp.dead:
+    if state not in (TCP_FIN_WAIT1, TCP_FIN_WAIT2) or not tp.shutdown & RCV_SHUTDOWN:
         return False
     fin = th.flags & TCPHDR_FIN != 0
-    if th.end_seq != th.seq and after((th.end_seq - fin) & MASK32, tp.copied_seq):
+    if th.end_seq != th.seq and after((th.end_seq - fin) & MASK32, rcv_nxt):
         net.mib[Mib.TCP_ABORTONDATA] += 1
         tcp_done_with_error(net, tp, ECONNRESET)
         return True
@@ -394,6 +440,7 @@ def tcp_fin(net: Netns, tp: TcpSock, state: int) -> None:
         return
     tp.out_of_order_queue.clear()
     tp.sack.clear()
+    tp.duplicate_sack = None
     if not tp.dead:
         sk_wake(net, tp)
 
@@ -423,6 +470,8 @@ def tcp_rcv_synsent_state_process(
         th.end_seq = (th.seq + 1) & MASK32
     verdict = tcb_rcv(tcb, th)
     if verdict & TCB_ACK_UNSENT:
+        if not tp.retransmits:  # an old connection's end may have lost its reset: ask again soon
+            tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_NS)
         return REPLY_NONE if th.flags & TCPHDR_RST else REPLY_RST
     if verdict & TCB_RST_TAKEN:
         tcp_reset(net, tp, TCP_SYN_SENT)

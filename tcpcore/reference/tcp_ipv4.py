@@ -8,11 +8,7 @@ from __future__ import annotations
 from errno import EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
 from struct import Struct
 
-from .inet_connection_sock import (
-    inet_csk_reqsk_queue_add,
-    sk_acceptq_is_full,
-    tcp_set_state,
-)
+from .inet_connection_sock import inet_csk_reqsk_queue_add, sk_acceptq_is_full, tcp_set_state
 from .inet_ports import (
     ANY4,
     ANY6,
@@ -75,6 +71,7 @@ from .tcp_output import tcp_connect
 from .timer import NSEC_PER_MSEC
 
 AF_INET, AF_INET6 = 2, 10
+OPT_MD5SIG, OPT_AO, OPTIONS_UNSEEN = 19, 29, 4
 IPOPT_ROUTES = (131, 137)  # loose and strict
 SOCKADDR_IN_LEN, SOCKADDR_IN6_LEN = 16, 28
 _U32 = Struct(">I")
@@ -159,6 +156,24 @@ def tcp_sack_parse(data: bytes, th: Segment) -> list[tuple[int, int]]:
     return []
 
 
+def tcp_inbound_hash(data: bytes, th: Segment) -> bool:
+    """True for options that an endpoint may look at: well formed, none of a key (RFC 2385, 5925).
+
+    Deviation: as Linux, from 9293:MUST-7, a segment whose options lie is dropped without a word;
+    the last four bytes may say what they will.
+    """
+    at = th.transport_header + 20
+    end = th.transport_header + 4 * th.doff
+    while at + OPTIONS_UNSEEN < end and data[at]:
+        if data[at] == 1:
+            at += 1
+            continue
+        if data[at] in (OPT_MD5SIG, OPT_AO) or data[at + 1] < 2 or at + data[at + 1] > end:
+            return False
+        at += data[at + 1]
+    return True
+
+
 def ip_source_routed(packet: bytes) -> bool:
     """True for an IPv4 packet that its sender routes (accept_source_route 0: not taken)."""
     if packet[0] >> 4 != 4:
@@ -200,6 +215,8 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
         if sk is None:
             tcp_v4_send_reset(net, th)
             return Drop.TCP_CLOSED
+    if not tcp_inbound_hash(data, th):
+        return Drop.TCP_BAD_DOFF
     if isinstance(sk, RequestSock):
         what, child = tcp_check_req(net, sk, th)
         if what == REQ_RST:

@@ -77,10 +77,17 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     req.tos = req.listener.tos
 
 
+def reqsk_advmss(net: Netns, req: RequestSock) -> int:
+    """What the SYN-ACK offers: what fits the link, or less where the caller asks for it."""
+    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    user_mss = req.listener.user_mss
+    return min(mss, user_mss) if user_mss else mss
+
+
 def tcp_openreq_init_rwin(net: Netns, req: RequestSock, mss: int = 0) -> None:
     """The window that the SYN-ACK offers; of a cookie's connection in whole segments of its MSS."""
     listener = req.listener
-    mss = mss or dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    mss = mss or reqsk_advmss(net, req)
     clamp = listener.window_clamp
     if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
         clamp = min(clamp or tcp_full_space(listener), tcp_full_space(listener))
@@ -138,9 +145,7 @@ def tcp_conn_request(net: Netns, listener: TcpSock, th: Segment, tw_isn: int) ->
 def tcp_v4_send_synack(net: Netns, req: RequestSock, cookie: bool = False) -> int:
     """Send a request's SYN-ACK (tcp_make_synack)."""
     opts = Options()
-    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
-    user_mss = req.listener.user_mss
-    opts.mss = min(mss, user_mss) if user_mss else mss
+    opts.mss = reqsk_advmss(net, req)
     now_ms = net.now_ns // NSEC_PER_MSEC
     if req.tstamp_ok:
         stamp = cookie_init_timestamp(req, now_ms) if cookie else now_ms
@@ -201,6 +206,13 @@ def reqsk_timeout_ns(net: Netns, req: RequestSock) -> int:
 REQ_DROP, REQ_CHILD, REQ_ACK, REQ_RST = 0, 1, 2, 3
 
 
+def tcp_oow_limited(net: Netns, owner: RequestSock | TimewaitSock, th: Segment) -> bool:
+    """Only what is empty, and SYNs, can go round in a loop: of the rest each is answered."""
+    if th.seq != th.end_seq and not th.flags & TCPHDR_SYN:
+        return False
+    return tcp_oow_rate_limited(net, owner)
+
+
 def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSock | None]:
     """A segment for a request (RFC 9293 3.10.7.4, SYN-RECEIVED): (REQ_, child)."""
     paws = th.opts & OPT_TIMESTAMP and req.tstamp_ok and before(th.tsval, req.ts_recent)
@@ -216,7 +228,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     window = (req.rcv_nxt + req.rsk_rcv_wnd) & MASK32
     inside = not before(th.end_seq, req.rcv_nxt) and not after(th.seq, window)
     if paws or not inside:
-        if not flags & TCPHDR_RST and not tcp_oow_rate_limited(net, req):
+        if not flags & TCPHDR_RST and not tcp_oow_limited(net, req, th):
             return REQ_ACK, None
         if paws:
             net.mib[Mib.TCP_PAWSESTABREJECTED] += 1
@@ -225,7 +237,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != req.rcv_nxt:  # RFC 5961 3.2
-            return (REQ_DROP if tcp_oow_rate_limited(net, req) else REQ_ACK), None
+            return (REQ_DROP if tcp_oow_limited(net, req, th) else REQ_ACK), None
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         net.mib[Mib.TCP_ATTEMPTFAILS] += 1
         net.mib[Mib.TCP_EMBRYONICRSTS] += 1
@@ -280,6 +292,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tcb.rcv_nxt = tp.rcv_wup = tp.copied_seq = req.rcv_nxt
     tcb.snd_una = req.snt_isn
     tcb.snd_nxt = tp.snd_sml = tp.snd_up = tp.write_seq = (req.snt_isn + 1) & MASK32
+    tp.pushed_seq = tp.write_seq
     tcb.snd_wl1 = req.rcv_isn
     tcb.rcv_mwnd_seq = (req.rcv_nxt + req.rsk_rcv_wnd) & MASK32
     tp.window_clamp = req.rsk_window_clamp
@@ -299,8 +312,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
         tp.ts_recent_stamp_ns = net.now_ns
         tp.tcp_header_len += 12
     tp.mss_clamp = req.mss
-    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
-    tp.advmss = min(mss, tp.user_mss) if tp.user_mss else mss
+    tp.advmss = reqsk_advmss(net, req)
     tp.total_retrans = req.num_retrans
     tp.undo_marker = 0
     tp.segs_in = 1  # its SYN
@@ -370,7 +382,7 @@ def tcp_timewait_state_process(net: Netns, tw: TimewaitSock, th: Segment) -> tup
     if not flags & TCPHDR_RST:
         if paws or flags & TCPHDR_ACK:
             inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
-        return (TW_SUCCESS if tcp_oow_rate_limited(net, tw) else TW_ACK), 0
+        return (TW_SUCCESS if tcp_oow_limited(net, tw, th) else TW_ACK), 0
     return TW_SUCCESS, 0
 
 
@@ -384,7 +396,7 @@ def tw_fin_wait2(net: Netns, tw: TimewaitSock, th: Segment, paws: bool) -> int:
         or (empty and not before(th.seq, tw.rcv_nxt) and not after(th.seq, end))
     )
     if paws or not inside:
-        return TW_SUCCESS if tcp_oow_rate_limited(net, tw) else TW_ACK
+        return TW_SUCCESS if tcp_oow_limited(net, tw, th) else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from errno import ENOBUFS, ENOMEM
 
+from .inet_connection_sock import tcp_check_probe_timer, tcp_rearm_rto, tcp_reset_xmit_timer
 from .ip_output import (
     dst_mtu,
     ip_queue_xmit,
@@ -25,6 +26,7 @@ from .sock import (
     TCP_DELACK_MAX_NS,
     TCP_DELACK_MIN_NS,
     TCP_INIT_CWND,
+    TCP_MIN_MSS,
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
@@ -58,21 +60,25 @@ from .tcp_window import (
     tcp_current_mss,
     tcp_established_options,
     tcp_full_space,
+    tcp_grow_skb,
+    tcp_packets_in_flight,
     tcp_select_initial_window,
     tcp_select_window,
     tcp_set_skb_tso_segs,
     tcp_syn_options,
     tcp_sync_mss,
+    tcp_tso_segs,
+    tcp_tso_should_defer,
     tcp_wnd_end,
 )
-from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
+from .timer import NSEC_PER_MSEC, jiffies_up
 from .wire import TCP_HDR_LEN
 
 TCPOLEN_TSTAMP_ALIGNED = 12
 TCPOLEN_SACK_BASE_ALIGNED = 4
 TCPOLEN_SACK_PERBLOCK = 8
 MAX_TCP_OPTION_SPACE = 40
-SKB_TRUESIZE_EMPTY = 1280  # of what is sent: head, shared info, room for headers
+SKB_TRUESIZE_EMPTY = 896  # of what is sent: head, shared info, room for headers
 SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the largest piece
 TCP_FIN_TIMEOUT_MAX_NS = 120_000 * NSEC_PER_MSEC
 
@@ -89,8 +95,7 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         window = min(tp.rcv_wnd, 65535)
     else:
         if skb.pcount > 1:
-            skb.tcp_flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
-            flags |= TCPHDR_PSH
+            flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
         opts = tcp_established_options(net, tp)
         window = tcp_select_window(net, tp)
     urg = 0
@@ -113,6 +118,7 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     )  # fmt: skip
     if err:
         return err
+    tp.wstamp_ns = net.now_ns
     net.ip_id = net.ip_id + skb.pcount & 0xFFFF
     tcb_xmit(tcb, th)
     if flags & TCPHDR_ACK:
@@ -132,7 +138,7 @@ def tcp_event_ack_sent(tp: TcpSock, ack: int) -> None:
         tp.duplicate_sack = None
     if ack != tp.tcb.rcv_nxt:
         return
-    if tp.ack_quick:
+    if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
         tp.ack_quick -= 1
         if not tp.ack_quick:
             tp.ack_ato_ns = TCP_ATO_MIN_NS
@@ -160,51 +166,7 @@ def tcp_event_new_data_sent(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
     net.mib[Mib.TCP_ORIGDATASENT] += skb.pcount
 
 
-# Timers that sending arms.
-
-
-def tcp_reset_xmit_timer(net: Netns, tp: TcpSock, what: int, delay_ns: int) -> None:
-    tp.icsk_pending = what
-    delay_ns = min(delay_ns, tp.rto_max_ns)
-    sk_reset_timer(net, tp.retransmit_timer, jiffies_up(net.now_ns, delay_ns))
-
-
-def tcp_clear_xmit_timer(tp: TcpSock) -> None:
-    tp.icsk_pending = 0
-    sk_stop_timer(tp.retransmit_timer)
-
-
-def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
-    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
-    if tp.packets_out:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
-    else:
-        tcp_clear_xmit_timer(tp)
-
-
-def tcp_probe0_base_ns(tp: TcpSock) -> int:
-    return max(tp.rto_ns, 200 * NSEC_PER_MSEC)
-
-
-def tcp_clamp_probe0_to_user_timeout(net: Netns, tp: TcpSock, delay_ns: int) -> int:
-    """Not beyond the time that the caller gives a shut window."""
-    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
-        return delay_ns
-    left_ns = tp.user_timeout_ns - (net.now_ns - tp.probes_tstamp_ns)
-    return min(delay_ns, max(left_ns, 2 * TICK_NS))
-
-
-def tcp_check_probe_timer(net: Netns, tp: TcpSock) -> None:
-    """Nothing is in flight to wait for, but something waits: look after it."""
-    if not tp.packets_out and not tp.icsk_pending:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base_ns(tp))
-
-
 # When data may go.
-
-
-def tcp_packets_in_flight(tp: TcpSock) -> int:
-    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
 
 
 def tcp_cwnd_test(tp: TcpSock) -> int:
@@ -213,16 +175,16 @@ def tcp_cwnd_test(tp: TcpSock) -> int:
     return 0 if room <= 0 else min(max(tp.snd_cwnd >> 1, 1), room)
 
 
-def tcp_nagle_check(tp: TcpSock, skb: SkBuff | _Part, mss: int, nonagle: int) -> bool:
+def tcp_nagle_check(tp: TcpSock, length: int, mss: int, nonagle: int) -> bool:
     """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
-    if len(skb.data) >= mss:
+    if length >= mss:
         return False
     if nonagle & TCP_NAGLE_CORK:
         return True
-    return not nonagle and bool(tp.packets_out) and _minshall(tp)
+    return not nonagle and bool(tp.packets_out) and tcp_minshall_check(tp)
 
 
-def _minshall(tp: TcpSock) -> bool:
+def tcp_minshall_check(tp: TcpSock) -> bool:
     tcb = tp.tcb
     return after(tp.snd_sml, tcb.snd_una) and not after(tp.snd_sml, tcb.snd_nxt)
 
@@ -230,9 +192,9 @@ def _minshall(tp: TcpSock) -> bool:
 def tcp_nagle_test(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
     if nonagle & TCP_NAGLE_PUSH:
         return True
-    if before(skb.seq, tp.snd_up) or skb.tcp_flags & TCPHDR_FIN:
+    if tp.snd_up != tp.tcb.snd_una or skb.tcp_flags & TCPHDR_FIN:
         return True
-    return not tcp_nagle_check(tp, skb, mss, nonagle)
+    return not tcp_nagle_check(tp, len(skb.data), mss, nonagle)
 
 
 def tcp_snd_wnd_test(tp: TcpSock, skb: SkBuff, mss: int) -> bool:
@@ -252,18 +214,9 @@ def tcp_mss_split_point(tp: TcpSock, skb: SkBuff, mss: int, quota: int, nonagle:
     if most <= needed:
         return most
     partial = needed % mss
-    if tcp_nagle_check(tp, _Part(partial), mss, nonagle) if partial else False:
+    if partial and tcp_nagle_check(tp, partial, mss, nonagle):
         return needed - partial
     return needed
-
-
-class _Part:
-    """The end of a piece, as far as Nagle's question goes."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, length: int) -> None:
-        self.data = bytes(length)
 
 
 def tcp_fragment(net: Netns, tp: TcpSock, queue: object, index: int, length: int, mss: int) -> int:
@@ -346,19 +299,26 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
     queue = tp.sk_write_queue
     while queue:
         skb = queue[0]
-        segs = tcp_set_skb_tso_segs(skb, mss)
         quota = tcp_cwnd_test(tp)
         if not quota:
             cwnd_limited = True
             break
+        most = tcp_tso_segs(tp, mss)
+        quota = min(quota, most)
+        if quota * mss > len(skb.data):
+            tcp_grow_skb(tp, quota * mss - len(skb.data))
+        segs = tcp_set_skb_tso_segs(skb, mss)
         if not tcp_snd_wnd_test(tp, skb, mss):
             break
+        limit = mss
         if segs == 1:
             last = len(queue) == 1
             if not tcp_nagle_test(tp, skb, mss, nonagle if last else TCP_NAGLE_PUSH):
                 break
-            limit = mss
-        else:
+        elif not push_one and (wait := tcp_tso_should_defer(net, tp, skb, mss, most)):
+            cwnd_limited = wait == 2
+            break
+        elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, skb, mss, min(quota, segs), nonagle)
             if not limit:
                 break
@@ -484,6 +444,7 @@ def tcp_connect_init(net: Netns, tp: TcpSock) -> None:
     tcb.rcv_nxt = 0
     tp.rcv_wup = 0
     tp.copied_seq = 0
+    tp.rcv_mss = TCP_MIN_MSS  # until a window is known
     tp.rto_ns = net_timeout_init(tp)
     tp.retransmits = 0
 
@@ -499,6 +460,7 @@ def tcp_connect(net: Netns, tp: TcpSock) -> int:
     skb.end_seq = tp.write_seq = (tp.write_seq + 1) & MASK32
     skb.pcount = 1
     skb.truesize = SKB_TRUESIZE_EMPTY
+    tp.pushed_seq = tp.write_seq
     tp.retrans_stamp = net.now_ns // NSEC_PER_MSEC or 1
     tp.tcp_rtx_queue.append(skb)
     tp.sk_wmem_queued += skb.truesize

@@ -5,6 +5,7 @@ Linux: net/ipv4/tcp_input.c.  RFC 2018, RFC 2883, RFC 5681 3.2, RFC 6582, RFC 66
 
 from __future__ import annotations
 
+from .inet_connection_sock import tcp_reset_xmit_timer
 from .netns import Netns
 from .sock import (
     ICSK_TIME_RETRANS,
@@ -19,9 +20,9 @@ from .sock import (
 )
 from .tcp import MASK32, Mib, after, before
 from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
-from .tcp_output import tcp_fragment, tcp_packets_in_flight, tcp_reset_xmit_timer
+from .tcp_output import tcp_fragment
 from .tcp_retransmit import tcp_xmit_retransmit_queue
-from .tcp_window import tcp_current_mss
+from .tcp_window import tcp_current_mss, tcp_packets_in_flight
 from .timer import NSEC_PER_MSEC
 
 FLAG_DATA = 0x01  # the segment had data

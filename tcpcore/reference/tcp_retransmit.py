@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from errno import EAGAIN
 
+from .inet_connection_sock import (
+    tcp_clamp_probe0_to_user_timeout,
+    tcp_probe0_base_ns,
+    tcp_reset_xmit_timer,
+)
 from .netns import Netns
 from .sock import (
     ICSK_TIME_PROBE0,
@@ -30,17 +35,13 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_output import (
-    tcp_adjust_pcount,
-    tcp_clamp_probe0_to_user_timeout,
-    tcp_event_new_data_sent,
-    tcp_fragment,
+from .tcp_output import tcp_adjust_pcount, tcp_event_new_data_sent, tcp_fragment, tcp_transmit_skb
+from .tcp_window import (
+    tcp_current_mss,
     tcp_packets_in_flight,
-    tcp_probe0_base_ns,
-    tcp_reset_xmit_timer,
-    tcp_transmit_skb,
+    tcp_set_skb_tso_segs,
+    tcp_wnd_end,
 )
-from .tcp_window import tcp_current_mss, tcp_set_skb_tso_segs, tcp_wnd_end
 from .timer import NSEC_PER_MSEC
 
 # Again.

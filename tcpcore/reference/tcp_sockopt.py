@@ -21,13 +21,14 @@ from .sock import (
     TCP_PINGPONG_THRESH,
     TcpSock,
 )
-from .tcp import TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
+from .tcp import MASK32, TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
 from .tcp_cong import CONGESTION_CONTROLS, tcp_init_congestion_control
 from .tcp_data_queue import tcp_enter_quickack_mode
 from .tcp_input import keepalive_time_when
 from .tcp_output import tcp_send_ack
 from .tcp_timer import keepalive_intvl_when
 from .tcp_user import tcp_set_cork, tcp_set_nodelay
+from .tcp_window import tcp_set_window_clamp
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC
 
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
@@ -124,7 +125,10 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == TCP_WINDOW_CLAMP:
         if not value and tp.tcb.state != TCP_CLOSE:
             return -EINVAL
-        tp.window_clamp = max(value, SOCK_MIN_RCVBUF // 2) if value else 0
+        if value:
+            tcp_set_window_clamp(tp, value)
+        else:
+            tp.window_clamp = 0
     elif name == TCP_QUICKACK:
         if not value:
             tp.ack_pingpong = TCP_PINGPONG_THRESH
@@ -140,7 +144,7 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
             return -EINVAL
         tp.user_timeout_ns = value * NSEC_PER_MSEC
     elif name == TCP_NOTSENT_LOWAT:
-        tp.notsent_lowat = value
+        tp.notsent_lowat = value & MASK32
     else:
         return -ENOPROTOOPT
     return 0
@@ -245,7 +249,7 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     (SOL_TCP, TCP_WINDOW_CLAMP): lambda net, tp: tp.window_clamp,
     (SOL_TCP, TCP_QUICKACK): lambda net, tp: tp.ack_pingpong < TCP_PINGPONG_THRESH,
     (SOL_TCP, TCP_USER_TIMEOUT): lambda net, tp: tp.user_timeout_ns // NSEC_PER_MSEC,
-    (SOL_TCP, TCP_NOTSENT_LOWAT): lambda net, tp: tp.notsent_lowat,
+    (SOL_TCP, TCP_NOTSENT_LOWAT): lambda net, tp: (tp.notsent_lowat ^ 1 << 31) - (1 << 31),
     (SOL_IP, IP_TOS): lambda net, tp: tp.tos,
     (SOL_IP, IP_TTL): lambda net, tp: tp.ttl,
     (SOL_IP, IP_MTU_DISCOVER): lambda net, tp: tp.pmtudisc,

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from errno import ETIMEDOUT
 
-from .inet_connection_sock import tcp_done, tcp_done_with_error
+from .inet_connection_sock import (
+    tcp_done,
+    tcp_done_with_error,
+    tcp_probe0_base_ns,
+    tcp_reset_xmit_timer,
+)
 from .inet_timewait_sock import tcp_time_wait
 from .netns import Netns, sk_reset_timer
 from .sock import (
@@ -29,12 +34,7 @@ from .tcp import (
     Mib,
 )
 from .tcp_input import keepalive_time_when, tcp_fin_time_ns
-from .tcp_output import (
-    tcp_probe0_base_ns,
-    tcp_reset_xmit_timer,
-    tcp_send_ack,
-    tcp_send_active_reset,
-)
+from .tcp_output import tcp_send_ack, tcp_send_active_reset
 from .tcp_recovery import tcp_enter_loss
 from .tcp_retransmit import tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
@@ -132,7 +132,7 @@ def tcp_out_reset_timer(net: Netns, tp: TcpSock) -> None:
     """Wait twice as long (RFC 6298 5.5); the first SYNs go at even times."""
     linear = net.sysctl.tcp_syn_linear_timeouts
     if tp.tcb.state != TCP_SYN_SENT or tp.retransmits > linear:
-        tp.backoff += 1
+        tp.backoff = min(tp.backoff + 1, 255)
         tp.rto_ns = min(tp.rto_ns << 1, tp.rto_max_ns)
     delay_ns = tp.rto_ns
     if tp.user_timeout_ns and tp.retrans_stamp:

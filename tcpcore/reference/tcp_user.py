@@ -58,6 +58,7 @@ from .tcp import (
     after,
     before,
 )
+from .tcp_ack import sk_stream_is_writeable, sk_stream_memory_free
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_data_queue import tcp_rcv_space_adjust
 from .tcp_input import tcp_fin_time_ns
@@ -150,10 +151,6 @@ def inet_csk_accept(net: Netns, tp: TcpSock) -> tuple[int, TcpSock | None]:
 # Send.
 
 
-def sk_stream_memory_free(tp: TcpSock) -> bool:
-    return tp.sk_wmem_queued < tp.sk_sndbuf
-
-
 def tcp_skb_can_collapse_to(tp: TcpSock, skb: SkBuff) -> bool:
     return not skb.eor
 
@@ -205,7 +202,8 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
         skb = queue[-1] if queue else None
         room = goal - len(skb.data) if skb is not None else 0
         if skb is None or room <= 0 or not tcp_skb_can_collapse_to(tp, skb):
-            if not sk_stream_memory_free(tp):
+            if not sk_stream_memory_free(net, tp, 0):
+                tp.nospace = True
                 break
             skb = SkBuff(tp.write_seq, bytearray(), TCPHDR_ACK)
             skb.truesize = SKB_TRUESIZE_EMPTY
@@ -339,7 +337,7 @@ def tcp_cleanup_rbuf(net: Netns, tp: TcpSock, copied: int) -> None:
     if copied > 0 and not tell and not tp.shutdown & RCV_SHUTDOWN:
         now = tcp_receive_window(tp)
         if 2 * now <= tp.window_clamp:
-            new = tcp_choose_window(tp)
+            new = tcp_choose_window(net, tp)
             tell = bool(new) and new >= 2 * now
     if tell:
         tcp_send_ack(net, tp)
@@ -537,7 +535,7 @@ def tcp_send_reset_now(net: Netns, tp: TcpSock, state: int) -> None:
     tp.tcb.state = TCP_CLOSE
 
 
-def tcp_poll(tp: TcpSock) -> int:
+def tcp_poll(net: Netns, tp: TcpSock) -> int:
     """What a socket is ready for, as poll(2) has it."""
     state = tp.tcb.state
     if state == TCP_LISTEN:
@@ -553,8 +551,10 @@ def tcp_poll(tp: TcpSock) -> int:
             readable = sum(len(skb.data) for skb in tp.sk_receive_queue)
         if tp.sk_receive_queue and readable >= min(tp.sk_rcvlowat, tp.sk_rcvbuf >> 1):
             mask |= EPOLLIN
-        if tp.shutdown & SEND_SHUTDOWN or tp.sk_wmem_queued * 3 < tp.sk_sndbuf * 2:
+        if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
             mask |= EPOLLOUT
+        else:
+            tp.nospace = True
         if tp.urg_data & TCP_URG_VALID:
             mask |= EPOLLPRI
     if tp.sk_err:

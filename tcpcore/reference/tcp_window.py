@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, V4MAPPED, Options, dst_mtu
 from .netns import Netns
-from .sock import GSO_MAX_SIZE, MAX_TCP_HEADER, TCP_RMEM_TO_WIN_SCALE, SkBuff, TcpSock
-from .tcp import MASK32, TCP_MAX_WSCALE, Mib
+from .sock import (
+    GSO_MAX_SIZE,
+    MAX_TCP_HEADER,
+    TCP_RMEM_TO_WIN_SCALE,
+    CaState,
+    SkBuff,
+    TcpSock,
+)
+from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, Mib
 from .timer import NSEC_PER_MSEC
 from .wire import TCP_HDR_LEN
 
@@ -42,8 +49,11 @@ def tcp_full_space(tp: TcpSock) -> int:
 
 def tcp_set_window_clamp(tp: TcpSock, clamp: int) -> None:
     """Bound the window; what was offered already stays."""
-    tp.window_clamp = max(clamp, SOCK_MIN_RCVBUF // 2)
-    tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
+    old, tp.window_clamp = tp.window_clamp, max(clamp, SOCK_MIN_RCVBUF // 2)
+    if tp.window_clamp < old:
+        tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    elif tp.window_clamp > old:
+        tp.rcv_ssthresh = max(tp.rcv_ssthresh, min(tp.rcv_wnd, tp.window_clamp))
 
 
 def tcp_receive_window(tp: TcpSock) -> int:
@@ -62,7 +72,7 @@ def tcp_select_initial_window(
     space = min(window_clamp, space)
     if space > mss:
         space = space // mss * mss
-    rcv_wnd = min(space, 65535)
+    rcv_wnd = min(space, 32767) if net.sysctl.tcp_workaround_signed_windows else space
     wscale = 0
     if scaling:
         most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
@@ -70,7 +80,12 @@ def tcp_select_initial_window(
     return rcv_wnd, min(65535 << wscale, window_clamp), wscale
 
 
-def tcp_choose_window(tp: TcpSock) -> int:
+def tcp_unscaled_max(net: Netns) -> int:
+    """The largest window without scaling; some old peers take the field for a signed number."""
+    return 32767 if net.sysctl.tcp_workaround_signed_windows else 65535
+
+
+def tcp_choose_window(net: Netns, tp: TcpSock) -> int:
     """The window to tell, in steps that are worth telling (RFC 9293 3.8.6.2.2)."""
     mss = tp.rcv_mss
     free_space = tcp_space(tp)
@@ -86,9 +101,11 @@ def tcp_choose_window(tp: TcpSock) -> int:
         free_space = max(free_space, 0) >> scale << scale
         if free_space < allowed >> 4 or free_space < mss:
             return 0
+    if scale and net.sysctl.tcp_shrink_window and free_space <= tp.rcv_ssthresh:
+        return free_space >> scale << scale  # never more than there is
     free_space = min(free_space, tp.rcv_ssthresh)
     if scale:
-        return free_space >> scale << scale or -(-free_space >> scale) << scale
+        return -(-free_space >> scale) << scale
     window = tp.rcv_wnd
     if window <= free_space - mss or window > free_space:
         return free_space // mss * mss
@@ -98,18 +115,21 @@ def tcp_choose_window(tp: TcpSock) -> int:
 
 
 def tcp_select_window(net: Netns, tp: TcpSock) -> int:
-    """The window of the segment that leaves now: its right edge never moves left."""
+    """The window of the segment that leaves now.
+
+    Its right edge never moves left (9293:SHLD-14), but by tcp_shrink_window, where memory runs out.
+    """
     scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
     old = tp.rcv_wnd
     current = tcp_receive_window(tp)
-    new = tcp_choose_window(tp)
-    if new < current:
+    new = tcp_choose_window(net, tp)
+    if new < current and not (scale and net.sysctl.tcp_shrink_window):
         if not new:
             net.mib[Mib.TCP_WANTZEROWINDOWADV] += 1
         new = -(-current >> scale) << scale
     tp.rcv_wnd = new
     tp.rcv_wup = tp.tcb.rcv_nxt
-    new = min(new, 65535 << scale) >> scale
+    new = min(new, 65535 << scale if scale else tcp_unscaled_max(net)) >> scale
     if not new and old:
         net.mib[Mib.TCP_TOZEROWINDOWADV] += 1
     elif new and not old:
@@ -174,6 +194,78 @@ def tcp_set_skb_tso_segs(skb: SkBuff, mss: int) -> int:
     skb.pcount = max(1, -(-len(skb.data) // mss))
     skb.gso_size = mss if skb.pcount > 1 else 0
     return skb.pcount
+
+
+# Bursts.
+
+
+def tcp_packets_in_flight(tp: TcpSock) -> int:
+    return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
+
+
+def tcp_tso_segs(tp: TcpSock, mss: int) -> int:
+    """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
+    most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER
+    size = most
+    if tp.srtt_us:
+        ratio = 200 if tp.snd_cwnd < tp.snd_ssthresh >> 1 else 120
+        window = tp.mss_cache * max(tp.snd_cwnd, tp.packets_out)
+        size = (window * ratio * 80_000 // tp.srtt_us) >> 10
+        if tp.rtt_min_us >> 9 < 32:
+            size += most >> (tp.rtt_min_us >> 9)
+    return max(min(size, most) // mss, 2)
+
+
+def tcp_tso_should_defer(net: Netns, tp: TcpSock, skb: SkBuff, mss: int, most: int) -> int:
+    """Whether a burst that could be longer may wait for the ACK that is about to come.
+
+    Returns
+    -------
+    int : 0 to send, 1 to wait, 2 to wait as the congestion window is what limits
+    """
+    if tp.ca_state >= CaState.TCP_CA_RECOVERY or net.now_ns - tp.wstamp_ns > NSEC_PER_MSEC:
+        return 0
+    send_window = (tcp_wnd_end(tp) - skb.seq) & MASK32
+    cong_window = (tp.snd_cwnd - tcp_packets_in_flight(tp)) * mss
+    limit = min(send_window, cong_window)
+    last = skb is tp.sk_write_queue[-1]
+    if limit >= most * mss or (not last and limit >= len(skb.data)):
+        return 0
+    if limit >= min(tp.tcb.snd_wnd, tp.snd_cwnd * mss) // 3 or not tp.tcp_rtx_queue:
+        return 0
+    srtt_ns = (tp.srtt_us >> 3) * 1000
+    expected_ns = tp.tcp_rtx_queue[0].skb_mstamp_ns + srtt_ns - net.now_ns
+    if expected_ns > min(srtt_ns >> 1, NSEC_PER_MSEC):
+        return 0
+    if cong_window < send_window and cong_window <= len(skb.data):
+        return 2
+    if cong_window >= send_window and send_window <= len(skb.data):
+        return 1
+    return 0 if skb.tcp_flags & TCPHDR_FIN or skb.eor else 1
+
+
+def tcp_grow_skb(tp: TcpSock, amount: int) -> None:
+    """Fill the piece that goes next from the one behind it."""
+    queue = tp.sk_write_queue
+    skb = queue[0]
+    if len(queue) == 1 or skb.eor:
+        return
+    behind = queue[1]
+    length = min(amount, len(behind.data))
+    if not length:
+        return
+    skb.data = bytearray(skb.data) + behind.data[:length]
+    skb.end_seq = (skb.end_seq + length) & MASK32
+    skb.truesize += length
+    behind.data = behind.data[length:]
+    behind.seq = (behind.seq + length) & MASK32
+    behind.truesize -= length
+    if not behind.data:
+        skb.end_seq = behind.end_seq
+        skb.eor = behind.eor
+        skb.tcp_flags |= behind.tcp_flags
+        tp.sk_wmem_queued -= behind.truesize
+        del queue[1]
 
 
 # Options.

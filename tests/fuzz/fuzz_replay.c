@@ -1,4 +1,4 @@
-/* libFuzzer's entry: each input goes to fuzz_replay.one in an interpreter of our own; run.py builds and runs it. */
+/* libFuzzer's entry: each input goes to MODULE.one in an interpreter of our own; run.py builds and runs it. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -21,7 +21,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argc;
     (void)argv;
     Py_Initialize();
-    module = PyImport_ImportModule("fuzz_replay");
+    module = PyImport_ImportModule(MODULE);
     stop_on_error(module);
     one = PyObject_GetAttrString(module, "one");
     stop_on_error(one);

@@ -1,7 +1,8 @@
 """Fuzz the compiled engine with libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer.
 
-``python tests/fuzz/run.py --seconds 60``; needs clang and a shared libpython. docs/fuzzing.md tells
-more. Exit status 0: nothing was found; 77: it cannot run here, and the reason is printed.
+``python tests/fuzz/run.py --seconds 60``; `--target endpoint` for hosts instead of captures. Needs
+clang and a shared libpython. docs/fuzzing.md tells more. Exit status 0: nothing was found; 77: it
+cannot run here, and the reason is printed.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def unavailable() -> str:
     return ""
 
 
-def build(work: Path) -> Path:
-    """Build the package and the fuzzer with clang's sanitizers; where the fuzzer is."""
-    package, program = work / "lib", work / "fuzz_replay"
+def build(work: Path, target: str) -> Path:
+    """Build the package and a fuzzer with clang's sanitizers; where the fuzzer is."""
+    package, program = work / "lib", work / target
     environment = os.environ | {
         "CC": "clang",
         "LDSHARED": "clang -shared",
@@ -53,19 +54,32 @@ def build(work: Path) -> Path:
     subprocess.run([*command, "--build-temp", work / "temp"], cwd=ROOT, env=environment, check=True)
     libdir = sysconfig.get_config_var("LIBDIR")
     command = ["clang", "-g", "-O1", f"-fsanitize=fuzzer,{SANITIZERS}", HERE / "fuzz_replay.c"]
-    command += ["-I", sysconfig.get_path("include"), "-L", libdir, f"-Wl,-rpath,{libdir}"]
+    command += [
+        f'-DMODULE="{target}"',
+        "-I",
+        sysconfig.get_path("include"),
+        "-L",
+        libdir,
+        f"-Wl,-rpath,{libdir}",
+    ]
     command += [f"-lpython{sysconfig.get_config_var('LDVERSION')}", "-o", program]
     subprocess.run(command, check=True)
     return program
 
 
+def events(folder: Path) -> None:
+    """Write some random streams of events, as many as fill a minute."""
+    import fuzz_endpoint
+
+    for seed in range(200):
+        (folder / str(seed)).write_bytes(fuzz_endpoint.drawn(seed))
+
+
 def seeds(folder: Path, captures: str) -> None:
     """Write the heads of captures, as they are and in tunnels and fragments, under some options;
     and what was found before."""
-    sys.path += [str(HERE.parent), str(ROOT)]
     import fuzz_lockstep
 
-    folder.mkdir(parents=True, exist_ok=True)
     for path in (HERE / "found").iterdir():
         shutil.copy(path, folder)
     for path in fuzz_lockstep.captures_in(captures):
@@ -81,14 +95,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60, help="how long (60)")
     parser.add_argument("--captures", default=os.environ.get("TCPCORE_CAPTURES", ""))
+    parser.add_argument("--target", choices=("replay", "endpoint"), default="replay")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "fuzz")
     options, more = parser.parse_known_args()
     if reason := unavailable():
         print(f"not fuzzed: {reason}")
         return UNAVAILABLE
     work = options.work.resolve()
-    program = build(work)
-    seeds(work / "corpus", options.captures)
+    program = build(work, f"fuzz_{options.target}")
+    corpus = work / ("corpus" if options.target == "replay" else f"corpus-{options.target}")
+    corpus.mkdir(parents=True, exist_ok=True)
+    sys.path += [str(HERE.parent), str(ROOT)]
+    if options.target == "replay":
+        seeds(corpus, options.captures)
+    else:
+        events(corpus)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, [work / "lib", HERE, *sys.path[1:]])),
         "PYTHONHOME": sys.base_prefix,
@@ -98,7 +119,7 @@ def main() -> int:
     }
     command = [program, "-close_fd_mask=1", "-rss_limit_mb=4096", "-timeout=10"]
     command += [f"-max_total_time={options.seconds}", f"-artifact_prefix={work}/", *more]
-    return subprocess.run([*command, work / "corpus"], env=environment).returncode
+    return subprocess.run([*command, corpus], env=environment).returncode
 
 
 if __name__ == "__main__":
