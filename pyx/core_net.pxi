@@ -9,8 +9,8 @@ from inet_connection_sock cimport sk_alloc
 from inet_ports cimport request_or_sock
 from inet_timewait_sock cimport tw_timer_handler
 from ip_fragment cimport ip_frags_batch
-from ip_input cimport DLT_RAW, ip_rcv
-from ip_output cimport inet_addr_is_local, skb_copy_and_csum
+from ip_input cimport DLT_RAW, ip_rcv, ip_rcv_tcp
+from ip_output cimport IPV4_HDR_LEN, inet_addr_is_local, skb_copy_and_csum
 from ip_tunnel cimport WRAP_FRAGMENTS, outer
 from netns cimport (
     NET_INC_STATS,
@@ -80,6 +80,7 @@ from tcp_user cimport (
 from timer cimport NSEC_PER_MSEC, timer, timer_advance, timer_next
 from unaligned cimport get_be16
 from veth cimport veth_xmit
+from wire cimport TCP_HDR_LEN
 
 cdef enum:
     EXCHANGE_MAX = 1 << 20  # frames of one exchange
@@ -124,6 +125,12 @@ cdef inline int ip_rcv_flat(netns *net, const uint8_t *packet, uint32_t length) 
     cdef rcv_skb r
     cdef int drop
     r.page = NULL
+    if (
+        length >= IPV4_HDR_LEN + TCP_HDR_LEN
+        and packet[0] == 0x45
+        and ip_rcv_tcp(&net.net, packet, length, &r.th)
+    ):
+        return ip_local_deliver(net, &r)
     if is_icmp(packet, length):
         return icmp_rcv(net, packet, length)
     memset(&one, 0, sizeof(one))
@@ -133,20 +140,20 @@ cdef inline int ip_rcv_flat(netns *net, const uint8_t *packet, uint32_t length) 
     one.time_ns = net.net.now_ns
     ip_frags_batch(&net.net.frags)
     drop = ip_rcv(&net.net, &one, &r.th, &around)
-    return drop if drop else ip_local_deliver(net, packet, &r, &around)
-
-
-cdef inline int ip_local_deliver(
-    netns *net, const uint8_t *packet, rcv_skb *r, const outer *around
-) noexcept nogil:
-    """A segment, if it is whole and this host's: Drop, or 0."""
+    if drop:
+        return drop
     if around.encap & ~WRAP_FRAGMENTS or ip_source_routed(packet):
         return IP_NOPROTO  # a host takes nothing out of tunnels
     if r.th.bad & BAD_IP_CSUM:
         return IP_CSUM
-    if is_truncated(&r.th, around):
+    if is_truncated(&r.th, &around):
         NET_INC_STATS(net, IP_INTRUNCATEDPKTS if r.th.ip == 4 else IP6_INTRUNCATEDPKTS)
         return PKT_TOO_SMALL
+    return ip_local_deliver(net, &r)
+
+
+cdef inline int ip_local_deliver(netns *net, rcv_skb *r) noexcept nogil:
+    """A whole segment, if it is this host's: Drop, or 0."""
     rcv_skb_addr(r)
     if not inet_addr_is_local(net, r.daddr):
         return TCP_CLOSED  # somebody else's: nobody here says anything
@@ -436,11 +443,19 @@ cdef class Net:
         cdef int64_t when_ns
         for packet in packets:
             if type(packet) is bytes:
-                self.receive(packet, now_ns)
+                self.advance(now_ns)
+                self.net.net.ip_summed = 0
+                ip_rcv_flat(
+                    self.net,
+                    <const uint8_t *>PyBytes_AS_STRING(packet),
+                    <uint32_t>PyBytes_GET_SIZE(packet),
+                )
+                netns_reap(self.net)
             else:
                 came_ns = getattr(packet, "time_ns", None)
                 when_ns = now_ns if came_ns is None else min(<int64_t>came_ns, now_ns)
                 self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
+        self.settle()
 
     cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
         """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.

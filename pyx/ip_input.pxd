@@ -129,17 +129,23 @@ cdef inline int netif_receive(cursor *at) noexcept nogil:
 cdef inline bint ip_rcv_plain(net *net, const frame *frame, segment *seg) noexcept nogil:
     """What nearly every frame is, with few tests and no cursor: TCP in IPv4 without options in
     Ethernet, all of it captured. False, and nothing done, for anything else."""
-    cdef const uint8_t *iph = frame.data + ETH_HLEN
+    return (
+        frame.linktype == DLT_EN10MB
+        and frame.caplen >= ETH_HLEN + IP_HDR_LEN + TCP_HDR_LEN
+        and (get_be32(frame.data + 12) & <uint32_t>0xFFFFFF00) == ETH_P_IP << 16 | 0x4500
+        and ip_rcv_tcp(net, frame.data + ETH_HLEN, frame.caplen - ETH_HLEN, seg)
+    )
+
+
+cdef inline bint ip_rcv_tcp(
+    net *net, const uint8_t *iph, uint32_t room, segment *seg
+) noexcept nogil:
+    """The same of an IPv4 header of 20 bytes, behind which TCP's has room."""
     cdef const uint8_t *th = iph + IP_HDR_LEN
     cdef uint32_t length, header, total
     cdef uint64_t pseudo
     cdef uint16_t word
-    if (
-        frame.linktype != DLT_EN10MB
-        or frame.caplen < ETH_HLEN + IP_HDR_LEN + TCP_HDR_LEN
-        or (get_be32(frame.data + 12) & <uint32_t>0xFFFFFF00) != ETH_P_IP << 16 | 0x4500
-        or (get_be32(iph + 6) & <uint32_t>0x3FFF00FF) != IPPROTO_TCP  # and no fragment
-    ):
+    if (get_be32(iph + 6) & <uint32_t>0x3FFF00FF) != IPPROTO_TCP:  # or a fragment
         return False
     total = get_be16(iph + 2)
     word = get_be16(th + 12)
@@ -148,7 +154,7 @@ cdef inline bint ip_rcv_plain(net *net, const frame *frame, segment *seg) noexce
         header < TCP_HDR_LEN
         or word & TCPHDR_URG
         or total < IP_HDR_LEN + header
-        or total > frame.caplen - ETH_HLEN
+        or total > room
     ):
         return False
     pseudo = <uint64_t>get_u32(iph + 12) + get_u32(iph + 16)

@@ -332,16 +332,16 @@ cdef struct tcp_sock:
     int64_t rcv_rtt_us  # times 8
     int64_t rcv_rtt_time_ns
     # Sizes.
-    int32_t advmss
-    int32_t mss_clamp
     int32_t mss_cache
     int32_t pmtu_cookie
-    int32_t rcv_mss
-    int32_t last_seg_size
-    int32_t user_mss
     uint32_t retransmits
-    uint32_t probes_out
-    uint32_t ack_quick
+    uint16_t advmss
+    uint16_t mss_clamp
+    uint16_t rcv_mss
+    uint16_t last_seg_size
+    uint16_t user_mss
+    uint16_t probes_out
+    uint16_t ack_quick
     uint16_t tcp_header_len
     uint16_t urg_data
     uint16_t scaling_ratio  # data in 256 bytes of receive memory

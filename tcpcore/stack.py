@@ -165,14 +165,10 @@ class Stack:
         Both live by one virtual clock and are of one kind; None: each frame goes to the link.
         """
         self._peer = None
-        if (
-            other is not None
-            and self._virtual is not None
-            and self._virtual is other._virtual
-            and type(self._net) is type(other._net)
-            and not (self._closed or other._closed or self is other)
-        ):
-            self._peer = other._net
+        if other is None or other is self or self._virtual is None or self._closed:
+            return
+        if self._virtual is other._virtual and type(self._net) is type(other._net):
+            self._peer = None if other._closed else other._net
 
     # Sockets.
 

@@ -234,7 +234,7 @@ class Transfer:
                 found = None
                 if peer is not None and handle >= 0:
                     found = self._net.recv_beside(handle, bufsize, peer, stack.clock.now_ns())
-            if found is not None and result_of(found[0]) is not None:
+            if found is not None and (not found[0] or result_of(found[0]) is not None):
                 data: bytes = found[1]
                 return data
         return self._recv(bufsize, flags)

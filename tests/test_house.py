@@ -143,7 +143,7 @@ ONLY_COMPILED = {
         "same_addr",
     },
     "ip_fragment": {"frag_free", "frag_reserve", "ip_frags_batch", "ip_frags_free"},
-    "ip_input": {"af_inet6", "ip_rcv_plain", "is_exthdr"},
+    "ip_input": {"af_inet6", "ip_rcv_plain", "ip_rcv_tcp", "is_exthdr"},
     "ip_tunnel": {"is_udp_tunnel", "is_vlan", "known_ethertype", "outer_clear"},
     "pcap": {"declare", "min_block", "pcap_close", "pcap_damage", "pcap_open"},
     "rows": {

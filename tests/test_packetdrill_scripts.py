@@ -16,7 +16,7 @@ from tcpcore import packetdrill
 FOLDER = Path(__file__).parent / "packetdrill"
 SCRIPTS = sorted(FOLDER.rglob("*.pkt"))
 NAMES = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in SCRIPTS]
-ENGINES = ("reference",)
+ENGINES = ("reference", "compiled")
 # What older kernels do otherwise, or where their distributors have other defaults.
 NEWER = {"badargs/defaults": (7, 0)}
 
