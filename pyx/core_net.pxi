@@ -8,12 +8,8 @@ from libc.string cimport memcmp
 from inet_connection_sock cimport sk_alloc
 from inet_ports cimport request_or_sock
 from inet_timewait_sock cimport tw_timer_handler
-from ip_fragment cimport ip_frags_batch
-from ip_input cimport DLT_RAW, ip_rcv, ip_rcv_tcp
-from ip_output cimport IPV4_HDR_LEN, inet_addr_is_local, skb_copy_and_csum
-from ip_tunnel cimport WRAP_FRAGMENTS, outer
+from ip_output cimport skb_copy_and_csum
 from netns cimport (
-    NET_INC_STATS,
     ifaddr,
     netns,
     netns_free,
@@ -34,30 +30,14 @@ from sock cimport (
     SK_REQUEST,
     SK_TIMEWAIT,
     TCP_SYNACK_TIMER,
-    rcv_skb,
     request_sock,
     skb_data,
     sock_common,
     tcp_sock,
     timewait_sock,
 )
-from tcp cimport (
-    BAD_IP_CSUM,
-    IP6_INTRUNCATEDPKTS,
-    IP_CSUM,
-    IP_INTRUNCATEDPKTS,
-    IP_NOPROTO,
-    PKT_TOO_SMALL,
-    TCP_CLOSE,
-    TCP_CLOSED,
-    TCP_LISTEN,
-    TCP_SYN_RECV,
-    TCP_SYN_SENT,
-    segment,
-    tcb,
-)
-from tcp_icmp cimport icmp_rcv, is_icmp
-from tcp_ipv4 cimport ip_source_routed, rcv_skb_addr, tcp_v4_connect, tcp_v4_rcv
+from tcp cimport TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, tcb
+from tcp_ipv4 cimport tcp_v4_connect
 from tcp_minisocks cimport reqsk_timer_handler
 from tcp_sockopt cimport (
     sock_set_linger,
@@ -78,9 +58,7 @@ from tcp_user cimport (
     tcp_shutdown,
 )
 from timer cimport NSEC_PER_MSEC, timer, timer_advance, timer_next
-from unaligned cimport get_be16
-from veth cimport veth_xmit
-from wire cimport TCP_HDR_LEN
+from veth cimport ip_rcv_flat, veth_xmit
 
 cdef enum:
     EXCHANGE_MAX = 1 << 20  # frames of one exchange
@@ -103,61 +81,6 @@ cdef tuple SYSCTLS = tuple(
     ).split()
 )
 cdef tuple CONGESTION_CONTROLS = ("reno", "cubic")
-
-
-cdef inline bint is_truncated(const segment *th, const outer *around) noexcept nogil:
-    """True if the packet is longer than what came of it, or its headers than the packet."""
-    cdef const uint8_t *iph = around.network_header
-    cdef uint32_t told
-    if not around.encap:  # what is put together of fragments is whole
-        told = get_be16(iph + (2 if th.ip == 4 else 4))
-        if not told:  # a length of none is of what a card would cut
-            return True
-        if told + (0 if th.ip == 4 else 40) > around.network_room:
-            return True
-    return 4 * <uint64_t>th.doff + th.payload_len > around.transport_room
-
-
-cdef inline int ip_rcv_flat(netns *net, const uint8_t *packet, uint32_t length) noexcept nogil:
-    """One IP packet of somebody's bytes: Drop, or 0."""
-    cdef frame one
-    cdef outer around
-    cdef rcv_skb r
-    cdef int drop
-    r.page = NULL
-    if (
-        length >= IPV4_HDR_LEN + TCP_HDR_LEN
-        and packet[0] == 0x45
-        and ip_rcv_tcp(&net.net, packet, length, &r.th)
-    ):
-        return ip_local_deliver(net, &r)
-    if is_icmp(packet, length):
-        return icmp_rcv(net, packet, length)
-    memset(&one, 0, sizeof(one))
-    one.data = packet
-    one.caplen = one.wirelen = length
-    one.linktype = DLT_RAW
-    one.time_ns = net.net.now_ns
-    ip_frags_batch(&net.net.frags)
-    drop = ip_rcv(&net.net, &one, &r.th, &around)
-    if drop:
-        return drop
-    if around.encap & ~WRAP_FRAGMENTS or ip_source_routed(packet):
-        return IP_NOPROTO  # a host takes nothing out of tunnels
-    if r.th.bad & BAD_IP_CSUM:
-        return IP_CSUM
-    if is_truncated(&r.th, &around):
-        NET_INC_STATS(net, IP_INTRUNCATEDPKTS if r.th.ip == 4 else IP6_INTRUNCATEDPKTS)
-        return PKT_TOO_SMALL
-    return ip_local_deliver(net, &r)
-
-
-cdef inline int ip_local_deliver(netns *net, rcv_skb *r) noexcept nogil:
-    """A whole segment, if it is this host's: Drop, or 0."""
-    rcv_skb_addr(r)
-    if not inet_addr_is_local(net, r.daddr):
-        return TCP_CLOSED  # somebody else's: nobody here says anything
-    return tcp_v4_rcv(net, r)
 
 
 cdef class Net:

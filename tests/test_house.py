@@ -27,9 +27,10 @@ PYX = ROOT / "pyx"
 FLOORS = {
     name: floor
     for floor, names in {
-        16: "core",
-        15: "core_net",
-        14: "tcp_sockopt tcp_icmp veth",
+        17: "core",
+        16: "core_net",
+        15: "veth",
+        14: "tcp_sockopt tcp_icmp",
         13: "tcp_user tcp_ipv4 tcp_timer doors streams",
         12: "tcp_input tcp_minisocks tcp_fastopen",
         11: "tcp_ack",
