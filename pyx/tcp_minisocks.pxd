@@ -11,7 +11,7 @@ from inet_connection_sock cimport (
 )
 from inet_ports cimport inet_ehash_insert, inet_inherit_port, inet_unhash
 from inet_timewait_sock cimport inet_twsk_kill, inet_twsk_schedule
-from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
+from ip_output cimport ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport (
     NET_INC_STATS,
     netns,
@@ -27,7 +27,7 @@ from tcp cimport *
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_output cimport tcp_oow_rate_limited
 from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
-from tcp_window cimport tcp_full_space, tcp_select_initial_window
+from tcp_window cimport dst_metric_advmss, tcp_full_space, tcp_select_initial_window
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 cdef enum:
@@ -78,7 +78,7 @@ cdef inline void tcp_openreq_init(netns *net, request_sock *req, const rcv_skb *
 
 cdef inline int64_t reqsk_advmss(netns *net, const request_sock *req) noexcept nogil:
     """What the SYN-ACK offers: what fits the link, or less where the caller asks for it."""
-    cdef int64_t mss = dst_mtu(net, req.sk.daddr) - (20 if req.sk.ip == 4 else 40) - 20
+    cdef int64_t mss = dst_metric_advmss(net, req.sk.daddr)
     cdef int64_t user_mss = req.listener.user_mss
     return min(mss, user_mss) if user_mss else mss
 

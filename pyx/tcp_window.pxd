@@ -3,7 +3,14 @@
 # RFC 9293 3.7.1, 3.8.6.2.2; RFC 7323 2; RFC 2018 4.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, dst_mtu, ipv6_addr_v4mapped, options
+from ip_output cimport (
+    IPV4_HDR_LEN,
+    IPV6_HDR_LEN,
+    IPV6_MIN_MTU,
+    dst_mtu,
+    ipv6_addr_v4mapped,
+    options,
+)
 from netns cimport NET_INC_STATS, netns
 from skbuff cimport kfree_skb, skb_shift, skb_unlink
 from sock cimport *
@@ -319,11 +326,17 @@ cdef inline void tcp_syn_options(netns *net, tcp_sock *tp, options *opts) noexce
 
 cdef inline int64_t tcp_advertise_mss(netns *net, tcp_sock *tp) noexcept nogil:
     """What fits this end's link (RFC 9293 3.7.1); a smaller one where the user asks for it."""
-    cdef int64_t mss = min(
-        dst_mtu(net, tp.sk.daddr) - ip_header_len(tp) - TCP_HDR_LEN, <int64_t>65535
-    )
+    cdef int64_t mss = dst_metric_advmss(net, tp.sk.daddr)
     tp.advmss = <int32_t>(min(mss, <int64_t>tp.user_mss) if tp.user_mss else mss)
     return tp.advmss
+
+
+cdef inline int64_t dst_metric_advmss(netns *net, const uint8_t *daddr) noexcept nogil:
+    """The MSS to offer on a path: no IPv6 link has less than 1280 bytes (RFC 8200 5)."""
+    cdef int64_t mtu = dst_mtu(net, daddr)
+    if ipv6_addr_v4mapped(daddr):
+        return min(mtu - IPV4_HDR_LEN - TCP_HDR_LEN, <int64_t>65535)
+    return min(max(mtu, <int64_t>IPV6_MIN_MTU) - IPV6_HDR_LEN - TCP_HDR_LEN, <int64_t>65535)
 
 
 cdef inline int tcp_sack_blocks(const tcp_sock *tp, int room) noexcept nogil:

@@ -13,7 +13,7 @@ from .inet_connection_sock import (
 )
 from .inet_ports import inet_ehash_insert, inet_inherit_port, inet_unhash
 from .inet_timewait_sock import inet_twsk_kill, inet_twsk_schedule
-from .ip_output import Options, dst_mtu, ip_queue_xmit, tcp_options_write
+from .ip_output import Options, ip_queue_xmit, tcp_options_write
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
 from .sock import SOCK_RCVBUF_LOCK, TCP_TIMEWAIT_LEN_NS, RequestSock, TcpSock, TimewaitSock
@@ -46,7 +46,7 @@ from .tcp import (
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_output import tcp_oow_rate_limited
 from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
-from .tcp_window import tcp_full_space, tcp_select_initial_window
+from .tcp_window import dst_metric_advmss, tcp_full_space, tcp_select_initial_window
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 OPT_TIMESTAMP, OPT_SACK_PERM = int(Opt.OPT_TIMESTAMP), int(Opt.OPT_SACK_PERM)
@@ -80,7 +80,7 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
 
 def reqsk_advmss(net: Netns, req: RequestSock) -> int:
     """What the SYN-ACK offers: what fits the link, or less where the caller asks for it."""
-    mss = dst_mtu(net, req.daddr) - (20 if req.ip == 4 else 40) - 20
+    mss = dst_metric_advmss(net, req.daddr)
     user_mss = req.listener.user_mss
     return min(mss, user_mss) if user_mss else mss
 

@@ -6,7 +6,7 @@ RFC 9293 3.7.1, 3.8.6.2.2; RFC 7323 2; RFC 2018 4.
 
 from __future__ import annotations
 
-from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, V4MAPPED, Options, dst_mtu
+from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, V4MAPPED, Options, dst_mtu
 from .netns import Netns
 from .sock import (
     GSO_MAX_SIZE,
@@ -301,9 +301,17 @@ def tcp_syn_options(net: Netns, tp: TcpSock) -> Options:
 
 def tcp_advertise_mss(net: Netns, tp: TcpSock) -> int:
     """What fits this end's link (RFC 9293 3.7.1); a smaller one where the user asks for it."""
-    mss = min(dst_mtu(net, tp.daddr) - ip_header_len(tp) - TCP_HDR_LEN, 65535)
+    mss = dst_metric_advmss(net, tp.daddr)
     tp.advmss = min(mss, tp.user_mss) if tp.user_mss else mss
     return tp.advmss
+
+
+def dst_metric_advmss(net: Netns, daddr: bytes) -> int:
+    """The MSS to offer on a path: no IPv6 link has less than 1280 bytes (RFC 8200 5)."""
+    if daddr.startswith(V4MAPPED):
+        return min(dst_mtu(net, daddr) - IPV4_HDR_LEN - TCP_HDR_LEN, 65535)
+    mtu = max(dst_mtu(net, daddr), IPV6_MIN_MTU)
+    return min(mtu - IPV6_HDR_LEN - TCP_HDR_LEN, 65535)
 
 
 def tcp_sack_blocks(tp: TcpSock, room: int) -> list[tuple[int, int]]:
