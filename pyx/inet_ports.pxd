@@ -5,13 +5,13 @@ from libc.errno cimport EADDRINUSE, EADDRNOTAVAIL
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
-from ip_output cimport ipv6_addr_any, ipv6_addr_v4mapped
+from ip_output cimport ipv6_addr_any
 from netns cimport LISTEN_BUCKETS, get_random_u32_below, inet_bind_bucket, netns
 from secure_seq cimport secure_port, siphash
 from sock cimport *
 from tcp cimport TCP_LISTEN
 from timer cimport NSEC_PER_SEC
-from unaligned cimport get_u32
+from unaligned cimport get_u32, ipv6_addr_v4mapped
 
 
 cdef inline bint is_any(const uint8_t *addr) noexcept nogil:

@@ -14,7 +14,7 @@ from skbuff cimport refcount_inc
 from sock cimport sack_block, skb_data
 from tcp cimport *
 from timer cimport NSEC_PER_SEC
-from unaligned cimport get_u32, put_be16, put_be32, put_u16
+from unaligned cimport get_u32, ipv6_addr_v4mapped, put_be16, put_be32, put_u16
 from wire cimport IPPROTO_TCP, TCP_HDR_LEN
 
 cdef enum:
@@ -56,12 +56,6 @@ cdef struct segment_out:
     uint8_t df
     uint8_t options_len
     uint8_t options[40]
-
-
-cdef inline bint ipv6_addr_v4mapped(const uint8_t *addr) noexcept nogil:
-    cdef uint64_t zeros
-    memcpy(&zeros, addr, 8)
-    return zeros == 0 and addr[8] == 0 and addr[9] == 0 and addr[10] == 0xFF and addr[11] == 0xFF
 
 
 cdef inline bint ipv6_addr_any(const uint8_t *addr) noexcept nogil:

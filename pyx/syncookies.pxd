@@ -2,12 +2,11 @@
 # Linux: net/ipv4/syncookies.c.  RFC 4987 3.6.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy
 from netns cimport netns
-from secure_seq cimport siphash
+from secure_seq cimport hash_tuple, siphash
 from sock cimport rcv_skb, request_sock
 from tcp cimport OPT_TIMESTAMP
-from unaligned cimport put_be16, put_be32
+from unaligned cimport put_be32
 
 cdef enum:
     COOKIEBITS = 24
@@ -40,14 +39,10 @@ cdef inline uint32_t cookie_hash(
     uint16_t dport,
     uint32_t count,
 ) noexcept nogil:
-    cdef uint8_t data[46]
-    memcpy(data, b"cookie", 6)
-    memcpy(data + 6, saddr, 16)
-    memcpy(data + 22, daddr, 16)
-    put_be16(data + 38, sport)
-    put_be16(data + 40, dport)
-    put_be32(data + 42, count)
-    return <uint32_t>siphash(net.key, data, 46)
+    cdef uint8_t data[43]
+    cdef size_t n = hash_tuple(data, b"cky", saddr, daddr, sport, dport)
+    put_be32(data + n, count)
+    return <uint32_t>siphash(net.key, data, n + 4)
 
 
 cdef inline uint32_t tcp_cookie_time(const netns *net) noexcept nogil:

@@ -3,20 +3,14 @@
 # RFC 9293 3.7.1, 3.8.6.2.2; RFC 7323 2; RFC 2018 4.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from ip_output cimport (
-    IPV4_HDR_LEN,
-    IPV6_HDR_LEN,
-    IPV6_MIN_MTU,
-    dst_mtu,
-    ipv6_addr_v4mapped,
-    options,
-)
+from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, dst_mtu, options
 from netns cimport NET_INC_STATS, netns
 from skbuff cimport kfree_skb, skb_shift, skb_unlink
 from sock cimport *
 from tcp cimport *
 from timer cimport NSEC_PER_MSEC
 from wire cimport TCP_HDR_LEN
+from unaligned cimport ipv6_addr_v4mapped
 
 cdef enum:
     TCPOLEN_TSTAMP_ALIGNED = 12

@@ -86,4 +86,12 @@ static inline void ipv6_addr_set_v4mapped(void *addr, const void *v4)
     memcpy(addr, words, sizeof words);
 }
 
+static inline int ipv6_addr_v4mapped(const void *addr)
+{
+    const unsigned char *at = addr;
+    uint64_t zeros;
+    memcpy(&zeros, at, 8);
+    return !zeros && !at[8] && !at[9] && at[10] == 0xff && at[11] == 0xff;
+}
+
 #endif

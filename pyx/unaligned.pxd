@@ -22,6 +22,7 @@ cdef extern from "unaligned.h" nogil:
     uint32_t swap_u16s(uint32_t pair)
     uint64_t swap_u32s(uint64_t pair)
     void ipv6_addr_set_v4mapped(void *addr, const void *v4)
+    bint ipv6_addr_v4mapped(const void *addr)
     void stream_copy(void *to, const void *source, size_t length)
     void stream_end()
     void *held(const void *p)

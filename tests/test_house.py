@@ -156,7 +156,7 @@ ONLY_COMPILED = {
         "packet_rows_outer",
     },
     "rows_analysis": {"counts_value", "find_rares", "gauge_value", "wide"},
-    "secure_seq": {"hash_tuple", "siphash_lanes"},
+    "secure_seq": {"secure_tuple", "siphash_lanes"},
     "inet_connection_sock": {"tcp_init_sock", "tcp_probe0_when_ns"},
     "inet_ports": {
         "ehash_grow",
@@ -172,7 +172,6 @@ ONLY_COMPILED = {
         "addr_common",
         "ifaddr_known",
         "ipv6_addr_any",
-        "ipv6_addr_v4mapped",
         "out_reserve",
         "pmtu_at",
         "pmtu_forget",

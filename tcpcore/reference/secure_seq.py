@@ -10,6 +10,7 @@ from struct import Struct
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 _KEY = Struct("<QQ")
 _WORD = Struct("<Q")
+_V4MAPPED = bytes(10) + b"\xff\xff"
 
 
 def _rounds(v0: int, v1: int, v2: int, v3: int, n: int) -> tuple[int, int, int, int]:
@@ -60,18 +61,21 @@ def secure_tcp_seq(
 
     Deviation: as in Linux the clock ticks every 64 ns instead of every 4 us.
     """
-    return (siphash(key, b"seq" + _tuple(saddr, daddr, sport, dport)) + (now_ns >> 6)) & 0xFFFFFFFF
+    return (siphash(key, b"seq" + hash_tuple(saddr, daddr, sport, dport)) + (now_ns >> 6)) & 0xFFFFFFFF
 
 
 def secure_tcp_ts_off(key: bytes, saddr: bytes, daddr: bytes, sport: int, dport: int) -> int:
     """Where a connection's time stamps begin, another for each 4-tuple (RFC 7323 5.4)."""
-    return siphash(key, b"tso" + _tuple(saddr, daddr, sport, dport)) & 0xFFFFFFFF
+    return siphash(key, b"tso" + hash_tuple(saddr, daddr, sport, dport)) & 0xFFFFFFFF
 
 
 def secure_port(key: bytes, saddr: bytes, daddr: bytes, dport: int) -> int:
     """Where the search for a port begins, by its peer (RFC 6056 3.3.3)."""
-    return siphash(key, b"prt" + _tuple(saddr, daddr, 0, dport))
+    return siphash(key, b"prt" + hash_tuple(saddr, daddr, 0, dport))
 
 
-def _tuple(saddr: bytes, daddr: bytes, sport: int, dport: int) -> bytes:
+def hash_tuple(saddr: bytes, daddr: bytes, sport: int, dport: int) -> bytes:
+    """A 4-tuple as it is hashed: of IPv4 the four bytes of each address alone."""
+    if saddr[:12] == daddr[:12] == _V4MAPPED:
+        saddr, daddr = saddr[12:], daddr[12:]
     return saddr + daddr + (sport << 16 | dport).to_bytes(4, "big")

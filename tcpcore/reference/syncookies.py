@@ -6,7 +6,7 @@ Linux: net/ipv4/syncookies.c.  RFC 4987 3.6.
 from __future__ import annotations
 
 from .netns import Netns
-from .secure_seq import siphash
+from .secure_seq import hash_tuple, siphash
 from .sock import RequestSock
 from .tcp import MASK32, Opt, Segment
 
@@ -26,8 +26,8 @@ TS_OPT_ECN = 1 << 5
 
 
 def cookie_hash(net: Netns, saddr: bytes, daddr: bytes, sport: int, dport: int, count: int) -> int:
-    data = saddr + daddr + (sport << 16 | dport).to_bytes(4, "big")
-    return siphash(net.key, b"cookie" + data + count.to_bytes(4, "big")) & MASK32
+    data = hash_tuple(saddr, daddr, sport, dport)
+    return siphash(net.key, b"cky" + data + count.to_bytes(4, "big")) & MASK32
 
 
 def tcp_cookie_time(net: Netns) -> int:
