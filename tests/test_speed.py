@@ -19,6 +19,9 @@ import tcpcore
 from tcpcore.reference.tcp_cong import Cubic, Reno
 
 ENGINES = ["reference", "compiled"]
+pytestmark = pytest.mark.skipif(  # the grid is of hours in virtual time
+    tcpcore.ENGINE != "compiled", reason="needs the compiled engine"
+)
 HEADERS = 1500 / 1448  # what a link carries for what is in it
 PACKET = 8 * 1500
 DELACK_S = 0.04
