@@ -164,9 +164,9 @@ class Stack:
         other = _HOSTS.get(id(link))
         if other is not None and not other._closed:
             raise ValueError(f"this link is {other.name}'s")
-        if isinstance(link, MemoryLink) and link.clock not in (None, self.clock):
-            if self._virtual or isinstance(link.clock, VirtualClock):
-                raise ValueError("hosts that talk in virtual time need the same clock")
+        there = link.clock if isinstance(link, MemoryLink) else None
+        if there not in (None, self.clock) and (self._virtual or isinstance(there, VirtualClock)):
+            raise ValueError("hosts that talk in virtual time need the same clock")
         _HOSTS[id(link)] = self
         self.link = link
         self._partial = bool(getattr(link, "hw_csum", False))
