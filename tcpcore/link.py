@@ -12,8 +12,6 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from tcpcore.transfer import view_of
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -440,7 +438,9 @@ class CallableLink:
 
     def deliver(self, frames: Iterable[bytes]) -> None:
         """Let frames arrive, from any thread."""
-        self._inbox.extend(one if isinstance(one, bytes) else bytes(view_of(one)) for one in frames)
+        self._inbox.extend(
+            one if isinstance(one, bytes) else bytes(memoryview(one)) for one in frames
+        )
         if self._wake is not None:
             self._wake()
 
