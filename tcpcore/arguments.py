@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket as _socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
 INT64_MIN = -(1 << 63)
 INT64_MAX = (1 << 63) - 1
+KEY_SIZE = 16  # bytes of a stack's seed
 
 # Index: log2 of the bit that the engine takes (Key).
 KEYS = ("vlan", "interface", "tunnel")
@@ -45,3 +54,25 @@ def key_bits(text: str) -> int:
         known = ", ".join(("5tuple", *KEYS))
         raise ValueError(f"key must be of {known}, not {min(wrong)!r}")
     return sum(1 << bit for bit, name in enumerate(KEYS) if name in parts)
+
+
+def seed_key(seed: int | bytes | None) -> bytes:
+    """16 bytes of a seed; the only place where entropy is taken."""
+    if seed is None:
+        return os.urandom(KEY_SIZE)
+    if isinstance(seed, int):
+        import hashlib
+
+        return hashlib.blake2b(str(seed).encode(), digest_size=KEY_SIZE).digest()
+    if not isinstance(seed, (bytes, bytearray)):
+        raise TypeError(f"a seed is an int or bytes, not {type(seed).__name__}")
+    if len(seed) != KEY_SIZE:
+        raise ValueError(f"a seed of bytes has {KEY_SIZE} of them")
+    return bytes(seed)
+
+
+def family_of(address: Any, hosts: Mapping[str, str]) -> int:
+    """AF_INET6 for what is so for sure; the call itself complains of what is no address."""
+    host = address[0] if isinstance(address, tuple) and address else ""
+    host = hosts.get(host, host) if isinstance(host, str) else ""
+    return _socket.AF_INET6 if ":" in host else _socket.AF_INET

@@ -83,6 +83,8 @@ class VirtualClock:
 
     def at(self, when_ns: int, call: Callable[[], object]) -> None:
         """Call a function at a time; at once, within the next step, if that is over."""
+        if not callable(call):
+            raise TypeError(f"a function is required, not {type(call).__name__}")
         with self.lock:
             self._order += 1
             heapq.heappush(self._events, (max(when_ns, self._now_ns), self._order, call))

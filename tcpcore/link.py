@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Protocol
 
+    from tcpcore.clock import MonotonicClock, VirtualClock
     from tcpcore.stack import Stack
 
     class Link(Protocol):
@@ -350,6 +351,12 @@ class MemoryLink:
         here.join(there if plain else None)
         there.join(here if plain else None)
 
+    @property
+    def clock(self) -> VirtualClock | MonotonicClock | None:
+        """What the host at the other end lives by; None while nobody is there."""
+        there = self._out.host
+        return None if there is None or there._closed else there.clock
+
     def tap(self, call: Callable[[bytes, int], object]) -> None:
         """Show every frame that leaves at this end, with its time in ns, before it can be lost."""
         self._out.taps.append(call)
@@ -431,7 +438,9 @@ class CallableLink:
 
     def deliver(self, frames: Iterable[bytes]) -> None:
         """Let frames arrive, from any thread."""
-        self._inbox.extend(frames)
+        self._inbox.extend(
+            one if isinstance(one, bytes) else bytes(memoryview(one)) for one in frames
+        )
         if self._wake is not None:
             self._wake()
 

@@ -209,6 +209,10 @@ class Network:
         for name in names:
             if name not in self.hosts and name not in self.routers:
                 raise ValueError(f"there is no {name!r} in this network")
+            if name in self.hosts and self.hosts[name].link is not None:
+                raise ValueError(f"{name} has a link: a host has one, and a router any number")
+        if names[0] == names[1]:
+            raise ValueError(f"a link from {names[0]} to itself leads nowhere")
         number = len(self.links)
         ends = MemoryLink.pair(
             mtu=mtu,
@@ -263,6 +267,8 @@ class Network:
 
     def partition(self, *names: str) -> None:
         """Cut these off from the others: links between the two go down, the rest up."""
+        if unknown := set(names) - set(self.hosts) - set(self.routers):
+            raise ValueError(f"there is no {min(unknown)!r} in this network")
         for link in self.links:
             link.change(up=(link.a in names) == (link.b in names))
 

@@ -26,7 +26,7 @@ class poll:
 
     def register(self, sock: Socket, eventmask: int = POLLIN | POLLPRI | POLLOUT) -> None:
         """Watch a socket, or watch it for something else."""
-        self._wanted[id(sock)] = (sock, eventmask)
+        self._wanted[id(_mine(sock))] = (sock, eventmask)
 
     def modify(self, sock: Socket, eventmask: int) -> None:
         """Watch for something else. Raises FileNotFoundError if it was not watched."""
@@ -79,9 +79,11 @@ def select(
     ------
     ValueError
         If one is closed, or the timeout is negative.
+    TypeError
+        If one is none of ours.
     """
     lists = [list(one) for one in (rlist, wlist, xlist)]
-    everyone = [sock for one in lists for sock in one]
+    everyone = [_mine(sock) for one in lists for sock in one]
     if any(sock._handle < 0 for sock in everyone):
         raise ValueError("file descriptor cannot be a negative integer (-1)")
     if timeout is not None and timeout < 0:
@@ -97,6 +99,12 @@ def select(
 
     found = _wait(everyone, ready, timeout)
     return (found[0], found[1], found[2]) if found else ([], [], [])
+
+
+def _mine(sock: Socket) -> Socket:
+    if not isinstance(sock, Socket):
+        raise TypeError(f"a tcpcore.Socket is required, not {type(sock).__name__}")
+    return sock
 
 
 def _wait(socks: list[Socket], ready: Callable[[], list[Any]], seconds: float | None) -> list[Any]:

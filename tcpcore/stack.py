@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import operator
 import os
 import socket as _socket
 import threading
+import weakref
 from collections import deque
 
 from tcpcore import engine as _engine
+from tcpcore.arguments import family_of, seed_key
 from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock, readable
 from tcpcore.link import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, Frame, MemoryLink, like
 from tcpcore.mib import COUNTERS
 from tcpcore.neigh import Neighbours
 from tcpcore.socket import Socket
 from tcpcore.sysctl import Sysctl
-from tcpcore.transfer import mapped
+from tcpcore.transfer import mapped, view_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadlockError", "Stack"]
 
-KEY_SIZE = 16
 OUT_MAX = 65536  # frames that nobody has fetched; the oldest are lost
 LOOPBACK_MAX = 1 << 20  # frames to oneself that one call lets pass
+_HOSTS: weakref.WeakValueDictionary[int, Stack] = weakref.WeakValueDictionary()  # by link's id
 
 
 class Stack:
@@ -49,8 +52,9 @@ class Stack:
     link
         Where its packets go. None: `receive` and `transmit` are called by the caller's own loop.
     clock
-        None: the system's for a link that has a descriptor, else a virtual one of its own. Hosts
-        that are to talk in virtual time need the same one.
+        None: the system's for a link that has a descriptor, that of the host at the other end of
+        a `MemoryLink`, else a virtual one of its own. Hosts that are to talk in virtual time need
+        the same one.
     seed
         Decides initial sequence numbers, ports and cookies: an int or bytes. None: unpredictable,
         as whatever meets a real network has to be.
@@ -74,7 +78,7 @@ class Stack:
     Raises
     ------
     ValueError
-        If an address or a knob is none.
+        If an address or a knob is none, or the link is another host's.
     """
 
     def __init__(
@@ -94,15 +98,22 @@ class Stack:
         if not given:
             raise ValueError("a stack needs an address")
         interfaces = [ipaddress.ip_interface(one) for one in given]
+        for one in interfaces:
+            if one.ip.is_multicast or one.ip.is_unspecified or int(one.ip) == 0xFFFFFFFF:
+                raise ValueError(f"{one.ip} cannot be a host's address")
+        if clock is None:
+            clock = link.clock if isinstance(link, MemoryLink) else None
         if clock is None:
             real = link is not None and link.fileno() >= 0
             clock = MonotonicClock() if real else VirtualClock()
+        if not isinstance(clock, (VirtualClock, MonotonicClock)):
+            raise TypeError(f"clock must be a clock, not {type(clock).__name__}")
         self.clock = clock
         self.name = name or str(interfaces[0].ip)
         self.hosts = {} if hosts is None else hosts
         self.sysctl = Sysctl.of(sysctl)
         self.addresses = tuple(str(one.ip) for one in interfaces)
-        self._net = _engine.load_net(engine)(_key(seed))
+        self._net = _engine.load_net(engine)(seed_key(seed))
         self._local = set()
         for given_address, one in zip(given, interfaces, strict=True):
             packed = mapped(one.ip.packed)
@@ -145,10 +156,18 @@ class Stack:
         Raises
         ------
         ValueError
-            If there is one.
+            If there is one, if another host has this one, or if the host at the other end of a
+            `MemoryLink` lives by another virtual clock.
         """
         if self.link is not None:
             raise ValueError(f"{self.name} has a link")
+        other = _HOSTS.get(id(link))
+        if other is not None and not other._closed:
+            raise ValueError(f"this link is {other.name}'s")
+        there = link.clock if isinstance(link, MemoryLink) else None
+        if there not in (None, self.clock) and (self._virtual or isinstance(there, VirtualClock)):
+            raise ValueError("hosts that talk in virtual time need the same clock")
+        _HOSTS[id(link)] = self
         self.link = link
         self._partial = bool(getattr(link, "hw_csum", False))
         self._net.set_link(link.mtu, link.gso, self._partial)
@@ -189,7 +208,7 @@ class Stack:
 
     def connect(self, address: tuple[Any, ...], timeout: float | None = None) -> Socket:
         """A socket connected to an address, as `socket.create_connection` makes one."""
-        made = self.socket(_family(self, address[0]))
+        made = self.socket(family_of(address, self.hosts))
         try:
             made.settimeout(timeout)
             made.connect(address)
@@ -213,7 +232,7 @@ class Stack:
             Listen at all ports that nobody else has, of every address there is: whatever reaches
             this host is for it, and `getsockname` of an accepted socket tells where it was sent.
         """
-        made = self.socket(_family(self, address[0]))
+        made = self.socket(family_of(address, self.hosts))
         try:
             made.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             if not every_port:
@@ -235,11 +254,14 @@ class Stack:
             Any bytes; whatever they hold, nothing is raised. A `tcpcore.Frame` tells more: when it
             came (not after `now_ns`), and that its checksum is not to be verified.
         now_ns
-            When, ns; None: what the clock says. Time never goes back.
+            When, ns of this host's clock; None: what the clock says. Time never goes back.
         """
+        came = [one if isinstance(one, bytes) else bytes(view_of(one)) for one in frames]
         with self._lock:
             now = self._now(now_ns)
-            self._input([one if isinstance(one, bytes) else bytes(one) for one in frames], now)
+            if self._closed:
+                return
+            self._input(came, now)
             self._flush(now)
 
     def transmit(self, now_ns: int | None = None) -> list[Frame]:
@@ -250,6 +272,8 @@ class Stack:
         """
         with self._lock:
             now = self._now(now_ns)
+            if self._closed:
+                return []
             self._net.advance(now)
             self._flush(now)
             found = [Frame(one, getattr(one, "gso_size", 0), time_ns=now) for one in self._out]
@@ -261,7 +285,7 @@ class Stack:
     def next_deadline(self) -> int | None:
         """When `transmit` is to be called at the latest, ns; None: not until frames arrive."""
         with self._lock:
-            when = self._net.next_deadline()
+            when = -1 if self._closed else self._net.next_deadline()
             times = [] if when < 0 else [when]
             if self.link is not None:
                 arrival = self.link.next_arrival
@@ -476,7 +500,11 @@ class Stack:
         self._net.advance(self.clock.now_ns())
 
     def _now(self, now_ns: int | None) -> int:
-        return self.clock.now_ns() if now_ns is None else now_ns
+        if now_ns is None:
+            return self.clock.now_ns()
+        if operator.index(now_ns) >> 62 > 0:
+            raise OverflowError("now_ns must be below 2**62")
+        return now_ns
 
     def _pump(self, now: int) -> None:
         while self._garbage:
@@ -566,21 +594,3 @@ class Stack:
         if packet[0] >> 4 == 4:
             return packet[16] == 127 or mapped(packet[16:20]) in self._local
         return packet[24:40] == b"\0" * 15 + b"\1" or packet[24:40] in self._local
-
-
-def _key(seed: int | bytes | None) -> bytes:
-    """16 bytes of a seed; the only place where entropy is taken."""
-    if seed is None:
-        return os.urandom(KEY_SIZE)
-    if isinstance(seed, int):
-        import hashlib
-
-        return hashlib.blake2b(str(seed).encode(), digest_size=KEY_SIZE).digest()
-    if len(seed) != KEY_SIZE:
-        raise ValueError(f"a seed of bytes has {KEY_SIZE} of them")
-    return bytes(seed)
-
-
-def _family(stack: Stack, host: str) -> int:
-    host = stack.hosts.get(host, host)
-    return _socket.AF_INET6 if ":" in host else _socket.AF_INET

@@ -489,3 +489,94 @@ def flood(count: int) -> list[bytes]:
         check = ~(sum(struct.unpack(">10H", head)) % 0xFFFF) & 0xFFFF
         made.append(head[:10] + check.to_bytes(2, "big") + head[12:] + tcp)
     return made
+
+
+# ---- misuse -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["224.0.0.1", "0.0.0.0", "255.255.255.255", "ff02::1", "::"])
+def test_what_cannot_be_an_address(engine: str, address: str) -> None:
+    """An address that nobody can have is refused where it is given."""
+    with pytest.raises(ValueError, match="cannot be a host's address"):
+        tcpcore.Stack(address, engine=engine)
+
+
+def test_arguments_of_the_wrong_kind(engine: str) -> None:
+    """Types are complained of at once, alike in both engines."""
+    for wrong in ({"seed": "x"}, {"seed": 1.5}, {"clock": 3}):
+        with pytest.raises(TypeError):
+            tcpcore.Stack("10.0.0.1", engine=engine, **wrong)  # type: ignore[arg-type]
+    stack = tcpcore.Stack("10.0.0.1", engine=engine)
+    for frames in (b"one frame", [5], ["text"], [None]):
+        with pytest.raises(TypeError, match="bytes-like object is required"):
+            stack.receive(frames)  # type: ignore[arg-type]
+    for now in (1.5, "1"):
+        with pytest.raises(TypeError):
+            stack.transmit(now)  # type: ignore[arg-type]
+    with pytest.raises(OverflowError):
+        stack.transmit(1 << 62)
+    for address in (None, (), "10.0.0.2:80", (5, 80)):
+        for call in (stack.connect, stack.listen):
+            with pytest.raises(TypeError):
+                call(address)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"tcpcore\.Socket is required"):
+        tcpcore.select([5], [], [])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"tcpcore\.Socket is required"):
+        tcpcore.poll().register(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="bytes-like"):
+        tcpcore.CallableLink(print).deliver(b"one frame")  # type: ignore[arg-type]
+
+
+def test_a_link_has_one_host_at_an_end(engine: str) -> None:
+    """Two hosts at one end are refused, until the first one is closed."""
+    a, _ = tcpcore.MemoryLink.pair()
+    for link in (a, tcpcore.CallableLink(print)):
+        first = tcpcore.Stack("10.0.0.1", link=link, engine=engine)
+        with pytest.raises(ValueError, match=r"this link is 10\.0\.0\.1's"):
+            tcpcore.Stack("10.0.0.2", link=link, engine=engine)
+        first.close()
+        tcpcore.Stack("10.0.0.2", link=link, engine=engine).close()
+
+
+def test_hosts_of_one_link_share_a_clock(engine: str) -> None:
+    """The second host takes the first one's clock; another virtual one would never end a wait."""
+    a, b = tcpcore.MemoryLink.pair(delay_s=0.01)
+    one = tcpcore.Stack("10.0.0.1", link=a, engine=engine)
+    with pytest.raises(ValueError, match="the same clock"):
+        tcpcore.Stack("10.0.0.2", link=b, clock=tcpcore.VirtualClock(), engine=engine)
+    other = tcpcore.Stack("10.0.0.2", link=b, engine=engine)
+    assert other.clock is one.clock
+    listener = other.listen(("", 80))
+    with one.connect(("10.0.0.2", 80)), listener.accept()[0], listener:
+        pass
+
+
+def test_a_closed_host_is_silent(engine: str) -> None:
+    """After close nothing leaves, nothing is due and what arrives is ignored."""
+    stack = tcpcore.Stack("10.0.0.1", engine=engine)
+    sock = stack.socket()
+    sock.setblocking(False)
+    sock.connect_ex(("10.0.0.2", 80))
+    assert stack.next_deadline is not None
+    stack.close()
+    stack.receive([b"whatever"])
+    assert stack.transmit() == []
+    assert stack.next_deadline is None
+    sock.close()
+
+
+def test_mistakes_of_a_network(engine: str) -> None:
+    """A link that cannot be leaves no trace; names that are none are told."""
+    network = tcpcore.Network(engine=engine)
+    a, b = network.host("a"), network.host("b")
+    with pytest.raises(ValueError, match="to itself"):
+        network.link(a, a)
+    network.link(a, b)
+    c = network.host("c")
+    with pytest.raises(ValueError, match="a has a link"):
+        network.link(c, a)
+    assert c.link is None
+    with pytest.raises(ValueError, match="no 'nobody'"):
+        network.partition("nobody")
+    with pytest.raises(TypeError, match="function is required"):
+        network.at(1, None)  # type: ignore[arg-type]
