@@ -40,7 +40,6 @@ cdef enum:
     FLAG_SYN_ACKED = 0x10
     FLAG_DATA_SACKED = 0x20  # SACK told of something new
     FLAG_ECE = 0x40
-    FLAG_LOST_RETRANS = 0x80
     FLAG_SND_UNA_ADVANCED = 0x400
     FLAG_DSACKING_ACK = 0x800
     FLAG_SACK_RENEGING = 0x2000
@@ -50,11 +49,6 @@ cdef enum:
 
 cdef inline bint tcp_is_sack(const tcp_sock *tp) noexcept nogil:
     return tp.sack_ok != 0
-
-
-cdef inline bint tcp_verify_left_out(const tcp_sock *tp) noexcept nogil:
-    """What every count obeys: what is lost or was received elsewhere was sent."""
-    return tp.sacked_out + tp.lost_out <= tp.packets_out
 
 
 cdef inline bint tcp_is_sackblock_valid(

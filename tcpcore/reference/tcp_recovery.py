@@ -32,7 +32,6 @@ FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
 FLAG_SYN_ACKED = 0x10
 FLAG_DATA_SACKED = 0x20  # SACK told of something new
 FLAG_ECE = 0x40
-FLAG_LOST_RETRANS = 0x80
 FLAG_SND_UNA_ADVANCED = 0x400
 FLAG_DSACKING_ACK = 0x800
 FLAG_SACK_RENEGING = 0x2000
@@ -42,11 +41,6 @@ FLAG_NOT_DUP = FLAG_DATA | FLAG_WIN_UPDATE | FLAG_ACKED
 
 def tcp_is_sack(tp: TcpSock) -> bool:
     return bool(tp.sack_ok)
-
-
-def tcp_verify_left_out(tp: TcpSock) -> bool:
-    """What every count obeys: what is lost or was received elsewhere was sent."""
-    return tp.sacked_out + tp.lost_out <= tp.packets_out
 
 
 def tcp_is_sackblock_valid(tp: TcpSock, start: int, end: int, duplicate: bool) -> bool:
