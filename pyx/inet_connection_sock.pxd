@@ -178,14 +178,6 @@ cdef inline void tcp_error(netns *net, tcp_sock *tp, int err) noexcept nogil:
     sk_wake(net, tp)
 
 
-cdef inline void tcp_shut_receive(tcp_sock *tp) noexcept nogil:
-    tp.shutdown |= RCV_SHUTDOWN
-
-
-cdef inline bint tcp_can_send(const tcp_sock *tp) noexcept nogil:
-    return not tp.shutdown & SEND_SHUTDOWN
-
-
 # Timers that sending arms.
 
 

@@ -333,7 +333,3 @@ cdef inline sock_common *request_or_sock(
     while sk != NULL and not ehash_match(sk, hash, saddr, sport, daddr, dport):
         sk = sk.ehash_next
     return sk
-
-
-cdef inline bint is_request(const sock_common *sk) noexcept nogil:
-    return sk.kind == SK_REQUEST

@@ -5,7 +5,7 @@
 from libc.errno cimport EADDRNOTAVAIL, ENETUNREACH, ENOBUFS
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 from csum cimport csum_fold, csum_fold64, csum_partial, csum_pseudo, csum_short64
 from netns cimport NET_ADD_STATS, NET_INC_STATS, PMTU_MAX, netns, out_frame
 from netns cimport path_mtu, path_mtus
@@ -19,7 +19,6 @@ from wire cimport IPPROTO_TCP, TCP_HDR_LEN
 
 cdef enum:
     TCPOPT_SACK = 5
-    TCPOPT_FASTOPEN = 34
     IPV4_HDR_LEN = 20
     IPV6_HDR_LEN = 40
     IPV6_MIN_MTU = 1280
@@ -102,12 +101,6 @@ cdef inline int tcp_options_write(uint8_t *out, const options *opts) noexcept no
             put_be32(at + 4, opts.sack[i].end)
             at += 8
     return <int>(at - out)
-
-
-cdef inline int tcp_options_size(const options *opts) noexcept nogil:
-    """Bytes that `tcp_options_write` makes."""
-    cdef uint8_t out[64]
-    return tcp_options_write(out, opts)
 
 
 cdef inline bint is_multicast(const uint8_t *addr) noexcept nogil:

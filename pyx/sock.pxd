@@ -23,8 +23,6 @@ cdef enum:
     TCP_INIT_CWND = 10
     TCP_INFINITE_SSTHRESH = 0x7FFFFFFF
     TCP_FASTRETRANS_THRESH = 3
-    TCP_MAX_REORDERING = 300
-    MAX_TCP_WINDOW = 32767  # of a window that is not scaled, where no more is sure
     MAX_TCP_KEEPIDLE = 32767  # s
     MAX_TCP_KEEPINTVL = 32767
     MAX_TCP_KEEPCNT = 127
@@ -49,7 +47,6 @@ cdef extern from *:
     #define TCP_DELACK_MIN_NS 40000000ll
     #define TCP_DELACK_MAX_NS 200000000ll
     #define TCP_ATO_MIN_NS 40000000ll
-    #define TCP_RESOURCE_PROBE_INTERVAL_NS 500000000ll
     #define TCP_TIMEWAIT_LEN_NS 60000000000ll
     #define TCP_PAWS_24DAYS_NS 2073600000000000ll
     """
@@ -61,7 +58,6 @@ cdef extern from *:
     const int64_t TCP_DELACK_MIN_NS
     const int64_t TCP_DELACK_MAX_NS
     const int64_t TCP_ATO_MIN_NS
-    const int64_t TCP_RESOURCE_PROBE_INTERVAL_NS
     const int64_t TCP_TIMEWAIT_LEN_NS
     const int64_t TCP_PAWS_24DAYS_NS
 
@@ -87,7 +83,6 @@ cdef enum:
     ICSK_ACK_PUSHED = 4
     ICSK_ACK_PUSHED2 = 8
     ICSK_ACK_NOW = 16
-    ICSK_ACK_NOMEM = 32
 
 cdef enum:
     TCPCB_SACKED_ACKED = 1

@@ -17,7 +17,6 @@ cdef enum:
     TSMASK = (1 << 6) - 1
     TS_OPT_WSCALE_MASK = 0xF
     TS_OPT_SACK = 1 << 4
-    TS_OPT_ECN = 1 << 5
 
 cdef extern from *:
     """

@@ -10,7 +10,6 @@ from timer cimport NSEC_PER_SEC
 cdef enum:
     CA_EVENT_TX_START = 0  # sends after everything was acknowledged
     CA_EVENT_CWND_RESTART = 1
-    CA_EVENT_COMPLETE_CWR = 2
     CA_EVENT_LOSS = 3
 
 # CUBIC counts time in 1/1024 s and windows in segments.
@@ -265,25 +264,8 @@ cdef inline void tcp_set_ca_state(tcp_sock *tp, int state, int64_t now_ns) noexc
     tp.ca_state = <uint8_t>state
 
 
-cdef inline void tcp_enter_cwr(tcp_sock *tp, int64_t now_ns) noexcept nogil:
-    """Something on the way is full, but nothing is lost: a smaller window, once a round trip."""
-    tp.prior_ssthresh = 0
-    if tp.ca_state < TCP_CA_CWR:
-        tp.undo_marker = 0
-        tp.high_seq = tp.tcb.snd_nxt
-        tp.snd_ssthresh = ca_ssthresh(tp, now_ns)
-        tp.prior_cwnd = tp.snd_cwnd
-        tp.snd_cwnd_cnt = 0
-        tp.prr_delivered = tp.prr_out = 0
-        tcp_set_ca_state(tp, TCP_CA_CWR, now_ns)
-
-
 cdef inline int32_t tcp_current_ssthresh(const tcp_sock *tp) noexcept nogil:
     """What ssthresh would be if the window were reduced now."""
     if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:
         return tp.snd_ssthresh
     return max(tp.snd_ssthresh, (tp.snd_cwnd >> 1) + (tp.snd_cwnd >> 2))
-
-
-cdef inline bint tcp_in_initial_slowstart(const tcp_sock *tp) noexcept nogil:
-    return tp.snd_ssthresh >= TCP_INFINITE_SSTHRESH

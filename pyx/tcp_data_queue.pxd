@@ -2,7 +2,7 @@
 # Linux: net/ipv4/tcp_input.c (tcp_data_queue, tcp_ofo_queue, tcp_event_data_recv).
 # RFC 9293 3.10.7.4 (seventh), 3.8.6.3; RFC 2018 3 and 4; RFC 2883.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from netns cimport NET_INC_STATS, netns, sk_wake
 from rbtree cimport rb_erase, rb_find, rb_insert
 from skbuff cimport build_skb, kfree_skb, skb_append, skb_put_data, skb_queue_tail, skb_unlink

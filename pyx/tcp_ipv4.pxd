@@ -2,7 +2,7 @@
 # Linux: net/ipv4/tcp_ipv4.c.  RFC 9293 3.10.7, 3.5.2, 3.10.1; RFC 5961.
 
 from libc.errno cimport EAFNOSUPPORT, EINVAL, EISCONN, ENETUNREACH
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 from inet_connection_sock cimport inet_csk_reqsk_queue_add, sk_acceptq_is_full, tcp_set_state
 from inet_ports cimport (

@@ -39,8 +39,6 @@ cdef enum:
     FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
     FLAG_SYN_ACKED = 0x10
     FLAG_DATA_SACKED = 0x20  # SACK told of something new
-    FLAG_ECE = 0x40
-    FLAG_LOST_RETRANS = 0x80
     FLAG_SND_UNA_ADVANCED = 0x400
     FLAG_DSACKING_ACK = 0x800
     FLAG_SACK_RENEGING = 0x2000
@@ -50,11 +48,6 @@ cdef enum:
 
 cdef inline bint tcp_is_sack(const tcp_sock *tp) noexcept nogil:
     return tp.sack_ok != 0
-
-
-cdef inline bint tcp_verify_left_out(const tcp_sock *tp) noexcept nogil:
-    """What every count obeys: what is lost or was received elsewhere was sent."""
-    return tp.sacked_out + tp.lost_out <= tp.packets_out
 
 
 cdef inline bint tcp_is_sackblock_valid(
@@ -298,14 +291,13 @@ cdef inline void tcp_end_cwnd_reduction(netns *net, tcp_sock *tp) noexcept nogil
         tp.snd_cwnd_stamp_ns = net.net.now_ns
 
 
-cdef inline void tcp_enter_recovery(netns *net, tcp_sock *tp, bint ece) noexcept nogil:
+cdef inline void tcp_enter_recovery(netns *net, tcp_sock *tp) noexcept nogil:
     """Three duplicates: the window shrinks, what is lost is sent again (RFC 5681 3.2)."""
     NET_INC_STATS(net, TCP_SACKRECOVERY if tcp_is_sack(tp) else TCP_RENORECOVERY)
     tp.prior_ssthresh = 0
     tcp_init_undo(tp)
     if tp.ca_state < TCP_CA_CWR:
-        if not ece:
-            tp.prior_ssthresh = tcp_current_ssthresh(tp)
+        tp.prior_ssthresh = tcp_current_ssthresh(tp)
         tcp_init_cwnd_reduction(net, tp)
     tcp_set_ca_state(tp, TCP_CA_RECOVERY, net.net.now_ns)
 
@@ -469,8 +461,6 @@ cdef inline void tcp_fastretrans_alert(
     """Go through the states of recovery with one acknowledgment, where anything is out of order."""
     if not tp.packets_out and tp.sacked_out:
         tp.sacked_out = 0
-    if flags & FLAG_ECE:
-        tp.prior_ssthresh = 0
     if tcp_check_sack_reneging(net, tp, flags):
         return
     if tp.ca_state == TCP_CA_OPEN:
@@ -509,20 +499,18 @@ cdef inline void tcp_fastretrans_alert(
     if tp.packets_out and tcp_is_sack(tp):
         tcp_update_scoreboard(net, tp)
     if not tcp_time_to_recover(tp):
-        tcp_try_to_open(net, tp, flags)
+        tcp_try_to_open(net, tp)
         return
-    tcp_enter_recovery(net, tp, flags & FLAG_ECE)
+    tcp_enter_recovery(net, tp)
     if tp.packets_out and not tcp_is_sack(tp):
         tcp_newreno_mark_lost(net, tp)
     elif tp.packets_out and not tp.lost_out:
         tcp_mark_skb_lost(tp, tp.tcp_rtx_queue.first)
 
 
-cdef inline void tcp_try_to_open(netns *net, tcp_sock *tp, int flags) noexcept nogil:
+cdef inline void tcp_try_to_open(netns *net, tcp_sock *tp) noexcept nogil:
     if not tcp_any_retrans_done(tp):
         tp.retrans_stamp = 0
-    if flags & FLAG_ECE and tp.ca_state < TCP_CA_CWR:
-        return
     if tp.ca_state != TCP_CA_CWR:
         tcp_try_keep_open(net, tp)
 

@@ -1,7 +1,7 @@
 # What goes again, and what asks: retransmissions, and probes of a shut window.
 # Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8.1, 3.8.6.1; RFC 6298; RFC 6675.
 
-from libc.errno cimport EAGAIN, ENOBUFS, ENOMEM
+from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from inet_connection_sock cimport (
     tcp_clamp_probe0_to_user_timeout,

@@ -3,7 +3,7 @@
 
 from libc.errno cimport EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNRESET, EINVAL, ENOBUFS
 from libc.errno cimport ENOTCONN, EPIPE
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 from inet_connection_sock cimport (
     inet_csk_destroy_sock,

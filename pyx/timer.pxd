@@ -9,7 +9,6 @@ cdef enum:
     TICK_NS = 4000000  # HZ=250
     NSEC_PER_SEC = 1000000000
     NSEC_PER_MSEC = 1000000
-    NSEC_PER_USEC = 1000
 
 # One deadline of one owner; `kind` says which.
 cdef struct timer:
@@ -146,10 +145,6 @@ cdef inline void timer_forget(timers *all, timer *one) noexcept nogil:
     one.armed = 0
     if one.slot:
         heap_remove(all, one.slot - 1)
-
-
-cdef inline bint timer_pending(const timer *one) noexcept nogil:
-    return one.armed != 0
 
 
 cdef inline int64_t timer_next(timers *all) noexcept nogil:

@@ -1,5 +1,5 @@
-# What comes into a host: packets of bytes, and segments of a host beside it as they lie there, headers
-# and a page of text.  Linux: ip_local_deliver in net/ipv4/ip_input.c, drivers/net/veth.c.  The
+# What comes into a host: packets of bytes, and segments of a host beside it as they lie there,
+# headers and a page of text.  Linux: ip_local_deliver in net/ipv4/ip_input.c, drivers/net/veth.c.  The
 # reference has this in core_net.py, and hands bytes over.
 
 from libc.stdint cimport uint8_t, uint32_t

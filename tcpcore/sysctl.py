@@ -79,7 +79,7 @@ def _switch(default: int, doc: str, most: int = BYTE_MAX) -> Knob:
 
 
 KNOBS = {
-    "icmp_ratelimit": Knob(1000, 0, INT_MAX, "Least time between ICMP messages to one host, ms."),
+    "icmp_ratelimit": Knob(1000, 0, INT_MAX, "Kept only: least time between ICMP messages, ms."),
     "ip_default_ttl": Knob(64, 1, 255, "Time to live of what is sent."),
     "ip_local_port_range": Knob(
         (32768, 60999), 1, 65535, "First and last port that connect() may choose."
@@ -99,16 +99,16 @@ KNOBS = {
         31,
         "How receive memory is shared between data and their cost: kept, and fixed at 1.",
     ),
-    "tcp_autocorking": _switch(1, "Let small writes wait for one another while segments queue.", 1),
-    "tcp_base_mss": Knob(1024, 48, 65535, "Where probing for a path's MTU begins, bytes."),
+    "tcp_autocorking": _switch(1, "Kept only: small writes wait while segments queue.", 1),
+    "tcp_base_mss": Knob(1024, 48, 65535, "Kept only: where probing for an MTU begins."),
     "tcp_challenge_ack_limit": Knob(
-        INT_MAX, 0, INT_MAX, "Challenge ACKs that a host sends in a second (RFC 5961 7)."
+        INT_MAX, 0, INT_MAX, "Kept only: challenge ACKs of a host in a second."
     ),
     "tcp_congestion_control": Knob(
         "cubic", 0, 0, "Congestion control of new sockets: cubic, reno."
     ),
     "tcp_dsack": _switch(1, "Tell the sender of what came twice (RFC 2883)."),
-    "tcp_early_retrans": _switch(3, "3: tail loss probes; 0: none (RFC 8985 7).", 4),
+    "tcp_early_retrans": _switch(3, "Kept only: tail loss probes (RFC 8985 7).", 4),
     "tcp_fin_timeout": Knob(60, 0, SECONDS_MAX, "How long an orphan stays in FIN-WAIT-2, s."),
     "tcp_invalid_ratelimit": Knob(
         500, 0, INT_MAX, "Least time between ACKs that answer segments out of window, ms."
@@ -119,7 +119,7 @@ KNOBS = {
         7200, 1, SECONDS_MAX, "Idle time before the first keep-alive probe, s."
     ),
     "tcp_limit_output_bytes": Knob(
-        4194304, 1, INT_MAX, "Bytes of one socket that may wait in the link's queue."
+        4194304, 1, INT_MAX, "Kept only: bytes of a socket in the link's queue."
     ),
     "tcp_max_orphans": Knob(
         65536, 0, INT_MAX, "Sockets that are closed but not done yet; more are reset."
@@ -138,7 +138,7 @@ KNOBS = {
     ),
     "tcp_orphan_retries": Knob(0, 0, 255, "Retransmissions of a closed socket; 0 stands for 8."),
     "tcp_reordering": Knob(3, 1, 300, "Duplicate ACKs that mean loss, until more is learned."),
-    "tcp_retries1": Knob(3, 0, 255, "Retransmissions before the path is doubted (R1)."),
+    "tcp_retries1": Knob(3, 0, 255, "Kept only: retransmissions before doubt (R1)."),
     "tcp_retries2": Knob(15, 0, 255, "Retransmissions before the connection is given up (R2)."),
     "tcp_rfc1337": _switch(0, "1: resets do not end TIME-WAIT (RFC 1337)."),
     "tcp_rmem": Knob(

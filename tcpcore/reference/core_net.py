@@ -11,6 +11,7 @@ from typing import Any
 
 from . import tcp_user as user
 from .inet_connection_sock import sk_alloc
+from .inet_ports import request_or_sock
 from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
 from .ip_output import V4MAPPED, inet_addr_is_local, is_loopback
@@ -134,7 +135,7 @@ class Net:
 
     def state_of(self, saddr: bytes, sport: int, daddr: bytes, dport: int) -> int:
         """What is known of a 4-tuple, ours first: a state, CLOSE if nothing."""
-        sk = self.net.established.get((saddr, sport, daddr, dport))
+        sk = request_or_sock(self.net, saddr, sport, daddr, dport)
         if isinstance(sk, RequestSock):
             return TCP_SYN_RECV
         if isinstance(sk, TimewaitSock):

@@ -10,8 +10,6 @@ from .netns import Netns, sk_reset_timer, sk_stop_timer, sk_wake
 from .sock import (
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
-    RCV_SHUTDOWN,
-    SEND_SHUTDOWN,
     SHUTDOWN_MASK,
     TcpSock,
 )
@@ -144,14 +142,6 @@ def tcp_error(net: Netns, tp: TcpSock, err: int) -> None:
     """Let the caller know, once."""
     tp.sk_err = err
     sk_wake(net, tp)
-
-
-def tcp_shut_receive(tp: TcpSock) -> None:
-    tp.shutdown |= RCV_SHUTDOWN
-
-
-def tcp_can_send(tp: TcpSock) -> bool:
-    return not tp.shutdown & SEND_SHUTDOWN
 
 
 # Timers that sending arms.

@@ -13,7 +13,6 @@ from .secure_seq import secure_port
 from .sock import (
     SOCK_BINDADDR_LOCK,
     SOCK_BINDPORT_LOCK,
-    RequestSock,
     TcpSock,
     TimewaitSock,
 )
@@ -112,7 +111,7 @@ def inet_inherit_port(net: Netns, sk: Any) -> None:
 
 def check_established(net: Netns, sk: TcpSock, port: int) -> bool:
     """True if the 4-tuple is free: nobody has it, or what is in TIME-WAIT may be replaced."""
-    other = net.established.get((sk.saddr, port, sk.daddr, sk.dport))
+    other = request_or_sock(net, sk.saddr, port, sk.daddr, sk.dport)
     if other is None:
         return True
     if not isinstance(other, TimewaitSock) or not other.tstamp_ok:
@@ -178,7 +177,3 @@ def bind_unlock(sk: TcpSock) -> None:
 def request_or_sock(net: Netns, saddr: bytes, sport: int, daddr: bytes, dport: int) -> Any:
     """Whoever has a 4-tuple, ours first: TcpSock, RequestSock, TimewaitSock or None."""
     return net.established.get((saddr, sport, daddr, dport))
-
-
-def is_request(sk: Any) -> bool:
-    return isinstance(sk, RequestSock)

@@ -24,7 +24,6 @@ from .timer import NSEC_PER_SEC
 from .wire import IPPROTO_TCP, TCP_HDR_LEN
 
 TCPOPT_SACK = 5
-TCPOPT_FASTOPEN = 34
 IPV4_HDR_LEN = 20
 IPV6_HDR_LEN = 40
 IPV6_MIN_MTU = 1280
@@ -41,7 +40,7 @@ _U32 = Struct(">I")
 class Options:
     """What a segment's options say; those that are None or empty are left out."""
 
-    __slots__ = ("mss", "wscale", "sack_perm", "tsval", "tsecr", "sack", "fastopen")
+    __slots__ = ("mss", "wscale", "sack_perm", "tsval", "tsecr", "sack")
 
     def __init__(self) -> None:
         self.mss = 0
@@ -50,12 +49,6 @@ class Options:
         self.tsval: int | None = None
         self.tsecr = 0
         self.sack: list[tuple[int, int]] = []
-        self.fastopen: bytes | None = None
-
-
-def tcp_options_size(opts: Options) -> int:
-    """Bytes that `tcp_options_write` makes."""
-    return len(tcp_options_write(opts))
 
 
 def tcp_options_write(opts: Options) -> bytes:
@@ -74,9 +67,6 @@ def tcp_options_write(opts: Options) -> bytes:
         out += bytes((TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK, 2 + 8 * len(opts.sack)))
         for start, end in opts.sack:
             out += _U32.pack(start) + _U32.pack(end)
-    if opts.fastopen is not None:
-        out += bytes((TCPOPT_FASTOPEN, 2 + len(opts.fastopen))) + opts.fastopen
-        out += bytes((TCPOPT_NOP,) * (-len(out) % 4))
     return bytes(out)
 
 

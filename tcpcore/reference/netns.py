@@ -136,9 +136,6 @@ class Netns(Net):
         self.ip_id = 0
         self.rng = 0
 
-    def NET_INC_STATS(self, mib: int) -> None:
-        self.mib[mib] += 1
-
 
 def sk_memory_allocated(net: Netns) -> int:
     """Truesize of all that sockets have queued, bytes."""

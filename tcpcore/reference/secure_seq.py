@@ -61,7 +61,9 @@ def secure_tcp_seq(
 
     Deviation: as in Linux the clock ticks every 64 ns instead of every 4 us.
     """
-    return (siphash(key, b"seq" + hash_tuple(saddr, daddr, sport, dport)) + (now_ns >> 6)) & 0xFFFFFFFF
+    return (
+        siphash(key, b"seq" + hash_tuple(saddr, daddr, sport, dport)) + (now_ns >> 6)
+    ) & 0xFFFFFFFF
 
 
 def secure_tcp_ts_off(key: bytes, saddr: bytes, daddr: bytes, sport: int, dport: int) -> int:

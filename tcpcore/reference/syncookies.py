@@ -22,7 +22,6 @@ TSBITS = 6
 TSMASK = (1 << TSBITS) - 1
 TS_OPT_WSCALE_MASK = 0xF
 TS_OPT_SACK = 1 << 4
-TS_OPT_ECN = 1 << 5
 
 
 def cookie_hash(net: Netns, saddr: bytes, daddr: bytes, sport: int, dport: int, count: int) -> int:

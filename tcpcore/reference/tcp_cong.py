@@ -5,13 +5,12 @@ Linux: net/ipv4/tcp_cong.c, tcp_cubic.c.  RFC 5681, RFC 9438.
 
 from __future__ import annotations
 
-from .sock import TCP_INFINITE_SSTHRESH, CaState, TcpSock
+from .sock import CaState, TcpSock
 from .tcp import after
 from .timer import NSEC_PER_SEC
 
 CA_EVENT_TX_START = 0  # sends after everything was acknowledged
 CA_EVENT_CWND_RESTART = 1
-CA_EVENT_COMPLETE_CWR = 2
 CA_EVENT_LOSS = 3
 
 # CUBIC counts time in 1/1024 s and windows in segments.
@@ -276,25 +275,8 @@ def tcp_set_ca_state(tp: TcpSock, state: int, now_ns: int) -> None:
     tp.ca_state = state
 
 
-def tcp_enter_cwr(tp: TcpSock, now_ns: int) -> None:
-    """Something on the way is full, but nothing is lost: a smaller window, once a round trip."""
-    tp.prior_ssthresh = 0
-    if tp.ca_state < CaState.TCP_CA_CWR:
-        tp.undo_marker = 0
-        tp.high_seq = tp.tcb.snd_nxt
-        tp.snd_ssthresh = tp.ca.ssthresh(tp, now_ns)
-        tp.prior_cwnd = tp.snd_cwnd
-        tp.snd_cwnd_cnt = 0
-        tp.prr_delivered = tp.prr_out = 0
-        tcp_set_ca_state(tp, CaState.TCP_CA_CWR, now_ns)
-
-
 def tcp_current_ssthresh(tp: TcpSock) -> int:
     """What ssthresh would be if the window were reduced now."""
     if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
         return tp.snd_ssthresh
     return max(tp.snd_ssthresh, (tp.snd_cwnd >> 1) + (tp.snd_cwnd >> 2))
-
-
-def tcp_in_initial_slowstart(tp: TcpSock) -> bool:
-    return tp.snd_ssthresh >= TCP_INFINITE_SSTHRESH

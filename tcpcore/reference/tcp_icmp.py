@@ -22,6 +22,7 @@ from struct import Struct
 
 from .csum import csum_fold, csum_partial
 from .inet_connection_sock import tcp_done_with_error, tcp_error, tcp_reset_xmit_timer
+from .inet_ports import request_or_sock
 from .ip_output import (
     IPV4_HDR_LEN,
     IPV6_HDR_LEN,
@@ -178,7 +179,7 @@ def tcp_v4_err(
     fatal : bool, a request is given up for it
     revert : bool, it takes a doubling of the time-out back (RFC 6069)
     """
-    sk = net.established.get(key)
+    sk = request_or_sock(net, *key)
     if sk is None or isinstance(sk, TimewaitSock):
         return Drop.TCP_CLOSED
     if isinstance(sk, RequestSock):

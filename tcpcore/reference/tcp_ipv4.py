@@ -18,6 +18,7 @@ from .inet_ports import (
     inet_lookup_listener,
     inet_put_port,
     is_any,
+    request_or_sock,
 )
 from .inet_timewait_sock import inet_twsk_kill
 from .ip_output import (
@@ -205,7 +206,7 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
     start = at + 4 * th.doff
     payload = bytes(data[start : start + th.payload_len])
     sack = tcp_sack_parse(data, th) if th.doff > 5 else []
-    sk = net.established.get((th.daddr, th.dport, th.saddr, th.sport))
+    sk = request_or_sock(net, th.daddr, th.dport, th.saddr, th.sport)
     if isinstance(sk, TimewaitSock):
         sk = tcp_v4_timewait(net, sk, th)
         if sk is None:

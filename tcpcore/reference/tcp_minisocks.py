@@ -16,7 +16,14 @@ from .inet_timewait_sock import inet_twsk_kill, inet_twsk_schedule
 from .ip_output import Options, ip_queue_xmit, tcp_options_write
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
-from .sock import SOCK_RCVBUF_LOCK, TCP_TIMEWAIT_LEN_NS, RequestSock, TcpSock, TimewaitSock
+from .sock import (
+    SOCK_RCVBUF_LOCK,
+    TCP_TIMEOUT_INIT_NS,
+    TCP_TIMEWAIT_LEN_NS,
+    RequestSock,
+    TcpSock,
+    TimewaitSock,
+)
 from .syncookies import cookie_init_timestamp, cookie_v4_init_sequence
 from .tcb import (
     TCB_PEER_WINDOW,
@@ -51,7 +58,6 @@ from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 OPT_TIMESTAMP, OPT_SACK_PERM = int(Opt.OPT_TIMESTAMP), int(Opt.OPT_SACK_PERM)
 OPT_WSCALE, OPT_MSS = int(Opt.OPT_WSCALE), int(Opt.OPT_MSS)
-TCP_TIMEOUT_INIT_NS = NSEC_PER_SEC
 TW_SUCCESS, TW_RST, TW_ACK, TW_SYN = 0, 1, 2, 3
 
 

@@ -56,6 +56,7 @@ from .tcp import (
 )
 from .tcp_cong import CA_EVENT_CWND_RESTART, CA_EVENT_TX_START, tcp_current_ssthresh
 from .tcp_window import (
+    TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
     tcp_current_mss,
     tcp_cwnd_test,
@@ -76,13 +77,8 @@ from .tcp_window import (
 from .timer import NSEC_PER_MSEC, jiffies_up
 from .wire import TCP_HDR_LEN
 
-TCPOLEN_TSTAMP_ALIGNED = 12
-TCPOLEN_SACK_BASE_ALIGNED = 4
-TCPOLEN_SACK_PERBLOCK = 8
-MAX_TCP_OPTION_SPACE = 40
 SKB_TRUESIZE_EMPTY = 896  # of what is sent: head, shared info, room for headers
 SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the largest piece
-TCP_FIN_TIMEOUT_MAX_NS = 120_000 * NSEC_PER_MSEC
 
 
 # One segment.

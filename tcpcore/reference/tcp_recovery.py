@@ -31,8 +31,6 @@ FLAG_DATA_ACKED = 0x04  # data was acknowledged
 FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
 FLAG_SYN_ACKED = 0x10
 FLAG_DATA_SACKED = 0x20  # SACK told of something new
-FLAG_ECE = 0x40
-FLAG_LOST_RETRANS = 0x80
 FLAG_SND_UNA_ADVANCED = 0x400
 FLAG_DSACKING_ACK = 0x800
 FLAG_SACK_RENEGING = 0x2000
@@ -42,11 +40,6 @@ FLAG_NOT_DUP = FLAG_DATA | FLAG_WIN_UPDATE | FLAG_ACKED
 
 def tcp_is_sack(tp: TcpSock) -> bool:
     return bool(tp.sack_ok)
-
-
-def tcp_verify_left_out(tp: TcpSock) -> bool:
-    """What every count obeys: what is lost or was received elsewhere was sent."""
-    return tp.sacked_out + tp.lost_out <= tp.packets_out
 
 
 def tcp_is_sackblock_valid(tp: TcpSock, start: int, end: int, duplicate: bool) -> bool:
@@ -265,14 +258,13 @@ def tcp_end_cwnd_reduction(net: Netns, tp: TcpSock) -> None:
         tp.snd_cwnd_stamp_ns = net.now_ns
 
 
-def tcp_enter_recovery(net: Netns, tp: TcpSock, ece: bool) -> None:
+def tcp_enter_recovery(net: Netns, tp: TcpSock) -> None:
     """Three duplicates: the window shrinks, what is lost is sent again (RFC 5681 3.2)."""
     net.mib[Mib.TCP_SACKRECOVERY if tcp_is_sack(tp) else Mib.TCP_RENORECOVERY] += 1
     tp.prior_ssthresh = 0
     tcp_init_undo(tp)
     if tp.ca_state < CaState.TCP_CA_CWR:
-        if not ece:
-            tp.prior_ssthresh = tcp_current_ssthresh(tp)
+        tp.prior_ssthresh = tcp_current_ssthresh(tp)
         tcp_init_cwnd_reduction(net, tp)
     tcp_set_ca_state(tp, CaState.TCP_CA_RECOVERY, net.now_ns)
 
@@ -428,8 +420,6 @@ def tcp_fastretrans_alert(
     tcb = tp.tcb
     if not tp.packets_out and tp.sacked_out:
         tp.sacked_out = 0
-    if flags & FLAG_ECE:
-        tp.prior_ssthresh = 0
     if tcp_check_sack_reneging(net, tp, flags):
         return
     if tp.ca_state == CaState.TCP_CA_OPEN:
@@ -469,20 +459,18 @@ def tcp_fastretrans_alert(
     if tp.packets_out and tcp_is_sack(tp):
         tcp_update_scoreboard(net, tp)
     if not tcp_time_to_recover(tp):
-        tcp_try_to_open(net, tp, flags)
+        tcp_try_to_open(net, tp)
         return
-    tcp_enter_recovery(net, tp, bool(flags & FLAG_ECE))
+    tcp_enter_recovery(net, tp)
     if tp.packets_out and not tcp_is_sack(tp):
         tcp_newreno_mark_lost(net, tp)
     elif tp.packets_out and not tp.lost_out:
         tcp_mark_skb_lost(tp, tp.tcp_rtx_queue[0])
 
 
-def tcp_try_to_open(net: Netns, tp: TcpSock, flags: int) -> None:
+def tcp_try_to_open(net: Netns, tp: TcpSock) -> None:
     if not tcp_any_retrans_done(tp):
         tp.retrans_stamp = 0
-    if flags & FLAG_ECE and tp.ca_state < CaState.TCP_CA_CWR:
-        return
     if tp.ca_state != CaState.TCP_CA_CWR:
         tcp_try_keep_open(net, tp)
 

@@ -1,6 +1,6 @@
-"""Time-outs: retransmission, window probe, delayed acknowledgment, keep-alive, SYN-ACK.
+"""Time-outs: retransmission, window probe, delayed acknowledgment, keep-alive.
 
-Linux: net/ipv4/tcp_timer.c, inet_connection_sock.c (reqsk_timer_handler).  RFC 6298 5, 9293 3.8.3.
+Linux: net/ipv4/tcp_timer.c.  RFC 6298 5, 9293 3.8.3.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from typing import Any
 TICK_NS = 4_000_000  # HZ=250
 NSEC_PER_SEC = 1_000_000_000
 NSEC_PER_MSEC = 1_000_000
-NSEC_PER_USEC = 1_000
 
 
 class Timer:
@@ -52,10 +51,6 @@ def timer_mod(timers: Timers, timer: Timer, expires_ns: int) -> None:
 def timer_del(timer: Timer) -> None:
     """Disarm a timer."""
     timer.order = 0
-
-
-def timer_pending(timer: Timer) -> bool:
-    return timer.order != 0
 
 
 def timer_next(timers: Timers) -> int:
