@@ -263,7 +263,9 @@ class Mib(IntEnum):
     TCP_WANTZEROWINDOWADV = 78
     TCP_WQUEUETOOBIG = 79
     TCP_BEYONDWINDOW = 80
-    NR_MIBS = 81
+    TCP_ZEROWINDOWDROP = 81
+    OUTOFWINDOWICMPS = 82
+    NR_MIBS = 83
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order
