@@ -215,7 +215,7 @@ class Net:
         """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
 
         That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.  A card may have
-        joined it of segments with `gso_size` bytes of payload each (0: it has not). It counts as one.
+        joined it of segments with `gso_size` bytes of payload each; 0: not. It counts as one.
         """
         self.advance(now_ns)
         net = self.net
