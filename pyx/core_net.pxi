@@ -380,20 +380,25 @@ cdef class Net:
                 self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
         self.settle()
 
-    cpdef int receive(self, packet, int64_t now_ns, int ip_summed=0) except -1:
+    cpdef int receive(
+        self, packet, int64_t now_ns, int ip_summed=0, uint16_t gso_size=0
+    ) except -1:
         """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
 
-        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.
+        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.  A card may have
+        joined it of segments with `gso_size` bytes of payload each; 0: not. It counts as one.
         """
         cdef int drop
         if not isinstance(packet, bytes):
             raise TypeError(f"a packet is bytes, not {type(packet).__name__}")
         self.advance(now_ns)
         self.net.net.ip_summed = ip_summed > 0
+        self.net.net.gso_size = gso_size
         drop = ip_rcv_flat(
             self.net, <const uint8_t *>PyBytes_AS_STRING(packet), <uint32_t>len(packet)
         )
         self.net.net.ip_summed = 0
+        self.net.net.gso_size = 0
         self.settle()
         return drop
 

@@ -249,7 +249,9 @@ cdef enum:  # Mib
     TCP_WANTZEROWINDOWADV = 78
     TCP_WQUEUETOOBIG = 79
     TCP_BEYONDWINDOW = 80
-    NR_MIBS = 81
+    TCP_ZEROWINDOWDROP = 81
+    OUTOFWINDOWICMPS = 82
+    NR_MIBS = 83
 
 # Completeness, OR over all segments in any order.
 cdef enum:

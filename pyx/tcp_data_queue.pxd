@@ -183,7 +183,7 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     tp.rcv_ooopack += 1
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    tcp_measure_rcv_mss(tp, &r.th)
+    tcp_measure_rcv_mss(net, tp, &r.th)
     where = rb_find(queue, seq)
     if where != NULL and after(where.end_seq, seq):
         if not after(end_seq, where.end_seq):
@@ -243,6 +243,8 @@ cdef inline void tcp_dsack_extend(
     if not tp.has_dsack:
         tcp_dsack_set(net, tp, start, end)
         return
+    if after(start, tp.duplicate_sack.end) or after(tp.duplicate_sack.start, end):
+        return  # apart from the first, which is told alone
     if before(start, tp.duplicate_sack.start):
         tp.duplicate_sack.start = start
     if after(end, tp.duplicate_sack.end):
@@ -380,14 +382,18 @@ cdef inline void tcp_initialize_rcv_mss(tcp_sock *tp) noexcept nogil:
     tp.rcv_mss = <int32_t>max(hint, <int64_t>TCP_MIN_MSS)
 
 
-cdef inline void tcp_measure_rcv_mss(tcp_sock *tp, const segment *th) noexcept nogil:
+cdef inline void tcp_measure_rcv_mss(
+    const netns *net, tcp_sock *tp, const segment *th
+) noexcept nogil:
     """What the peer's full segments hold, as far as it can be told."""
     cdef int32_t last = tp.last_seg_size
-    cdef int64_t length = th.payload_len, whole
+    cdef int64_t length = net.net.gso_size, whole
+    if not length:
+        length = th.payload_len
     tp.last_seg_size = 0
     if length >= tp.rcv_mss:
         if length != tp.rcv_mss:
-            tcp_measure_scaling_ratio(tp, length)
+            tcp_measure_scaling_ratio(tp, th.payload_len)
         tp.rcv_mss = <int32_t>min(length, <int64_t>tp.advmss)
         if th.flags & TCPHDR_PSH:  # it may end a write, so that no more follows
             tp.ack_pending |= ICSK_ACK_PUSHED
@@ -424,12 +430,9 @@ cdef inline void tcp_event_data_recv(
     cdef int64_t now_ns = net.net.now_ns
     cdef int64_t gap_ns
     tp.ack_pending |= ICSK_ACK_SCHED
-    tcp_measure_rcv_mss(tp, th)
+    tcp_measure_rcv_mss(net, tp, th)
     tcp_rcv_rtt_measure(net, tp)
-    if not tp.ack_lrcvtime_ns and not tp.ack_ato_ns:
-        tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
-        tp.ack_ato_ns = TCP_ATO_MIN_NS
-    elif tp.bytes_received == length and not tp.ack_quick:
+    if tp.bytes_received <= length:  # the first
         tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
     else:
         gap_ns = now_ns - tp.ack_lrcvtime_ns

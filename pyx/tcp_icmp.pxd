@@ -176,12 +176,15 @@ cdef inline int tcp_v4_err(
     if sk == NULL or sk.kind == SK_TIMEWAIT:
         return TCP_CLOSED
     if sk.kind == SK_REQUEST:
-        if seq == (<request_sock *>sk).snt_isn and about.fatal:
+        if seq != (<request_sock *>sk).snt_isn:
+            NET_INC_STATS(net, OUTOFWINDOWICMPS)
+        elif about.fatal:
             NET_INC_STATS(net, TCP_LISTENDROPS)
             reqsk_drop(net, <request_sock *>sk)
         return 0
     tp = <tcp_sock *>sk
     if not between(seq, tp.tcb.snd_una, tp.tcb.snd_nxt):
+        NET_INC_STATS(net, OUTOFWINDOWICMPS)
         return TCP_CLOSED
     if about.mtu >= 0:
         tcp_v4_mtu_reduced(net, tp, about.mtu)

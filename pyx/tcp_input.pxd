@@ -38,7 +38,7 @@ from tcp_output cimport (
     tcp_send_synack,
 )
 from tcp_recovery cimport FLAG_DATA, FLAG_WIN_UPDATE
-from tcp_window cimport tcp_full_space, tcp_sync_mss
+from tcp_window cimport tcp_full_space, tcp_receive_window, tcp_sync_mss
 
 cdef enum:
     REPLY_NONE = 0
@@ -58,7 +58,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
     cdef uint32_t length = th.payload_len, ts_recent
-    cdef bint early, ended, late
+    cdef bint early, ended, late, shut
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     tcp_note_timestamp(tp, th)
@@ -69,11 +69,12 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         tcp_unacceptable(net, tp, th, length)
         return REPLY_NONE
     early = after(th.seq, known.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
-    if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
+    shut = th.seq == known.rcv_nxt and not tcp_receive_window(tp)
+    if length and not early and (shut or not tcp_try_rmem_schedule(net, tp, th.seq)):
         th.payload_len = 0
         th.flags &= <uint16_t>~TCPHDR_FIN
         th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
-        NET_INC_STATS(net, TCP_RCVQDROP)
+        NET_INC_STATS(net, TCP_ZEROWINDOWDROP if shut else TCP_RCVQDROP)
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     rcv_nxt = known.rcv_nxt
     ts_recent = known.ts_recent
@@ -462,7 +463,7 @@ cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb 
     tcp_ack(net, tp, r, prior_una, 0)
     tcp_init_transfer(net, tp)
     tcp_initialize_rcv_mss(tp)
-    tp.lsndtime_ns = net.net.now_ns
+    tp.lsndtime_ns = tp.ack_lrcvtime_ns = net.net.now_ns
     if tp.keepopen:
         sk_reset_timer(net, &tp.sk.sk_timer, net.net.now_ns + keepalive_time_when(net, tp))
     if not tp.dead:

@@ -393,7 +393,7 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     tp.total_retrans = req.num_retrans
     tp.undo_marker = 0
     tp.segs_in = 1  # its SYN
-    tp.rcv_tstamp_ns = net.net.now_ns
+    tp.rcv_tstamp_ns = tp.ack_lrcvtime_ns = net.net.now_ns
     if not req.num_retrans:
         tp.lsndtime_ns = req.snt_synack_ns
     NET_INC_STATS(net, TCP_PASSIVEOPENS)

@@ -87,4 +87,6 @@ COUNTERS = (
     "TcpExtTCPWantZeroWindowAdv",
     "TcpExtTCPWqueueTooBig",
     "TcpExtBeyondWindow",
+    "TcpExtTCPZeroWindowDrop",
+    "TcpExtOutOfWindowIcmps",
 )

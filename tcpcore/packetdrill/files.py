@@ -363,6 +363,11 @@ class Files:
             file.at += moved
             to.held[0] += moved
             return moved
+        if isinstance(file, SocketFile) and isinstance(to, PipeFile):
+            room = min(size, PIPE_SIZE - to.held[0])
+            got = (yield from self.receive(file, room, 0, False)).value
+            to.held[0] += max(got, 0)
+            return got
         if isinstance(file, PipeFile) and isinstance(to, SocketFile):
             more = CONSTANTS["MSG_MORE"] if flags & CONSTANTS["SPLICE_F_MORE"] else 0
             sent = yield from self.transmit(to, min(size, file.held[0]), more, False)

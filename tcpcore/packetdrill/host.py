@@ -135,9 +135,7 @@ class HostTarget(Files, Target):
     # The wire.
 
     def inject(self, packet: bytes, gso_size: int) -> None:
-        if gso_size:
-            self.note("aggregated segments")
-        self.net.receive(packet, self.now_ns)
+        self.net.receive(packet, self.now_ns, 0, gso_size)
         self.drain()
 
     # Calls.

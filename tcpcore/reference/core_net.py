@@ -212,14 +212,16 @@ class Net:
                 when_ns = now_ns if came_ns is None else min(came_ns, now_ns)
                 self.receive(packet, when_ns, getattr(packet, "ip_summed", 0))
 
-    def receive(self, packet: bytes, now_ns: int, ip_summed: int = 0) -> int:
+    def receive(self, packet: bytes, now_ns: int, ip_summed: int = 0, gso_size: int = 0) -> int:
         """One IP packet: Drop, or 0. Its checksum is verified unless `ip_summed` says it is right.
 
-        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.
+        That is anything but CHECKSUM_NONE, 0; IP's own is verified all the same.  A card may have
+        joined it of segments with `gso_size` bytes of payload each; 0: not. It counts as one.
         """
         self.advance(now_ns)
         net = self.net
         net.ip_summed = ip_summed > 0
+        net.gso_size = gso_size
         if is_icmp(packet):
             return icmp_rcv(net, packet)
         th = Segment()

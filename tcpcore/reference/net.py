@@ -16,12 +16,14 @@ class Net:
     """One engine's clock (the largest capture time seen), its counters and its fragments.
 
     `ip_summed`: checksums of what comes now are known to be right, or are not made yet.
+    `gso_size`: payload of the segments that what comes now was joined of; 0: it is one.
     """
 
-    __slots__ = ("now_ns", "mib", "frags", "ip_summed")
+    __slots__ = ("now_ns", "mib", "frags", "ip_summed", "gso_size")
 
     def __init__(self) -> None:
         self.now_ns = INT64_MIN
         self.mib = [0] * Mib.NR_MIBS
         self.frags = IpFrags()
         self.ip_summed = False
+        self.gso_size = 0

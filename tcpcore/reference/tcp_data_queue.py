@@ -172,7 +172,7 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
     tp.rcv_ooopack += 1
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
-    tcp_measure_rcv_mss(tp, th)
+    tcp_measure_rcv_mss(net, tp, th)
     queue = tp.out_of_order_queue
     seq, end_seq = th.seq, th.end_seq
     at = len(queue)
@@ -224,6 +224,8 @@ def tcp_dsack_extend(net: Netns, tp: TcpSock, start: int, end: int) -> None:
         tcp_dsack_set(net, tp, start, end)
         return
     low, high = tp.duplicate_sack
+    if after(start, high) or after(low, end):
+        return  # apart from the first, which is told alone
     if before(start, low):
         low = start
     if after(end, high):
@@ -328,13 +330,13 @@ def tcp_initialize_rcv_mss(tp: TcpSock) -> None:
     tp.rcv_mss = max(hint, TCP_MIN_MSS)
 
 
-def tcp_measure_rcv_mss(tp: TcpSock, th: Segment) -> None:
+def tcp_measure_rcv_mss(net: Netns, tp: TcpSock, th: Segment) -> None:
     """What the peer's full segments hold, as far as it can be told."""
-    length = th.payload_len
+    length = net.gso_size or th.payload_len
     last, tp.last_seg_size = tp.last_seg_size, 0
     if length >= tp.rcv_mss:
         if length != tp.rcv_mss:
-            tcp_measure_scaling_ratio(tp, length)
+            tcp_measure_scaling_ratio(tp, th.payload_len)
         tp.rcv_mss = min(length, tp.advmss)
         if th.flags & TCPHDR_PSH:  # it may end a write, so that no more follows
             tp.ack_pending |= ICSK_ACK_PUSHED
@@ -363,13 +365,10 @@ def tcp_event_data_recv(net: Netns, tp: TcpSock, th: Segment) -> None:
     """Data came in order: owe an acknowledgment, guess how long it may wait."""
     length = th.payload_len
     tp.ack_pending |= ICSK_ACK_SCHED
-    tcp_measure_rcv_mss(tp, th)
+    tcp_measure_rcv_mss(net, tp, th)
     tcp_rcv_rtt_measure(net, tp)
     now_ns = net.now_ns
-    if not tp.ack_lrcvtime_ns and not tp.ack_ato_ns:
-        tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
-        tp.ack_ato_ns = TCP_ATO_MIN_NS
-    elif not tp.bytes_received - length and not tp.ack_quick:
+    if tp.bytes_received <= length:  # the first
         tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
     else:
         gap_ns = now_ns - tp.ack_lrcvtime_ns

@@ -183,12 +183,15 @@ def tcp_v4_err(
     if sk is None or isinstance(sk, TimewaitSock):
         return Drop.TCP_CLOSED
     if isinstance(sk, RequestSock):
-        if seq == sk.snt_isn and fatal:
+        if seq != sk.snt_isn:
+            net.mib[Mib.OUTOFWINDOWICMPS] += 1
+        elif fatal:
             net.mib[Mib.TCP_LISTENDROPS] += 1
             reqsk_drop(net, sk)
         return 0
     tcb = sk.tcb
     if not between(seq, tcb.snd_una, tcb.snd_nxt):
+        net.mib[Mib.OUTOFWINDOWICMPS] += 1
         return Drop.TCP_CLOSED
     if mtu >= 0:
         tcp_v4_mtu_reduced(net, sk, mtu)

@@ -94,6 +94,7 @@ from .tcp_output import (
 from .tcp_recovery import FLAG_DATA, FLAG_WIN_UPDATE
 from .tcp_window import (
     tcp_full_space,
+    tcp_receive_window,
     tcp_sync_mss,
 )
 
@@ -126,11 +127,12 @@ def tcp_rcv_state_process(
         tcp_unacceptable(net, tp, th, length)
         return REPLY_NONE
     early = after(th.seq, tcb.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
-    if length and not early and not tcp_try_rmem_schedule(net, tp, th.seq):
+    shut = th.seq == tcb.rcv_nxt and not tcp_receive_window(tp)
+    if length and not early and (shut or not tcp_try_rmem_schedule(net, tp, th.seq)):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
-        net.mib[Mib.TCP_RCVQDROP] += 1
+        net.mib[Mib.TCP_ZEROWINDOWDROP if shut else Mib.TCP_RCVQDROP] += 1
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     rcv_nxt, ts_recent = tcb.rcv_nxt, tcb.ts_recent
     late = tcp_is_late(tp, th)
@@ -489,7 +491,7 @@ def tcp_rcv_synsent_state_process(
     tcp_ack(net, tp, th, sack, prior_una, 0)
     tcp_init_transfer(net, tp)
     tcp_initialize_rcv_mss(tp)
-    tp.lsndtime_ns = net.now_ns
+    tp.lsndtime_ns = tp.ack_lrcvtime_ns = net.now_ns
     if tp.keepopen:
         sk_reset_timer(net, tp.sk_timer, net.now_ns + keepalive_time_when(net, tp))
     if not tp.dead:

@@ -323,7 +323,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tp.total_retrans = req.num_retrans
     tp.undo_marker = 0
     tp.segs_in = 1  # its SYN
-    tp.rcv_tstamp_ns = net.now_ns
+    tp.rcv_tstamp_ns = tp.ack_lrcvtime_ns = net.now_ns
     if not req.num_retrans:
         tp.lsndtime_ns = req.snt_synack_ns
     net.mib[Mib.TCP_PASSIVEOPENS] += 1
