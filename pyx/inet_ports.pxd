@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 from ip_output cimport ipv6_addr_any
 from netns cimport LISTEN_BUCKETS, get_random_u32_below, inet_bind_bucket, netns
-from secure_seq cimport secure_port, siphash
+from secure_seq cimport secure_port, siphash, siphash_words
 from sock cimport *
 from tcp cimport TCP_LISTEN
 from timer cimport NSEC_PER_SEC
@@ -23,14 +23,15 @@ cdef inline uint32_t inet_ehashfn(
 ) noexcept nogil:
     """The keyed hash of a 4-tuple, ours first (T-02)."""
     cdef uint8_t data[36]
-    cdef uint32_t size = 16
+    cdef uint64_t addrs
     if ipv6_addr_v4mapped(saddr) and ipv6_addr_v4mapped(daddr):
-        size = 4
-    memcpy(data, saddr + 16 - size, size)
-    memcpy(data + size, daddr + 16 - size, size)
-    memcpy(data + 2 * size, &sport, 2)
-    memcpy(data + 2 * size + 2, &dport, 2)
-    return <uint32_t>siphash(net.key, data, 2 * size + 4)
+        addrs = get_u32(saddr + 12) | <uint64_t>get_u32(daddr + 12) << 32
+        return <uint32_t>siphash_words(net.key, addrs, sport | <uint64_t>dport << 16, 0, 12)
+    memcpy(data, saddr, 16)
+    memcpy(data + 16, daddr, 16)
+    memcpy(data + 32, &sport, 2)
+    memcpy(data + 34, &dport, 2)
+    return <uint32_t>siphash(net.key, data, 36)
 
 
 cdef inline bint ehash_match(

@@ -3,50 +3,51 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from unaligned cimport ipv6_addr_v4mapped, put_be16
+from unaligned cimport get_be32, ipv6_addr_v4mapped, put_be16, put_be32, swab16_if, swab32_if
 
 cdef extern from "siphash.h" nogil:
     enum:
         SIPHASH_LANES
     uint64_t siphash(const uint64_t *key, const void *data, size_t length)
+    uint64_t siphash_words(
+        const uint64_t *key, uint64_t first, uint64_t second, uint64_t third, size_t length
+    )
     void siphash_lanes(
         const uint64_t *key, const uint64_t (*words)[16], int count, uint64_t *hashes, int n
     )
 
 
-cdef inline size_t hash_tuple(
-    uint8_t *data,
-    const char *what,
-    const uint8_t *saddr,
-    const uint8_t *daddr,
-    uint16_t sport,
-    uint16_t dport,
-) noexcept nogil:
-    """Three letters that say what for, and a 4-tuple: how many bytes, of IPv4 15, else 39."""
-    cdef bint v4 = ipv6_addr_v4mapped(saddr) and ipv6_addr_v4mapped(daddr)
-    cdef size_t n = 4 if v4 else 16
-    memcpy(data, what, 3)
-    if v4:
-        memcpy(data + 3, saddr + 12, 4)
-        memcpy(data + 7, daddr + 12, 4)
-    else:
-        memcpy(data + 3, saddr, 16)
-        memcpy(data + 19, daddr, 16)
-    put_be16(data + 3 + 2 * n, sport)
-    put_be16(data + 5 + 2 * n, dport)
-    return 7 + 2 * n
-
-
-cdef inline uint64_t secure_tuple(
+cdef inline uint64_t hash_tuple(
     const uint64_t *key,
     const char *what,
     const uint8_t *saddr,
     const uint8_t *daddr,
     uint16_t sport,
     uint16_t dport,
+    const uint32_t *count,
 ) noexcept nogil:
-    cdef uint8_t data[39]
-    return siphash(key, data, hash_tuple(data, what, saddr, daddr, sport, dport))
+    """Of three letters that say what for, a 4-tuple (of IPv4 15 bytes, else 39), and a number."""
+    cdef uint8_t data[43]
+    cdef uint64_t first, second, third, s, d
+    if ipv6_addr_v4mapped(saddr) and ipv6_addr_v4mapped(daddr):
+        s = swab32_if(True, get_be32(saddr + 12))
+        d = swab32_if(True, get_be32(daddr + 12))
+        first = <uint64_t><uint8_t>what[0] | <uint64_t><uint8_t>what[1] << 8
+        first |= <uint64_t><uint8_t>what[2] << 16 | s << 24 | d << 56
+        second = d >> 8 | <uint64_t>swab16_if(True, sport) << 24 | <uint64_t>swab16_if(True, dport) << 40
+        if count == NULL:
+            return siphash_words(key, first, second, 0, 15)
+        third = swab32_if(True, count[0])
+        return siphash_words(key, first, second | third << 56, third >> 8, 19)
+    memcpy(data, what, 3)
+    memcpy(data + 3, saddr, 16)
+    memcpy(data + 19, daddr, 16)
+    put_be16(data + 35, sport)
+    put_be16(data + 37, dport)
+    if count == NULL:
+        return siphash(key, data, 39)
+    put_be32(data + 39, count[0])
+    return siphash(key, data, 43)
 
 
 cdef inline uint32_t secure_tcp_seq(
@@ -61,18 +62,19 @@ cdef inline uint32_t secure_tcp_seq(
 
     Deviation: as in Linux the clock ticks every 64 ns instead of every 4 us.
     """
-    return <uint32_t>secure_tuple(key, b"seq", saddr, daddr, sport, dport) + <uint32_t>(now_ns >> 6)
+    cdef uint32_t offset = <uint32_t>hash_tuple(key, b"seq", saddr, daddr, sport, dport, NULL)
+    return offset + <uint32_t>(now_ns >> 6)
 
 
 cdef inline uint32_t secure_tcp_ts_off(
     const uint64_t *key, const uint8_t *saddr, const uint8_t *daddr, uint16_t sport, uint16_t dport
 ) noexcept nogil:
     """Where a connection's time stamps begin, another for each 4-tuple (RFC 7323 5.4)."""
-    return <uint32_t>secure_tuple(key, b"tso", saddr, daddr, sport, dport)
+    return <uint32_t>hash_tuple(key, b"tso", saddr, daddr, sport, dport, NULL)
 
 
 cdef inline uint64_t secure_port(
     const uint64_t *key, const uint8_t *saddr, const uint8_t *daddr, uint16_t dport
 ) noexcept nogil:
     """Where the search for a port begins, by its peer (RFC 6056 3.3.3)."""
-    return secure_tuple(key, b"prt", saddr, daddr, 0, dport)
+    return hash_tuple(key, b"prt", saddr, daddr, 0, dport, NULL)

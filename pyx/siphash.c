@@ -68,6 +68,22 @@ uint64_t siphash(const uint64_t key[2], const void *data, size_t length)
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
+uint64_t siphash_words(const uint64_t key[2], uint64_t first, uint64_t second, uint64_t third,
+                       size_t length)
+{
+    uint64_t v[4] = {0}, last = (length < 16 ? second : third) | (uint64_t)length << 56;
+
+    SIPHASH_INIT(v, key);
+    SIPHASH_WORD(v, first);
+    if (length >= 16)
+        SIPHASH_WORD(v, second);
+    SIPHASH_WORD(v, last);
+    v[2] ^= 0xff;
+    for (int round = 0; round < 4; round++)
+        SIPROUND(v, SWAP_WORD);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
 /* A round's steps wait for each other and leave the processor idle: two vectors go side by side. */
 #define SIPHASH_BODY(name, lanes, attributes, SWAP, target)                                        \
     target static void name(const uint64_t key[2],                                                 \

@@ -16,6 +16,13 @@ enum { SIPHASH_LANES = 16 };
 uint64_t siphash(const uint64_t key[2], const void *data, size_t length);
 
 /*
+ * The hash of a message of 8 to 23 bytes that lies in registers, little endian, zeros behind it:
+ * one that was stored in parts could not be loaded in words at once.
+ */
+uint64_t siphash_words(const uint64_t key[2], uint64_t first, uint64_t second, uint64_t third,
+                       size_t length);
+
+/*
  * The hashes of n messages of `count` words. words[i][lane] is word i, little endian, of a lane's
  * message; the last has the message's length in its top byte. They lie word by word so that a
  * vector is one load. Lanes up to the next multiple of 16 are read and their hashes written too.

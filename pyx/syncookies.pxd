@@ -3,10 +3,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from netns cimport netns
-from secure_seq cimport hash_tuple, siphash
+from secure_seq cimport hash_tuple
 from sock cimport rcv_skb, request_sock
 from tcp cimport OPT_TIMESTAMP
-from unaligned cimport put_be32
 
 cdef enum:
     COOKIEBITS = 24
@@ -38,10 +37,7 @@ cdef inline uint32_t cookie_hash(
     uint16_t dport,
     uint32_t count,
 ) noexcept nogil:
-    cdef uint8_t data[43]
-    cdef size_t n = hash_tuple(data, b"cky", saddr, daddr, sport, dport)
-    put_be32(data + n, count)
-    return <uint32_t>siphash(net.key, data, n + 4)
+    return <uint32_t>hash_tuple(net.key, b"cky", saddr, daddr, sport, dport, &count)
 
 
 cdef inline uint32_t tcp_cookie_time(const netns *net) noexcept nogil:

@@ -156,7 +156,7 @@ ONLY_COMPILED = {
         "packet_rows_outer",
     },
     "rows_analysis": {"counts_value", "find_rares", "gauge_value", "wide"},
-    "secure_seq": {"secure_tuple", "siphash_lanes"},
+    "secure_seq": {"siphash_lanes", "siphash_words"},
     "inet_connection_sock": {"tcp_init_sock", "tcp_probe0_when_ns"},
     "inet_ports": {
         "ehash_grow",
