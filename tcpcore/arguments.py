@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket as _socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,4 +74,6 @@ def family_of(address: Any, hosts: Mapping[str, str]) -> int:
     """AF_INET6 for what is so for sure; the call itself complains of what is no address."""
     host = address[0] if isinstance(address, tuple) and address else ""
     host = hosts.get(host, host) if isinstance(host, str) else ""
-    return _socket.AF_INET6 if ":" in host else _socket.AF_INET
+    from socket import AF_INET, AF_INET6  # captures are followed without
+
+    return AF_INET6 if ":" in host else AF_INET
