@@ -75,7 +75,6 @@ from rows cimport (
 from slab cimport vfree, vkeep, vmalloc, vzalloc, vzlazy
 from tcp cimport (
     IP_CSUMERRORS,
-    NR_DROPS,
     NR_MIBS,
     SOCKET_FILTER,
     TCP_MAX_STATES,

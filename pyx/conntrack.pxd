@@ -7,7 +7,6 @@ from inet_hashtables cimport *
 from ip_fragment cimport ip_frags_free
 from net cimport net
 from offload cimport offload
-from pcap cimport frame
 from slab cimport (
     SLAB_MASK,
     SLAB_SHIFT,

@@ -8,7 +8,6 @@ from inet_hashtables cimport flow_words4, flow_words6, inet_home, inet_lookup_ta
 from filter cimport filter
 from ip_fragment cimport ip_frags_batch
 from ip_input cimport ip_rcv, ip_rcv_plain
-from pcap cimport frame
 from ip_tunnel cimport TUNNEL_MIX, outer
 from secure_seq cimport SIPHASH_LANES, siphash, siphash_lanes
 from tcp cimport *

@@ -1,7 +1,7 @@
 # The table of connections: buckets of a cache line each, eight (tag, flow) lanes compared at once.
 # Linux: net/ipv4/inet_hashtables.c.  RFC 9293 3.4 (a connection is a pair of sockets).
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 from secure_seq cimport SIPHASH_LANES, siphash_lanes
 from slab cimport vfree, vkeep, vzalloc

@@ -6,7 +6,7 @@ from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t
 from ip_fragment cimport datagram
 from pcap cimport frame
 from tcp cimport *
-from unaligned cimport get_be16, get_be32, get_u64
+from unaligned cimport get_be16, get_be32
 
 # What follows a header, in EtherTypes.
 cdef enum:
@@ -14,7 +14,6 @@ cdef enum:
     ETH_P_802_2 = 0x0004
     ETH_P_IP = 0x0800
     ETH_P_TEB = 0x6558  # an Ethernet frame
-    ETH_P_8021Q = 0x8100
     ETH_P_IPV6 = 0x86DD
     ETH_P_MPLS_UC = 0x8847
     ETH_P_MPLS_MC = 0x8848

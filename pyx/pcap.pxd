@@ -5,7 +5,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
-from unaligned cimport get_be32, get_u16, get_u32, get_u64, swab16_if, swab32_if, swab64_if
+from unaligned cimport get_u16, get_u32, get_u64, swab16_if, swab32_if, swab64_if
 
 cdef extern from *:
     """

@@ -1,7 +1,7 @@
 # Rows: what is known of connections and of frames as columns, and what is left for the summary.
 # Linux: net/netfilter/nf_conntrack_standalone.c.  tcpcore/columns.py has the columns.
 
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 from conntrack cimport (
@@ -34,9 +34,7 @@ from tcp cimport (
     analysis_more,
     end,
     flow,
-    flow_addrs,
     flow_outer,
-    flow_rest,
     flow_row,
     segment,
 )

@@ -132,7 +132,6 @@ cdef struct skb:
     int64_t skb_mstamp_ns  # when it was sent last
     int32_t pcount  # segments of it, in MSS
     uint32_t frag  # bytes that it may have
-    uint16_t retrans  # how often it was sent again
     uint8_t tcp_flags
     uint8_t sacked
     uint8_t eor  # a record ends here: nothing is added
@@ -261,7 +260,6 @@ cdef struct tcp_sock:
     uint32_t snd_up
     uint32_t urg_seq
     uint32_t tsoffset
-    uint32_t rcv_tsval
     uint32_t rcv_tsecr
     uint32_t rtt_seq
     uint32_t cwnd_usage_seq
@@ -309,7 +307,6 @@ cdef struct tcp_sock:
     int32_t prr_out
     int64_t delivered
     int64_t lost
-    int64_t snd_cwnd_stamp_ns
     cubic cubic
     # Times.
     int64_t ts_recent_stamp_ns

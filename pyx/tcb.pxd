@@ -2,7 +2,7 @@
 # (a segment that reached it); neither knows who is asking, an endpoint or an observer.
 # Linux: net/ipv4/tcp_input.c.  RFC 9293 3.3.1, 3.4, 3.10.7; RFC 7323 2 and 5; RFC 5961.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from tcp cimport *
 
 # How far behind what is known a number may lie and still be old rather than the sign of a hole

@@ -164,7 +164,6 @@ cdef inline void tcp_cong_control(
         tcp_cwnd_reduction(net, tp, delivered, lost, flags)
     elif tcp_may_raise_cwnd(tp, flags):
         ca_cong_avoid(tp, delivered, net.net.now_ns)
-        tp.snd_cwnd_stamp_ns = net.net.now_ns
 
 
 cdef inline int tcp_ack(
@@ -239,7 +238,6 @@ cdef inline void tcp_new_space(netns *net, tcp_sock *tp) noexcept nogil:
     """Grow the buffer, unless the congestion window is what holds back; tell the caller."""
     if tcp_packets_in_flight(tp) < tp.snd_cwnd:
         tcp_sndbuf_expand(net, tp)
-        tp.snd_cwnd_stamp_ns = net.net.now_ns
     if sk_stream_is_writeable(net, tp):
         tp.nospace = False
         sk_wake(net, tp)

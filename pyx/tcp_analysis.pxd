@@ -14,7 +14,6 @@ from tcp_history cimport (
     analysis_history,
     analysis_rare_of,
 )
-from unaligned cimport held
 
 cdef enum:
     HOLES_MAX = 3

@@ -1,7 +1,7 @@
 # Why it is slow: time of each direction by what limited it, as a tap can tell.
 # Linux: tcp_output.c (tcp_chrono_start).  RFC 4898 4.5 (SndLimTime); docs/slow.md has the rules.
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from slab cimport slab_recycled
 from tcp cimport *
 from tcp_history cimport analysis_far_of, analysis_rare_of

@@ -15,10 +15,9 @@ cdef enum:
 # CUBIC counts time in 1/1024 s and windows in segments.
 cdef enum:
     BICTCP_BETA = 717  # of 1024: what is left of the window after a loss
-    BICTCP_SCALE = 41  # C = 0.4 as 41 / 1024 * 10
     BICTCP_HZ = 10  # bits of a second's fraction
     CUBE_SHIFT = 10 + 3 * 10
-    CUBE = 41 * 10  # C in 1/1024
+    CUBE = 41 * 10  # C in 1/1024: 0.4 as 41 / 1024 * 10
     CUBE_MOST = 344000  # a time beyond which every window is far away, and the cube too large
     RENO_SCALE = 8 * (1024 + 717) // 3 // (1024 - 717)
     HYSTART_LOW_WINDOW = 16

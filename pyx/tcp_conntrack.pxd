@@ -14,7 +14,7 @@ from conntrack_acct cimport conntrack_count, conntrack_splits
 from conntrack_queue cimport conntrack_queue
 from inet_hashtables cimport *
 from ip_fragment cimport datagram
-from ip_tunnel cimport TUNNEL_MIX, outer
+from ip_tunnel cimport outer
 from net cimport net
 from offload cimport offload_learn
 from pcap cimport frame

@@ -188,7 +188,6 @@ cdef inline bint tcp_is_late(const tcp_sock *tp, const segment *th) noexcept nog
 cdef inline void tcp_note_timestamp(tcp_sock *tp, segment *th) noexcept nogil:
     tp.saw_tstamp = th.opts & OPT_TIMESTAMP and tp.tstamp_ok
     if tp.saw_tstamp:
-        tp.rcv_tsval = th.tsval
         tp.rcv_tsecr = th.tsecr
     else:
         th.opts &= <uint8_t>~OPT_TIMESTAMP
@@ -323,7 +322,6 @@ cdef inline void tcp_init_transfer(netns *net, tcp_sock *tp) noexcept nogil:
     if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
         tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
         tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS
-    tp.snd_cwnd_stamp_ns = net.net.now_ns
     ca_init(tp, net.net.now_ns)
     tcp_init_buffer_space(net, tp)
 

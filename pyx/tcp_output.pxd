@@ -226,7 +226,6 @@ cdef inline int tcp_fragment(
     rest.sacked = one.sacked
     rest.eor = one.eor
     one.eor = 0
-    rest.retrans = one.retrans
     rest.skb_mstamp_ns = one.skb_mstamp_ns
     one.len = <uint32_t>length
     one.end_seq = rest.seq
@@ -268,7 +267,6 @@ cdef inline void tcp_cwnd_restart(netns *net, tcp_sock *tp, int64_t idle_ns) noe
             break
         cwnd >>= 1
     tp.snd_cwnd = max(cwnd, restart)
-    tp.snd_cwnd_stamp_ns = net.net.now_ns
 
 
 cdef inline void tcp_slow_start_after_idle_check(netns *net, tcp_sock *tp) noexcept nogil:
@@ -280,7 +278,7 @@ cdef inline void tcp_slow_start_after_idle_check(netns *net, tcp_sock *tp) noexc
         tcp_cwnd_restart(net, tp, idle_ns)
 
 
-cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexcept nogil:
+cdef inline void tcp_cwnd_validate(tcp_sock *tp, bint limited) noexcept nogil:
     """Remember whether the window was what held sending back (RFC 7661)."""
     if (
         not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
@@ -290,8 +288,6 @@ cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexc
         tp.is_cwnd_limited = limited
         tp.max_packets_out = tp.packets_out
         tp.cwnd_usage_seq = tp.tcb.snd_nxt
-    if limited:
-        tp.snd_cwnd_stamp_ns = net.net.now_ns
 
 
 cdef inline bint tcp_write_xmit(
@@ -342,7 +338,7 @@ cdef inline bint tcp_write_xmit(
         tp.prr_out += sent
     cwnd_limited = cwnd_limited or tcp_packets_in_flight(tp) >= tp.snd_cwnd
     if sent or cwnd_limited:
-        tcp_cwnd_validate(net, tp, cwnd_limited)
+        tcp_cwnd_validate(tp, cwnd_limited)
     return not tp.packets_out and tp.sk_write_queue.first != NULL
 
 

@@ -1,7 +1,7 @@
 # Where the payload of followed connections lies: a record a segment, a list of them a direction.
 # Linux: net/ipv4/tcp_input.c (tcp_data_queue_ofo).  RFC 9293 3.4; docs/streams.md has the rules.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memset
 from slab cimport slab, slab_alloc, slab_at, slab_free

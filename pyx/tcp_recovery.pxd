@@ -288,7 +288,6 @@ cdef inline void tcp_cwnd_reduction(
 cdef inline void tcp_end_cwnd_reduction(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.snd_ssthresh < 0x7FFFFFFF and (tp.undo_marker or tp.ca_state == TCP_CA_CWR):
         tp.snd_cwnd = tp.snd_ssthresh
-        tp.snd_cwnd_stamp_ns = net.net.now_ns
 
 
 cdef inline void tcp_enter_recovery(netns *net, tcp_sock *tp) noexcept nogil:
@@ -332,7 +331,6 @@ cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
         tcp_init_undo(tp)
     tp.snd_cwnd = tcp_packets_in_flight(tp) + 1
     tp.snd_cwnd_cnt = 0
-    tp.snd_cwnd_stamp_ns = net.net.now_ns
     if tp.ca_state <= TCP_CA_DISORDER and tp.sacked_out >= net.sysctl.tcp_reordering:
         tp.reordering = <int32_t>min(<int64_t>tp.reordering, net.sysctl.tcp_reordering)
     tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
@@ -382,7 +380,6 @@ cdef inline void tcp_undo_cwnd_reduction(netns *net, tcp_sock *tp, bint unmark) 
     if tp.prior_ssthresh:
         tp.snd_cwnd = ca_undo_cwnd(tp)
         tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
-    tp.snd_cwnd_stamp_ns = net.net.now_ns
     tp.undo_marker = 0
 
 

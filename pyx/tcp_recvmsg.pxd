@@ -1,7 +1,7 @@
 # From records to a stream: which copy of a byte counts, where it lies, what is missing.
 # Linux: net/ipv4/tcp.c (tcp_recvmsg), tcp_input.c.  RFC 9293 3.10.7.4; docs/streams.md has the rules.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memset
 from tcp_queue cimport (

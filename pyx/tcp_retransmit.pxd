@@ -65,7 +65,6 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
     tp.bytes_retrans += one.len
     if not err:
         one.sacked |= TCPCB_EVER_RETRANS
-        one.retrans += 1
         if not one.sacked & TCPCB_SACKED_RETRANS:
             one.sacked |= TCPCB_SACKED_RETRANS
             tp.retrans_out += one.pcount

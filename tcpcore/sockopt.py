@@ -22,7 +22,7 @@ TCP_CONGESTION = (_socket.IPPROTO_TCP, 13)
 TCP_INFO = (_socket.IPPROTO_TCP, 11)
 
 # The fields of struct tcp_info in their order: how wide, their names.
-_TCP_INFO = {
+TCP_INFO_FIELDS = {
     "6B": "state ca_state retransmits probes backoff options",
     "2B": "scales flags",
     "24I": "rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent "
@@ -43,10 +43,10 @@ def tcp_info(info: Mapping[str, int]) -> bytes:
     scales = info["tcpi_snd_wscale"] & 15 | (info["tcpi_rcv_wscale"] & 15) << 4
     told = {**info, "tcpi_scales": scales}
     values = []
-    for code, names in _TCP_INFO.items():
+    for code, names in TCP_INFO_FIELDS.items():
         mask = (1 << _BITS[code.strip()[-1]]) - 1
         values += [told.get(f"tcpi_{name}", 0) & mask for name in names.split()]
-    return struct.pack("=" + "".join(_TCP_INFO), *values)
+    return struct.pack("=" + "".join(TCP_INFO_FIELDS), *values)
 
 
 class Options(Transfer):

@@ -47,7 +47,6 @@ def tcp_time_wait(net: Netns, tp: TcpSock, state: int, timeout_ns: int) -> None:
     timeout_ns = max(timeout_ns, rto_ns)
     if state == TCP_TIME_WAIT:
         timeout_ns = TCP_TIMEWAIT_LEN_NS
-    tw.timeout_ns = timeout_ns
     inet_twsk_schedule(net, tw, timeout_ns)
     tcp_done(net, tp)
 

@@ -157,29 +157,9 @@ def ip_queue_xmit(
         net.mib[Mib.IP_OUTDISCARDS] += 1
         return -ENOBUFS
     net.mib[Mib.TCP_OUTSEGS] += max(1, -(-len(data) // mss)) if mss else 1
-    if not mss or len(data) <= mss or net.gso:
-        frame = tcp_build_frame(
-            saddr,
-            daddr,
-            sport,
-            dport,
-            seq,
-            ack,
-            flags,
-            window,
-            urg,
-            options,
-            data,
-            tos,
-            ttl,
-            ident,
-            df,
-            net.hw_csum,
-        )
-        net.out.append((frame, mss if mss and len(data) > mss else 0))
-        return 0
-    last = (len(data) - 1) // mss * mss
-    for at in range(0, len(data), mss):
+    size = max(len(data), 1) if not mss or net.gso else mss
+    last = (max(len(data), 1) - 1) // size * size
+    for at in range(0, last + 1, size):
         # FIN and PSH belong to the end, CWR to the beginning.
         these = flags & ~(0 if at == last else 0x009) & ~(0x080 if at else 0)
         frame = tcp_build_frame(
@@ -193,14 +173,14 @@ def ip_queue_xmit(
             window,
             urg if not at else 0,
             options,
-            data[at : at + mss],
+            data[at : at + size],
             tos,
             ttl,
-            ident + at // mss & 0xFFFF,
+            ident + at // size & 0xFFFF,
             df,
             net.hw_csum,
         )
-        net.out.append((frame, 0))
+        net.out.append((frame, mss if 0 < mss < size else 0))
     return 0
 
 

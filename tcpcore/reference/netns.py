@@ -104,8 +104,6 @@ class Netns(Net):
         "wake",
         "ip_id",
         "rng",
-        "synflood_warned",
-        "challenge",
     )
 
     def __init__(self, key: bytes) -> None:

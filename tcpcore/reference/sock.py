@@ -105,10 +105,8 @@ class SkBuff:
         "eor",
         "pcount",
         "gso_size",
-        "retrans",
         "skb_mstamp_ns",
         "delivered",
-        "tx_flags",
         "frag",
     )
 
@@ -122,10 +120,8 @@ class SkBuff:
         self.eor = False  # a record ends here: nothing is added
         self.pcount = 0  # segments of it, in MSS
         self.gso_size = 0  # bytes of a segment, where it is sent in several
-        self.retrans = 0  # how often it was sent again
         self.skb_mstamp_ns = 0  # when it was sent last
         self.delivered = 0  # tp.delivered when it was sent
-        self.tx_flags = 0
         self.frag = 0  # bytes of its last page that are free
 
 
@@ -143,7 +139,6 @@ class TcpSock:
         "userlocks",
         "reuse",
         "reuseport",
-        "hashed",
         "bound",
         "dead",
         "done",
@@ -205,7 +200,6 @@ class TcpSock:
         "sack_ok",
         "wscale_ok",
         "tsoffset",
-        "rcv_tsval",
         "rcv_tsecr",
         "saw_tstamp",
         "ts_recent_stamp_ns",
@@ -238,7 +232,6 @@ class TcpSock:
         "snd_ssthresh",
         "prior_cwnd",
         "prior_ssthresh",
-        "snd_cwnd_stamp_ns",
         "cwnd_usage_seq",
         "max_packets_out",
         "is_cwnd_limited",
@@ -298,7 +291,6 @@ class TcpSock:
         self.userlocks = 0  # SOCK_..._LOCK
         self.reuse = False
         self.reuseport = False
-        self.hashed = False  # in the table of connections
         self.bound = False  # in the table of ports
         self.dead = False  # the caller has closed it: an orphan
         self.done = False  # the peer's FIN is in
@@ -364,7 +356,6 @@ class TcpSock:
         self.sack_ok = 0  # 1 agreed; 4: a D-SACK was seen
         self.wscale_ok = False
         self.tsoffset = 0
-        self.rcv_tsval = 0
         self.rcv_tsecr = 0
         self.saw_tstamp = False
         self.ts_recent_stamp_ns = 0
@@ -399,7 +390,6 @@ class TcpSock:
         self.snd_ssthresh = TCP_INFINITE_SSTHRESH
         self.prior_cwnd = 0
         self.prior_ssthresh = 0
-        self.snd_cwnd_stamp_ns = 0
         self.cwnd_usage_seq = 0
         self.max_packets_out = 0
         self.is_cwnd_limited = False
@@ -476,14 +466,11 @@ class RequestSock:
         "num_retrans",
         "ts_recent",
         "ts_off",
-        "snt_tsval_first",
-        "snt_tsval_last",
         "snt_synack_ns",
         "rsk_window_clamp",
         "rsk_rcv_wnd",
         "last_oow_ack_ms",
         "tos",
-        "child",
     )
 
     def __init__(self, listener: TcpSock) -> None:
@@ -508,14 +495,11 @@ class RequestSock:
         self.num_retrans = 0
         self.ts_recent = 0
         self.ts_off = 0
-        self.snt_tsval_first = 0
-        self.snt_tsval_last = 0
         self.snt_synack_ns = 0
         self.rsk_window_clamp = 0
         self.rsk_rcv_wnd = 0
         self.last_oow_ack_ms = 0
         self.tos = 0
-        self.child: TcpSock | None = None
 
 
 class TimewaitSock:
@@ -537,7 +521,6 @@ class TimewaitSock:
         "ts_recent_stamp",
         "ts_offset",
         "tstamp_ok",
-        "timeout_ns",
         "last_oow_ack_ms",
         "tos",
         "bound",
@@ -559,7 +542,6 @@ class TimewaitSock:
         self.ts_recent_stamp = 0  # s
         self.ts_offset = 0
         self.tstamp_ok = False
-        self.timeout_ns = 0
         self.last_oow_ack_ms = 0
         self.tos = 0
         self.bound = False

@@ -179,7 +179,6 @@ def tcp_cong_control(
         tcp_cwnd_reduction(net, tp, delivered, lost, flags)
     elif tcp_may_raise_cwnd(tp, flags):
         tp.ca.cong_avoid(tp, delivered, net.now_ns)
-        tp.snd_cwnd_stamp_ns = net.now_ns
 
 
 def tcp_ack(
@@ -267,7 +266,6 @@ def tcp_new_space(net: Netns, tp: TcpSock) -> None:
     """Grow the buffer with the congestion window, unless that holds back; tell the caller."""
     if tcp_packets_in_flight(tp) < tp.snd_cwnd:
         tcp_sndbuf_expand(net, tp)
-        tp.snd_cwnd_stamp_ns = net.now_ns
     if sk_stream_is_writeable(net, tp):
         tp.nospace = False
         sk_wake(net, tp)

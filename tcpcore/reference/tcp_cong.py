@@ -15,10 +15,9 @@ CA_EVENT_LOSS = 3
 
 # CUBIC counts time in 1/1024 s and windows in segments.
 BICTCP_BETA = 717  # of 1024: what is left of the window after a loss
-BICTCP_SCALE = 41  # C = 0.4 as 41 / 1024 * 10
 BICTCP_HZ = 10  # bits of a second's fraction
 _CUBE_SHIFT = 10 + 3 * BICTCP_HZ
-_CUBE = BICTCP_SCALE * 10  # C in 1/1024
+_CUBE = 41 * 10  # C in 1/1024: 0.4 as 41 / 1024 * 10
 _RENO_SCALE = 8 * (1024 + BICTCP_BETA) // 3 // (1024 - BICTCP_BETA)
 HYSTART_LOW_WINDOW = 16
 HYSTART_MIN_SAMPLES = 8

@@ -239,7 +239,6 @@ def tcp_is_late(tp: TcpSock, th: Segment) -> bool:
 def tcp_note_timestamp(tp: TcpSock, th: Segment) -> None:
     tp.saw_tstamp = bool(th.opts & OPT_TIMESTAMP and tp.tstamp_ok)
     if tp.saw_tstamp:
-        tp.rcv_tsval = th.tsval
         tp.rcv_tsecr = th.tsecr
     else:
         th.opts &= ~OPT_TIMESTAMP
@@ -355,7 +354,6 @@ def tcp_init_transfer(net: Netns, tp: TcpSock) -> None:
     if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
         tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
         tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS
-    tp.snd_cwnd_stamp_ns = net.now_ns
     tp.ca.init(tp, net.now_ns)
     tcp_init_buffer_space(net, tp)
 

@@ -157,8 +157,6 @@ def tcp_v4_send_synack(net: Netns, req: RequestSock, cookie: bool = False) -> in
     if req.tstamp_ok:
         stamp = cookie_init_timestamp(req, now_ms) if cookie else now_ms
         opts.tsval, opts.tsecr = (stamp + req.ts_off) & MASK32, req.ts_recent
-        req.snt_tsval_first = req.snt_tsval_first or opts.tsval
-        req.snt_tsval_last = opts.tsval
     if req.wscale_ok:
         opts.wscale = req.rcv_wscale
     opts.sack_perm = req.sack_ok

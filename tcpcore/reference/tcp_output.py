@@ -220,7 +220,6 @@ def tcp_fragment(net: Netns, tp: TcpSock, queue: object, index: int, length: int
     rest.truesize = SKB_TRUESIZE_EMPTY + len(rest.data)
     rest.sacked = skb.sacked
     rest.eor, skb.eor = skb.eor, False
-    rest.retrans = skb.retrans
     rest.skb_mstamp_ns = skb.skb_mstamp_ns
     rest.delivered = skb.delivered
     skb.data = skb.data[:length]
@@ -255,7 +254,6 @@ def tcp_cwnd_restart(net: Netns, tp: TcpSock, idle_ns: int) -> None:
     while (idle_ns := idle_ns - tp.rto_ns) > 0 and cwnd > restart:
         cwnd >>= 1
     tp.snd_cwnd = max(cwnd, restart)
-    tp.snd_cwnd_stamp_ns = net.now_ns
 
 
 def tcp_slow_start_after_idle_check(net: Netns, tp: TcpSock) -> None:
@@ -266,7 +264,7 @@ def tcp_slow_start_after_idle_check(net: Netns, tp: TcpSock) -> None:
         tcp_cwnd_restart(net, tp, idle_ns)
 
 
-def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
+def tcp_cwnd_validate(tp: TcpSock, limited: bool) -> None:
     """Remember whether the window was what held sending back (RFC 7661)."""
     if (
         not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
@@ -276,8 +274,6 @@ def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
         tp.is_cwnd_limited = limited
         tp.max_packets_out = tp.packets_out
         tp.cwnd_usage_seq = tp.tcb.snd_nxt
-    if limited:
-        tp.snd_cwnd_stamp_ns = net.now_ns
 
 
 def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bool) -> bool:
@@ -326,7 +322,7 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
         tp.prr_out += sent
     cwnd_limited = cwnd_limited or tcp_packets_in_flight(tp) >= tp.snd_cwnd
     if sent or cwnd_limited:
-        tcp_cwnd_validate(net, tp, cwnd_limited)
+        tcp_cwnd_validate(tp, cwnd_limited)
     return not tp.packets_out and bool(queue)
 
 

@@ -255,7 +255,6 @@ def tcp_cwnd_reduction(net: Netns, tp: TcpSock, delivered: int, lost: int, flags
 def tcp_end_cwnd_reduction(net: Netns, tp: TcpSock) -> None:
     if tp.snd_ssthresh < 0x7FFFFFFF and (tp.undo_marker or tp.ca_state == CaState.TCP_CA_CWR):
         tp.snd_cwnd = tp.snd_ssthresh
-        tp.snd_cwnd_stamp_ns = net.now_ns
 
 
 def tcp_enter_recovery(net: Netns, tp: TcpSock) -> None:
@@ -298,7 +297,6 @@ def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
         tcp_init_undo(tp)
     tp.snd_cwnd = tcp_packets_in_flight(tp) + 1
     tp.snd_cwnd_cnt = 0
-    tp.snd_cwnd_stamp_ns = net.now_ns
     if tp.ca_state <= CaState.TCP_CA_DISORDER and tp.sacked_out >= net.sysctl.tcp_reordering:
         tp.reordering = min(tp.reordering, net.sysctl.tcp_reordering)
     tcp_set_ca_state(tp, CaState.TCP_CA_LOSS, net.now_ns)
@@ -342,7 +340,6 @@ def tcp_undo_cwnd_reduction(net: Netns, tp: TcpSock, unmark: bool) -> None:
     if tp.prior_ssthresh:
         tp.snd_cwnd = tp.ca.undo_cwnd(tp)
         tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
-    tp.snd_cwnd_stamp_ns = net.now_ns
     tp.undo_marker = 0
 
 

@@ -79,7 +79,6 @@ def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
     tp.bytes_retrans += len(skb.data)
     if not err:
         skb.sacked |= TCPCB_EVER_RETRANS
-        skb.retrans += 1
         if not skb.sacked & TCPCB_SACKED_RETRANS:
             skb.sacked |= TCPCB_SACKED_RETRANS
             tp.retrans_out += skb.pcount
