@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import tcpcore
+from tcpcore import packetdrill
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -26,12 +29,35 @@ def lines(name: str, *arguments: str | Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, kind: str = "") -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def test_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("polars")
     monkeypatch.chdir(ROOT)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    exec(blocks(README, "python")[0], {})
+
+
+def test_readme_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = blocks(README, "python")[1]
     exec(program, {})
+    assert f"# {capsys.readouterr().out}" in program
+    assert len(tcpcore.replay("hello.pcapng").connections) == 1
+
+
+def test_readme_script(tmp_path: Path) -> None:
+    (script,) = blocks(README.partition("<!-- script: hello.pkt -->")[2].partition("## ")[0])
+    path = tmp_path / "hello.pkt"
+    path.write_text(script, encoding="utf-8")
+    result = packetdrill.run(path)
+    assert result.passed, result.report()
 
 
 # Programs of the pages on hosts of one's own; those that need a device of the machine are left out.
@@ -39,11 +65,7 @@ PAGES = [
     (page, number, program)
     for page in ("socket", "network", "handshake")
     for number, program in enumerate(
-        re.findall(
-            r"^```python\n(.*?)^```",
-            (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"),
-            re.MULTILINE | re.DOTALL,
-        )
+        blocks((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), "python")
     )
     if "TunLink" not in program
 ]
