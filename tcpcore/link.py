@@ -271,6 +271,8 @@ class MemoryLink:
     mtu : int
     ethernet, gso : bool
     name : str
+    dropped : int
+        Frames that were too large for it.
     """
 
     def __init__(
@@ -312,6 +314,11 @@ class MemoryLink:
             What the direction from the second to the first does, if it is not the same.
         **path
             What both directions do: the attributes of `Path`.
+
+        Raises
+        ------
+        ValueError
+            If the MTU is less than 68, or a value is none that a `Path` takes.
         """
         if mtu < 68:
             raise ValueError("mtu must be at least 68 (RFC 791)")

@@ -53,6 +53,11 @@ class Cable:
             Only for what this one sends; None: both directions.
         **path
             Attributes of `Path`; those that are not given stay.
+
+        Raises
+        ------
+        ValueError
+            If the sender is not at this link, or a value is none that a `Path` takes.
         """
         if sender not in (None, self.a, self.b):
             raise ValueError(f"{sender!r} is not at this link")
@@ -155,6 +160,11 @@ class Network:
             As for `Stack`; None: 10.0.x.y and fd00::x:y, the next that are free.
         sysctl
             Its own knobs.
+
+        Raises
+        ------
+        ValueError
+            If the name is taken, or an address or a knob is none.
         """
         self._free(name)
         if address is None:
@@ -175,7 +185,7 @@ class Network:
         return made
 
     def router(self, name: str) -> Router:
-        """A new router, with as many links as `link` gives it."""
+        """A new router, with as many links as `link` gives it; ValueError if the name is taken."""
         self._free(name)
         made = self.routers[name] = Router(name)
         self.clock.attach(made)
@@ -203,6 +213,11 @@ class Network:
             What the direction from `b` to `a` does, if it is not the same.
         **path
             What both directions do: the attributes of `Path`.
+
+        Raises
+        ------
+        ValueError
+            If one of them is not here, or is a host that has a link.
         """
         names = [one if isinstance(one, str) else one.name for one in (a, b)]
         for name in names:

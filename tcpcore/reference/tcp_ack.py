@@ -26,7 +26,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
+from .tcp import MASK32, TCPHDR_SYN, after, before
 from .tcp_recovery import (
     FLAG_ACKED,
     FLAG_DATA,
@@ -55,8 +55,8 @@ from .tcp_window import (
 from .timer import NSEC_PER_MSEC
 
 
-def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, int, int]:
-    """Free what is acknowledged: (FLAG_, segments, round trip in us or -1)."""
+def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, int]:
+    """Free what is acknowledged: (FLAG_, round trip in us or -1)."""
     flags = acked = 0
     una = tp.tcb.snd_una
     sack_free = 0
@@ -111,7 +111,7 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, i
         tp.ca.pkts_acked(tp, max((net.now_ns - last_ns) // 1000, 1), net.now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
         tcp_remove_reno_sacks(tp, acked)
-    return flags, acked, rtt_us
+    return flags, rtt_us
 
 
 def between_up(low: int, value: int, high: int) -> bool:
@@ -171,9 +171,7 @@ def tcp_may_raise_cwnd(tp: TcpSock, flags: int) -> bool:
     return bool(flags & FLAG_DATA_ACKED)
 
 
-def tcp_cong_control(
-    net: Netns, tp: TcpSock, prior_una: int, acked: int, delivered: int, lost: int, flags: int
-) -> None:
+def tcp_cong_control(net: Netns, tp: TcpSock, delivered: int, lost: int, flags: int) -> None:
     """Move the congestion window by one acknowledgment."""
     if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
         tcp_cwnd_reduction(net, tp, delivered, lost, flags)
@@ -182,12 +180,7 @@ def tcp_cong_control(
 
 
 def tcp_ack(
-    net: Netns,
-    tp: TcpSock,
-    th: Segment,
-    sack: list[tuple[int, int]],
-    prior_una: int,
-    flags: int,
+    net: Netns, tp: TcpSock, sack: list[tuple[int, int]], prior_una: int, flags: int
 ) -> int:
     """Act on an acceptable acknowledgment that the judge has taken in already.
 
@@ -195,7 +188,6 @@ def tcp_ack(
     ----------
     net : Netns
     tp : TcpSock
-    th : Segment
     sack : list of (int, int), the segment's blocks
     prior_una : int, snd_una before it
     flags : int, FLAG_DATA and FLAG_WIN_UPDATE as far as they hold
@@ -219,7 +211,7 @@ def tcp_ack(
     if not prior_packets:
         tcp_ack_probe(net, tp)
         return flags
-    cleaned, acked, rtt_us = tcp_clean_rtx_queue(net, tp, prior_una)
+    cleaned, rtt_us = tcp_clean_rtx_queue(net, tp, prior_una)
     flags |= cleaned
     sampled = tcp_ack_update_rtt(net, tp, flags, rtt_us)
     if (sampled or flags & FLAG_SND_UNA_ADVANCED) and flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
@@ -231,9 +223,9 @@ def tcp_ack(
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
-        tcp_fastretrans_alert(net, tp, prior_una, dup_acks, flags, acked)
+        tcp_fastretrans_alert(net, tp, dup_acks, flags)
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
-        tcp_cong_control(net, tp, prior_una, acked, tp.delivered - delivered, tp.lost - lost, flags)
+        tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
     if tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS) or tp.lost_out:
         tcp_xmit_retransmit_queue(net, tp)
     if not tp.packets_out and tp.sk_write_queue:

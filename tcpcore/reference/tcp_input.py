@@ -177,11 +177,11 @@ def tcp_rcv_state_process(
         tcp_finish_handshake(net, tp)
         if not tp.tcp_rtx_queue:  # the request's SYN is none of the socket's bytes
             prior_una = prior_una + 1 & MASK32
-    tcp_ack(net, tp, th, sack, prior_una, flags)
+    tcp_ack(net, tp, sack, prior_una, flags)
     if tcb.state != state:
         if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
-        if tcp_closing_states(net, tp, th, state):
+        if tcp_closing_states(net, tp, state):
             return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
     if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
         tcp_dsack_set(net, tp, th.seq, th.end_seq)
@@ -376,7 +376,7 @@ def tcp_sync_after_window(net: Netns, tp: TcpSock) -> None:
         tcp_sync_mss(net, tp, tp.pmtu_cookie)
 
 
-def tcp_closing_states(net: Netns, tp: TcpSock, th: Segment, state: int) -> bool:
+def tcp_closing_states(net: Netns, tp: TcpSock, state: int) -> bool:
     """This end's FIN was acknowledged: True if the socket is gone."""
     tcb = tp.tcb
     if state == TCP_FIN_WAIT1 and tcb.state != TCP_FIN_WAIT1:
@@ -449,7 +449,7 @@ def tcp_fin(net: Netns, tp: TcpSock, state: int) -> None:
 
 
 def tcp_rcv_synsent_state_process(
-    net: Netns, tp: TcpSock, th: Segment, data: bytes, sack: list[tuple[int, int]]
+    net: Netns, tp: TcpSock, th: Segment, sack: list[tuple[int, int]]
 ) -> int:
     """What an active open gets (RFC 9293 3.10.7.3): REPLY_."""
     tcb = tp.tcb
@@ -486,7 +486,7 @@ def tcp_rcv_synsent_state_process(
     tcp_count_state(net, tp, TCP_SYN_SENT, TCP_ESTABLISHED)
     tcb.max_window = max(tcb.max_window, tcb.snd_wnd)
     tp.sk_err_soft = 0
-    tcp_ack(net, tp, th, sack, prior_una, 0)
+    tcp_ack(net, tp, sack, prior_una, 0)
     tcp_init_transfer(net, tp)
     tcp_initialize_rcv_mss(tp)
     tp.lsndtime_ns = tp.ack_lrcvtime_ns = net.now_ns

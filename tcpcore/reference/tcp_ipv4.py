@@ -257,7 +257,7 @@ def tcp_v4_do_rcv(
     elif state == TCP_LISTEN:
         return tcp_v4_listen_rcv(net, tp, th, data, sack)
     elif state == TCP_SYN_SENT:
-        reply = tcp_rcv_synsent_state_process(net, tp, th, data, sack)
+        reply = tcp_rcv_synsent_state_process(net, tp, th, sack)
     else:
         reply = tcp_rcv_state_process(net, tp, th, data, sack)
     if reply == REPLY_RST:

@@ -100,7 +100,6 @@ def tcp_openreq_init_rwin(net: Netns, req: RequestSock, mss: int = 0) -> None:
         clamp = min(clamp or tcp_full_space(listener), tcp_full_space(listener))
     req.rsk_rcv_wnd, req.rsk_window_clamp, req.rcv_wscale = tcp_select_initial_window(
         net,
-        None,
         tcp_full_space(listener),
         mss - (12 if req.tstamp_ok else 0),
         req.wscale_ok,

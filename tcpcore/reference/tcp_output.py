@@ -417,7 +417,7 @@ def tcp_connect_init(net: Netns, tp: TcpSock) -> None:
     if tp.userlocks & 8 and (most > tcp_full_space(tp) or not most):
         most = tcp_full_space(tp)
     tp.rcv_wnd, tp.window_clamp, tp.tcb.rcv_wscale = tcp_select_initial_window(
-        net, tp, tcp_full_space(tp), advmss, bool(net.sysctl.tcp_window_scaling), most
+        net, tcp_full_space(tp), advmss, bool(net.sysctl.tcp_window_scaling), most
     )
     tp.rcv_ssthresh = tp.rcv_wnd
     tp.sk_err = 0

@@ -410,9 +410,7 @@ def tcp_check_sack_reneging(net: Netns, tp: TcpSock, flags: int) -> bool:
     return True
 
 
-def tcp_fastretrans_alert(
-    net: Netns, tp: TcpSock, prior_una: int, dup_acks: int, flags: int, acked_out: int
-) -> None:
+def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) -> None:
     """Go through the states of recovery with one acknowledgment, where anything is out of order."""
     tcb = tp.tcb
     if not tp.packets_out and tp.sacked_out:

@@ -151,7 +151,7 @@ def inet_csk_accept(net: Netns, tp: TcpSock) -> tuple[int, TcpSock | None]:
 # Send.
 
 
-def tcp_skb_can_collapse_to(tp: TcpSock, skb: SkBuff) -> bool:
+def tcp_skb_can_collapse_to(skb: SkBuff) -> bool:
     return not skb.eor
 
 
@@ -201,7 +201,7 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
     while copied < len(view):
         skb = queue[-1] if queue else None
         room = goal - len(skb.data) if skb is not None else 0
-        if skb is None or room <= 0 or not tcp_skb_can_collapse_to(tp, skb):
+        if skb is None or room <= 0 or not tcp_skb_can_collapse_to(skb):
             if not sk_stream_memory_free(net, tp, 0):
                 tp.nospace = True
                 break

@@ -63,7 +63,7 @@ def tcp_receive_window(tp: TcpSock) -> int:
 
 
 def tcp_select_initial_window(
-    net: Netns, tp: TcpSock | None, space: int, mss: int, scaling: bool, window_clamp: int
+    net: Netns, space: int, mss: int, scaling: bool, window_clamp: int
 ) -> tuple[int, int, int]:
     """Of a SYN: (rcv_wnd, window_clamp, rcv_wscale)."""
     space = max(space, 0)
