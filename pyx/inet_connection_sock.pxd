@@ -31,20 +31,23 @@ from tcp cimport (
     TCP_SYN_SENT,
 )
 from tcp_cong cimport tcp_init_congestion_control
+from tcp_rate cimport PACING_RATE_MAX, TCP_CHRONO_BUSY, tcp_chrono_stop
 from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
 cdef inline void tcp_init_sock(tcp_sock *tp) noexcept nogil:
     """What a connection begins with, where that is not zero."""
     tp.tcb.state = TCP_CLOSE
-    tp.advmss = tp.mss_clamp = tp.mss_cache = TCP_MSS_DEFAULT
+    tp.mss_clamp = tp.mss_cache = TCP_MSS_DEFAULT
     tp.tcp_header_len = 20
     tp.rtt_min_us = 0xFFFFFFFF
     tp.rto_ns = TCP_TIMEOUT_INIT_NS
     tp.snd_cwnd = TCP_INIT_CWND
     tp.snd_ssthresh = TCP_INFINITE_SSTHRESH
-    tp.ack_ato_ns = TCP_ATO_MIN_NS
-    tp.rcv_mss = TCP_MSS_DEFAULT
+    tp.mdev_us = 1000000
+    tp.app_limited = 0xFFFFFFFF
+    tp.rate_app_limited = 1
+    tp.sk_pacing_rate = PACING_RATE_MAX
     tp.scaling_ratio = TCP_DEFAULT_SCALING_RATIO
 
 
@@ -95,6 +98,7 @@ cdef inline void sk_unhash(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_write_queue_purge(netns *net, tcp_sock *tp) noexcept nogil:
+    tcp_chrono_stop(tp, TCP_CHRONO_BUSY, net.net.now_ns)
     skb_queue_purge(&net.skbs, &tp.sk_write_queue)
     skb_queue_purge(&net.skbs, &tp.tcp_rtx_queue)
     tp.sk_wmem_queued = 0

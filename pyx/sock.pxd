@@ -136,8 +136,12 @@ cdef struct skb:
     uint8_t sacked
     uint8_t eor  # a record ends here: nothing is added
     uint8_t lent  # its bytes are not its own: nothing is written behind them
+    uint8_t is_app_limited
     uint16_t gso_size  # bytes of a segment, where it is sent in several
     uint32_t rb_priority
+    uint32_t delivered  # tp.delivered when it was sent
+    uint32_t delivered_us  # and when that was; 0 once it has arrived
+    uint32_t first_tx_us
     # Its place in the tree of a queue, and what its branch holds (rbtree).
     skb *rb_parent
     skb *rb_left
@@ -269,6 +273,10 @@ cdef struct tcp_sock:
     uint32_t rcvq_seq
     uint32_t rcv_rtt_seq
     uint32_t rcv_rtt_last_tsecr
+    uint32_t last_oow_ack_ms
+    uint32_t rto_stamp_ms  # when the first time-out of a row came; 0 for none
+    uint32_t rtt_min_us
+    uint32_t max_ack_backlog  # of a listener
     # Queues.
     skb_queue sk_write_queue  # not sent yet
     skb_queue tcp_rtx_queue  # sent, not acknowledged
@@ -286,7 +294,6 @@ cdef struct tcp_sock:
     int64_t mdev_us
     int64_t mdev_max_us
     int64_t rttvar_us
-    int64_t rtt_min_us
     int64_t rto_ns
     int64_t rto_min_ns
     int64_t rto_max_ns
@@ -305,12 +312,11 @@ cdef struct tcp_sock:
     int32_t reordering
     int32_t prr_delivered
     int32_t prr_out
-    int64_t delivered
-    int64_t lost
+    uint32_t delivered
+    uint32_t lost
     cubic cubic
     # Times.
     int64_t ts_recent_stamp_ns
-    uint32_t last_oow_ack_ms
     int64_t lsndtime_ns
     int64_t wstamp_ns  # of the last segment of any kind
     int64_t rcv_tstamp_ns
@@ -379,15 +385,14 @@ cdef struct tcp_sock:
     sack_block sack[4]  # blocks received
     sack_block duplicate_sack
     # What the caller asked for.
-    int64_t linger_ns
     int64_t user_timeout_ns
-    int64_t keepalive_time_ns
-    int64_t keepalive_intvl_ns
     int64_t linger2_ns  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
     uint32_t notsent_lowat
     int32_t sk_rcvlowat
+    int32_t linger_s
+    uint16_t keepalive_time_s
+    uint16_t keepalive_intvl_s
     # Listener, and who waits to be accepted.
-    uint32_t max_ack_backlog
     tcp_sock *accept_head
     tcp_sock *accept_tail
     tcp_sock *accept_next
@@ -408,6 +413,21 @@ cdef struct tcp_sock:
     uint32_t dsack_dups
     uint32_t reord_seen
     uint32_t rcv_ooopack
+    # Rates (tcp_rate).
+    uint64_t sk_pacing_rate
+    uint32_t first_tx_us  # when what arrived last was sent
+    uint32_t delivered_us
+    uint32_t app_limited  # the rate is the caller's until so much has arrived
+    uint32_t rate_delivered
+    uint32_t rate_interval_us
+    uint32_t chrono_start_ms
+    uint32_t chrono_stat_ms[3]
+    uint32_t total_rto_time  # ms
+    uint16_t total_rto
+    uint16_t total_rto_recoveries
+    uint16_t timeout_rehash
+    uint8_t rate_app_limited
+    uint8_t chrono_type  # TCP_CHRONO_
 
 # A SYN that was answered: what the listener keeps until the handshake's ACK.
 cdef struct request_sock:

@@ -16,6 +16,7 @@ from skbuff cimport kfree_skb, skb_pull
 from sock cimport *
 from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
+from tcp_rate cimport *
 from tcp_recovery cimport *
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
@@ -30,7 +31,7 @@ cdef struct cleaned:
 
 
 cdef inline void tcp_clean_rtx_queue(
-    netns *net, tcp_sock *tp, uint32_t prior_una, cleaned *done
+    netns *net, tcp_sock *tp, uint32_t prior_una, rate_sample *rs, cleaned *done
 ) noexcept nogil:
     """Free what is acknowledged."""
     cdef uint32_t una = tp.tcb.snd_una
@@ -72,12 +73,15 @@ cdef inline void tcp_clean_rtx_queue(
             tp.retrans_stamp = 0
         else:
             flags |= FLAG_DATA_ACKED
+        tcp_rate_skb_delivered(tp, one, rs)
         if not whole:
             break
         rb_erase(&tp.tcp_rtx_queue, one)
         tp.sk_wmem_queued -= one.truesize
         kfree_skb(&net.skbs, one)
         one = tp.tcp_rtx_queue.first
+    if one == NULL:
+        tcp_chrono_stop(tp, TCP_CHRONO_BUSY, now_ns)
     if tp.highest_sack and not before(una, tp.highest_sack):
         tp.highest_sack = 0
     if between_up(prior_una, tp.snd_up, una):
@@ -128,7 +132,7 @@ cdef inline bint tcp_ack_update_rtt(
         return False
     if not rtt_us:
         rtt_us = 1
-    tp.rtt_min_us = min(tp.rtt_min_us, rtt_us)
+    tp.rtt_min_us = <uint32_t>min(<int64_t>tp.rtt_min_us, rtt_us)
     tcp_rtt_estimator(tp, rtt_us)
     tcp_set_rto(tp)
     tp.backoff = 0
@@ -164,6 +168,14 @@ cdef inline void tcp_cong_control(
         tcp_cwnd_reduction(net, tp, delivered, lost, flags)
     elif tcp_may_raise_cwnd(tp, flags):
         ca_cong_avoid(tp, delivered, net.net.now_ns)
+    tcp_update_pacing_rate(tp)
+
+
+cdef inline void tcp_update_rto_time(netns *net, tcp_sock *tp) noexcept nogil:
+    """A row of time-outs is over: how long did it take?"""
+    if tp.rto_stamp_ms and tp.ca_state != TCP_CA_LOSS:
+        tp.total_rto_time += <uint32_t>(net.net.now_ns // NSEC_PER_MSEC) - tp.rto_stamp_ms
+        tp.rto_stamp_ms = 0
 
 
 cdef inline int tcp_ack(
@@ -176,7 +188,9 @@ cdef inline int tcp_ack(
     cdef int32_t prior_packets = tp.packets_out
     cdef int64_t delivered = tp.delivered, lost = tp.lost
     cdef cleaned done
+    cdef rate_sample rs
     cdef int32_t dup_acks
+    rs.prior_us = 0
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.net.now_ns
     tp.sk_err_soft = 0
@@ -185,11 +199,11 @@ cdef inline int tcp_ack(
         tp.retransmits = 0
         tp.bytes_acked += <uint32_t>(tp.tcb.snd_una - prior_una)
     if r.n_sacks and tcp_is_sack(tp):
-        flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una)
+        flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, &rs)
     if not prior_packets:
         tcp_ack_probe(net, tp)
         return flags
-    tcp_clean_rtx_queue(net, tp, prior_una, &done)
+    tcp_clean_rtx_queue(net, tp, prior_una, &rs, &done)
     flags |= done.flags
     if tcp_ack_update_rtt(net, tp, flags, done.rtt_us) or flags & FLAG_SND_UNA_ADVANCED:
         if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
@@ -199,6 +213,10 @@ cdef inline int tcp_ack(
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
         tcp_fastretrans_alert(net, tp, dup_acks, flags)
+        tcp_update_rto_time(net, tp)
+    tcp_rate_gen(
+        tp, tp.delivered - delivered, flags & FLAG_SACK_RENEGING != 0, &rs, net.net.now_ns
+    )
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
     if tp.ca_state == TCP_CA_RECOVERY or tp.ca_state == TCP_CA_LOSS or tp.lost_out:
@@ -212,6 +230,8 @@ cdef inline void tcp_check_space(netns *net, tcp_sock *tp) noexcept nogil:
     """Room to write again, where the caller had found none."""
     if tp.nospace:
         tcp_new_space(net, tp)
+        if not tp.nospace:
+            tcp_chrono_stop(tp, TCP_CHRONO_SNDBUF_LIMITED, net.net.now_ns)
 
 
 cdef inline bint sk_stream_memory_free(

@@ -181,7 +181,6 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         return
     NET_INC_STATS(net, TCP_OFOQUEUE)
     tp.rcv_ooopack += 1
-    tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     tcp_measure_rcv_mss(net, tp, &r.th)
     where = rb_find(queue, seq)
@@ -432,8 +431,9 @@ cdef inline void tcp_event_data_recv(
     tp.ack_pending |= ICSK_ACK_SCHED
     tcp_measure_rcv_mss(net, tp, th)
     tcp_rcv_rtt_measure(net, tp)
-    if tp.bytes_received <= length:  # the first
+    if not tp.ack_ato_ns:  # the first
         tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+        tp.ack_ato_ns = TCP_ATO_MIN_NS
     else:
         gap_ns = now_ns - tp.ack_lrcvtime_ns
         if gap_ns <= TCP_ATO_MIN_NS // 2:
@@ -487,29 +487,34 @@ cdef inline void tcp_ack_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
 # Receive buffer autotuning.
 
 
-cdef inline void tcp_rcv_rtt_measure(netns *net, tcp_sock *tp) noexcept nogil:
-    """The peer's round trip as the receiver sees it: by an echo, else by a window's worth."""
-    cdef int64_t now_ns = net.net.now_ns
+cdef inline void tcp_rcv_rtt_measure_ts(
+    netns *net, tcp_sock *tp, uint32_t length
+) noexcept nogil:
+    """The peer's round trip as the receiver sees it, by what a full segment echoes."""
     cdef uint32_t delta_ms
-    if tp.saw_tstamp and tp.rcv_tsecr:
-        if tp.rcv_tsecr != tp.rcv_rtt_last_tsecr:
-            tp.rcv_rtt_last_tsecr = tp.rcv_tsecr
-            delta_ms = <uint32_t>(now_ns // 1000000) + tp.tsoffset - tp.rcv_tsecr
-            if delta_ms < 1 << 22:
-                tcp_rcv_rtt_update(tp, <int64_t>(delta_ms if delta_ms else 1) * 1000)
+    if not tp.saw_tstamp or tp.rcv_tsecr == tp.rcv_rtt_last_tsecr:
         return
+    tp.rcv_rtt_last_tsecr = tp.rcv_tsecr
+    delta_ms = <uint32_t>(net.net.now_ns // 1000000) + tp.tsoffset - tp.rcv_tsecr
+    if length >= tp.rcv_mss and delta_ms < 1 << 22:
+        tcp_rcv_rtt_update(tp, <int64_t>(delta_ms if delta_ms else 1) * 1000, False)
+
+
+cdef inline void tcp_rcv_rtt_measure(netns *net, tcp_sock *tp) noexcept nogil:
+    """The same by a window's worth, which takes a round trip at least."""
+    cdef int64_t now_ns = net.net.now_ns
     if tp.rcv_rtt_time_ns and before(tp.tcb.rcv_nxt, tp.rcv_rtt_seq):
         return
     if tp.rcv_rtt_time_ns:
-        tcp_rcv_rtt_update(tp, max((now_ns - tp.rcv_rtt_time_ns) // 1000, <int64_t>1))
+        tcp_rcv_rtt_update(tp, max((now_ns - tp.rcv_rtt_time_ns) // 1000, <int64_t>1), True)
     tp.rcv_rtt_seq = tp.tcb.rcv_nxt + <uint32_t>tp.rcv_wnd
     tp.rcv_rtt_time_ns = now_ns
 
 
-cdef inline void tcp_rcv_rtt_update(tcp_sock *tp, int64_t sample_us) noexcept nogil:
+cdef inline void tcp_rcv_rtt_update(tcp_sock *tp, int64_t sample_us, bint win_dep) noexcept nogil:
     if not tp.rcv_rtt_us or sample_us << 3 < tp.rcv_rtt_us:
         tp.rcv_rtt_us = sample_us << 3
-    else:
+    elif not win_dep:
         tp.rcv_rtt_us += sample_us - (tp.rcv_rtt_us >> 3)
 
 

@@ -22,6 +22,7 @@ from tcp_data_queue cimport (
     tcp_ack_snd_check,
     tcp_check_urg,
     tcp_data_queue,
+    tcp_rcv_rtt_measure_ts,
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
@@ -37,6 +38,7 @@ from tcp_output cimport (
     tcp_send_delayed_ack,
     tcp_send_synack,
 )
+from tcp_rate cimport tcp_update_pacing_rate
 from tcp_recovery cimport FLAG_DATA, FLAG_WIN_UPDATE
 from tcp_window cimport tcp_full_space, tcp_receive_window, tcp_sync_mss
 
@@ -133,6 +135,8 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         tp.ack_pending |= ICSK_ACK_SCHED
     if th.flags & TCPHDR_URG:
         tcp_check_urg(net, tp, r, rcv_nxt)
+    if state == TCP_ESTABLISHED and th.payload_len:
+        tcp_rcv_rtt_measure_ts(net, tp, th.payload_len)
     tcp_urg(net, tp, r)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state, rcv_nxt):
@@ -306,7 +310,11 @@ cdef inline void tcp_finish_handshake(netns *net, tcp_sock *tp) noexcept nogil:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
     if tp.tstamp_ok:
         tp.advmss -= 12
+    if tp.saw_tstamp and tp.undo_marker:
+        if tp.rcv_tsecr - tp.tsoffset == <uint32_t>tp.retrans_stamp:
+            tp.undo_marker = 0  # the first one arrived: its time-out was needless (RFC 3522)
     tcp_init_transfer(net, tp)
+    tcp_update_pacing_rate(tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
     tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
@@ -322,6 +330,7 @@ cdef inline void tcp_init_transfer(netns *net, tcp_sock *tp) noexcept nogil:
     if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
         tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
         tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS
+    tp.snd_ssthresh = TCP_INFINITE_SSTHRESH  # a SYN that was lost says nothing of the path
     ca_init(tp, net.net.now_ns)
     tcp_init_buffer_space(net, tp)
 
@@ -515,6 +524,6 @@ cdef inline void tcp_simultaneous_open(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline int64_t keepalive_time_when(const netns *net, const tcp_sock *tp) noexcept nogil:
-    if tp.keepalive_time_ns:
-        return tp.keepalive_time_ns
+    if tp.keepalive_time_s:
+        return tp.keepalive_time_s * <int64_t>1000000000
     return net.sysctl.tcp_keepalive_time * 1000000000

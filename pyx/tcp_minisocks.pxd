@@ -314,7 +314,7 @@ cdef inline void tcp_synack_rtt_meas(
     cdef int64_t rtt_us
     if req.snt_synack_ns and not req.num_retrans:
         rtt_us = max((net.net.now_ns - req.snt_synack_ns) // 1000, <int64_t>1)
-        tp.rtt_min_us = min(tp.rtt_min_us, rtt_us)
+        tp.rtt_min_us = <uint32_t>min(<int64_t>tp.rtt_min_us, rtt_us)
         tcp_rtt_estimator(tp, rtt_us)
         tcp_set_rto(tp)
 
@@ -328,7 +328,7 @@ cdef inline void tcp_inherit(tcp_sock *tp, const tcp_sock *listener) noexcept no
     tp.keepopen = listener.keepopen
     tp.oobinline = listener.oobinline
     tp.linger = listener.linger
-    tp.linger_ns = listener.linger_ns
+    tp.linger_s = listener.linger_s
     tp.sk_rcvbuf = listener.sk_rcvbuf
     tp.sk_sndbuf = listener.sk_sndbuf
     tp.sk_rcvlowat = listener.sk_rcvlowat
@@ -336,8 +336,8 @@ cdef inline void tcp_inherit(tcp_sock *tp, const tcp_sock *listener) noexcept no
     tp.ttl = listener.ttl
     tp.user_mss = listener.user_mss
     tp.user_timeout_ns = listener.user_timeout_ns
-    tp.keepalive_time_ns = listener.keepalive_time_ns
-    tp.keepalive_intvl_ns = listener.keepalive_intvl_ns
+    tp.keepalive_time_s = listener.keepalive_time_s
+    tp.keepalive_intvl_s = listener.keepalive_intvl_s
     tp.keepalive_probes = listener.keepalive_probes
     tp.linger2_ns = listener.linger2_ns
     tp.notsent_lowat = listener.notsent_lowat
@@ -391,7 +391,12 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     tp.mss_clamp = req.mss
     tp.advmss = <int32_t>reqsk_advmss(net, req)
     tp.total_retrans = req.num_retrans
-    tp.undo_marker = 0
+    if req.num_timeout:
+        tp.undo_marker = req.snt_isn
+        tp.retrans_stamp = req.snt_synack_ns // NSEC_PER_MSEC
+        tp.total_rto = req.num_timeout
+        tp.total_rto_recoveries = 1
+        tp.total_rto_time = <uint32_t>((net.net.now_ns - req.snt_synack_ns) // NSEC_PER_MSEC)
     tp.segs_in = 1  # its SYN
     tp.rcv_tstamp_ns = tp.ack_lrcvtime_ns = net.net.now_ns
     if not req.num_retrans:

@@ -23,6 +23,7 @@ from tcp_cong cimport (
     ca_cwnd_event,
     tcp_current_ssthresh,
 )
+from tcp_rate cimport *
 from tcp_window cimport (
     TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
@@ -116,6 +117,8 @@ cdef inline int tcp_transmit_skb(
         tp.data_segs_out += one.pcount
         tp.bytes_sent += one.len
     one.skb_mstamp_ns = net.net.now_ns
+    if one.end_seq != one.seq:
+        tcp_rate_skb_sent(tp, one, net.net.now_ns)
     return 0
 
 
@@ -227,6 +230,10 @@ cdef inline int tcp_fragment(
     rest.eor = one.eor
     one.eor = 0
     rest.skb_mstamp_ns = one.skb_mstamp_ns
+    rest.delivered = one.delivered
+    rest.delivered_us = one.delivered_us
+    rest.first_tx_us = one.first_tx_us
+    rest.is_app_limited = one.is_app_limited
     one.len = <uint32_t>length
     one.end_seq = rest.seq
     one.tcp_flags &= <uint8_t>~(TCPHDR_FIN | TCPHDR_PSH)
@@ -278,7 +285,7 @@ cdef inline void tcp_slow_start_after_idle_check(netns *net, tcp_sock *tp) noexc
         tcp_cwnd_restart(net, tp, idle_ns)
 
 
-cdef inline void tcp_cwnd_validate(tcp_sock *tp, bint limited) noexcept nogil:
+cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexcept nogil:
     """Remember whether the window was what held sending back (RFC 7661)."""
     if (
         not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
@@ -288,6 +295,10 @@ cdef inline void tcp_cwnd_validate(tcp_sock *tp, bint limited) noexcept nogil:
         tp.is_cwnd_limited = limited
         tp.max_packets_out = tp.packets_out
         tp.cwnd_usage_seq = tp.tcb.snd_nxt
+    if not limited and tp.nospace and tp.sk_write_queue.first == NULL and (
+        tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT
+    ):
+        tcp_chrono_start(tp, TCP_CHRONO_SNDBUF_LIMITED, net.net.now_ns)
 
 
 cdef inline bint tcp_write_xmit(
@@ -297,7 +308,8 @@ cdef inline bint tcp_write_xmit(
     cdef skb *one
     cdef int32_t sent = 0, segs, quota, most
     cdef int64_t limit
-    cdef bint cwnd_limited = False
+    cdef bint cwnd_limited = False, rwnd_limited = False
+    cdef int wait
     while tp.sk_write_queue.first != NULL:
         one = tp.sk_write_queue.first
         quota = tcp_cwnd_test(tp)
@@ -310,15 +322,20 @@ cdef inline bint tcp_write_xmit(
             tcp_grow_skb(net, tp, quota * mss - one.len)
         segs = tcp_set_skb_tso_segs(one, mss)
         if not tcp_snd_wnd_test(tp, one, mss):
+            rwnd_limited = True
             break
         limit = mss
+        wait = 0
+        if segs > 1 and not push_one:
+            wait = tcp_tso_should_defer(net, tp, one, mss, most)
         if segs == 1:
             if not tcp_nagle_test(
                 tp, one, mss, nonagle if one.next == NULL else <int>TCP_NAGLE_PUSH
             ):
                 break
-        elif not push_one and tcp_tso_should_defer(net, tp, one, mss, most):
-            cwnd_limited = tcp_tso_should_defer(net, tp, one, mss, most) == 2
+        elif wait:
+            cwnd_limited = wait == 2
+            rwnd_limited = wait == 3
             break
         elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, one, mss, min(quota, segs), nonagle)
@@ -334,11 +351,15 @@ cdef inline bint tcp_write_xmit(
         sent += one.pcount
         if push_one:
             break
+    if rwnd_limited:
+        tcp_chrono_start(tp, TCP_CHRONO_RWND_LIMITED, net.net.now_ns)
+    else:
+        tcp_chrono_stop(tp, TCP_CHRONO_RWND_LIMITED, net.net.now_ns)
     if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:
         tp.prr_out += sent
     cwnd_limited = cwnd_limited or tcp_packets_in_flight(tp) >= tp.snd_cwnd
     if sent or cwnd_limited:
-        tcp_cwnd_validate(tp, cwnd_limited)
+        tcp_cwnd_validate(net, tp, cwnd_limited)
     return not tp.packets_out and tp.sk_write_queue.first != NULL
 
 
@@ -398,7 +419,7 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         if tp.srtt_us:
             most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
         ato_ns = min(ato_ns, most)
-    timeout_ns = jiffies_up(now_ns, min(ato_ns, TCP_DELACK_MAX_NS))
+    timeout_ns = jiffies_up(now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), <int64_t>1))
     if tp.ack_pending & ICSK_ACK_TIMER:
         if tp.ack_timeout_ns <= now_ns + (ato_ns >> 2):
             tcp_send_ack(net, tp)
@@ -534,6 +555,7 @@ cdef inline void tcp_send_fin(netns *net, tcp_sock *tp) noexcept nogil:
         tail.truesize = SKB_TRUESIZE_EMPTY
         tp.sk_wmem_queued += tail.truesize
         skb_queue_tail(&tp.sk_write_queue, tail)
+        tcp_chrono_start(tp, TCP_CHRONO_BUSY, net.net.now_ns)
     tp.write_seq += 1
     tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_OFF)
 

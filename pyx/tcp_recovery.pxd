@@ -28,6 +28,7 @@ from tcp_cong cimport (
     tcp_set_ca_state,
 )
 from tcp_output cimport tcp_fragment
+from tcp_rate cimport rate_sample, tcp_rate_skb_delivered
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_window cimport tcp_current_mss, tcp_packets_in_flight
 from timer cimport NSEC_PER_MSEC
@@ -88,7 +89,8 @@ cdef inline bint tcp_check_dsack(
 
 
 cdef inline int tcp_sacktag_write_queue(
-    netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una
+    netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una,
+    rate_sample *rs
 ) noexcept nogil:
     """Mark what SACK tells of (RFC 2018 5): FLAG_."""
     cdef int flags = 0, i, n = 0
@@ -124,6 +126,7 @@ cdef inline int tcp_sacktag_write_queue(
                 next = tcp_sack_split(net, tp, one, told[i].start, told[i].end, mss)
             else:
                 flags |= tcp_sacktag_one(net, tp, one)
+                tcp_rate_skb_delivered(tp, one, rs)
             one = rb_seek(next, RB_UNSACKED, RB_ALWAYS)
     return flags
 

@@ -106,7 +106,7 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
 cdef inline int sock_set_linger(tcp_sock *tp, bint on, int64_t seconds) noexcept nogil:
     """SO_LINGER; 0."""
     tp.linger = on
-    tp.linger_ns = max(seconds, <int64_t>0) * NSEC_PER_SEC
+    tp.linger_s = <int32_t>min(max(seconds, <int64_t>0), <int64_t>0x7FFFFFFF)
     return 0
 
 
@@ -124,16 +124,16 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
     elif name == TCP_KEEPIDLE:
         if not 1 <= value <= MAX_TCP_KEEPIDLE:
             return -EINVAL
-        tp.keepalive_time_ns = value * NSEC_PER_SEC
+        tp.keepalive_time_s = <uint16_t>value
         if tp.keepopen and tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN:
             since_ns = max(tp.ack_lrcvtime_ns, tp.rcv_tstamp_ns)
             sk_reset_timer(
-                net, &tp.sk.sk_timer, max(since_ns + tp.keepalive_time_ns, net.net.now_ns)
+                net, &tp.sk.sk_timer, max(since_ns + value * NSEC_PER_SEC, net.net.now_ns)
             )
     elif name == TCP_KEEPINTVL:
         if not 1 <= value <= MAX_TCP_KEEPINTVL:
             return -EINVAL
-        tp.keepalive_intvl_ns = value * NSEC_PER_SEC
+        tp.keepalive_intvl_s = <uint16_t>value
     elif name == TCP_KEEPCNT:
         if not 1 <= value <= MAX_TCP_KEEPCNT:
             return -EINVAL

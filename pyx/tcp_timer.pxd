@@ -2,7 +2,7 @@
 # Linux: net/ipv4/tcp_timer.c.  RFC 6298 5, 9293 3.8.3.
 
 from libc.errno cimport ETIMEDOUT
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from inet_connection_sock cimport (
     tcp_done,
     tcp_done_with_error,
@@ -88,7 +88,17 @@ cdef inline bint tcp_write_timeout(netns *net, tcp_sock *tp) noexcept nogil:
     expired = expired or retransmits_timed_out(net, tp, retry_until, tp.user_timeout_ns)
     if expired:
         tcp_write_err(net, tp)
+    else:
+        tp.timeout_rehash += 1  # another way may work
     return expired
+
+
+cdef inline void tcp_update_rto_stats(netns *net, tcp_sock *tp) noexcept nogil:
+    if not tp.retransmits:
+        tp.total_rto_recoveries += 1
+        tp.rto_stamp_ms = <uint32_t>(net.net.now_ns // NSEC_PER_MSEC)
+    tp.retransmits += 1
+    tp.total_rto += 1
 
 
 cdef inline void tcp_retransmit_timer(netns *net, tcp_sock *tp) noexcept nogil:
@@ -114,7 +124,7 @@ cdef inline void tcp_retransmit_timer(netns *net, tcp_sock *tp) noexcept nogil:
     if tcp_write_timeout(net, tp):
         return
     tcp_enter_loss(net, tp)
-    tp.retransmits += 1
+    tcp_update_rto_stats(net, tp)
     if tcp_retransmit_skb(net, tp, head, 1) < 0 and tp.tcb.state != TCP_CLOSE:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, <int64_t>500 * NSEC_PER_MSEC)
         return
@@ -241,6 +251,6 @@ cdef inline void tcp_keepalive_timer(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline int64_t keepalive_intvl_when(const netns *net, const tcp_sock *tp) noexcept nogil:
-    if tp.keepalive_intvl_ns:
-        return tp.keepalive_intvl_ns
+    if tp.keepalive_intvl_s:
+        return <int64_t>tp.keepalive_intvl_s * NSEC_PER_SEC
     return net.sysctl.tcp_keepalive_intvl * NSEC_PER_SEC

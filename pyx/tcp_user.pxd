@@ -41,7 +41,8 @@ from tcp_output cimport (
     tcp_send_fin,
     tcp_slow_start_after_idle_check,
 )
-from tcp_window cimport tcp_choose_window, tcp_current_mss, tcp_receive_window, tcp_send_mss
+from tcp_rate cimport *
+from tcp_window cimport *
 
 cdef enum:
     MSG_OOB = 0x1
@@ -181,6 +182,7 @@ cdef inline int64_t tcp_sendmsg(
         return -EPIPE
     if state != TCP_ESTABLISHED and state != TCP_CLOSE_WAIT:
         return -EAGAIN if state == TCP_SYN_SENT or state == TCP_SYN_RECV else -EPIPE
+    tcp_rate_check_app_limited(tp, tcp_packets_in_flight(tp))
     tcp_slow_start_after_idle_check(net, tp)
     mss = tcp_send_mss(net, tp, flags & MSG_OOB, &goal)
     err = -EAGAIN
@@ -200,6 +202,8 @@ cdef inline int64_t tcp_sendmsg(
             one.tcp_flags = TCPHDR_ACK
             one.truesize = SKB_TRUESIZE_EMPTY
             tp.sk_wmem_queued += one.truesize
+            if tp.sk_write_queue.first == NULL:
+                tcp_chrono_start(tp, TCP_CHRONO_BUSY, net.net.now_ns)
             skb_queue_tail(&tp.sk_write_queue, one)
             tp.nonagle &= <uint8_t>~TCP_NAGLE_PUSH
             room = goal
@@ -504,7 +508,7 @@ cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
         NET_INC_STATS(net, TCP_ABORTONCLOSE)
         tcp_set_state(net, tp, TCP_CLOSE)
         tcp_send_reset_now(net, tp, state)
-    elif tp.linger and not tp.linger_ns:
+    elif tp.linger and not tp.linger_s:
         NET_INC_STATS(net, TCP_ABORTONDATA)
         tcp_disconnect(net, tp)
     elif tcp_close_state(net, tp):

@@ -220,12 +220,9 @@ cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
 
 cdef inline int32_t tcp_tso_segs(const tcp_sock *tp, int64_t mss) noexcept nogil:
     """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
-    cdef int64_t most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER, size = most, ratio = 120
+    cdef int64_t most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER, size = most
     if tp.srtt_us:
-        if tp.snd_cwnd < tp.snd_ssthresh >> 1:
-            ratio = 200
-        size = tp.mss_cache * <int64_t>max(tp.snd_cwnd, tp.packets_out)
-        size = size * ratio * 80000 // tp.srtt_us >> 10
+        size = <int64_t>(tp.sk_pacing_rate >> 10)
         if tp.rtt_min_us >> 9 < 32:
             size += most >> (tp.rtt_min_us >> 9)
     return <int32_t>max(min(size, most) // mss, <int64_t>2)
@@ -236,7 +233,7 @@ cdef inline int tcp_tso_should_defer(
 ) noexcept nogil:
     """Whether a burst that could be longer may wait for the ACK that is about to come.
 
-    0 to send, 1 to wait, 2 to wait as the congestion window is what limits.
+    0 to send, 1 to wait; 2 where the congestion window limits, 3 where the peer's does.
     """
     cdef int64_t now_ns = net.net.now_ns, srtt_ns, expected_ns
     cdef int64_t send_window = <uint32_t>(tcp_wnd_end(tp) - one.seq)
@@ -257,7 +254,7 @@ cdef inline int tcp_tso_should_defer(
     if cong_window < send_window and cong_window <= one.len:
         return 2
     if cong_window >= send_window and send_window <= one.len:
-        return 1
+        return 3
     return 0 if one.tcp_flags & TCPHDR_FIN or one.eor else 1
 
 

@@ -41,7 +41,7 @@ FLOORS = {
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
         5: "ip_output syncookies tcp_analysis conntrack filter",
         4: "netns rbtree ip_input offload synack",
-        3: "net skbuff tcp_rtt tcp_cong tcp_chrono ip_tunnel tcp_recvmsg",
+        3: "net skbuff tcp_rate tcp_rtt tcp_cong tcp_chrono ip_tunnel tcp_recvmsg",
         2: "sock tcb tcp_history tcp_queue ip_fragment wire inet_hashtables",
         1: "tcp",
         0: "timer csum secure_seq pcap slab",
@@ -284,7 +284,7 @@ ONLY_REFERENCE = {
     "tcp_conntrack": {"conntrack_context"},
     "inet_ports": {"ehash_key"},
     "tcp_ipv4": {"any_address"},
-    "tcp_sockopt": {"tcp_get_info"},
+    "tcp_sockopt": {"tcp_get_info", "tcp_listen_info", "sk_get_meminfo"},
     "inet_hashtables": {"flow_key"},
     "pcap": {"pcap_peek", "read_packet", "read_section"},
 }

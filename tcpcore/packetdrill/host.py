@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpcore import engine as engines
 from tcpcore.mib import COUNTERS
+from tcpcore.packetdrill.constants import SK_MEMINFO
 from tcpcore.packetdrill.files import EpollFile, Files, SocketFile
 from tcpcore.packetdrill.shell import Shell
 from tcpcore.packetdrill.target import Answer, Emitted, Failure, Pending, Target
@@ -21,7 +22,6 @@ START_NS = 1_000_000_250_000  # a little into a millisecond
 KEY = b"tcpcore's script"  # scripts are repeated to the bit
 WAIT_MAX_US = 86_400_000_000  # of a line without a time: a day
 STEPS_MAX = 1_000_000
-SO_SNDBUF, SO_RCVBUF = 7, 8
 
 
 class HostTarget(Files, Target):
@@ -176,8 +176,8 @@ class HostTarget(Files, Target):
         if not isinstance(file, SocketFile):
             raise Failure("the socket under test is no socket")
         found = dict(self.net.info(file.handle))
-        for name, option in (("RCVBUF", SO_RCVBUF), ("SNDBUF", SO_SNDBUF)):
-            found[f"SK_MEMINFO_{name}"] = self.net.getsockopt(file.handle, 1, option)[1]
+        for name, value in zip(SK_MEMINFO, self.net.meminfo(file.handle), strict=True):
+            found[f"SK_MEMINFO_{name}"] = value
         return found
 
     # The shell's side.

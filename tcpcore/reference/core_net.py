@@ -31,6 +31,7 @@ from .tcp_icmp import icmp_rcv, is_icmp
 from .tcp_ipv4 import any_address, ip_source_routed, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
+    sk_get_meminfo,
     sock_set_linger,
     tcp_get_info,
     tcp_getsockopt_level,
@@ -114,7 +115,7 @@ class Net:
 
     def linger(self, handle: int) -> tuple[bool, int]:
         tp = self.sock(handle)
-        return tp.linger, tp.linger_ns // 1_000_000_000
+        return tp.linger, tp.linger_s
 
     def set_congestion(self, handle: int, name: str) -> int:
         return tcp_set_congestion_control(self.net, self.sock(handle), name)
@@ -124,6 +125,9 @@ class Net:
 
     def info(self, handle: int) -> dict[str, int]:
         return tcp_get_info(self.net, self.sock(handle))
+
+    def meminfo(self, handle: int) -> tuple[int, ...]:
+        return sk_get_meminfo(self.sock(handle))
 
     def state(self, handle: int) -> int:
         return self.sock(handle).tcb.state

@@ -23,6 +23,7 @@ from .tcp import (
     Mib,
 )
 from .tcp_cong import tcp_init_congestion_control
+from .tcp_rate import TCP_CHRONO_BUSY, tcp_chrono_stop
 from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
@@ -71,7 +72,8 @@ def sk_unhash(net: Netns, tp: TcpSock) -> None:
         inet_unhash(net, tp)
 
 
-def tcp_write_queue_purge(tp: TcpSock) -> None:
+def tcp_write_queue_purge(net: Netns, tp: TcpSock) -> None:
+    tcp_chrono_stop(tp, TCP_CHRONO_BUSY, net.now_ns)
     tp.sk_write_queue.clear()
     tp.tcp_rtx_queue.clear()
     tp.sk_wmem_queued = 0
@@ -102,14 +104,14 @@ def tcp_done(net: Netns, tp: TcpSock) -> None:
 
 def tcp_done_with_error(net: Netns, tp: TcpSock, err: int) -> None:
     tp.sk_err = err
-    tcp_write_queue_purge(tp)
+    tcp_write_queue_purge(net, tp)
     tcp_done(net, tp)
 
 
 def inet_csk_destroy_sock(net: Netns, tp: TcpSock) -> None:
     """Nobody has it any more: give everything back."""
     tcp_clear_xmit_timers(tp)
-    tcp_write_queue_purge(tp)
+    tcp_write_queue_purge(net, tp)
     tp.sk_receive_queue.clear()
     tp.out_of_order_queue.clear()
     tp.sk_rmem_alloc = 0

@@ -107,6 +107,9 @@ class SkBuff:
         "gso_size",
         "skb_mstamp_ns",
         "delivered",
+        "delivered_us",
+        "first_tx_us",
+        "is_app_limited",
         "frag",
     )
 
@@ -122,6 +125,9 @@ class SkBuff:
         self.gso_size = 0  # bytes of a segment, where it is sent in several
         self.skb_mstamp_ns = 0  # when it was sent last
         self.delivered = 0  # tp.delivered when it was sent
+        self.delivered_us = 0  # and when that was; 0 once it has arrived
+        self.first_tx_us = 0
+        self.is_app_limited = False
         self.frag = 0  # bytes of its last page that are free
 
 
@@ -151,7 +157,7 @@ class TcpSock:
         "keepopen",
         "oobinline",
         "linger",
-        "linger_ns",
+        "linger_s",
         "sk_rcvbuf",
         "sk_sndbuf",
         "sk_rcvlowat",
@@ -161,8 +167,8 @@ class TcpSock:
         "user_mss",
         "user_timeout_ns",
         "syn_retries",
-        "keepalive_time_ns",
-        "keepalive_intvl_ns",
+        "keepalive_time_s",
+        "keepalive_intvl_s",
         "keepalive_probes",
         "linger2_ns",
         "defer_accept",
@@ -278,7 +284,10 @@ class TcpSock:
         "dsack_dups",
         "reord_seen",
         "rcv_ooopack",
-    )
+        "first_tx_us", "delivered_us", "app_limited", "rate_delivered", "rate_interval_us",
+        "rate_app_limited", "sk_pacing_rate", "chrono_type", "chrono_start_ms", "chrono_stat_ms",
+        "total_rto", "total_rto_recoveries", "total_rto_time", "rto_stamp_ms", "timeout_rehash",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.handle = 0  # index and generation, for the caller
@@ -304,7 +313,7 @@ class TcpSock:
         self.keepopen = False
         self.oobinline = False
         self.linger = False
-        self.linger_ns = 0
+        self.linger_s = 0
         self.sk_rcvbuf = 0
         self.sk_sndbuf = 0
         self.sk_rcvlowat = 1
@@ -314,8 +323,8 @@ class TcpSock:
         self.user_mss = 0
         self.user_timeout_ns = 0
         self.syn_retries = 0
-        self.keepalive_time_ns = 0
-        self.keepalive_intvl_ns = 0
+        self.keepalive_time_s = 0
+        self.keepalive_intvl_s = 0
         self.keepalive_probes = 0
         self.linger2_ns = 0  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
         self.defer_accept = 0
@@ -347,7 +356,7 @@ class TcpSock:
         self.rcv_wnd = 0
         self.rcv_ssthresh = 0
         self.scaling_ratio = TCP_DEFAULT_SCALING_RATIO  # data in 256 bytes of receive memory
-        self.advmss = 536
+        self.advmss = 0
         self.mss_clamp = 536
         self.mss_cache = 536
         self.pmtu_cookie = 0
@@ -369,7 +378,7 @@ class TcpSock:
         self.highest_sack = 0
         # Round trips.
         self.srtt_us = 0  # times 8
-        self.mdev_us = 0  # times 4
+        self.mdev_us = 1_000_000  # times 4
         self.mdev_max_us = 0
         self.rttvar_us = 0  # times 4
         self.rtt_seq = 0
@@ -409,10 +418,10 @@ class TcpSock:
         self.ack_pending = 0  # ICSK_ACK_
         self.ack_quick = 0
         self.ack_pingpong = 0
-        self.ack_ato_ns = TCP_ATO_MIN_NS
+        self.ack_ato_ns = 0
         self.ack_lrcvtime_ns = 0
         self.ack_timeout_ns = 0
-        self.rcv_mss = TCP_MSS_DEFAULT
+        self.rcv_mss = 0
         self.last_seg_size = 0
         self.rcvq_space = 0
         self.rcvq_seq = 0
@@ -439,6 +448,19 @@ class TcpSock:
         self.dsack_dups = 0
         self.reord_seen = 0
         self.rcv_ooopack = 0
+        # Rates (tcp_rate).
+        self.first_tx_us = 0  # when what arrived last was sent
+        self.delivered_us = 0
+        self.app_limited = 0xFFFFFFFF  # the rate is the caller's until so much has arrived
+        self.rate_delivered = self.rate_interval_us = 0
+        self.rate_app_limited = True
+        self.sk_pacing_rate = (1 << 64) - 1
+        self.chrono_type = 0  # TCP_CHRONO_
+        self.chrono_start_ms = 0
+        self.chrono_stat_ms = [0, 0, 0]
+        self.total_rto = self.total_rto_recoveries = self.total_rto_time = 0  # the last in ms
+        self.rto_stamp_ms = 0  # when the first time-out of a row came; 0 for none
+        self.timeout_rehash = 0
 
 
 class RequestSock:

@@ -27,6 +27,15 @@ from .sock import (
     TcpSock,
 )
 from .tcp import MASK32, TCPHDR_SYN, after, before
+from .tcp_rate import (
+    TCP_CHRONO_BUSY,
+    TCP_CHRONO_SNDBUF_LIMITED,
+    RateSample,
+    tcp_chrono_stop,
+    tcp_rate_gen,
+    tcp_rate_skb_delivered,
+    tcp_update_pacing_rate,
+)
 from .tcp_recovery import (
     FLAG_ACKED,
     FLAG_DATA,
@@ -55,7 +64,7 @@ from .tcp_window import (
 from .timer import NSEC_PER_MSEC
 
 
-def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, int]:
+def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample) -> tuple[int, int]:
     """Free what is acknowledged: (FLAG_, round trip in us or -1)."""
     flags = acked = 0
     una = tp.tcb.snd_una
@@ -95,10 +104,13 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int) -> tuple[int, i
             tp.retrans_stamp = 0
         else:
             flags |= FLAG_DATA_ACKED
+        tcp_rate_skb_delivered(tp, skb, rs)
         if not whole:
             break
         queue.popleft()
         tp.sk_wmem_queued -= skb.truesize
+    if not queue:
+        tcp_chrono_stop(tp, TCP_CHRONO_BUSY, net.now_ns)
     if tp.highest_sack and not before(una, tp.highest_sack):
         tp.highest_sack = 0
     if between_up(prior_una, tp.snd_up, una):
@@ -177,6 +189,15 @@ def tcp_cong_control(net: Netns, tp: TcpSock, delivered: int, lost: int, flags: 
         tcp_cwnd_reduction(net, tp, delivered, lost, flags)
     elif tcp_may_raise_cwnd(tp, flags):
         tp.ca.cong_avoid(tp, delivered, net.now_ns)
+    tcp_update_pacing_rate(tp)
+
+
+def tcp_update_rto_time(net: Netns, tp: TcpSock) -> None:
+    """A row of time-outs is over: how long did it take?"""
+    if tp.rto_stamp_ms and tp.ca_state != CaState.TCP_CA_LOSS:
+        tp.total_rto_time += (net.now_ns // NSEC_PER_MSEC - tp.rto_stamp_ms) & MASK32
+        tp.total_rto_time &= MASK32
+        tp.rto_stamp_ms = 0
 
 
 def tcp_ack(
@@ -202,16 +223,17 @@ def tcp_ack(
     tp.sk_err_soft = 0
     prior_packets = tp.packets_out
     delivered, lost = tp.delivered, tp.lost
+    rs = RateSample()
     if after(tcb.snd_una, prior_una):
         flags |= FLAG_SND_UNA_ADVANCED
         tp.retransmits = 0
         tp.bytes_acked += (tcb.snd_una - prior_una) & MASK32
     if sack and tcp_is_sack(tp):
-        flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una)
+        flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, rs)
     if not prior_packets:
         tcp_ack_probe(net, tp)
         return flags
-    cleaned, rtt_us = tcp_clean_rtx_queue(net, tp, prior_una)
+    cleaned, rtt_us = tcp_clean_rtx_queue(net, tp, prior_una, rs)
     flags |= cleaned
     sampled = tcp_ack_update_rtt(net, tp, flags, rtt_us)
     if (sampled or flags & FLAG_SND_UNA_ADVANCED) and flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
@@ -224,6 +246,9 @@ def tcp_ack(
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
         tcp_fastretrans_alert(net, tp, dup_acks, flags)
+        tcp_update_rto_time(net, tp)
+    reneging = bool(flags & FLAG_SACK_RENEGING)
+    tcp_rate_gen(tp, tp.delivered - delivered, reneging, rs, net.now_ns)
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
     if tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS) or tp.lost_out:
@@ -237,6 +262,8 @@ def tcp_check_space(net: Netns, tp: TcpSock) -> None:
     """Room to write again, where the caller had found none."""
     if tp.nospace:
         tcp_new_space(net, tp)
+        if not tp.nospace:
+            tcp_chrono_stop(tp, TCP_CHRONO_SNDBUF_LIMITED, net.now_ns)
 
 
 def sk_stream_memory_free(net: Netns, tp: TcpSock, wake: int) -> bool:

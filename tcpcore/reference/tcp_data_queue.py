@@ -170,7 +170,6 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         return
     net.mib[Mib.TCP_OFOQUEUE] += 1
     tp.rcv_ooopack += 1
-    tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     tcp_measure_rcv_mss(net, tp, th)
     queue = tp.out_of_order_queue
@@ -368,8 +367,9 @@ def tcp_event_data_recv(net: Netns, tp: TcpSock, th: Segment) -> None:
     tcp_measure_rcv_mss(net, tp, th)
     tcp_rcv_rtt_measure(net, tp)
     now_ns = net.now_ns
-    if tp.bytes_received <= length:  # the first
+    if not tp.ack_ato_ns:  # the first
         tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+        tp.ack_ato_ns = TCP_ATO_MIN_NS
     else:
         gap_ns = now_ns - tp.ack_lrcvtime_ns
         if gap_ns <= TCP_ATO_MIN_NS // 2:
@@ -422,27 +422,30 @@ def tcp_ack_snd_check(net: Netns, tp: TcpSock) -> None:
 # Receive buffer autotuning.
 
 
-def tcp_rcv_rtt_measure(net: Netns, tp: TcpSock) -> None:
-    """The peer's round trip as the receiver sees it: by an echo, else by a window's worth."""
-    if tp.saw_tstamp and tp.rcv_tsecr:
-        if tp.rcv_tsecr != tp.rcv_rtt_last_tsecr:
-            tp.rcv_rtt_last_tsecr = tp.rcv_tsecr
-            delta_ms = (net.now_ns // 1_000_000 + tp.tsoffset - tp.rcv_tsecr) & MASK32
-            if delta_ms < 1 << 22:
-                tcp_rcv_rtt_update(tp, max(delta_ms, 1) * 1000)
+def tcp_rcv_rtt_measure_ts(net: Netns, tp: TcpSock, length: int) -> None:
+    """The peer's round trip as the receiver sees it, by what a full segment echoes."""
+    if not tp.saw_tstamp or tp.rcv_tsecr == tp.rcv_rtt_last_tsecr:
         return
+    tp.rcv_rtt_last_tsecr = tp.rcv_tsecr
+    delta_ms = (net.now_ns // 1_000_000 + tp.tsoffset - tp.rcv_tsecr) & MASK32
+    if length >= tp.rcv_mss and delta_ms < 1 << 22:
+        tcp_rcv_rtt_update(tp, max(delta_ms, 1) * 1000, False)
+
+
+def tcp_rcv_rtt_measure(net: Netns, tp: TcpSock) -> None:
+    """The same by a window's worth, which takes a round trip at least."""
     if tp.rcv_rtt_time_ns and before(tp.tcb.rcv_nxt, tp.rcv_rtt_seq):
         return
     if tp.rcv_rtt_time_ns:
-        tcp_rcv_rtt_update(tp, max((net.now_ns - tp.rcv_rtt_time_ns) // 1000, 1))
+        tcp_rcv_rtt_update(tp, max((net.now_ns - tp.rcv_rtt_time_ns) // 1000, 1), True)
     tp.rcv_rtt_seq = (tp.tcb.rcv_nxt + tp.rcv_wnd) & MASK32
     tp.rcv_rtt_time_ns = net.now_ns
 
 
-def tcp_rcv_rtt_update(tp: TcpSock, sample_us: int) -> None:
+def tcp_rcv_rtt_update(tp: TcpSock, sample_us: int, win_dep: bool) -> None:
     if not tp.rcv_rtt_us or sample_us << 3 < tp.rcv_rtt_us:
         tp.rcv_rtt_us = sample_us << 3
-    else:
+    elif not win_dep:
         tp.rcv_rtt_us += sample_us - (tp.rcv_rtt_us >> 3)
 
 

@@ -22,6 +22,7 @@ from .sock import (
     ICSK_TIME_RETRANS,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
+    TCP_INFINITE_SSTHRESH,
     TCP_INIT_CWND,
     TCP_MAX_QUICKACKS,
     TCP_PAWS_24DAYS_NS,
@@ -80,6 +81,7 @@ from .tcp_data_queue import (
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
+    tcp_rcv_rtt_measure_ts,
     tcp_try_rmem_schedule,
     tcp_urg,
 )
@@ -91,6 +93,7 @@ from .tcp_output import (
     tcp_send_delayed_ack,
     tcp_send_synack,
 )
+from .tcp_rate import tcp_update_pacing_rate
 from .tcp_recovery import FLAG_DATA, FLAG_WIN_UPDATE
 from .tcp_window import (
     tcp_full_space,
@@ -189,6 +192,8 @@ def tcp_rcv_state_process(
         tp.ack_pending |= ICSK_ACK_SCHED
     if th.flags & TCPHDR_URG:
         tcp_check_urg(net, tp, th, rcv_nxt)
+    if state == TCP_ESTABLISHED and th.payload_len:
+        tcp_rcv_rtt_measure_ts(net, tp, th.payload_len)
     tcp_urg(net, tp, th, data)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state, rcv_nxt):
@@ -338,7 +343,11 @@ def tcp_finish_handshake(net: Netns, tp: TcpSock) -> None:
     """SYN-RECEIVED is over: what the handshake has agreed on counts from here."""
     if tp.tstamp_ok:
         tp.advmss -= 12
+    echoed = (tp.rcv_tsecr - tp.tsoffset) & MASK32
+    if tp.saw_tstamp and tp.undo_marker and echoed == tp.retrans_stamp & MASK32:
+        tp.undo_marker = 0  # the first one arrived: its time-out was needless (RFC 3522)
     tcp_init_transfer(net, tp)
+    tcp_update_pacing_rate(tp)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
     tp.delivered += 1  # the SYN-ACK
     tp.retrans_stamp = 0
@@ -354,6 +363,7 @@ def tcp_init_transfer(net: Netns, tp: TcpSock) -> None:
     if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
         tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
         tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS
+    tp.snd_ssthresh = TCP_INFINITE_SSTHRESH  # a SYN that was lost says nothing of the path
     tp.ca.init(tp, net.now_ns)
     tcp_init_buffer_space(net, tp)
 
@@ -539,4 +549,4 @@ def tcp_simultaneous_open(net: Netns, tp: TcpSock) -> None:
 
 
 def keepalive_time_when(net: Netns, tp: TcpSock) -> int:
-    return tp.keepalive_time_ns or net.sysctl.tcp_keepalive_time * 1_000_000_000
+    return (tp.keepalive_time_s or net.sysctl.tcp_keepalive_time) * 1_000_000_000

@@ -318,7 +318,12 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tp.mss_clamp = req.mss
     tp.advmss = reqsk_advmss(net, req)
     tp.total_retrans = req.num_retrans
-    tp.undo_marker = 0
+    if req.num_timeout:
+        tp.undo_marker = req.snt_isn
+        tp.retrans_stamp = req.snt_synack_ns // NSEC_PER_MSEC
+        tp.total_rto = req.num_timeout
+        tp.total_rto_recoveries = 1
+        tp.total_rto_time = (net.now_ns - req.snt_synack_ns) // NSEC_PER_MSEC
     tp.segs_in = 1  # its SYN
     tp.rcv_tstamp_ns = tp.ack_lrcvtime_ns = net.now_ns
     if not req.num_retrans:
@@ -336,7 +341,7 @@ INHERITED = (
     "keepopen",
     "oobinline",
     "linger",
-    "linger_ns",
+    "linger_s",
     "sk_rcvbuf",
     "sk_sndbuf",
     "sk_rcvlowat",
@@ -344,8 +349,8 @@ INHERITED = (
     "ttl",
     "user_mss",
     "user_timeout_ns",
-    "keepalive_time_ns",
-    "keepalive_intvl_ns",
+    "keepalive_time_s",
+    "keepalive_intvl_s",
     "keepalive_probes",
     "linger2_ns",
     "notsent_lowat",

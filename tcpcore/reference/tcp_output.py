@@ -42,6 +42,8 @@ from .tcb import tcb_xmit
 from .tcp import (
     MASK32,
     TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_ESTABLISHED,
     TCPHDR_ACK,
     TCPHDR_FIN,
     TCPHDR_PSH,
@@ -55,6 +57,14 @@ from .tcp import (
     before,
 )
 from .tcp_cong import CA_EVENT_CWND_RESTART, CA_EVENT_TX_START, tcp_current_ssthresh
+from .tcp_rate import (
+    TCP_CHRONO_BUSY,
+    TCP_CHRONO_RWND_LIMITED,
+    TCP_CHRONO_SNDBUF_LIMITED,
+    tcp_chrono_start,
+    tcp_chrono_stop,
+    tcp_rate_skb_sent,
+)
 from .tcp_window import (
     TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
@@ -127,6 +137,8 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         tp.data_segs_out += skb.pcount
         tp.bytes_sent += len(skb.data)
     skb.skb_mstamp_ns = net.now_ns
+    if skb.end_seq != skb.seq:
+        tcp_rate_skb_sent(tp, skb, net.now_ns)
     return 0
 
 
@@ -221,7 +233,8 @@ def tcp_fragment(net: Netns, tp: TcpSock, queue: object, index: int, length: int
     rest.sacked = skb.sacked
     rest.eor, skb.eor = skb.eor, False
     rest.skb_mstamp_ns = skb.skb_mstamp_ns
-    rest.delivered = skb.delivered
+    rest.delivered, rest.delivered_us = skb.delivered, skb.delivered_us
+    rest.first_tx_us, rest.is_app_limited = skb.first_tx_us, skb.is_app_limited
     skb.data = skb.data[:length]
     skb.end_seq = rest.seq
     skb.tcp_flags &= ~(TCPHDR_FIN | TCPHDR_PSH)
@@ -264,7 +277,7 @@ def tcp_slow_start_after_idle_check(net: Netns, tp: TcpSock) -> None:
         tcp_cwnd_restart(net, tp, idle_ns)
 
 
-def tcp_cwnd_validate(tp: TcpSock, limited: bool) -> None:
+def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
     """Remember whether the window was what held sending back (RFC 7661)."""
     if (
         not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
@@ -274,12 +287,15 @@ def tcp_cwnd_validate(tp: TcpSock, limited: bool) -> None:
         tp.is_cwnd_limited = limited
         tp.max_packets_out = tp.packets_out
         tp.cwnd_usage_seq = tp.tcb.snd_nxt
+    open_state = tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
+    if not limited and tp.nospace and not tp.sk_write_queue and open_state:
+        tcp_chrono_start(tp, TCP_CHRONO_SNDBUF_LIMITED, net.now_ns)
 
 
 def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bool) -> bool:
     """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
     sent = 0
-    cwnd_limited = False
+    cwnd_limited = rwnd_limited = False
     queue = tp.sk_write_queue
     while queue:
         skb = queue[0]
@@ -293,6 +309,7 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
             tcp_grow_skb(tp, quota * mss - len(skb.data))
         segs = tcp_set_skb_tso_segs(skb, mss)
         if not tcp_snd_wnd_test(tp, skb, mss):
+            rwnd_limited = True
             break
         limit = mss
         if segs == 1:
@@ -300,7 +317,7 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
             if not tcp_nagle_test(tp, skb, mss, nonagle if last else TCP_NAGLE_PUSH):
                 break
         elif not push_one and (wait := tcp_tso_should_defer(net, tp, skb, mss, most)):
-            cwnd_limited = wait == 2
+            cwnd_limited, rwnd_limited = wait == 2, wait == 3
             break
         elif tp.snd_up == tp.tcb.snd_una:  # each segment has its own urgent pointer
             limit = tcp_mss_split_point(tp, skb, mss, min(quota, segs), nonagle)
@@ -311,18 +328,21 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
         err = tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, mss)
         if err:
             break
-        skb.delivered = tp.delivered
         tcp_event_new_data_sent(net, tp, skb)
         if len(skb.data) < skb.pcount * mss:
             tp.snd_sml = skb.end_seq
         sent += skb.pcount
         if push_one:
             break
+    if rwnd_limited:
+        tcp_chrono_start(tp, TCP_CHRONO_RWND_LIMITED, net.now_ns)
+    else:
+        tcp_chrono_stop(tp, TCP_CHRONO_RWND_LIMITED, net.now_ns)
     if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
         tp.prr_out += sent
     cwnd_limited = cwnd_limited or tcp_packets_in_flight(tp) >= tp.snd_cwnd
     if sent or cwnd_limited:
-        tcp_cwnd_validate(tp, cwnd_limited)
+        tcp_cwnd_validate(net, tp, cwnd_limited)
     return not tp.packets_out and bool(queue)
 
 
@@ -372,7 +392,7 @@ def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
         if tp.srtt_us:
             most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
         ato_ns = min(ato_ns, most)
-    timeout_ns = jiffies_up(net.now_ns, min(ato_ns, TCP_DELACK_MAX_NS))
+    timeout_ns = jiffies_up(net.now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), 1))
     if tp.ack_pending & ICSK_ACK_TIMER:
         if tp.ack_timeout_ns <= net.now_ns + (ato_ns >> 2):
             tcp_send_ack(net, tp)
@@ -478,6 +498,7 @@ def tcp_send_fin(net: Netns, tp: TcpSock) -> None:
         tail.truesize = SKB_TRUESIZE_EMPTY
         tp.sk_wmem_queued += tail.truesize
         tp.sk_write_queue.append(tail)
+        tcp_chrono_start(tp, TCP_CHRONO_BUSY, net.now_ns)
     tp.write_seq = (tp.write_seq + 1) & MASK32
     tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_OFF)
 

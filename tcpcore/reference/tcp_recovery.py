@@ -21,6 +21,7 @@ from .sock import (
 from .tcp import MASK32, Mib, after, before
 from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
 from .tcp_output import tcp_fragment
+from .tcp_rate import RateSample, tcp_rate_skb_delivered
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_window import tcp_current_mss, tcp_packets_in_flight
 from .timer import NSEC_PER_MSEC
@@ -77,7 +78,7 @@ def tcp_check_dsack(net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prio
 
 
 def tcp_sacktag_write_queue(
-    net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prior_una: int
+    net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prior_una: int, rs: RateSample
 ) -> int:
     """Mark what SACK tells of (RFC 2018 5): FLAG_."""
     flags = FLAG_DSACKING_ACK if tcp_check_dsack(net, tp, blocks, prior_una) else 0
@@ -105,6 +106,7 @@ def tcp_sacktag_write_queue(
                     index += tcp_sack_split(net, tp, index, start, end, mss)
                     continue
                 flags |= tcp_sacktag_one(net, tp, skb)
+                tcp_rate_skb_delivered(tp, skb, rs)
             index += 1
     return flags
 

@@ -16,8 +16,10 @@ from .sock import (
     MAX_TCP_KEEPIDLE,
     MAX_TCP_KEEPINTVL,
     MAX_TCP_SYNCNT,
+    PAGE,
     SOCK_RCVBUF_LOCK,
     SOCK_SNDBUF_LOCK,
+    TCP_DELACK_MAX_NS,
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_PINGPONG_THRESH,
@@ -26,6 +28,7 @@ from .sock import (
 from .tcp import MASK32, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN
 from .tcp_cong import CONGESTION_CONTROLS, tcp_init_congestion_control
 from .tcp_input import keepalive_time_when
+from .tcp_rate import PACING_RATE_MAX, tcp_chrono_us, tcp_delivery_rate
 from .tcp_timer import keepalive_intvl_when
 from .tcp_user import tcp_cleanup_rbuf, tcp_set_cork, tcp_set_nodelay
 from .tcp_window import tcp_set_window_clamp, tcp_win_from_space
@@ -84,7 +87,7 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
 def sock_set_linger(tp: TcpSock, on: bool, seconds: int) -> int:
     """SO_LINGER; 0."""
     tp.linger = on
-    tp.linger_ns = max(seconds, 0) * NSEC_PER_SEC
+    tp.linger_s = min(max(seconds, 0), 0x7FFFFFFF)
     return 0
 
 
@@ -101,14 +104,14 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == TCP_KEEPIDLE:
         if not 1 <= value <= MAX_TCP_KEEPIDLE:
             return -EINVAL
-        tp.keepalive_time_ns = value * NSEC_PER_SEC
+        tp.keepalive_time_s = value
         if tp.keepopen and tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN):
             since = max(tp.ack_lrcvtime_ns, tp.rcv_tstamp_ns)
-            sk_reset_timer(net, tp.sk_timer, max(since + tp.keepalive_time_ns, net.now_ns))
+            sk_reset_timer(net, tp.sk_timer, max(since + value * NSEC_PER_SEC, net.now_ns))
     elif name == TCP_KEEPINTVL:
         if not 1 <= value <= MAX_TCP_KEEPINTVL:
             return -EINVAL
-        tp.keepalive_intvl_ns = value * NSEC_PER_SEC
+        tp.keepalive_intvl_s = value
     elif name == TCP_KEEPCNT:
         if not 1 <= value <= MAX_TCP_KEEPCNT:
             return -EINVAL
@@ -263,17 +266,56 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
 }
 
 TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE = 1, 2, 4
+TCP_INFO_FIELDS = (
+    "state ca_state retransmits probes backoff options snd_wscale rcv_wscale rto ato snd_mss "
+    "rcv_mss unacked sacked lost retrans fackets last_data_sent last_ack_sent last_data_recv "
+    "last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh snd_cwnd advmss reordering "
+    "rcv_rtt rcv_space total_retrans pacing_rate max_pacing_rate bytes_acked bytes_received "
+    "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out delivery_rate "
+    "delivery_rate_app_limited busy_time rwnd_limited sndbuf_limited delivered bytes_sent "
+    "bytes_retrans dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash total_rto "
+    "total_rto_recoveries total_rto_time"
+)
+
+
+def sk_get_meminfo(tp: TcpSock) -> tuple[int, ...]:
+    """What SO_MEMINFO tells, in the order of SK_MEMINFO_; what is sent is at once on the wire.
+
+    Forward allocated is the rest of the last page.
+    """
+    used = tp.sk_wmem_queued + tp.sk_rmem_alloc
+    return tp.sk_rmem_alloc, tp.sk_rcvbuf, 0, tp.sk_sndbuf, -used % PAGE, tp.sk_wmem_queued, 0, 0, 0
+
+
+def tcp_listen_info(tp: TcpSock) -> dict[str, int]:
+    """Of a listener: who waits to be accepted, and of how many."""
+    return {
+        "tcpi_state": TCP_LISTEN,
+        "tcpi_unacked": len(tp.accept_queue),
+        "tcpi_sacked": tp.max_ack_backlog,
+        "tcpi_snd_cwnd": tp.snd_cwnd,
+        "tcpi_reordering": tp.reordering,
+        "tcpi_pacing_rate": tp.sk_pacing_rate,
+        "tcpi_max_pacing_rate": PACING_RATE_MAX,
+    }
 
 
 def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
-    """What TCP_INFO tells, by Linux's names; times in us, those with `last` in ms."""
+    """What TCP_INFO tells, by Linux's names; times in us, those with `last` and of RTOs in ms."""
     tcb = tp.tcb
+    if tcb.state == TCP_LISTEN:
+        return {f"tcpi_{name}": 0 for name in TCP_INFO_FIELDS.split()} | tcp_listen_info(tp)
     options = TCPI_OPT_TIMESTAMPS * tp.tstamp_ok | TCPI_OPT_SACK * bool(tp.sack_ok)
     if tp.wscale_ok:
         options |= TCPI_OPT_WSCALE
 
     def since_ms(then_ns: int) -> int:
-        return (net.now_ns - then_ns) // NSEC_PER_MSEC
+        return (net.now_ns - then_ns) // NSEC_PER_MSEC & MASK32
+
+    rto_time = tp.total_rto_time
+    if tp.rto_stamp_ms:
+        rto_time += (net.now_ns // NSEC_PER_MSEC - tp.rto_stamp_ms) & MASK32
+    limited = [tcp_chrono_us(tp, kind, net.now_ns) for kind in (1, 2, 3)]
 
     return {
         "tcpi_state": tcb.state,
@@ -285,11 +327,11 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         "tcpi_snd_wscale": tcb.snd_wscale if tp.wscale_ok else 0,
         "tcpi_rcv_wscale": tcb.rcv_wscale if tp.wscale_ok else 0,
         "tcpi_rto": tp.rto_ns // 1000,
-        "tcpi_ato": tp.ack_ato_ns // 1000,
+        "tcpi_ato": min(tp.ack_ato_ns, TCP_DELACK_MAX_NS) // 1000,
         "tcpi_snd_mss": tp.mss_cache,
         "tcpi_rcv_mss": tp.rcv_mss,
-        "tcpi_unacked": len(tp.accept_queue) if tcb.state == TCP_LISTEN else tp.packets_out,
-        "tcpi_sacked": tp.max_ack_backlog if tcb.state == TCP_LISTEN else tp.sacked_out,
+        "tcpi_unacked": tp.packets_out,
+        "tcpi_sacked": tp.sacked_out,
         "tcpi_lost": tp.lost_out,
         "tcpi_retrans": tp.retrans_out,
         "tcpi_fackets": 0,
@@ -308,6 +350,8 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         "tcpi_rcv_rtt": tp.rcv_rtt_us >> 3,
         "tcpi_rcv_space": tp.rcvq_space,
         "tcpi_total_retrans": tp.total_retrans,
+        "tcpi_pacing_rate": tp.sk_pacing_rate,
+        "tcpi_max_pacing_rate": PACING_RATE_MAX,
         "tcpi_bytes_acked": tp.bytes_acked,
         "tcpi_bytes_received": tp.bytes_received,
         "tcpi_segs_out": tp.segs_out,
@@ -316,6 +360,11 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         "tcpi_min_rtt": tp.rtt_min_us,
         "tcpi_data_segs_in": tp.data_segs_in,
         "tcpi_data_segs_out": tp.data_segs_out,
+        "tcpi_delivery_rate": tcp_delivery_rate(tp),
+        "tcpi_delivery_rate_app_limited": int(tp.rate_app_limited),
+        "tcpi_busy_time": sum(limited),
+        "tcpi_rwnd_limited": limited[1],
+        "tcpi_sndbuf_limited": limited[2],
         "tcpi_delivered": tp.delivered,
         "tcpi_bytes_sent": tp.bytes_sent,
         "tcpi_bytes_retrans": tp.bytes_retrans,
@@ -324,4 +373,8 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         "tcpi_rcv_ooopack": tp.rcv_ooopack,
         "tcpi_snd_wnd": tcb.snd_wnd,
         "tcpi_rcv_wnd": tp.rcv_wnd,
+        "tcpi_rehash": tp.timeout_rehash,
+        "tcpi_total_rto": tp.total_rto,
+        "tcpi_total_rto_recoveries": tp.total_rto_recoveries,
+        "tcpi_total_rto_time": rto_time,
     }

@@ -26,6 +26,7 @@ from .sock import (
     TcpSock,
 )
 from .tcp import (
+    MASK32,
     TCP_CLOSE,
     TCP_FIN_WAIT2,
     TCP_LISTEN,
@@ -89,7 +90,17 @@ def tcp_write_timeout(net: Netns, tp: TcpSock) -> bool:
     expired = expired or retransmits_timed_out(net, tp, retry_until, tp.user_timeout_ns)
     if expired:
         tcp_write_err(net, tp)
+    else:
+        tp.timeout_rehash += 1  # another way may work
     return expired
+
+
+def tcp_update_rto_stats(net: Netns, tp: TcpSock) -> None:
+    if not tp.retransmits:
+        tp.total_rto_recoveries += 1
+        tp.rto_stamp_ms = net.now_ns // NSEC_PER_MSEC & MASK32
+    tp.retransmits += 1
+    tp.total_rto += 1
 
 
 def tcp_retransmit_timer(net: Netns, tp: TcpSock) -> None:
@@ -111,7 +122,7 @@ def tcp_retransmit_timer(net: Netns, tp: TcpSock) -> None:
     if tcp_write_timeout(net, tp):
         return
     tcp_enter_loss(net, tp)
-    tp.retransmits += 1
+    tcp_update_rto_stats(net, tp)
     if tcp_retransmit_skb(net, tp, head, 1) < 0 and tp.tcb.state != TCP_CLOSE:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, 500 * NSEC_PER_MSEC)
         return
@@ -229,4 +240,4 @@ def tcp_keepalive_timer(net: Netns, tp: TcpSock) -> None:
 
 
 def keepalive_intvl_when(net: Netns, tp: TcpSock) -> int:
-    return tp.keepalive_intvl_ns or net.sysctl.tcp_keepalive_intvl * NSEC_PER_SEC
+    return (tp.keepalive_intvl_s or net.sysctl.tcp_keepalive_intvl) * NSEC_PER_SEC

@@ -72,9 +72,15 @@ from .tcp_output import (
     tcp_send_fin,
     tcp_slow_start_after_idle_check,
 )
+from .tcp_rate import (
+    TCP_CHRONO_BUSY,
+    tcp_chrono_start,
+    tcp_rate_check_app_limited,
+)
 from .tcp_window import (
     tcp_choose_window,
     tcp_current_mss,
+    tcp_packets_in_flight,
     tcp_receive_window,
     tcp_send_mss,
 )
@@ -193,6 +199,7 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
         return -EPIPE
     if state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
         return -EAGAIN if state in (TCP_SYN_SENT, TCP_SYN_RECV) else -EPIPE
+    tcp_rate_check_app_limited(tp, tcp_packets_in_flight(tp))
     tcp_slow_start_after_idle_check(net, tp)
     mss, goal = tcp_send_mss(net, tp, bool(flags & MSG_OOB))
     copied = 0
@@ -208,6 +215,8 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
             skb = SkBuff(tp.write_seq, bytearray(), TCPHDR_ACK)
             skb.truesize = SKB_TRUESIZE_EMPTY
             tp.sk_wmem_queued += skb.truesize
+            if not queue:
+                tcp_chrono_start(tp, TCP_CHRONO_BUSY, net.now_ns)
             queue.append(skb)
             tp.nonagle &= ~TCP_NAGLE_PUSH
             room = goal
@@ -400,7 +409,7 @@ def tcp_disconnect(net: Netns, tp: TcpSock) -> None:
         tp.sk_err = ECONNRESET
     elif tp.tcb.state == TCP_SYN_SENT:
         tp.sk_err = ECONNRESET
-    tcp_write_queue_purge(tp)
+    tcp_write_queue_purge(net, tp)
     tcp_done(net, tp)
     tp.sk_receive_queue.clear()
     tp.out_of_order_queue.clear()
@@ -440,7 +449,7 @@ KEPT = (
     "keepopen",
     "oobinline",
     "linger",
-    "linger_ns",
+    "linger_s",
     "sk_rcvbuf",
     "sk_sndbuf",
     "sk_rcvlowat",
@@ -450,8 +459,8 @@ KEPT = (
     "user_mss",
     "user_timeout_ns",
     "syn_retries",
-    "keepalive_time_ns",
-    "keepalive_intvl_ns",
+    "keepalive_time_s",
+    "keepalive_intvl_s",
     "keepalive_probes",
     "linger2_ns",
     "defer_accept",
@@ -497,7 +506,7 @@ def tcp_close(net: Netns, tp: TcpSock) -> None:
         net.mib[Mib.TCP_ABORTONCLOSE] += 1
         tcp_set_state(net, tp, TCP_CLOSE)
         tcp_send_reset_now(net, tp, state)
-    elif tp.linger and not tp.linger_ns:
+    elif tp.linger and not tp.linger_s:
         net.mib[Mib.TCP_ABORTONDATA] += 1
         tcp_disconnect(net, tp)
     elif tcp_close_state(net, tp):

@@ -208,9 +208,7 @@ def tcp_tso_segs(tp: TcpSock, mss: int) -> int:
     most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER
     size = most
     if tp.srtt_us:
-        ratio = 200 if tp.snd_cwnd < tp.snd_ssthresh >> 1 else 120
-        window = tp.mss_cache * max(tp.snd_cwnd, tp.packets_out)
-        size = (window * ratio * 80_000 // tp.srtt_us) >> 10
+        size = tp.sk_pacing_rate >> 10
         if tp.rtt_min_us >> 9 < 32:
             size += most >> (tp.rtt_min_us >> 9)
     return max(min(size, most) // mss, 2)
@@ -221,7 +219,7 @@ def tcp_tso_should_defer(net: Netns, tp: TcpSock, skb: SkBuff, mss: int, most: i
 
     Returns
     -------
-    int : 0 to send, 1 to wait, 2 to wait as the congestion window is what limits
+    int : 0 to send, 1 to wait; 2 where the congestion window limits, 3 where the peer's does
     """
     if tp.ca_state >= CaState.TCP_CA_RECOVERY or net.now_ns - tp.wstamp_ns > NSEC_PER_MSEC:
         return 0
@@ -240,7 +238,7 @@ def tcp_tso_should_defer(net: Netns, tp: TcpSock, skb: SkBuff, mss: int, most: i
     if cong_window < send_window and cong_window <= len(skb.data):
         return 2
     if cong_window >= send_window and send_window <= len(skb.data):
-        return 1
+        return 3
     return 0 if skb.tcp_flags & TCPHDR_FIN or skb.eor else 1
 
 
