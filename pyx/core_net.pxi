@@ -72,7 +72,7 @@ cdef tuple SYSCTLS = tuple(
     (name, {"ip_local_port_range": 2, "tcp_rmem": 3, "tcp_wmem": 3}.get(name, 1))
     for name in (
         "ip_default_ttl ip_local_port_range ip_no_pmtu_disc icmp_ratelimit min_pmtu mtu_expires "
-        "somaxconn tcp_abort_on_overflow tcp_adv_win_scale tcp_autocorking tcp_base_mss "
+        "rmem_max somaxconn tcp_abort_on_overflow tcp_adv_win_scale tcp_autocorking tcp_base_mss "
         "tcp_challenge_ack_limit tcp_congestion_control tcp_early_retrans tcp_fin_timeout "
         "tcp_invalid_ratelimit tcp_keepalive_intvl tcp_keepalive_probes tcp_keepalive_time "
         "tcp_limit_output_bytes tcp_max_orphans tcp_max_reordering tcp_max_syn_backlog "
@@ -81,7 +81,7 @@ cdef tuple SYSCTLS = tuple(
         "tcp_rto_max_ms tcp_rto_min_us tcp_sack tcp_dsack tcp_shrink_window "
         "tcp_slow_start_after_idle tcp_stdurg tcp_syn_linear_timeouts tcp_syn_retries "
         "tcp_synack_retries tcp_syncookies tcp_timestamps tcp_tw_reuse tcp_window_scaling "
-        "tcp_wmem tcp_workaround_signed_windows"
+        "tcp_wmem tcp_workaround_signed_windows wmem_max"
     ).split()
 )
 cdef tuple TCP_INFO_FIELDS = tuple(

@@ -134,6 +134,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.icmp_ratelimit = 1000
     knobs.min_pmtu = 552
     knobs.mtu_expires = 600
+    knobs.rmem_max = 4194304
     knobs.somaxconn = 4096
     knobs.tcp_adv_win_scale = 1
     knobs.tcp_autocorking = 1
@@ -175,6 +176,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_wmem[0] = 4096
     knobs.tcp_wmem[1] = 16384
     knobs.tcp_wmem[2] = 4194304
+    knobs.wmem_max = 4194304
     net.mtu = 1500
     net.loopback_mtu = LOOPBACK_MTU
     skb_pools_init(&net.skbs, <uint32_t>siphash(net.key, b"skb", 3))

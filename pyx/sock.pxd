@@ -33,6 +33,7 @@ cdef enum:
     SKB_SHARED_INFO = 320  # at the end of each buffer
     SKB_HEADROOM = 104  # before the data of a segment: room, IP and TCP headers
     SKB_SMALL_HEAD = 640  # a buffer for little
+    SKB_HEAD_TEXT = 3672  # of a segment beyond 4 KiB, what its head has room for
     TCP_RMEM_TO_WIN_SCALE = 8
     TCP_DEFAULT_SCALING_RATIO = 128  # of 256
     PAGE = 4096
@@ -83,6 +84,7 @@ cdef enum:
     ICSK_ACK_PUSHED = 4
     ICSK_ACK_PUSHED2 = 8
     ICSK_ACK_NOW = 16
+    ICSK_ACK_NOMEM = 32  # a segment was dropped as there was no room: tell of no window
 
 cdef enum:
     TCPCB_SACKED_ACKED = 1
@@ -164,6 +166,7 @@ cdef struct sysctls:
     int64_t icmp_ratelimit
     int64_t min_pmtu
     int64_t mtu_expires
+    int64_t rmem_max
     int64_t somaxconn
     int64_t tcp_abort_on_overflow
     int64_t tcp_adv_win_scale
@@ -207,6 +210,7 @@ cdef struct sysctls:
     int64_t tcp_window_scaling
     int64_t tcp_wmem[3]
     int64_t tcp_workaround_signed_windows
+    int64_t wmem_max
 
 # CUBIC's and HyStart's (tcp_cong).
 cdef struct cubic:

@@ -12,6 +12,7 @@ from tcp cimport *
 from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
 from tcp_window cimport (
     tcp_choose_window,
+    tcp_receive_window,
     tcp_space,
     tcp_space_from_win,
     tcp_win_from_space,
@@ -23,9 +24,31 @@ cdef enum:
     RCV_ROOM_AT_ONCE = 4096  # larger pieces get room for more only when more comes
 
 
-cdef inline bint tcp_try_rmem_schedule(netns *net, tcp_sock *tp, uint32_t seq) noexcept nogil:
+cdef inline bint tcp_fits_forward_alloc(
+    const netns *net, const tcp_sock *tp, uint32_t seq, uint32_t length
+) noexcept nogil:
+    """True for the predicted segment that fits what is left of the last page that was charged.
+
+    Linux has such a segment pass without a look at the buffer's bound.
+    """
+    cdef int64_t left = -(tp.sk_rmem_alloc + tp.sk_wmem_queued) & (PAGE - 1)
+    return (
+        seq == tp.tcb.rcv_nxt
+        and tp.tcb.state == TCP_ESTABLISHED
+        and tp.out_of_order_queue.first == NULL
+        and not tp.urg_data
+        and tp.rcv_wnd > 0
+        and skb_truesize(length, net.net.gso_size) <= left
+    )
+
+
+cdef inline bint tcp_try_rmem_schedule(
+    netns *net, tcp_sock *tp, uint32_t seq, uint32_t length
+) noexcept nogil:
     """True if there is room; what waits behind a hole gives way to what comes before it."""
     if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
+        return True
+    if tcp_fits_forward_alloc(net, tp, seq, length):
         return True
     if tp.sk_receive_queue.first == NULL and not after(seq, tp.tcb.rcv_nxt):
         return True  # the stream gets on, whatever lies behind holes
@@ -54,8 +77,11 @@ cdef inline void tcp_prune_ofo_queue(netns *net, tcp_sock *tp, uint32_t seq) noe
             goal = tp.sk_rcvbuf >> 3
 
 
-cdef inline uint32_t skb_head_size(uint32_t length) noexcept nogil:
-    """The buffer of a received segment as Linux's allocator has it; beyond 4 KiB it has pages."""
+cdef inline uint32_t skb_head_size(uint32_t length, uint32_t joined) noexcept nogil:
+    """The buffer of a received segment as Linux's allocator has it; beyond 4 KiB it has pages.
+
+    What a device has joined has its text in pages alone, else the first of it is in the head.
+    """
     cdef uint32_t size = ((length + SKB_HEADROOM + 63) & ~<uint32_t>63) + SKB_SHARED_INFO
     cdef uint32_t power = 1024
     if size <= SKB_SMALL_HEAD:
@@ -64,12 +90,20 @@ cdef inline uint32_t skb_head_size(uint32_t length) noexcept nogil:
         while power < size:
             power <<= 1
         return power
-    return SKB_SMALL_HEAD + (length + PAGE - 1) // PAGE * PAGE
+    if joined:
+        return SKB_SMALL_HEAD + (length + PAGE - 1) // PAGE * PAGE
+    return PAGE + (length - SKB_HEAD_TEXT + PAGE - 1) // PAGE * PAGE
 
 
-cdef inline uint32_t skb_truesize(uint32_t length) noexcept nogil:
+cdef inline uint32_t skb_truesize(uint32_t length, uint32_t joined) noexcept nogil:
     """Memory that a received segment takes."""
-    return SKB_OVERHEAD + skb_head_size(length)
+    return SKB_OVERHEAD + skb_head_size(length, joined)
+
+
+cdef inline uint32_t skb_tailroom(uint32_t length) noexcept nogil:
+    """How much text a received segment's buffer has room for; none beyond it if there are pages."""
+    cdef uint32_t size = skb_head_size(length, 0)
+    return size - SKB_SHARED_INFO - SKB_HEADROOM if size <= PAGE else length
 
 
 cdef inline bint tcp_data_queue(
@@ -83,8 +117,10 @@ cdef inline bint tcp_data_queue(
     cdef uint32_t skip
     cdef bint fin
     if verdict & TCB_OFO:
-        tcp_data_queue_ofo(net, tp, r)
-        return False
+        if before(th.seq, <uint32_t>(rcv_nxt + tcp_receive_window(tp))):
+            tcp_data_queue_ofo(net, tp, r)
+            return False
+        verdict = TCB_OVERWINDOW  # the window was larger once, and is taken back
     if verdict & (TCB_DATA | TCB_FIN_TAKEN):
         if verdict & TCB_PARTIAL:
             tcp_dsack_set(net, tp, th.seq, rcv_nxt)
@@ -115,10 +151,19 @@ cdef inline bint tcp_data_queue(
 
 
 cdef inline skb *tcp_rcv_skb(
-    netns *net, uint32_t seq, skb_data *page, const uint8_t *data, uint32_t length, uint16_t flags
+    netns *net,
+    const skb *before_it,
+    uint32_t seq,
+    skb_data *page,
+    const uint8_t *data,
+    uint32_t length,
+    uint16_t flags,
 ) noexcept nogil:
-    """What came: a copy, unless it lies in a page that can be held; NULL without memory."""
-    cdef uint32_t frag = skb_head_size(length) - SKB_SHARED_INFO - SKB_HEADROOM
+    """What came, and what it costs; pages alone are handed on to what they follow.
+
+    A copy, unless it lies in a page that can be held; NULL without memory.
+    """
+    cdef uint32_t joined = net.net.gso_size, frag = skb_tailroom(length)
     cdef uint32_t room = frag if frag <= RCV_ROOM_AT_ONCE else length
     cdef skb *one = build_skb(&net.skbs, page, data, length, room)
     if one == NULL:
@@ -128,8 +173,11 @@ cdef inline skb *tcp_rcv_skb(
     one.seq = seq
     one.end_seq = seq + length
     one.tcp_flags = <uint8_t>flags
-    one.truesize = skb_truesize(length)
+    one.truesize = skb_truesize(length, joined)
     one.frag = frag
+    if joined and before_it != NULL and before_it.end_seq == seq:
+        if one.truesize > SKB_OVERHEAD + PAGE and not before_it.tcp_flags & TCPHDR_FIN:
+            one.truesize -= SKB_OVERHEAD + SKB_SMALL_HEAD
     return one
 
 
@@ -158,7 +206,7 @@ cdef inline void tcp_queue_rcv(
     if last != NULL and last.end_seq == seq and skb_joins(net, last, data, length):
         last.end_seq = seq + length
         return
-    one = tcp_rcv_skb(net, seq, page, data, length, flags)
+    one = tcp_rcv_skb(net, last, seq, page, data, length, flags)
     if one == NULL:
         tp.nomem = 1  # the judge has taken it: the connection cannot go on
         return
@@ -175,8 +223,8 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     cdef skb *where
     cdef skb *behind
     cdef skb *one
-    cdef uint32_t skip
-    if not tcp_try_rmem_schedule(net, tp, seq):
+    cdef uint32_t skip, cost = 0
+    if not tcp_try_rmem_schedule(net, tp, seq, length):
         NET_INC_STATS(net, TCP_OFODROP)
         return
     NET_INC_STATS(net, TCP_OFOQUEUE)
@@ -215,15 +263,16 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         where.end_seq = end_seq
         where.tcp_flags |= <uint8_t>flags
     else:
-        one = tcp_rcv_skb(net, seq, r.page, data, length, flags)
+        one = tcp_rcv_skb(net, where, seq, r.page, data, length, flags)
         if one == NULL:
             return  # it is as if it had been lost
         one.end_seq = end_seq
-        tp.sk_rmem_alloc += one.truesize
+        cost = one.truesize
         rb_insert(queue, where, one)
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, length)
+    tp.sk_rmem_alloc += cost
 
 
 cdef inline void tcp_dsack_set(
@@ -392,7 +441,7 @@ cdef inline void tcp_measure_rcv_mss(
     tp.last_seg_size = 0
     if length >= tp.rcv_mss:
         if length != tp.rcv_mss:
-            tcp_measure_scaling_ratio(tp, th.payload_len)
+            tcp_measure_scaling_ratio(net, tp, th.payload_len)
         tp.rcv_mss = <int32_t>min(length, <int64_t>tp.advmss)
         if th.flags & TCPHDR_PSH:  # it may end a write, so that no more follows
             tp.ack_pending |= ICSK_ACK_PUSHED
@@ -411,10 +460,13 @@ cdef inline void tcp_measure_rcv_mss(
     tp.ack_pending |= ICSK_ACK_PUSHED
 
 
-cdef inline void tcp_measure_scaling_ratio(tcp_sock *tp, int64_t length) noexcept nogil:
+cdef inline void tcp_measure_scaling_ratio(
+    const netns *net, tcp_sock *tp, int64_t length
+) noexcept nogil:
     """What the peer's segments cost tells how much of the memory a window may fill."""
     cdef uint16_t old = tp.scaling_ratio
-    cdef int64_t ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(<uint32_t>length)
+    cdef int64_t cost = skb_truesize(<uint32_t>length, net.net.gso_size)
+    cdef int64_t ratio = (length << TCP_RMEM_TO_WIN_SCALE) // cost
     tp.scaling_ratio = <uint16_t>(ratio if ratio else 1)
     if tp.scaling_ratio != old:
         tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
@@ -453,7 +505,7 @@ cdef inline void tcp_grow_window(netns *net, tcp_sock *tp, uint32_t length) noex
     cdef int64_t cost, window, more
     if room <= 0:
         return
-    cost = tcp_win_from_space(tp, skb_truesize(length))
+    cost = tcp_win_from_space(tp, skb_truesize(length, net.net.gso_size))
     more = 2 * <int64_t>tp.advmss
     if cost > length:  # small segments in large buffers: the more has been offered, the less
         cost >>= 1

@@ -60,7 +60,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
     cdef uint32_t length = th.payload_len, ts_recent
-    cdef bint early, ended, late, shut
+    cdef bint early, behind, ended, late, moved, shut
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     tcp_note_timestamp(tp, th)
@@ -72,12 +72,12 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         return REPLY_NONE
     early = after(th.seq, known.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
     shut = th.seq == known.rcv_nxt and not tcp_receive_window(tp)
-    if length and not early and (shut or not tcp_try_rmem_schedule(net, tp, th.seq)):
+    if length and not early and (shut or not tcp_try_rmem_schedule(net, tp, th.seq, length)):
         th.payload_len = 0
         th.flags &= <uint16_t>~TCPHDR_FIN
         th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
         NET_INC_STATS(net, TCP_ZEROWINDOWDROP if shut else TCP_RCVQDROP)
-        tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+        tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW | (0 if shut else ICSK_ACK_NOMEM)
     rcv_nxt = known.rcv_nxt
     ts_recent = known.ts_recent
     late = tcp_is_late(tp, th)
@@ -104,11 +104,12 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     if verdict & (TCB_PAWS | TCB_CHALLENGE | TCB_ACK_OLD | TCB_ACK_UNSENT):
         return tcp_refuse(net, tp, th, verdict, state)
     # Behind the peer's FIN only the acknowledgment counts; nothing is said of the rest.
-    ended = state == TCP_CLOSE_WAIT or state == TCP_CLOSING or state == TCP_LAST_ACK
-    ended = ended and not before(th.seq, rcv_nxt)
+    behind = state == TCP_CLOSE_WAIT or state == TCP_CLOSING or state == TCP_LAST_ACK
+    ended = behind and not before(th.seq, rcv_nxt)
     refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
     if refused and not late and not verdict & TCB_ACKED:
-        if refused != TCB_OLD or not (ended or (th.flags & TCPHDR_ACK and known.state != state)):
+        moved = th.flags & TCPHDR_ACK and known.state != state
+        if refused != TCB_OLD or not (ended or moved or behind and tcp_is_across(th, rcv_nxt)):
             tcp_unacceptable(net, tp, th, length)
             return REPLY_NONE
     if not th.flags & TCPHDR_ACK:
@@ -337,7 +338,6 @@ cdef inline void tcp_init_transfer(netns *net, tcp_sock *tp) noexcept nogil:
 
 cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
     cdef int64_t most = tcp_full_space(tp), advmss = tp.advmss
-    tp.rcvq_space = min(tp.rcv_wnd, TCP_INIT_CWND * advmss)
     tp.rcvq_time_ns = net.net.now_ns
     tp.rcvq_seq = tp.copied_seq
     if tp.window_clamp >= most:
@@ -345,6 +345,7 @@ cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
         tp.window_clamp = max(2 * advmss, most - advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tp.rcvq_space = min(min(tp.rcv_ssthresh, tp.rcv_wnd), TCP_INIT_CWND * advmss)
     tcp_sndbuf_expand(net, tp)
 
 
@@ -394,16 +395,19 @@ cdef inline bint tcp_data_after_close(
     netns *net, tcp_sock *tp, const segment *th, int state, uint32_t rcv_nxt
 ) noexcept nogil:
     """Data for whom nobody reads is refused with a reset (RFC 9293 3.6.1)."""
+    if state == TCP_ESTABLISHED or not tp.shutdown & RCV_SHUTDOWN:
+        return False
+    if not tcp_is_across(th, rcv_nxt):
+        return False
+    NET_INC_STATS(net, TCP_ABORTONDATA)
+    tcp_reset(net, tp, state)
+    return True
+
+
+cdef inline bint tcp_is_across(const segment *th, uint32_t rcv_nxt) noexcept nogil:
+    """True if a segment has text behind what is in."""
     cdef uint32_t end = th.end_seq - (1 if th.flags & TCPHDR_FIN else 0)
-    if state != TCP_FIN_WAIT1 and state != TCP_FIN_WAIT2:
-        return False
-    if not tp.shutdown & RCV_SHUTDOWN:
-        return False
-    if th.end_seq != th.seq and after(end, rcv_nxt):
-        NET_INC_STATS(net, TCP_ABORTONDATA)
-        tcp_done_with_error(net, tp, ECONNRESET)
-        return True
-    return False
+    return th.end_seq != th.seq and after(end, rcv_nxt)
 
 
 cdef inline void tcp_fin(netns *net, tcp_sock *tp, int state) noexcept nogil:

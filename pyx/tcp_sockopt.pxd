@@ -74,10 +74,12 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
         tp.reuseport = value != 0
     elif name == SO_SNDBUF:
         tp.userlocks |= SOCK_SNDBUF_LOCK
-        tp.sk_sndbuf = max(2 * min(value, <int64_t>MAX_SOCK_BUF), <int64_t>SOCK_MIN_SNDBUF)
+        value = min(<int64_t><uint32_t>value, net.sysctl.wmem_max)  # as if it had no sign
+        tp.sk_sndbuf = max(2 * value, <int64_t>SOCK_MIN_SNDBUF)
     elif name == SO_RCVBUF:
         tp.userlocks |= SOCK_RCVBUF_LOCK
-        tp.sk_rcvbuf = max(2 * min(value, <int64_t>MAX_SOCK_BUF), <int64_t>SOCK_MIN_RCVBUF)
+        value = min(<int64_t><uint32_t>value, net.sysctl.rmem_max)
+        tp.sk_rcvbuf = max(2 * value, <int64_t>SOCK_MIN_RCVBUF)
         if tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN:
             tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:

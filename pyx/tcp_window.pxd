@@ -84,7 +84,8 @@ cdef inline void tcp_select_initial_window(
     if net.sysctl.tcp_workaround_signed_windows:
         rcv_wnd[0] = min(space, <int64_t>32767)
     if scaling:
-        most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
+        most = max(net.sysctl.tcp_rmem[2], net.sysctl.rmem_max)
+        most = min(max(space, most), window_clamp)
         while most > 65535 and wscale < TCP_MAX_WSCALE:
             most >>= 1
             wscale += 1
@@ -126,12 +127,17 @@ cdef inline int64_t tcp_choose_window(const netns *net, tcp_sock *tp) noexcept n
 cdef inline uint16_t tcp_select_window(netns *net, tcp_sock *tp) noexcept nogil:
     """The window of the segment that leaves now.
 
-    Its right edge never moves left (9293:SHLD-14), but by tcp_shrink_window, where memory runs out.
+    Its right edge never moves left (9293:SHLD-14), but where memory runs out: by tcp_shrink_window,
+    and where a segment was dropped for that.
     """
     cdef int scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
-    cdef int64_t old = tp.rcv_wnd
-    cdef int64_t current = tcp_receive_window(tp)
-    cdef int64_t new = tcp_choose_window(net, tp)
+    cdef int64_t old = tp.rcv_wnd, current, new
+    if tp.ack_pending & ICSK_ACK_NOMEM:
+        tp.rcv_wnd = 0
+        tp.rcv_wup = tp.tcb.rcv_nxt
+        return 0
+    current = tcp_receive_window(tp)
+    new = tcp_choose_window(net, tp)
     if new < current and not (scale and net.sysctl.tcp_shrink_window):
         if not new:
             NET_INC_STATS(net, TCP_WANTZEROWINDOWADV)

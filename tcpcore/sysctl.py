@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 INT_MAX = 0x7FFFFFFF
 UINT_MAX = 0xFFFFFFFF
+MAX_SOCK_BUF = INT_MAX // 2  # what is doubled and still a number
 SECONDS_MAX = INT_MAX // 250  # what Linux can count in ticks
 BYTE_MAX = 255  # of switches that Linux holds to no other bound
 
@@ -89,6 +90,7 @@ KNOBS = {
         552, 68, INT_MAX, "An ICMP message lowers a path's MTU to this at most, bytes."
     ),
     "mtu_expires": Knob(600, 1, SECONDS_MAX, "How long a lowered path MTU is believed, s."),
+    "rmem_max": Knob(4194304, 2304, MAX_SOCK_BUF, "Bound of SO_RCVBUF, bytes."),
     "somaxconn": Knob(4096, 0, INT_MAX, "Bound of listen()'s backlog, connections."),
     "tcp_abort_on_overflow": _switch(
         0, "1: reset a connection that finds the accept queue full; 0: let the peer try again."
@@ -171,6 +173,7 @@ KNOBS = {
     "tcp_workaround_signed_windows": _switch(
         0, "1: windows that are not scaled stay below 32 KiB."
     ),
+    "wmem_max": Knob(4194304, 4608, MAX_SOCK_BUF, "Bound of SO_SNDBUF, bytes."),
 }
 
 

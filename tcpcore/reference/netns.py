@@ -28,6 +28,7 @@ class Sysctl:
     icmp_ratelimit: int = 1000
     min_pmtu: int = 552
     mtu_expires: int = 600
+    rmem_max: int = 4194304
     somaxconn: int = 4096
     tcp_abort_on_overflow: int = 0
     tcp_adv_win_scale: int = 1
@@ -71,6 +72,7 @@ class Sysctl:
     tcp_window_scaling: int = 1
     tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)
     tcp_workaround_signed_windows: int = 0
+    wmem_max: int = 4194304
 
     if TYPE_CHECKING:
 

@@ -38,6 +38,7 @@ SKB_OVERHEAD = 256  # of truesize: what Linux's struct sk_buff takes
 SKB_SHARED_INFO = 320  # at the end of each buffer
 SKB_HEADROOM = 104  # before the data of a segment: room, IP and TCP headers
 SKB_SMALL_HEAD = 640  # a buffer for little
+SKB_HEAD_TEXT = 3672  # of a segment beyond 4 KiB, what its head has room for
 TCP_RMEM_TO_WIN_SCALE = 8
 TCP_DEFAULT_SCALING_RATIO = 128  # of 256
 PAGE = 4096
@@ -71,6 +72,7 @@ ICSK_ACK_TIMER = 2
 ICSK_ACK_PUSHED = 4
 ICSK_ACK_PUSHED2 = 8
 ICSK_ACK_NOW = 16
+ICSK_ACK_NOMEM = 32  # a segment was dropped as there was no room: tell of no window
 
 TCPCB_SACKED_ACKED = 1
 TCPCB_SACKED_RETRANS = 2

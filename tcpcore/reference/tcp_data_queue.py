@@ -13,6 +13,7 @@ from .sock import (
     ICSK_ACK_PUSHED2,
     ICSK_ACK_SCHED,
     PAGE,
+    SKB_HEAD_TEXT,
     SKB_HEADROOM,
     SKB_OVERHEAD,
     SKB_SHARED_INFO,
@@ -37,10 +38,22 @@ from .tcb import (
     TCB_PARTIAL,
     tcb_pull,
 )
-from .tcp import MASK32, TCPHDR_FIN, TCPHDR_PSH, TCPHDR_SYN, TCPHDR_URG, Mib, Segment, after, before
+from .tcp import (
+    MASK32,
+    TCP_ESTABLISHED,
+    TCPHDR_FIN,
+    TCPHDR_PSH,
+    TCPHDR_SYN,
+    TCPHDR_URG,
+    Mib,
+    Segment,
+    after,
+    before,
+)
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
 from .tcp_window import (
     tcp_choose_window,
+    tcp_receive_window,
     tcp_space,
     tcp_space_from_win,
     tcp_win_from_space,
@@ -50,9 +63,27 @@ TCP_NUM_SACKS = 4
 TCP_REMNANT = TCPHDR_FIN | TCPHDR_URG | TCPHDR_SYN | TCPHDR_PSH  # it may be shorter than others
 
 
-def tcp_try_rmem_schedule(net: Netns, tp: TcpSock, seq: int) -> bool:
+def tcp_fits_forward_alloc(net: Netns, tp: TcpSock, seq: int, length: int) -> bool:
+    """True for the predicted segment that fits what is left of the last page that was charged.
+
+    Linux has such a segment pass without a look at the buffer's bound.
+    """
+    left = -(tp.sk_rmem_alloc + tp.sk_wmem_queued) % PAGE
+    return (
+        seq == tp.tcb.rcv_nxt
+        and tp.tcb.state == TCP_ESTABLISHED
+        and not tp.out_of_order_queue
+        and not tp.urg_data
+        and tp.rcv_wnd > 0
+        and skb_truesize(length, net.gso_size) <= left
+    )
+
+
+def tcp_try_rmem_schedule(net: Netns, tp: TcpSock, seq: int, length: int) -> bool:
     """True if there is room; what waits behind a hole gives way to what comes before it."""
     if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
+        return True
+    if tcp_fits_forward_alloc(net, tp, seq, length):
         return True
     if not tp.sk_receive_queue and not after(seq, tp.tcb.rcv_nxt):
         return True  # the stream gets on, whatever lies behind holes
@@ -78,19 +109,30 @@ def tcp_prune_ofo_queue(net: Netns, tp: TcpSock, seq: int) -> None:
             goal = tp.sk_rcvbuf >> 3
 
 
-def skb_head_size(length: int) -> int:
-    """The buffer of a received segment as Linux's allocator has it; beyond 4 KiB it has pages."""
+def skb_head_size(length: int, joined: int) -> int:
+    """The buffer of a received segment as Linux's allocator has it; beyond 4 KiB it has pages.
+
+    What a device has joined has its text in pages alone, else the first of it is in the head.
+    """
     size = (length + SKB_HEADROOM + 63 & ~63) + SKB_SHARED_INFO
     if size <= SKB_SMALL_HEAD:
         return SKB_SMALL_HEAD
     if size <= PAGE:
         return 1 << (size - 1).bit_length()
-    return SKB_SMALL_HEAD + -(-length // PAGE) * PAGE
+    if joined:
+        return SKB_SMALL_HEAD + -(-length // PAGE) * PAGE
+    return PAGE + -(-(length - SKB_HEAD_TEXT) // PAGE) * PAGE
 
 
-def skb_truesize(length: int) -> int:
+def skb_truesize(length: int, joined: int) -> int:
     """Memory that a received segment takes."""
-    return SKB_OVERHEAD + skb_head_size(length)
+    return SKB_OVERHEAD + skb_head_size(length, joined)
+
+
+def skb_tailroom(length: int) -> int:
+    """How much text a received segment's buffer has room for; none beyond it if there are pages."""
+    room = skb_head_size(length, 0) - SKB_SHARED_INFO - SKB_HEADROOM
+    return room if room + SKB_SHARED_INFO + SKB_HEADROOM <= PAGE else length
 
 
 def tcp_data_queue(
@@ -103,8 +145,10 @@ def tcp_data_queue(
     bool : True if the peer's FIN is in
     """
     if verdict & TCB_OFO:
-        tcp_data_queue_ofo(net, tp, th, data)
-        return False
+        if before(th.seq, (rcv_nxt + tcp_receive_window(tp)) & MASK32):
+            tcp_data_queue_ofo(net, tp, th, data)
+            return False
+        verdict = TCB_OVERWINDOW  # the window was larger once, and is taken back
     if verdict & (TCB_DATA | TCB_FIN_TAKEN):
         if verdict & TCB_PARTIAL:
             tcp_dsack_set(net, tp, th.seq, rcv_nxt)
@@ -134,12 +178,22 @@ def tcp_data_queue(
     return False
 
 
-def tcp_rcv_skb(seq: int, data: bytes, flags: int) -> SkBuff:
-    """What came, and what it costs."""
+def tcp_rcv_skb(
+    net: Netns, before_it: SkBuff | None, seq: int, data: bytes, flags: int
+) -> SkBuff:
+    """What came, and what it costs; pages alone are handed on to what they follow."""
     skb = SkBuff(seq, data, flags)
     skb.end_seq = (seq + len(data)) & MASK32
-    skb.truesize = skb_truesize(len(data))
-    skb.frag = skb_head_size(len(data)) - SKB_SHARED_INFO - SKB_HEADROOM
+    skb.truesize = skb_truesize(len(data), net.gso_size)
+    skb.frag = skb_tailroom(len(data))
+    if (
+        net.gso_size
+        and before_it
+        and before_it.end_seq == seq
+        and skb.truesize > SKB_OVERHEAD + PAGE
+        and not before_it.tcp_flags & TCPHDR_FIN
+    ):
+        skb.truesize -= SKB_OVERHEAD + SKB_SMALL_HEAD
     return skb
 
 
@@ -158,14 +212,14 @@ def tcp_queue_rcv(net: Netns, tp: TcpSock, seq: int, data: bytes, flags: int) ->
     if queue and queue[-1].end_seq == seq and skb_joins(queue[-1], data):
         queue[-1].end_seq = (seq + len(data)) & MASK32
         return
-    skb = tcp_rcv_skb(seq, data, flags)
+    skb = tcp_rcv_skb(net, queue[-1] if queue else None, seq, data, flags)
     tp.sk_rmem_alloc += skb.truesize
     queue.append(skb)
 
 
 def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
     """Keep what lies behind a hole (9293:SHLD-31), without what is kept already."""
-    if not tcp_try_rmem_schedule(net, tp, th.seq):
+    if not tcp_try_rmem_schedule(net, tp, th.seq, len(data)):
         net.mib[Mib.TCP_OFODROP] += 1
         return
     net.mib[Mib.TCP_OFOQUEUE] += 1
@@ -199,17 +253,19 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         net.mib[Mib.TCP_OFOMERGE] += 1
         del queue[at]
     flags = th.flags if end_seq == th.end_seq else th.flags & ~TCPHDR_FIN
+    cost = 0
     if at and queue[at - 1].end_seq == seq and skb_joins(queue[at - 1], data):
         queue[at - 1].end_seq = end_seq
         queue[at - 1].tcp_flags |= flags
     else:
-        skb = tcp_rcv_skb(seq, data, flags)
+        skb = tcp_rcv_skb(net, queue[at - 1] if at else None, seq, data, flags)
         skb.end_seq = end_seq
-        tp.sk_rmem_alloc += skb.truesize
+        cost = skb.truesize
         queue.insert(at, skb)
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, len(data))
+    tp.sk_rmem_alloc += cost
 
 
 def tcp_dsack_set(net: Netns, tp: TcpSock, start: int, end: int) -> None:
@@ -335,7 +391,7 @@ def tcp_measure_rcv_mss(net: Netns, tp: TcpSock, th: Segment) -> None:
     last, tp.last_seg_size = tp.last_seg_size, 0
     if length >= tp.rcv_mss:
         if length != tp.rcv_mss:
-            tcp_measure_scaling_ratio(tp, th.payload_len)
+            tcp_measure_scaling_ratio(net, tp, th.payload_len)
         tp.rcv_mss = min(length, tp.advmss)
         if th.flags & TCPHDR_PSH:  # it may end a write, so that no more follows
             tp.ack_pending |= ICSK_ACK_PUSHED
@@ -351,10 +407,11 @@ def tcp_measure_rcv_mss(net: Netns, tp: TcpSock, th: Segment) -> None:
     tp.ack_pending |= ICSK_ACK_PUSHED
 
 
-def tcp_measure_scaling_ratio(tp: TcpSock, length: int) -> None:
+def tcp_measure_scaling_ratio(net: Netns, tp: TcpSock, length: int) -> None:
     """What the peer's segments cost tells how much of the memory a window may fill."""
     old = tp.scaling_ratio
-    tp.scaling_ratio = (length << TCP_RMEM_TO_WIN_SCALE) // skb_truesize(length) or 1
+    cost = skb_truesize(length, net.gso_size)
+    tp.scaling_ratio = (length << TCP_RMEM_TO_WIN_SCALE) // cost or 1
     if tp.scaling_ratio != old:
         tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
         tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
@@ -388,7 +445,7 @@ def tcp_grow_window(net: Netns, tp: TcpSock, length: int) -> None:
     room = min(tp.window_clamp, tcp_space(tp)) - tp.rcv_ssthresh
     if room <= 0:
         return
-    cost = tcp_win_from_space(tp, skb_truesize(length))
+    cost = tcp_win_from_space(tp, skb_truesize(length, net.gso_size))
     more = 2 * tp.advmss
     if cost > length:  # small segments in large buffers: the more has been offered, the less
         cost >>= 1

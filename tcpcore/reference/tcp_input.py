@@ -17,6 +17,7 @@ from .inet_timewait_sock import tcp_time_wait
 from .ip_output import dst_mtu
 from .netns import Netns, sk_reset_timer, sk_wake
 from .sock import (
+    ICSK_ACK_NOMEM,
     ICSK_ACK_NOW,
     ICSK_ACK_SCHED,
     ICSK_TIME_RETRANS,
@@ -131,12 +132,12 @@ def tcp_rcv_state_process(
         return REPLY_NONE
     early = after(th.seq, tcb.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
     shut = th.seq == tcb.rcv_nxt and not tcp_receive_window(tp)
-    if length and not early and (shut or not tcp_try_rmem_schedule(net, tp, th.seq)):
+    if length and not early and (shut or not tcp_try_rmem_schedule(net, tp, th.seq, length)):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
         net.mib[Mib.TCP_ZEROWINDOWDROP if shut else Mib.TCP_RCVQDROP] += 1
-        tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+        tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW | (0 if shut else ICSK_ACK_NOMEM)
     rcv_nxt, ts_recent = tcb.rcv_nxt, tcb.ts_recent
     late = tcp_is_late(tp, th)
     if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
@@ -161,11 +162,12 @@ def tcp_rcv_state_process(
     if verdict & (TCB_PAWS | TCB_CHALLENGE | TCB_ACK_OLD | TCB_ACK_UNSENT):
         return tcp_refuse(net, tp, th, verdict, state)
     # Behind the peer's FIN only the acknowledgment counts; nothing is said of the rest.
-    ended = state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK) and not before(th.seq, rcv_nxt)
+    behind = state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK)
+    ended = behind and not before(th.seq, rcv_nxt)
     refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
     if refused and not late and not verdict & TCB_ACKED:
         moved = th.flags & TCPHDR_ACK and tcb.state != state
-        if refused != TCB_OLD or not (ended or moved):
+        if refused != TCB_OLD or not (ended or moved or behind and tcp_is_across(th, rcv_nxt)):
             tcp_unacceptable(net, tp, th, length)
             return REPLY_NONE
     if not th.flags & TCPHDR_ACK:
@@ -369,7 +371,6 @@ def tcp_init_transfer(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_init_buffer_space(net: Netns, tp: TcpSock) -> None:
-    tp.rcvq_space = min(tp.rcv_wnd, TCP_INIT_CWND * tp.advmss)
     tp.rcvq_time_ns = net.now_ns
     tp.rcvq_seq = tp.copied_seq
     most = tcp_full_space(tp)
@@ -378,6 +379,7 @@ def tcp_init_buffer_space(net: Netns, tp: TcpSock) -> None:
     if tp.window_clamp > 2 * tp.advmss and tp.window_clamp + tp.advmss > most:
         tp.window_clamp = max(2 * tp.advmss, most - tp.advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tp.rcvq_space = min(tp.rcv_ssthresh, tp.rcv_wnd, TCP_INIT_CWND * tp.advmss)
     tcp_sndbuf_expand(net, tp)
 
 
@@ -424,14 +426,17 @@ def tcp_fin_time_ns(tp: TcpSock) -> int:
 
 def tcp_data_after_close(net: Netns, tp: TcpSock, th: Segment, state: int, rcv_nxt: int) -> bool:
     """Data for whom nobody reads is refused with a reset (RFC 9293 3.6.1)."""
-    if state not in (TCP_FIN_WAIT1, TCP_FIN_WAIT2) or not tp.shutdown & RCV_SHUTDOWN:
+    if state == TCP_ESTABLISHED or not tp.shutdown & RCV_SHUTDOWN or not tcp_is_across(th, rcv_nxt):
         return False
+    net.mib[Mib.TCP_ABORTONDATA] += 1
+    tcp_reset(net, tp, state)
+    return True
+
+
+def tcp_is_across(th: Segment, rcv_nxt: int) -> bool:
+    """True if a segment has text behind what is in."""
     fin = th.flags & TCPHDR_FIN != 0
-    if th.end_seq != th.seq and after((th.end_seq - fin) & MASK32, rcv_nxt):
-        net.mib[Mib.TCP_ABORTONDATA] += 1
-        tcp_done_with_error(net, tp, ECONNRESET)
-        return True
-    return False
+    return th.end_seq != th.seq and after((th.end_seq - fin) & MASK32, rcv_nxt)
 
 
 def tcp_fin(net: Netns, tp: TcpSock, state: int) -> None:

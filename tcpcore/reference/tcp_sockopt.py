@@ -60,10 +60,12 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
         tp.reuseport = bool(value)
     elif name == SO_SNDBUF:
         tp.userlocks |= SOCK_SNDBUF_LOCK
-        tp.sk_sndbuf = max(2 * min(value, MAX_SOCK_BUF), SOCK_MIN_SNDBUF)
+        value = min(value & MASK32, net.sysctl.wmem_max)  # as if it had no sign
+        tp.sk_sndbuf = max(2 * value, SOCK_MIN_SNDBUF)
     elif name == SO_RCVBUF:
         tp.userlocks |= SOCK_RCVBUF_LOCK
-        tp.sk_rcvbuf = max(2 * min(value, MAX_SOCK_BUF), SOCK_MIN_RCVBUF)
+        value = min(value & MASK32, net.sysctl.rmem_max)
+        tp.sk_rcvbuf = max(2 * value, SOCK_MIN_RCVBUF)
         if tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN):
             tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:

@@ -10,6 +10,7 @@ from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, V4MAPPED, Optio
 from .netns import Netns
 from .sock import (
     GSO_MAX_SIZE,
+    ICSK_ACK_NOMEM,
     MAX_TCP_HEADER,
     TCP_RMEM_TO_WIN_SCALE,
     CaState,
@@ -75,7 +76,7 @@ def tcp_select_initial_window(
     rcv_wnd = min(space, 32767) if net.sysctl.tcp_workaround_signed_windows else space
     wscale = 0
     if scaling:
-        most = min(max(space, net.sysctl.tcp_rmem[2]), window_clamp)
+        most = min(max(space, net.sysctl.tcp_rmem[2], net.sysctl.rmem_max), window_clamp)
         wscale = min(max(most.bit_length() - 16, 0), TCP_MAX_WSCALE)
     return rcv_wnd, min(65535 << wscale, window_clamp), wscale
 
@@ -117,10 +118,15 @@ def tcp_choose_window(net: Netns, tp: TcpSock) -> int:
 def tcp_select_window(net: Netns, tp: TcpSock) -> int:
     """The window of the segment that leaves now.
 
-    Its right edge never moves left (9293:SHLD-14), but by tcp_shrink_window, where memory runs out.
+    Its right edge never moves left (9293:SHLD-14), but where memory runs out: by tcp_shrink_window,
+    and where a segment was dropped for that.
     """
     scale = tp.tcb.rcv_wscale if tp.wscale_ok else 0
     old = tp.rcv_wnd
+    if tp.ack_pending & ICSK_ACK_NOMEM:
+        tp.rcv_wnd = 0
+        tp.rcv_wup = tp.tcb.rcv_nxt
+        return 0
     current = tcp_receive_window(tp)
     new = tcp_choose_window(net, tp)
     if new < current and not (scale and net.sysctl.tcp_shrink_window):
