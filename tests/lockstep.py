@@ -368,3 +368,36 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
                 row = at // width if at is not None and width else None
                 raise AssertionError(f"{part}: column {name} differs first in row {row}")
             assert value == other[part][name], f"{part}: {name}"
+
+
+class Nets:
+    """One host in each engine: every call goes to all, and all have to answer alike."""
+
+    def __init__(self, makers: Iterable[Callable[[bytes], Any]], key: bytes) -> None:
+        self.nets = [make(key) for make in makers]
+        self.open: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        methods = [getattr(net, name) for net in self.nets]
+
+        def call(*args: Any) -> Any:
+            answers = []
+            for method in methods:
+                try:
+                    answers.append(method(*args))
+                except OSError as error:
+                    answers.append(error.errno)
+            assert answers[1:] == answers[:-1], f"{name}: {differing(answers)}"
+            return answers[0]
+
+        return call
+
+
+def differing(answers: list[Any]) -> str:
+    """What two engines said, as far as it is not the same."""
+    one, other = answers
+    if isinstance(one, dict) and isinstance(other, dict):
+        return str({key: (one[key], other.get(key)) for key in one if one[key] != other.get(key)})
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return str([(i, a, b) for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b])
+    return f"{one!r:.300} or {other!r:.300}"

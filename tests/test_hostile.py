@@ -75,9 +75,10 @@ class Pair:
         self.now_ns += 5 * MS
         for host, frames, text in zip(self.hosts, sent[::-1], (PEER4, HOST4), strict=True):
             host.advance(self.now_ns)
+            address = capgen.address(text)
             for frame in frames:
                 self.seen = [frame]
-                if frame[16:20] == capgen.address(text):
+                if frame[16:20] == address:
                     host.receive(frame, self.now_ns)
 
     def transfer(self, one: int, other: int, data: bytes) -> int:
@@ -108,19 +109,14 @@ class Pair:
 
 def flood(first: int, count: int) -> list[bytes]:
     """SYNs from addresses all over; every sum is the same, so that one checksum fits all."""
-    syn = bytearray(capgen.packet("11.0.244.255", HOST4, 0, 80, flags=SYN, options=ALL))
+    syn = capgen.packet("11.0.244.255", HOST4, 0, 80, seq=0xFFFF, flags=SYN, options=ALL)
+    begin, middle, end = syn[:12], syn[16:20], syn[28:]
     out = []
     for at in range(first, first + count):
         high, port = 0x0B00 + at % 40_000, at // 40_000 * 7919 % 60_000
-        struct.pack_into(">HH", syn, 12, high, 0xFFFF - high)
-        struct.pack_into(">H", syn, 20, port)
-        struct.pack_into(">H", syn, 26, 0xFFFF - port)
-        if not out:
-            syn[10:12] = syn[36:38] = bytes(2)
-            syn[10:12] = capgen.checksum(bytes(syn[:20])).to_bytes(2, "big")
-            pseudo = bytes(syn[12:20]) + struct.pack(">II", len(syn) - 20, 6)
-            syn[36:38] = capgen.checksum(pseudo + bytes(syn[20:])).to_bytes(2, "big")
-        out.append(bytes(syn))
+        address = high << 16 | 0xFFFF - high
+        ports = port << 48 | 80 << 32 | 0xFFFF - port
+        out.append(begin + address.to_bytes(4, "big") + middle + ports.to_bytes(8, "big") + end)
     return out
 
 
@@ -397,7 +393,7 @@ def test_who_never_reads(net_class: Any) -> None:
     for size in (1, 7, 100, 1460):
         script = Script(Host(net_class, {"tcp_rmem": (4096, 65536, 65536)}))
         script.accepted(SACK)
-        for i in range(4000 if fast(net_class) else 400):
+        for i in range(1000 if fast(net_class) else 400):
             script.put("PA", size, seq=1 + i * size * (2 if i & 1 else 1))
             if not i % 50:
                 assert script.host.net.sockstat()["mem"] <= 65536 + 5000

@@ -1,4 +1,4 @@
-"""Every segment that leaves a socket: options, window, when data may go, what goes again.
+"""Every segment that leaves a socket, and when it may.
 
 Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8; RFC 1122 4.2.3.4; RFC 7323; RFC 2018.
 """

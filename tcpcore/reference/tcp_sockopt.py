@@ -1,4 +1,4 @@
-"""Options of a socket, by Linux's numbers, and what TCP_INFO tells.
+"""Options of a socket, by Linux's numbers.
 
 Linux: do_tcp_setsockopt, do_tcp_getsockopt, tcp_get_info in net/ipv4/tcp.c; sk_setsockopt.
 """

@@ -21,6 +21,7 @@ if __name__ == "__main__":
     sys.path += [str(HERE.parent), str(HERE.parent.parent)]
 
 import capgen  # noqa: E402
+from lockstep import Nets  # noqa: E402
 
 MS, SEC = 1_000_000, 1_000_000_000
 ADDRS = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}
@@ -83,45 +84,12 @@ class Input:
         return values[self.byte() % len(values)]
 
 
-class Host:
-    """One host in each engine; all have to answer alike."""
-
-    def __init__(self, makers: list[Callable[[bytes], Any]], key: bytes) -> None:
-        self.nets = [make(key) for make in makers]
-        self.open: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        methods = [getattr(net, name) for net in self.nets]
-
-        def call(*args: Any) -> Any:
-            answers = []
-            for method in methods:
-                try:
-                    answers.append(method(*args))
-                except OSError as error:
-                    answers.append(error.errno)
-            assert answers[1:] == answers[:-1], f"{name}: {differing(answers)}"
-            return answers[0]
-
-        return call
-
-
-def differing(answers: list[Any]) -> str:
-    """What two engines said, as far as it is not the same."""
-    one, other = answers
-    if isinstance(one, dict) and isinstance(other, dict):
-        return str({key: (one[key], other.get(key)) for key in one if one[key] != other.get(key)})
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return str([(i, a, b) for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b])
-    return f"{one!r:.300} or {other!r:.300}"
-
-
 class World:
     """Two hosts, and what is on its way between them."""
 
     def __init__(self, makers: list[Callable[[bytes], Any]], data: bytes) -> None:
         self.input = Input(data)
-        self.hosts = [Host(makers, bytes([65 + i]) * 16) for i in range(2)]
+        self.hosts = [Nets(makers, bytes([65 + i]) * 16) for i in range(2)]
         self.now_ns = 1000 * SEC
         self.wire: list[list[bytes]] = [[], []]  # to either host
         self.seen: list[bytes] = []  # the last ones, for who forges
@@ -222,7 +190,7 @@ class World:
         for host in self.hosts:
             host.advance(self.now_ns)
 
-    def socket(self) -> Host | None:
+    def socket(self) -> Nets | None:
         what = self.input.byte()
         host = self.hosts[what & 1]
         if len(host.open) >= OPEN:
@@ -253,12 +221,12 @@ class World:
                 if child > 0:
                     host.open.append(child)
 
-    def chosen(self) -> tuple[Host, int] | None:
+    def chosen(self) -> tuple[Nets, int] | None:
         what = self.input.byte()
         host = self.hosts[what & 1]
         return (host, host.open[(what >> 1) % len(host.open)]) if host.open else None
 
-    def option(self, host: Host, handle: int) -> None:
+    def option(self, host: Nets, handle: int) -> None:
         level, name = self.input.pick(OPTIONS)
         host.setsockopt(handle, level, name, self.input.pick(VALUES))
 
