@@ -476,6 +476,7 @@ class RequestSock:
         "num_retrans",
         "ts_recent",
         "ts_off",
+        "cookie_base",
         "snt_tsval_first",
         "snt_tsval_last",
         "snt_synack_ns",
@@ -508,6 +509,7 @@ class RequestSock:
         self.num_retrans = 0
         self.ts_recent = 0
         self.ts_off = 0
+        self.cookie_base = 0
         self.snt_tsval_first = 0
         self.snt_tsval_last = 0
         self.snt_synack_ns = 0
