@@ -189,7 +189,7 @@ def segments(count: int) -> dict[str, float]:
     while done < count:
         for _ in range(100):
             pair.a.sendmsg(handle, data)
-        frames = [frame for frame, _ in pair.a.transmit()]
+        frames = pair.a.transmit()[0]
         started = time.process_time_ns()
         pair.b.receive_batch(frames, pair.now)
         spent += time.process_time_ns() - started

@@ -496,19 +496,20 @@ cdef class Net:
         return timer_next(&self.net.timers)
 
     def transmit(self):
-        """Packets that leave; with each the payload of the segments to cut it into, 0 for none."""
+        """Packets that leave; the payload of the segments to cut each into, 0 for none."""
         cdef netns *net = self.net
         cdef out_frame *one
-        cdef list frames = []
+        cdef list frames = [], sizes = []
         cdef uint32_t i
         for i in range(net.n_out):
             one = &net.out[i]
             frame = PyBytes_FromStringAndSize(NULL, one.length + one.data_len)
             skb_copy_and_csum(net, i, <uint8_t *>PyBytes_AS_STRING(frame))
-            frames.append((frame, one.gso_size))
+            frames.append(frame)
+            sizes.append(one.gso_size)
         out_purge(net)
         self.settle()
-        return frames
+        return frames, sizes
 
     def info(self, uint64_t handle):
         """What TCP_INFO tells, by Linux's names; times in us, those with `last` and of RTOs in ms.

@@ -26,7 +26,7 @@ cdef inline uint32_t inet_ehashfn(
     cdef uint64_t addrs
     if ipv6_addr_v4mapped(saddr) and ipv6_addr_v4mapped(daddr):
         addrs = get_u32(saddr + 12) | <uint64_t>get_u32(daddr + 12) << 32
-        return <uint32_t>siphash_words(net.key, addrs, sport | <uint64_t>dport << 16, 0, 12)
+        return <uint32_t>siphash_words(net.key, addrs, sport | <uint64_t>dport << 16, 12)
     memcpy(data, saddr, 16)
     memcpy(data + 16, daddr, 16)
     memcpy(data + 32, &sport, 2)

@@ -23,6 +23,7 @@ cdef enum:
     IPV6_HDR_LEN = 40
     IPV6_MIN_MTU = 1280
     IP_MAX_MTU = 65535  # what a total length can tell
+    MAX_OPTIONS = 40  # bytes
     OUT_QUEUE_MAX = 65536  # frames that wait to be fetched
     IP_DF = 0x4000
 
@@ -54,7 +55,7 @@ cdef struct segment_out:
     uint8_t ttl
     uint8_t df
     uint8_t options_len
-    uint8_t options[40]
+    uint8_t options[40]  # MAX_OPTIONS
 
 
 cdef inline bint ipv6_addr_any(const uint8_t *addr) noexcept nogil:
@@ -63,38 +64,36 @@ cdef inline bint ipv6_addr_any(const uint8_t *addr) noexcept nogil:
     return (halves[0] | halves[1]) == 0
 
 
+cdef inline uint32_t tcp_option_word(uint8_t a, uint8_t b, uint8_t c, uint8_t d) noexcept nogil:
+    """Four bytes that are stored at once, so that they can be loaded at once."""
+    return <uint32_t>a << 24 | <uint32_t>b << 16 | <uint32_t>c << 8 | d
+
+
 cdef inline int tcp_options_write(uint8_t *out, const options *opts) noexcept nogil:
     """Lay options out as Linux does: whole words, the padding in front where it can be; bytes."""
     cdef uint8_t *at = out
+    cdef uint8_t size
     cdef int i
     if opts.mss:
-        at[0] = TCPOPT_MSS
-        at[1] = 4
-        put_be16(at + 2, opts.mss)
+        put_be32(at, tcp_option_word(TCPOPT_MSS, 4, <uint8_t>(opts.mss >> 8), <uint8_t>opts.mss))
         at += 4
     if opts.has_tstamp:
-        at[0] = TCPOPT_SACK_PERM if opts.sack_perm else TCPOPT_NOP
-        at[1] = 2 if opts.sack_perm else TCPOPT_NOP
-        at[2] = TCPOPT_TIMESTAMP
-        at[3] = 10
+        if opts.sack_perm:
+            put_be32(at, tcp_option_word(TCPOPT_SACK_PERM, 2, TCPOPT_TIMESTAMP, 10))
+        else:
+            put_be32(at, tcp_option_word(TCPOPT_NOP, TCPOPT_NOP, TCPOPT_TIMESTAMP, 10))
         put_be32(at + 4, opts.tsval)
         put_be32(at + 8, opts.tsecr)
         at += 12
     elif opts.sack_perm:
-        at[0] = at[1] = TCPOPT_NOP
-        at[2] = TCPOPT_SACK_PERM
-        at[3] = 2
+        put_be32(at, tcp_option_word(TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK_PERM, 2))
         at += 4
     if opts.has_wscale:
-        at[0] = TCPOPT_NOP
-        at[1] = TCPOPT_WINDOW
-        at[2] = 3
-        at[3] = opts.wscale
+        put_be32(at, tcp_option_word(TCPOPT_NOP, TCPOPT_WINDOW, 3, opts.wscale))
         at += 4
     if opts.n_sacks:
-        at[0] = at[1] = TCPOPT_NOP
-        at[2] = TCPOPT_SACK
-        at[3] = <uint8_t>(2 + 8 * opts.n_sacks)
+        size = <uint8_t>(2 + 8 * opts.n_sacks)
+        put_be32(at, tcp_option_word(TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK, size))
         at += 4
         for i in range(opts.n_sacks):
             put_be32(at, opts.sack[i].start)
@@ -341,7 +340,7 @@ cdef inline int tcp_build_frame(
     cdef uint32_t ip_len = IPV4_HDR_LEN if v4 else IPV6_HDR_LEN
     cdef uint32_t header = TCP_HDR_LEN + seg.options_len
     cdef uint32_t tcp_len = header + length
-    cdef uint8_t *frame = out_reserve(net, ip_len + header)
+    cdef uint8_t *frame = out_reserve(net, ip_len + TCP_HDR_LEN + MAX_OPTIONS)
     cdef uint8_t *th
     cdef out_frame *queued
     if frame == NULL:
@@ -374,7 +373,7 @@ cdef inline int tcp_build_frame(
     put_be16(th + 14, seg.window)
     put_u16(th + 16, 0)
     put_be16(th + 18, seg.urg)
-    memcpy(th + TCP_HDR_LEN, seg.options, seg.options_len)
+    memcpy(th + TCP_HDR_LEN, seg.options, MAX_OPTIONS)  # how many there are costs more to ask
     queued = &net.out[net.n_out]
     queued.offset = net.out_used
     queued.length = ip_len + header

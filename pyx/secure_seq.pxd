@@ -3,18 +3,20 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from unaligned cimport get_be32, ipv6_addr_v4mapped, put_be16, put_be32, swab16_if, swab32_if
+from unaligned cimport get_be32, ipv6_addr_v4mapped, put_be16, swab16_if, swab32_if
 
 cdef extern from "siphash.h" nogil:
     enum:
         SIPHASH_LANES
     uint64_t siphash(const uint64_t *key, const void *data, size_t length)
-    uint64_t siphash_words(
-        const uint64_t *key, uint64_t first, uint64_t second, uint64_t third, size_t length
-    )
+    uint64_t siphash_words(const uint64_t *key, uint64_t first, uint64_t second, size_t length)
     void siphash_lanes(
         const uint64_t *key, const uint64_t (*words)[16], int count, uint64_t *hashes, int n
     )
+
+
+cdef inline uint64_t hash_what(const char *what) noexcept nogil:
+    return <uint8_t>what[0] | <uint64_t><uint8_t>what[1] << 8 | <uint64_t><uint8_t>what[2] << 16
 
 
 cdef inline uint64_t hash_tuple(
@@ -24,30 +26,22 @@ cdef inline uint64_t hash_tuple(
     const uint8_t *daddr,
     uint16_t sport,
     uint16_t dport,
-    const uint32_t *count,
 ) noexcept nogil:
-    """Of three letters that say what for, a 4-tuple (of IPv4 15 bytes, else 39), and a number."""
-    cdef uint8_t data[43]
-    cdef uint64_t first, second, third, s, d
+    """Of three letters that say what for, and a 4-tuple: of IPv4 15 bytes, else 39."""
+    cdef uint8_t data[39]
+    cdef uint64_t first, second, s, d
     if ipv6_addr_v4mapped(saddr) and ipv6_addr_v4mapped(daddr):
         s = swab32_if(True, get_be32(saddr + 12))
         d = swab32_if(True, get_be32(daddr + 12))
-        first = <uint64_t><uint8_t>what[0] | <uint64_t><uint8_t>what[1] << 8
-        first |= <uint64_t><uint8_t>what[2] << 16 | s << 24 | d << 56
+        first = hash_what(what) | s << 24 | d << 56
         second = d >> 8 | <uint64_t>swab16_if(True, sport) << 24 | <uint64_t>swab16_if(True, dport) << 40
-        if count == NULL:
-            return siphash_words(key, first, second, 0, 15)
-        third = swab32_if(True, count[0])
-        return siphash_words(key, first, second | third << 56, third >> 8, 19)
+        return siphash_words(key, first, second, 15)
     memcpy(data, what, 3)
     memcpy(data + 3, saddr, 16)
     memcpy(data + 19, daddr, 16)
     put_be16(data + 35, sport)
     put_be16(data + 37, dport)
-    if count == NULL:
-        return siphash(key, data, 39)
-    put_be32(data + 39, count[0])
-    return siphash(key, data, 43)
+    return siphash(key, data, 39)
 
 
 cdef inline uint32_t secure_tcp_seq(
@@ -62,19 +56,28 @@ cdef inline uint32_t secure_tcp_seq(
 
     Deviation: as in Linux the clock ticks every 64 ns instead of every 4 us.
     """
-    cdef uint32_t offset = <uint32_t>hash_tuple(key, b"seq", saddr, daddr, sport, dport, NULL)
+    cdef uint32_t offset = <uint32_t>hash_tuple(key, b"seq", saddr, daddr, sport, dport)
     return offset + <uint32_t>(now_ns >> 6)
 
 
-cdef inline uint32_t secure_tcp_ts_off(
+cdef inline uint64_t secure_tcp_ts_off(
     const uint64_t *key, const uint8_t *saddr, const uint8_t *daddr, uint16_t sport, uint16_t dport
 ) noexcept nogil:
-    """Where a connection's time stamps begin, another for each 4-tuple (RFC 7323 5.4)."""
-    return <uint32_t>hash_tuple(key, b"tso", saddr, daddr, sport, dport, NULL)
+    """The low half: where the time stamps of a 4-tuple begin (RFC 7323 5.4). They let everybody see
+    it; the high half is a secret of the same hash, with which cookies begin."""
+    return hash_tuple(key, b"tso", saddr, daddr, sport, dport)
+
+
+cdef inline uint64_t secure_tcp_cookie(
+    const uint64_t *key, uint64_t tuple, uint32_t count
+) noexcept nogil:
+    """Of what `secure_tcp_ts_off` tells of a 4-tuple, and of a number: 15 bytes."""
+    cdef uint64_t first = hash_what(b"cky") | tuple << 24
+    return siphash_words(key, first, tuple >> 40 | <uint64_t>count << 24, 15)
 
 
 cdef inline uint64_t secure_port(
     const uint64_t *key, const uint8_t *saddr, const uint8_t *daddr, uint16_t dport
 ) noexcept nogil:
     """Where the search for a port begins, by its peer (RFC 6056 3.3.3)."""
-    return hash_tuple(key, b"prt", saddr, daddr, 0, dport, NULL)
+    return hash_tuple(key, b"prt", saddr, daddr, 0, dport)

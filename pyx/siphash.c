@@ -68,16 +68,14 @@ uint64_t siphash(const uint64_t key[2], const void *data, size_t length)
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-uint64_t siphash_words(const uint64_t key[2], uint64_t first, uint64_t second, uint64_t third,
-                       size_t length)
+uint64_t siphash_words(const uint64_t key[2], uint64_t first, uint64_t second, size_t length)
 {
-    uint64_t v[4] = {0}, last = (length < 16 ? second : third) | (uint64_t)length << 56;
+    uint64_t v[4] = {0};
 
+    second |= (uint64_t)length << 56;
     SIPHASH_INIT(v, key);
     SIPHASH_WORD(v, first);
-    if (length >= 16)
-        SIPHASH_WORD(v, second);
-    SIPHASH_WORD(v, last);
+    SIPHASH_WORD(v, second);
     v[2] ^= 0xff;
     for (int round = 0; round < 4; round++)
         SIPROUND(v, SWAP_WORD);

@@ -16,11 +16,10 @@ enum { SIPHASH_LANES = 16 };
 uint64_t siphash(const uint64_t key[2], const void *data, size_t length);
 
 /*
- * The hash of a message of 8 to 23 bytes that lies in registers, little endian, zeros behind it:
+ * The hash of a message of 8 to 15 bytes that lies in registers, little endian, zeros behind it:
  * one that was stored in parts could not be loaded in words at once.
  */
-uint64_t siphash_words(const uint64_t key[2], uint64_t first, uint64_t second, uint64_t third,
-                       size_t length);
+uint64_t siphash_words(const uint64_t key[2], uint64_t first, uint64_t second, size_t length);
 
 /*
  * The hashes of n messages of `count` words. words[i][lane] is word i, little endian, of a lane's

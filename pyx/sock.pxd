@@ -443,6 +443,7 @@ cdef struct request_sock:
     uint32_t snt_isn
     uint32_t ts_recent
     uint32_t ts_off
+    uint32_t cookie_base
     uint32_t rsk_window_clamp
     uint32_t rsk_rcv_wnd
     uint32_t num_retrans

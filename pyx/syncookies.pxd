@@ -1,9 +1,9 @@
 # SYN cookies: what a handshake has to remember, carried by its numbers and its time stamp.
 # Linux: net/ipv4/syncookies.c.  RFC 4987 3.6.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netns cimport netns
-from secure_seq cimport hash_tuple
+from secure_seq cimport secure_tcp_cookie
 from sock cimport rcv_skb, request_sock
 from tcp cimport OPT_TIMESTAMP
 
@@ -30,14 +30,10 @@ cdef extern from *:
 
 
 cdef inline uint32_t cookie_hash(
-    const netns *net,
-    const uint8_t *saddr,
-    const uint8_t *daddr,
-    uint16_t sport,
-    uint16_t dport,
-    uint32_t count,
+    const netns *net, const request_sock *req, uint32_t count
 ) noexcept nogil:
-    return <uint32_t>hash_tuple(net.key, b"cky", saddr, daddr, sport, dport, &count)
+    cdef uint64_t tuple = <uint64_t>req.cookie_base << 32 | req.ts_off
+    return <uint32_t>secure_tcp_cookie(net.key, tuple, count)
 
 
 cdef inline uint32_t tcp_cookie_time(const netns *net) noexcept nogil:
@@ -48,32 +44,22 @@ cdef inline uint32_t secure_tcp_syn_cookie(
     const netns *net, const request_sock *req, uint32_t seq, uint32_t data
 ) noexcept nogil:
     """A number that only this host can have chosen for this peer, in this minute."""
-    cdef const uint8_t *a = req.sk.daddr
-    cdef const uint8_t *b = req.sk.saddr
     cdef uint32_t count = tcp_cookie_time(net)
-    cdef uint32_t base = cookie_hash(net, a, b, req.sk.dport, req.sk.sport, 0)
-    cdef uint32_t mixed = cookie_hash(
-        net, a, b, req.sk.dport, req.sk.sport, count | <uint32_t>1 << 31
-    )
-    return base + seq + (count << COOKIEBITS) + ((mixed + data) & <uint32_t>COOKIEMASK)
+    cdef uint32_t mixed = cookie_hash(net, req, count) + data
+    return req.cookie_base + seq + (count << COOKIEBITS) + (mixed & <uint32_t>COOKIEMASK)
 
 
 cdef inline int64_t check_tcp_syn_cookie(
     const netns *net, const request_sock *req, uint32_t cookie, uint32_t seq
 ) noexcept nogil:
     """What such a number carries; -1 if it is none of ours, or too old."""
-    cdef const uint8_t *a = req.sk.daddr
-    cdef const uint8_t *b = req.sk.saddr
     cdef uint32_t count = tcp_cookie_time(net)
-    cdef uint32_t age, mixed
-    cookie -= cookie_hash(net, a, b, req.sk.dport, req.sk.sport, 0) + seq
+    cdef uint32_t age
+    cookie -= req.cookie_base + seq
     age = (count - (cookie >> COOKIEBITS)) & 0xFF
     if age >= MAX_SYNCOOKIE_AGE:
         return -1
-    mixed = cookie_hash(
-        net, a, b, req.sk.dport, req.sk.sport, (count - age) | <uint32_t>1 << 31
-    )
-    return (cookie - mixed) & <uint32_t>COOKIEMASK
+    return (cookie - cookie_hash(net, req, count - age)) & <uint32_t>COOKIEMASK
 
 
 cdef inline uint32_t cookie_v4_init_sequence(netns *net, request_sock *req) noexcept nogil:

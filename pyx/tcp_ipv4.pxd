@@ -101,7 +101,7 @@ cdef inline int tcp_v4_connect(
             tp.write_seq = secure_tcp_seq(
                 net.key, tp.sk.saddr, tp.sk.daddr, tp.sk.sport, tp.sk.dport, net.net.now_ns
             )
-        tp.tsoffset = secure_tcp_ts_off(
+        tp.tsoffset = <uint32_t>secure_tcp_ts_off(
             net.key, tp.sk.saddr, tp.sk.daddr, tp.sk.sport, tp.sk.dport
         )
         err = tcp_connect(net, tp)
@@ -122,12 +122,19 @@ cdef inline void inet_twsk_kill_replaced(netns *net, timewait_sock *tw) noexcept
     inet_twsk_kill(net, tw)
 
 
+cdef inline bint tcp_only_stamped(const segment *th) noexcept nogil:
+    """True for the options of most segments: a time stamp, as everybody lays it out."""
+    return th.doff == 8 and get_be32(th.transport_header + 20) == 0x0101080A
+
+
 cdef inline int tcp_sack_parse(rcv_skb *r) noexcept nogil:
     """The blocks of a segment's SACK option, in its order (RFC 2018 3): how many."""
     cdef const uint8_t *at = r.th.transport_header + 20
     cdef const uint8_t *end = r.th.transport_header + 4 * r.th.doff
     cdef uint8_t kind, size
     cdef int i, n
+    if tcp_only_stamped(&r.th):
+        return 0
     while at + 1 < end:
         kind = at[0]
         if kind == 1:
@@ -154,6 +161,8 @@ cdef inline bint tcp_inbound_hash(const segment *th) noexcept nogil:
     """
     cdef const uint8_t *at = th.transport_header + 20
     cdef const uint8_t *end = th.transport_header + 4 * th.doff
+    if tcp_only_stamped(th):
+        return True
     while end - at > OPTIONS_UNSEEN and at[0]:
         if at[0] == 1:
             at += 1
@@ -217,7 +226,7 @@ cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r) noexcept nogil:
     r.len = th.payload_len
     r.urgent = get_be16(th.transport_header + 18)
     r.n_sacks = 0
-    if th.doff > 5:
+    if th.doff > 5 and th.flags & TCPHDR_ACK:
         r.n_sacks = <uint8_t>tcp_sack_parse(r)
     sk = request_or_sock(net, r.daddr, r.dport, r.saddr, r.sport)
     if sk != NULL and sk.kind == SK_TIMEWAIT:
@@ -307,10 +316,7 @@ cdef inline bint tcp_v4_cookie_check(
         return False
     memset(req, 0, sizeof(passing))
     req.listener = listener
-    reqsk_addr(req, r)
-    req.ts_off = secure_tcp_ts_off(
-        net.key, req.sk.saddr, req.sk.daddr, req.sk.sport, req.sk.dport
-    )
+    reqsk_addr(net, req, r)
     req.sk.tos = listener.sk.tos
     if not cookie_v4_check(net, req, r):
         NET_INC_STATS(net, TCP_SYNCOOKIESFAILED)

@@ -1,7 +1,7 @@
 # Requests and what becomes of them; segments for what is in TIME-WAIT.
 # Linux: net/ipv4/tcp_minisocks.c, tcp_input.c (tcp_conn_request).  RFC 9293 3.10.7.2, 3.10.7.4.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from inet_connection_sock cimport (
     inet_csk_reqsk_queue_add,
@@ -46,8 +46,13 @@ cdef enum:
 # Requests.
 
 
-cdef inline void reqsk_addr(request_sock *req, const rcv_skb *r) noexcept nogil:
-    """Whose a request is."""
+cdef inline void reqsk_addr(
+    const netns *net, request_sock *req, const rcv_skb *r
+) noexcept nogil:
+    """Whose a request is, and what only this host knows of the two."""
+    cdef uint64_t secret = secure_tcp_ts_off(net.key, r.daddr, r.saddr, r.dport, r.sport)
+    req.ts_off = <uint32_t>secret
+    req.cookie_base = secret >> 32
     req.sk.ip = r.th.ip
     memcpy(req.sk.saddr, r.daddr, 16)
     memcpy(req.sk.daddr, r.saddr, 16)
@@ -60,7 +65,7 @@ cdef inline void tcp_openreq_init(netns *net, request_sock *req, const rcv_skb *
     cdef const sysctls *sysctl = &net.sysctl
     cdef const segment *th = &r.th
     cdef int32_t user_mss = req.listener.user_mss, mss = 536 if th.ip == 4 else 1220
-    reqsk_addr(req, r)
+    reqsk_addr(net, req, r)
     req.rcv_isn = th.seq
     if th.opts & OPT_MSS and th.mss:
         mss = min(<int32_t>th.mss, user_mss) if user_mss else th.mss
@@ -70,9 +75,6 @@ cdef inline void tcp_openreq_init(netns *net, request_sock *req, const rcv_skb *
     req.sack_ok = th.opts & OPT_SACK_PERM != 0 and sysctl.tcp_sack != 0
     req.tstamp_ok = th.opts & OPT_TIMESTAMP != 0 and sysctl.tcp_timestamps != 0
     req.ts_recent = th.tsval if req.tstamp_ok else 0
-    req.ts_off = secure_tcp_ts_off(
-        net.key, req.sk.saddr, req.sk.daddr, req.sk.sport, req.sk.dport
-    )
     req.sk.tos = req.listener.sk.tos
 
 
@@ -88,8 +90,6 @@ cdef inline void tcp_openreq_init_rwin(netns *net, request_sock *req, int64_t ms
     cdef const tcp_sock *listener = req.listener
     cdef int64_t full = tcp_full_space(listener), most = listener.window_clamp
     cdef int64_t rcv_wnd, clamp
-    if not mss:
-        mss = reqsk_advmss(net, req)
     if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
         most = min(most, full) if most else full
     tcp_select_initial_window(
@@ -113,7 +113,7 @@ cdef inline void tcp_conn_request(
     cdef const sysctls *sysctl = &net.sysctl
     cdef request_sock passing
     cdef request_sock *req = &passing
-    cdef int64_t backlog
+    cdef int64_t backlog, mss
     cdef bint want_cookie = False
     if sysctl.tcp_syncookies == 2 or (inet_csk_reqsk_queue_is_full(listener) and not tw_isn):
         if not sysctl.tcp_syncookies:
@@ -126,15 +126,16 @@ cdef inline void tcp_conn_request(
         NET_INC_STATS(net, TCP_LISTENDROPS)
         return
     if want_cookie:
-        memset(req, 0, sizeof(passing))
         req.listener = listener
+        req.num_retrans = 0
         tcp_openreq_init(net, req, r)
         if not req.tstamp_ok:  # no room for them
             req.wscale_ok = req.sack_ok = req.snd_wscale = 0
-        tcp_openreq_init_rwin(net, req, 0)
+        mss = reqsk_advmss(net, req)
+        tcp_openreq_init_rwin(net, req, mss)
         req.snt_isn = cookie_v4_init_sequence(net, req)
         NET_INC_STATS(net, TCP_SYNCOOKIESSENT)
-        tcp_v4_send_synack(net, req, True)
+        tcp_v4_send_synack(net, req, mss, True)
         return
     if not sysctl.tcp_syncookies:
         backlog = min(sysctl.tcp_max_syn_backlog, listener.max_ack_backlog)
@@ -147,7 +148,8 @@ cdef inline void tcp_conn_request(
         return
     req.listener = listener
     tcp_openreq_init(net, req, r)
-    tcp_openreq_init_rwin(net, req, 0)
+    mss = reqsk_advmss(net, req)
+    tcp_openreq_init_rwin(net, req, mss)
     req.snt_isn = tw_isn
     if not tw_isn:
         req.snt_isn = secure_tcp_seq(
@@ -156,15 +158,17 @@ cdef inline void tcp_conn_request(
     inet_ehash_insert(net, &req.sk)
     listener.n_reqs += 1
     sk_reset_timer(net, &req.sk.sk_timer, jiffies_up(net.net.now_ns, TCP_TIMEOUT_INIT_NS))
-    tcp_v4_send_synack(net, req, False)
+    tcp_v4_send_synack(net, req, mss, False)
 
 
-cdef inline int tcp_v4_send_synack(netns *net, request_sock *req, bint cookie) noexcept nogil:
-    """Send a request's SYN-ACK (tcp_make_synack)."""
+cdef inline int tcp_v4_send_synack(
+    netns *net, request_sock *req, int64_t mss, bint cookie
+) noexcept nogil:
+    """Send a request's SYN-ACK, which offers `mss` (tcp_make_synack)."""
     cdef segment_out out
     cdef options opts
     cdef int64_t now_ms = net.net.now_ns // NSEC_PER_MSEC
-    opts.mss = <uint16_t>reqsk_advmss(net, req)
+    opts.mss = <uint16_t>mss
     opts.has_tstamp = req.tstamp_ok
     if req.tstamp_ok:
         if cookie:
@@ -224,7 +228,7 @@ cdef inline void reqsk_timer_handler(netns *net, request_sock *req) noexcept nog
         req.num_retrans += 1
         NET_INC_STATS(net, TCP_RETRANSSEGS)
         NET_INC_STATS(net, TCP_SYNRETRANS)
-        tcp_v4_send_synack(net, req, False)
+        tcp_v4_send_synack(net, req, reqsk_advmss(net, req), False)
     req.num_timeout += 1
     delay_ns = reqsk_timeout_ns(net, req)
     sk_reset_timer(net, &req.sk.sk_timer, jiffies_up(net.net.now_ns, delay_ns))
@@ -258,7 +262,7 @@ cdef inline int tcp_check_req(
         and (flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == TCPHDR_SYN
     ):
         if not paws and not tcp_oow_rate_limited(net, &req.last_oow_ack_ms):
-            tcp_v4_send_synack(net, req, False)
+            tcp_v4_send_synack(net, req, reqsk_advmss(net, req), False)
             req.num_retrans += 1
             delay_ns = reqsk_timeout_ns(net, req)
             sk_reset_timer(net, &req.sk.sk_timer, jiffies_up(net.net.now_ns, delay_ns))

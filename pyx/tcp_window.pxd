@@ -2,7 +2,7 @@
 # Linux: net/ipv4/tcp_output.c (tcp_select_window, tcp_sync_mss, tcp_established_options).
 # RFC 9293 3.7.1, 3.8.6.2.2; RFC 7323 2; RFC 2018 4.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, dst_mtu, options
 from netns cimport NET_INC_STATS, netns
 from skbuff cimport kfree_skb, skb_shift, skb_unlink
@@ -10,7 +10,7 @@ from sock cimport *
 from tcp cimport *
 from timer cimport NSEC_PER_MSEC
 from wire cimport TCP_HDR_LEN
-from unaligned cimport ipv6_addr_v4mapped
+from unaligned cimport fls64, ipv6_addr_v4mapped
 
 cdef enum:
     TCPOLEN_TSTAMP_ALIGNED = 12
@@ -86,9 +86,7 @@ cdef inline void tcp_select_initial_window(
     if scaling:
         most = max(net.sysctl.tcp_rmem[2], net.sysctl.rmem_max)
         most = min(max(space, most), window_clamp)
-        while most > 65535 and wscale < TCP_MAX_WSCALE:
-            most >>= 1
-            wscale += 1
+        wscale = min(max(fls64(<uint64_t>most) - 16, 0), <int>TCP_MAX_WSCALE)
     clamp[0] = min(<int64_t>65535 << wscale, window_clamp)
     rcv_wscale[0] = <uint8_t>wscale
 

@@ -536,10 +536,10 @@ class Stack:
             self._net.exchange(self._peer, now)
             return
         for _ in range(LOOPBACK_MAX):
-            frames = self._net.transmit()
-            if not frames:
+            packets, sizes = self._net.transmit()
+            if not packets:
                 break
-            for packet, gso_size in frames:
+            for packet, gso_size in zip(packets, sizes, strict=True):
                 if self._is_mine(packet):
                     self._net.receive(packet, now, CHECKSUM_UNNECESSARY)
                     continue

@@ -70,7 +70,7 @@ class Run:
         self.now_ns += ns
         for i, host in enumerate(self.hosts):
             self.call(host.advance, self.now_ns)
-            for frame, _ in self.call(host.transmit) or []:
+            for frame in (self.call(host.transmit) or [[]])[0]:
                 if self.random.random() > 0.05:
                     self.wire[1 - i].append(frame)
             arrived, self.wire[i] = self.wire[i], []

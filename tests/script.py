@@ -50,7 +50,7 @@ class Host:
         self.out: list[tuple[int, bytes]] = []
 
     def _drain(self) -> None:
-        self.out += [(self.now_ns, bytes(packet)) for packet, _ in self.net.transmit()]
+        self.out += [(self.now_ns, bytes(packet)) for packet in self.net.transmit()[0]]
 
     def inject(self, packet: bytes) -> None:
         self.net.receive(packet, self.now_ns)

@@ -95,7 +95,7 @@ class World:
 
     def pump(self) -> None:
         for i, host in enumerate(self.hosts):
-            for frame, _ in host.transmit():
+            for frame in host.transmit()[0]:
                 if self.random.random() < self.link.get("loss", 0):
                     continue
                 copies = 2 if self.random.random() < self.link.get("double", 0) else 1

@@ -71,7 +71,7 @@ class Pair:
 
     def turn(self) -> None:
         """What both have sent arrives, 5 ms later; what is for nobody here is lost."""
-        sent = [[frame for frame, _ in host.transmit()] for host in self.hosts]
+        sent = [host.transmit()[0] for host in self.hosts]
         self.now_ns += 5 * MS
         for host, frames, text in zip(self.hosts, sent[::-1], (PEER4, HOST4), strict=True):
             host.advance(self.now_ns)
@@ -267,7 +267,7 @@ def firsts(net_class: Any, count: int) -> tuple[list[int], list[int], list[int]]
     for i in range(count):
         handle = host.socket(4)
         host.connect(handle, 2, capgen.address16(f"10.77.{i >> 8 & 255}.{i & 255 | 1}"), 1 + i)
-        ((syn, _),) = host.transmit()
+        ((syn,), _) = host.transmit()
         sport, _, number = struct.unpack_from(">HHI", syn, 20)
         numbers.append(number)
         ports.append(sport)
@@ -526,7 +526,7 @@ def test_nothing_is_left(net_class: Any, seed: int) -> None:
 
     def lossy() -> None:
         for host in pair.hosts:
-            frames = [frame for frame, _ in host.transmit() if rng.random() > 0.2]
+            frames = [frame for frame in host.transmit()[0] if rng.random() > 0.2]
             rng.shuffle(frames)
             other = pair.hosts[1 - pair.hosts.index(host)]
             for frame in frames:

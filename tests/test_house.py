@@ -156,7 +156,7 @@ ONLY_COMPILED = {
         "packet_rows_outer",
     },
     "rows_analysis": {"counts_value", "find_rares", "gauge_value", "wide"},
-    "secure_seq": {"siphash_lanes", "siphash_words"},
+    "secure_seq": {"hash_what", "siphash_lanes", "siphash_words"},
     "inet_connection_sock": {"tcp_init_sock", "tcp_probe0_when_ns"},
     "inet_ports": {
         "ehash_grow",
@@ -176,6 +176,7 @@ ONLY_COMPILED = {
         "pmtu_at",
         "pmtu_forget",
         "skb_copy_and_csum",
+        "tcp_option_word",
     },
     "netns": {
         "NET_ADD_STATS",
@@ -207,8 +208,8 @@ ONLY_COMPILED = {
         "to_bictcp",
     },
     "tcp_data_queue": {"tcp_rcv_skb"},
-    "tcp_ipv4": {"rcv_skb_addr"},
-    "tcp_minisocks": {"reqsk_addr", "tcp_inherit"},
+    "tcp_ipv4": {"rcv_skb_addr", "tcp_only_stamped"},
+    "tcp_minisocks": {"tcp_inherit"},
     "tcp_output": {"skb_control", "tcp_clock_ms"},
     "tcp_sockopt": {"sock_getsockopt", "tcp_getsockopt"},
     "tcp_window": {"tcp_bound_to_half_wnd"},

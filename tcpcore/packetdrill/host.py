@@ -117,7 +117,7 @@ class HostTarget(Files, Target):
     def drain(self) -> None:
         """Take what leaves, and let calls that wait look again."""
         for _ in range(STEPS_MAX):
-            for packet, _gso_size in self.net.transmit():
+            for packet in self.net.transmit()[0]:
                 one = Emitted(self.time_us, bytes(packet))
                 if self.commands.qdisc_limit != 0:
                     self.sent.append(one)

@@ -310,11 +310,11 @@ class Net:
     def next_deadline(self) -> int:
         return timer_next(self.net.timers)
 
-    def transmit(self) -> list[tuple[bytes, int]]:
-        """Packets that leave; with each the payload of the segments to cut it into, 0 for none."""
+    def transmit(self) -> tuple[list[bytes], list[int]]:
+        """Packets that leave; the payload of the segments to cut each into, 0 for none."""
         frames = list(self.net.out)
         self.net.out.clear()
-        return frames
+        return [frame for frame, _ in frames], [gso_size for _, gso_size in frames]
 
 
 HANDLERS: dict[int, Callable[[Any, Any], object]] = {

@@ -67,8 +67,16 @@ def secure_tcp_seq(
 
 
 def secure_tcp_ts_off(key: bytes, saddr: bytes, daddr: bytes, sport: int, dport: int) -> int:
-    """Where a connection's time stamps begin, another for each 4-tuple (RFC 7323 5.4)."""
-    return siphash(key, b"tso" + hash_tuple(saddr, daddr, sport, dport)) & 0xFFFFFFFF
+    """The low half: where the time stamps of a 4-tuple begin (RFC 7323 5.4).
+
+    They let everybody see it; the high half is a secret of the same hash, with which cookies begin.
+    """
+    return siphash(key, b"tso" + hash_tuple(saddr, daddr, sport, dport))
+
+
+def secure_tcp_cookie(key: bytes, secret: int, count: int) -> int:
+    """Of what `secure_tcp_ts_off` tells of a 4-tuple, and of a number."""
+    return siphash(key, b"cky" + secret.to_bytes(8, "little") + count.to_bytes(4, "little"))
 
 
 def secure_port(key: bytes, saddr: bytes, daddr: bytes, dport: int) -> int:

@@ -490,6 +490,7 @@ class RequestSock:
         "num_retrans",
         "ts_recent",
         "ts_off",
+        "cookie_base",
         "snt_synack_ns",
         "rsk_window_clamp",
         "rsk_rcv_wnd",
@@ -519,6 +520,7 @@ class RequestSock:
         self.num_retrans = 0
         self.ts_recent = 0
         self.ts_off = 0
+        self.cookie_base = 0
         self.snt_synack_ns = 0
         self.rsk_window_clamp = 0
         self.rsk_rcv_wnd = 0

@@ -6,7 +6,7 @@ Linux: net/ipv4/syncookies.c.  RFC 4987 3.6.
 from __future__ import annotations
 
 from .netns import Netns
-from .secure_seq import hash_tuple, siphash
+from .secure_seq import secure_tcp_cookie
 from .sock import RequestSock
 from .tcp import MASK32, Opt, Segment
 
@@ -24,9 +24,8 @@ TS_OPT_WSCALE_MASK = 0xF
 TS_OPT_SACK = 1 << 4
 
 
-def cookie_hash(net: Netns, saddr: bytes, daddr: bytes, sport: int, dport: int, count: int) -> int:
-    data = hash_tuple(saddr, daddr, sport, dport)
-    return siphash(net.key, b"cky" + data + count.to_bytes(4, "big")) & MASK32
+def cookie_hash(net: Netns, req: RequestSock, count: int) -> int:
+    return secure_tcp_cookie(net.key, req.cookie_base << 32 | req.ts_off, count) & MASK32
 
 
 def tcp_cookie_time(net: Netns) -> int:
@@ -35,23 +34,19 @@ def tcp_cookie_time(net: Netns) -> int:
 
 def secure_tcp_syn_cookie(net: Netns, req: RequestSock, seq: int, data: int) -> int:
     """A number that only this host can have chosen for this peer, in this minute."""
-    a, b = req.daddr, req.saddr
     count = tcp_cookie_time(net)
-    base = cookie_hash(net, a, b, req.dport, req.sport, 0) + seq + (count << COOKIEBITS)
-    mixed = cookie_hash(net, a, b, req.dport, req.sport, count | 1 << 31) + data
-    return (base + (mixed & COOKIEMASK)) & MASK32
+    mixed = cookie_hash(net, req, count) + data
+    return (req.cookie_base + seq + (count << COOKIEBITS) + (mixed & COOKIEMASK)) & MASK32
 
 
 def check_tcp_syn_cookie(net: Netns, req: RequestSock, cookie: int, seq: int) -> int:
     """What such a number carries; -1 if it is none of ours, or too old."""
-    a, b = req.daddr, req.saddr
-    cookie = (cookie - cookie_hash(net, a, b, req.dport, req.sport, 0) - seq) & MASK32
+    cookie = (cookie - req.cookie_base - seq) & MASK32
     count = tcp_cookie_time(net)
     age = (count - (cookie >> COOKIEBITS)) & (MASK32 >> COOKIEBITS)
     if age >= MAX_SYNCOOKIE_AGE:
         return -1
-    mixed = cookie_hash(net, a, b, req.dport, req.sport, (count - age) & MASK32 | 1 << 31)
-    return (cookie - mixed) & COOKIEMASK
+    return (cookie - cookie_hash(net, req, (count - age) & MASK32)) & COOKIEMASK
 
 
 def cookie_v4_init_sequence(net: Netns, req: RequestSock) -> int:

@@ -62,6 +62,7 @@ from .tcp_minisocks import (
     TW_ACK,
     TW_RST,
     TW_SYN,
+    reqsk_addr,
     tcp_check_req,
     tcp_conn_request,
     tcp_openreq_init_rwin,
@@ -118,7 +119,7 @@ def tcp_v4_connect(net: Netns, tp: TcpSock, family: int, addr: bytes, port: int,
             tp.write_seq = secure_tcp_seq(
                 net.key, tp.saddr, tp.daddr, tp.sport, tp.dport, net.now_ns
             )
-        tp.tsoffset = secure_tcp_ts_off(net.key, tp.saddr, tp.daddr, tp.sport, tp.dport)
+        tp.tsoffset = MASK32 & secure_tcp_ts_off(net.key, tp.saddr, tp.daddr, tp.sport, tp.dport)
         err = tcp_connect(net, tp)
     if err:
         tcp_set_state(net, tp, TCP_CLOSE)
@@ -205,7 +206,7 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
     th.urgent = data[at + 18] << 8 | data[at + 19]  # as it is: tcp_stdurg tells 0 and 1 apart
     start = at + 4 * th.doff
     payload = bytes(data[start : start + th.payload_len])
-    sack = tcp_sack_parse(data, th) if th.doff > 5 else []
+    sack = tcp_sack_parse(data, th) if th.doff > 5 and th.flags & TCPHDR_ACK else []
     sk = request_or_sock(net, th.daddr, th.dport, th.saddr, th.sport)
     if isinstance(sk, TimewaitSock):
         sk = tcp_v4_timewait(net, sk, th)
@@ -291,9 +292,7 @@ def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> tuple[boo
     if not net.sysctl.tcp_syncookies:
         return False, None
     req = RequestSock(listener)
-    req.ip = th.ip
-    req.saddr, req.daddr, req.sport, req.dport = th.daddr, th.saddr, th.dport, th.sport
-    req.ts_off = secure_tcp_ts_off(net.key, req.saddr, req.daddr, req.sport, req.dport)
+    reqsk_addr(net, req, th)
     req.tos = listener.tos
     if not cookie_v4_check(net, req, th):
         net.mib[Mib.TCP_SYNCOOKIESFAILED] += 1

@@ -64,11 +64,18 @@ TW_SUCCESS, TW_RST, TW_ACK, TW_SYN = 0, 1, 2, 3
 # Requests.
 
 
+def reqsk_addr(net: Netns, req: RequestSock, th: Segment) -> None:
+    """Whose a request is, and what only this host knows of the two."""
+    secret = secure_tcp_ts_off(net.key, th.daddr, th.saddr, th.dport, th.sport)
+    req.ts_off, req.cookie_base = secret & MASK32, secret >> 32
+    req.ip = th.ip
+    req.saddr, req.daddr, req.sport, req.dport = th.daddr, th.saddr, th.dport, th.sport
+
+
 def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     """What a SYN offers, as far as this stack takes it."""
     sysctl = net.sysctl
-    req.ip = th.ip
-    req.saddr, req.daddr, req.sport, req.dport = th.daddr, th.saddr, th.dport, th.sport
+    reqsk_addr(net, req, th)
     req.rcv_isn = th.seq
     req.rcv_nxt = (th.seq + 1) & MASK32
     req.mss = 536 if th.ip == 4 else 1220
@@ -80,7 +87,6 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     req.sack_ok = bool(th.opts & OPT_SACK_PERM and sysctl.tcp_sack)
     req.tstamp_ok = bool(th.opts & OPT_TIMESTAMP and sysctl.tcp_timestamps)
     req.ts_recent = th.tsval if req.tstamp_ok else 0
-    req.ts_off = secure_tcp_ts_off(net.key, req.saddr, req.daddr, req.sport, req.dport)
     req.tos = req.listener.tos
 
 
@@ -91,10 +97,9 @@ def reqsk_advmss(net: Netns, req: RequestSock) -> int:
     return min(mss, user_mss) if user_mss else mss
 
 
-def tcp_openreq_init_rwin(net: Netns, req: RequestSock, mss: int = 0) -> None:
+def tcp_openreq_init_rwin(net: Netns, req: RequestSock, mss: int) -> None:
     """The window that the SYN-ACK offers; of a cookie's connection in whole segments of its MSS."""
     listener = req.listener
-    mss = mss or reqsk_advmss(net, req)
     clamp = listener.window_clamp
     if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
         clamp = min(clamp or tcp_full_space(listener), tcp_full_space(listener))
@@ -127,17 +132,19 @@ def tcp_conn_request(net: Netns, listener: TcpSock, th: Segment, tw_isn: int) ->
         if not req.tstamp_ok:  # no room for them
             req.wscale_ok = req.sack_ok = False
             req.snd_wscale = 0
-        tcp_openreq_init_rwin(net, req)
+        mss = reqsk_advmss(net, req)
+        tcp_openreq_init_rwin(net, req, mss)
         req.snt_isn = cookie_v4_init_sequence(net, req)
         net.mib[Mib.TCP_SYNCOOKIESSENT] += 1
-        tcp_v4_send_synack(net, req, cookie=True)
+        tcp_v4_send_synack(net, req, mss, cookie=True)
         return
     if not sysctl.tcp_syncookies:
         backlog = min(sysctl.tcp_max_syn_backlog, listener.max_ack_backlog)
         if backlog - listener.n_reqs < backlog >> 2:
             net.mib[Mib.TCP_LISTENDROPS] += 1
             return
-    tcp_openreq_init_rwin(net, req)
+    mss = reqsk_advmss(net, req)
+    tcp_openreq_init_rwin(net, req, mss)
     req.snt_isn = tw_isn or secure_tcp_seq(
         net.key, req.saddr, req.daddr, req.sport, req.dport, net.now_ns
     )
@@ -145,13 +152,13 @@ def tcp_conn_request(net: Netns, listener: TcpSock, th: Segment, tw_isn: int) ->
     listener.n_reqs += 1
     delay_ns = TCP_TIMEOUT_INIT_NS
     sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, delay_ns))
-    tcp_v4_send_synack(net, req)
+    tcp_v4_send_synack(net, req, mss)
 
 
-def tcp_v4_send_synack(net: Netns, req: RequestSock, cookie: bool = False) -> int:
-    """Send a request's SYN-ACK (tcp_make_synack)."""
+def tcp_v4_send_synack(net: Netns, req: RequestSock, mss: int, cookie: bool = False) -> int:
+    """Send a request's SYN-ACK, which offers `mss` (tcp_make_synack)."""
     opts = Options()
-    opts.mss = reqsk_advmss(net, req)
+    opts.mss = mss
     now_ms = net.now_ns // NSEC_PER_MSEC
     if req.tstamp_ok:
         stamp = cookie_init_timestamp(req, now_ms) if cookie else now_ms
@@ -197,7 +204,7 @@ def reqsk_timer_handler(net: Netns, req: RequestSock) -> None:
         req.num_retrans += 1
         net.mib[Mib.TCP_RETRANSSEGS] += 1
         net.mib[Mib.TCP_SYNRETRANS] += 1
-        tcp_v4_send_synack(net, req)
+        tcp_v4_send_synack(net, req, reqsk_advmss(net, req))
     req.num_timeout += 1
     sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, reqsk_timeout_ns(net, req)))
 
@@ -223,7 +230,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     flags = th.flags
     if th.seq == req.rcv_isn and flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_SYN:
         if not paws and not tcp_oow_rate_limited(net, req):
-            tcp_v4_send_synack(net, req)
+            tcp_v4_send_synack(net, req, reqsk_advmss(net, req))
             req.num_retrans += 1
             sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, reqsk_timeout_ns(net, req)))
         return REQ_DROP, None

@@ -118,7 +118,7 @@ class World:
 
     def settle(self) -> None:
         for i, host in enumerate(self.hosts):
-            for frame, _ in host.transmit():
+            for frame in host.transmit()[0]:
                 self.seen = [*self.seen[-7:], frame]
                 if len(self.wire[1 - i]) < FRAMES:
                     self.wire[1 - i].append(frame)
