@@ -42,6 +42,7 @@ from tcp_output cimport (
     tcp_slow_start_after_idle_check,
 )
 from tcp_window cimport tcp_choose_window, tcp_current_mss, tcp_receive_window, tcp_send_mss
+from unaligned cimport ipv6_addr_v4mapped
 
 cdef enum:
     MSG_OOB = 0x1
@@ -73,6 +74,8 @@ cdef inline int inet_bind(
         return -EINVAL
     if not any_one and not inet_addr_is_local(net, addr):
         return -EADDRNOTAVAIL
+    if tp.ipv6only and ipv6_addr_v4mapped(addr):
+        return -EINVAL
     memcpy(tp.sk.saddr, addr, 16)
     tp.has_saddr = 1
     err = inet_csk_get_port(net, tp, port)
@@ -82,6 +85,7 @@ cdef inline int inet_bind(
         return err
     if not any_one:
         tp.userlocks |= SOCK_BINDADDR_LOCK
+        tp.ipv6only |= not ipv6_addr_v4mapped(addr)
     if port:
         tp.userlocks |= SOCK_BINDPORT_LOCK
     return 0
@@ -99,10 +103,10 @@ cdef inline int inet_csk_listen_start(
     )
     if tp.tcb.state == TCP_LISTEN:
         return 0
-    if tp.sk.sport:
+    if tp.sk.sport or every_port:
         if port_conflict(net, tp, tp.sk.sport):
             return -EADDRINUSE
-    elif not every_port:
+    else:
         err = inet_csk_get_port(net, tp, 0)
         if err:
             return err

@@ -6,6 +6,7 @@ A frame is bytes: an IP packet, or an Ethernet frame where the link says so.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 import struct
 import threading
@@ -138,8 +139,10 @@ class Path:
 
     def __post_init__(self) -> None:
         for name in ("rate_bps", "delay_s", "jitter_s", "reorder_s", "queue", "mark"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0, not {getattr(self, name)}")
+        if not isinstance(self.burst, (tuple, list)) or len(self.burst) != 2:
+            raise ValueError(f"burst must be two shares, (begin, end), not {self.burst!r}")
         for share in (self.loss, *self.burst, self.reorder, self.duplicate, self.corrupt):
             if not 0 <= share <= 1:
                 raise ValueError(f"a share must be from 0 to 1, not {share}")

@@ -155,6 +155,7 @@ class TcpSock:
         "nonagle",
         "keepopen",
         "oobinline",
+        "ipv6only",
         "linger",
         "linger_ns",
         "sk_rcvbuf",
@@ -311,6 +312,7 @@ class TcpSock:
         self.nonagle = 0
         self.keepopen = False
         self.oobinline = False
+        self.ipv6only = False
         self.linger = False
         self.linger_ns = 0
         self.sk_rcvbuf = 0

@@ -338,6 +338,7 @@ INHERITED = (
     "nonagle",
     "keepopen",
     "oobinline",
+    "ipv6only",
     "linger",
     "linger_ns",
     "sk_rcvbuf",
