@@ -112,7 +112,9 @@ class VirtualClock:
             raise TypeError(f"a function is required, not {type(call).__name__}")
         with self.lock:
             self._order += 1
-            heapq.heappush(self._events, (max(self._check(when_ns), self._now_ns), self._order, call))
+            heapq.heappush(
+                self._events, (max(self._check(when_ns), self._now_ns), self._order, call)
+            )
 
     @property
     def next_deadline(self) -> int | None:

@@ -69,6 +69,17 @@ def test_links(page: Path) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+def test_names_of_pages() -> None:
+    """What pages call tcpcore.something is there after `import tcpcore` alone."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    names = sorted(set(re.findall(r"\btcpcore\.(?!pytest_plugin)[a-z_]+\.[A-Z]\w+", text)))
+    program = "import tcpcore\n" + "\n".join(names)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert names
+    assert done.returncode == 0, done.stderr
+
+
 def test_handshakes() -> None:
     report = lines("handshakes.py", EXAMPLES / "http.pcap")
     assert len(report) == 3
@@ -135,9 +146,9 @@ def test_web(tmp_path: Path) -> None:
     if not (shutil.which("ip") and shutil.which("unshare") and os.path.exists("/dev/net/tun")):
         pytest.skip("needs iproute2, util-linux and /dev/net/tun")
     (tmp_path / "large").write_bytes(bytes(range(256)) * 8000)
+    command = ["unshare", "-n", sys.executable, "-c", textwrap.dedent(WEB)]
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", textwrap.dedent(WEB)]
-        + [str(EXAMPLES / "web.py"), str(tmp_path)],
+        [*command, str(EXAMPLES / "web.py"), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=110,

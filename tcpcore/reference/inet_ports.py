@@ -61,7 +61,7 @@ def inet_lookup_listener(net: Netns, daddr: bytes, dport: int) -> TcpSock | None
 
 def is_only(sk: Any, version: int) -> bool:
     """True if somebody is there for one version of IP alone (IPV6_V6ONLY, or his address)."""
-    four = sk.ip == 4 or sk.saddr.startswith(ANY4[:12])
+    four: bool = sk.ip == 4 or sk.saddr.startswith(ANY4[:12])
     if version == 4:
         return four
     return not four and (not is_any(sk.saddr) or bool(sk.ipv6only))
