@@ -106,6 +106,7 @@ cdef class Net:
     cdef netns *net
     cdef uint64_t received
     cdef uint64_t sent
+    cdef bint real_time
 
     def __cinit__(self, bytes key):
         if len(key) != 16:
@@ -470,11 +471,17 @@ cdef class Net:
         """How many came and left by `exchange`."""
         return self.received, self.sent
 
+    def set_real_time(self, bint on):
+        """Whether what is overdue happens now, once, as in the system's time, or at its own."""
+        self.real_time = on
+
     cpdef advance(self, int64_t now_ns):
         """Let everything happen that is due by now."""
         cdef netns *net = self.net
         cdef int64_t due_ns = timer_next(&net.timers)
         cdef timer *due = timer_advance(&net.timers, now_ns)
+        if self.real_time:
+            net.net.now_ns = max(net.net.now_ns, now_ns)
         while due != NULL:
             net.net.now_ns = max(net.net.now_ns, due_ns)
             if due.kind == ICSK_TIME_RETRANS:

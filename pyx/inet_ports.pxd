@@ -102,6 +102,14 @@ cdef inline void inet_unhash(netns *net, sock_common *sk) noexcept nogil:
     net.n_established -= 1
 
 
+cdef inline bint is_only(const tcp_sock *tp, int version) noexcept nogil:
+    """True if somebody is there for one version of IP alone (IPV6_V6ONLY, or his address)."""
+    cdef bint four = tp.sk.ip == 4 or ipv6_addr_v4mapped(tp.sk.saddr)
+    if version == 4:
+        return four
+    return not four and (not is_any(tp.sk.saddr) or tp.ipv6only)
+
+
 cdef inline tcp_sock *inet_lookup_listener(
     netns *net, const uint8_t *daddr, uint16_t dport
 ) noexcept nogil:
@@ -116,7 +124,7 @@ cdef inline tcp_sock *inet_lookup_listener(
             value = 0
             if tp.sk.sport == port:
                 if not tp.has_saddr or is_any(tp.sk.saddr):
-                    if tp.sk.ip != 4 or ipv6_addr_v4mapped(daddr):
+                    if not is_only(tp, 6 if ipv6_addr_v4mapped(daddr) else 4):
                         value = 2 if port else 1
                 elif memcmp(tp.sk.saddr, daddr, 16) == 0:
                     value = 3
@@ -151,6 +159,8 @@ cdef inline void inet_listen_unhash(netns *net, tcp_sock *tp) noexcept nogil:
 
 cdef inline bint bind_conflict(const tcp_sock *tp, const tcp_sock *other) noexcept nogil:
     """True if two cannot be at one port (Linux's rules of SO_REUSEADDR and SO_REUSEPORT)."""
+    if (is_only(tp, 4) and is_only(other, 6)) or (is_only(tp, 6) and is_only(other, 4)):
+        return False
     if (
         not is_any(tp.sk.saddr)
         and not is_any(other.sk.saddr)
@@ -166,10 +176,11 @@ cdef inline bint tw_conflict(netns *net, const tcp_sock *tp, uint16_t port) noex
     """True if what is in TIME-WAIT at a port stands in the way."""
     cdef const sock_common *sk
     cdef uint32_t i
+    cdef bint any_one = is_any(tp.sk.saddr)
+    cdef bint four = is_only(tp, 4)
+    cdef bint six = is_only(tp, 6)
     if not net.bound[port].n_tw or tp.reuse:
         return False
-    if is_any(tp.sk.saddr):
-        return True
     for i in range(net.established_mask + 1):  # rare, and a caller's: a rest has no list
         sk = net.established[i]
         while sk != NULL:
@@ -177,7 +188,8 @@ cdef inline bint tw_conflict(netns *net, const tcp_sock *tp, uint16_t port) noex
                 sk.kind == SK_TIMEWAIT
                 and sk.sport == port
                 and (<const timewait_sock *>sk).bound
-                and memcmp(sk.saddr, tp.sk.saddr, 16) == 0
+                and (any_one or memcmp(sk.saddr, tp.sk.saddr, 16) == 0)
+                and not (six if ipv6_addr_v4mapped(sk.saddr) else four)
             ):
                 return True
             sk = sk.ehash_next
@@ -185,8 +197,13 @@ cdef inline bint tw_conflict(netns *net, const tcp_sock *tp, uint16_t port) noex
 
 
 cdef inline bint port_conflict(netns *net, const tcp_sock *tp, uint16_t port) noexcept nogil:
-    """True if somebody is at a port who does not share it."""
+    """True if somebody is at a port, 0: listens at all of them, who does not share it."""
     cdef const tcp_sock *other = net.bound[port].owners
+    if not port:
+        other = net.listening[0]
+        while other != NULL and (other.sk.sport or not bind_conflict(tp, other)):
+            other = other.listen_next
+        return other != NULL
     while other != NULL:
         if other != tp and bind_conflict(tp, other):
             return True

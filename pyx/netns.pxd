@@ -326,6 +326,13 @@ cdef inline int sk_enter(netns *net, tcp_sock *tp) noexcept nogil:
         free(net.socks)
         net.socks = socks
         net.socks_mask = mask
+    if net.n_wake > 2 * net.n_socks + 64:  # nobody has asked: those that are gone go
+        at = 0
+        for i in range(net.n_wake):
+            if sk_lookup(net, net.wake[i]) != NULL:
+                net.wake[at] = net.wake[i]
+                at += 1
+        net.n_wake = at
     if net.n_wake + net.n_socks >= net.max_wake:  # each waits there once at most, and the gone
         mask = 2 * (net.n_wake + net.n_socks) + 64
         wake = <uint64_t *>realloc(net.wake, mask * sizeof(uint64_t))

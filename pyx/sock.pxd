@@ -377,6 +377,7 @@ cdef struct tcp_sock:
     uint8_t oobinline
     uint8_t linger
     uint8_t recverr
+    uint8_t ipv6only
     uint8_t pmtudisc
     uint8_t ttl
     uint8_t has_dsack

@@ -38,7 +38,7 @@ from tcp_input cimport (
 from tcp_minisocks cimport *
 from tcp_output cimport tcp_connect
 from timer cimport NSEC_PER_MSEC
-from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped
+from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped, ipv6_addr_v4mapped
 
 cdef enum:
     OPT_MD5SIG = 19
@@ -76,6 +76,8 @@ cdef inline int tcp_v4_connect(
             daddr[10] = daddr[11] = 0xFF
             daddr[12] = 127
         daddr[15] = 1
+    if tp.ipv6only and ipv6_addr_v4mapped(daddr):
+        return -ENETUNREACH
     err = ip_route_connect(net, daddr, NULL if is_any(tp.sk.saddr) else tp.sk.saddr, saddr)
     if err:
         if err == -ENETUNREACH:

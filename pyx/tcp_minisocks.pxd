@@ -331,6 +331,7 @@ cdef inline void tcp_inherit(tcp_sock *tp, const tcp_sock *listener) noexcept no
     tp.nonagle = listener.nonagle
     tp.keepopen = listener.keepopen
     tp.oobinline = listener.oobinline
+    tp.ipv6only = listener.ipv6only
     tp.linger = listener.linger
     tp.linger_s = listener.linger_s
     tp.sk_rcvbuf = listener.sk_rcvbuf

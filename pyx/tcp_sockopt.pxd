@@ -1,7 +1,7 @@
 # Options of a socket, by Linux's numbers.
 # Linux: do_tcp_setsockopt, do_tcp_getsockopt in net/ipv4/tcp.c; sk_setsockopt.
 
-from libc.errno cimport EINVAL, ENOENT, ENOPROTOOPT
+from libc.errno cimport EINVAL, ENOENT, ENOPROTOOPT, EOPNOTSUPP
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from netns cimport netns, sk_reset_timer, sk_stop_timer
 from sock cimport *
@@ -58,6 +58,7 @@ cdef enum:
     IP_RECVERR = 11
     IP_MTU = 14
     IPV6_UNICAST_HOPS = 16
+    IPV6_V6ONLY = 26
     IPV6_TCLASS = 67
 
 cdef enum:
@@ -210,6 +211,8 @@ cdef inline int tcp_set_congestion_control(netns *net, tcp_sock *tp, int which) 
 
 cdef inline int ip_setsockopt(tcp_sock *tp, int level, int name, int64_t value) noexcept nogil:
     """SOL_IP and SOL_IPV6 (9293:MUST-48, MUST-49); 0 or a negative errno."""
+    if level == SOL_IPV6 and tp.sk.ip == 4:
+        return -ENOPROTOOPT
     if level == SOL_IPV6 and name == IPV6_TCLASS and not -1 <= value <= 255:
         return -EINVAL
     if (level == SOL_IP and name == IP_TOS) or (level == SOL_IPV6 and name == IPV6_TCLASS):
@@ -228,6 +231,10 @@ cdef inline int ip_setsockopt(tcp_sock *tp, int level, int name, int64_t value) 
         tp.pmtudisc = <uint8_t>value
     elif level == SOL_IP and name == IP_RECVERR:
         tp.recverr = value != 0
+    elif level == SOL_IPV6 and name == IPV6_V6ONLY:
+        if tp.sk.sport:
+            return -EINVAL
+        tp.ipv6only = value != 0
     else:
         return -ENOPROTOOPT
     return 0
@@ -253,6 +260,8 @@ cdef inline int tcp_getsockopt_level(
         return sock_getsockopt(tp, name, value)
     if level == SOL_TCP:
         return tcp_getsockopt(net, tp, name, value)
+    if level == SOL_IPV6 and tp.sk.ip == 4:
+        return -EOPNOTSUPP
     if (level == SOL_IP and name == IP_TOS) or (level == SOL_IPV6 and name == IPV6_TCLASS):
         value[0] = tp.sk.tos
     elif (level == SOL_IP and name == IP_TTL) or (
@@ -263,6 +272,8 @@ cdef inline int tcp_getsockopt_level(
         value[0] = tp.pmtudisc
     elif level == SOL_IP and name == IP_RECVERR:
         value[0] = tp.recverr
+    elif level == SOL_IPV6 and name == IPV6_V6ONLY:
+        value[0] = tp.ipv6only
     elif level == SOL_IP and name == IP_MTU:
         value[0] = tp.pmtu_cookie
     else:

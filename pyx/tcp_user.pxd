@@ -43,6 +43,7 @@ from tcp_output cimport (
 )
 from tcp_rate cimport *
 from tcp_window cimport *
+from unaligned cimport ipv6_addr_v4mapped
 
 cdef enum:
     MSG_OOB = 0x1
@@ -74,6 +75,8 @@ cdef inline int inet_bind(
         return -EINVAL
     if not any_one and not inet_addr_is_local(net, addr):
         return -EADDRNOTAVAIL
+    if tp.ipv6only and ipv6_addr_v4mapped(addr):
+        return -EINVAL
     memcpy(tp.sk.saddr, addr, 16)
     tp.has_saddr = 1
     err = inet_csk_get_port(net, tp, port)
@@ -83,6 +86,7 @@ cdef inline int inet_bind(
         return err
     if not any_one:
         tp.userlocks |= SOCK_BINDADDR_LOCK
+        tp.ipv6only |= not ipv6_addr_v4mapped(addr)
     if port:
         tp.userlocks |= SOCK_BINDPORT_LOCK
     return 0
@@ -100,10 +104,10 @@ cdef inline int inet_csk_listen_start(
     )
     if tp.tcb.state == TCP_LISTEN:
         return 0
-    if tp.sk.sport:
+    if tp.sk.sport or every_port:
         if port_conflict(net, tp, tp.sk.sport):
             return -EADDRINUSE
-    elif not every_port:
+    else:
         err = inet_csk_get_port(net, tp, 0)
         if err:
             return err

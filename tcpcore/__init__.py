@@ -75,8 +75,8 @@ def __getattr__(name: str) -> object:
     """Import a name of active mode when it is first asked for."""
     from importlib import import_module
 
-    if name == "packetdrill":
-        return import_module("tcpcore.packetdrill")
+    if name in ("columns", "link", "packetdrill", "sysctl"):
+        return import_module(f"tcpcore.{name}")
     if name in _ACTIVE:
         found: object = getattr(import_module(f"tcpcore.{_ACTIVE[name]}"), name)
         globals()[name] = found

@@ -13,6 +13,7 @@ import threading
 import time
 
 FD_SETSIZE = 1024  # descriptors that select takes
+TIME_MAX_NS = 1 << 62  # 146 years: deadlines beyond it still fit 64 bits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,23 @@ if TYPE_CHECKING:
         def next_deadline(self) -> int | None: ...
 
         def run(self, now_ns: int) -> None: ...
+
+
+def span_ns(seconds: float) -> int:
+    """A time that is to pass, in ns.
+
+    Raises
+    ------
+    ValueError
+        If it is negative, or no number.
+    OverflowError
+        If a clock cannot count so far.
+    """
+    if not seconds >= 0:
+        raise ValueError(f"seconds must not be negative, {seconds} is")
+    if seconds * 1e9 >= TIME_MAX_NS:
+        raise OverflowError(f"{seconds} seconds are more than a clock counts (2**62 ns)")
+    return round(seconds * 1e9)
 
 
 class DeadlockError(RuntimeError):
@@ -49,7 +67,8 @@ class VirtualClock:
     Parameters
     ----------
     start_ns
-        What it shows at first, in ns.
+        What it shows at first, in ns; it counts to 2**62, 146 years, and then raises
+        OverflowError.
 
     Attributes
     ----------
@@ -60,6 +79,7 @@ class VirtualClock:
     def __init__(self, start_ns: int = 0) -> None:
         if start_ns < 0:
             raise ValueError("start_ns must not be negative")
+        self._check(start_ns)
         self.lock = threading.RLock()
         self._now_ns = start_ns
         self._parties: list[Party] = []
@@ -70,6 +90,11 @@ class VirtualClock:
     def now_ns(self) -> int:
         """Nanoseconds of virtual time."""
         return self._now_ns
+
+    def _check(self, when_ns: int) -> int:
+        if when_ns >= TIME_MAX_NS:
+            raise OverflowError("a virtual clock counts to 2**62 ns, 146 years")
+        return when_ns
 
     def attach(self, party: Party) -> None:
         """Drive a host or router; those that are due at one time run in this order."""
@@ -87,7 +112,9 @@ class VirtualClock:
             raise TypeError(f"a function is required, not {type(call).__name__}")
         with self.lock:
             self._order += 1
-            heapq.heappush(self._events, (max(when_ns, self._now_ns), self._order, call))
+            heapq.heappush(
+                self._events, (max(self._check(when_ns), self._now_ns), self._order, call)
+            )
 
     @property
     def next_deadline(self) -> int | None:
@@ -126,7 +153,7 @@ class VirtualClock:
             when = max(when, self._now_ns)
             if until_ns is not None and when > until_ns:
                 return False
-            self._now_ns = when
+            self._now_ns = self._check(when)
             while self._events and self._events[0][0] <= when:
                 heapq.heappop(self._events)[2]()
             for deadline, party in due:
@@ -136,13 +163,11 @@ class VirtualClock:
 
     def advance(self, seconds: float) -> None:
         """Let all happen that happens within so many seconds."""
-        if seconds < 0:
-            raise ValueError("time does not go back")
+        until_ns = self._check(self._now_ns + span_ns(seconds))
         if self._mine() is not None:
-            self.wait(lambda: False, self._now_ns + round(seconds * 1e9))
+            self.wait(lambda: False, until_ns)
             return
         with self.lock:
-            until_ns = self._now_ns + round(seconds * 1e9)
             while self.step(until_ns):
                 pass
             self._now_ns = max(self._now_ns, until_ns)
@@ -178,7 +203,7 @@ class VirtualClock:
                     continue
                 if deadline_ns is None:
                     raise DeadlockError("nothing is left to happen that this call could wait for")
-                self._now_ns = deadline_ns
+                self._now_ns = self._check(deadline_ns)
             return True
 
     def run(self, *programs: Callable[[], Any]) -> list[Any]:
@@ -310,7 +335,7 @@ class _Turns:
             first.throw = DeadlockError("every program waits, and nothing is left to happen")
             self.resume(first)
         else:
-            self.clock._now_ns = max(self.clock._now_ns, until_ns)
+            self.clock._now_ns = max(self.clock._now_ns, self.clock._check(until_ns))
 
     def resume(self, turn: _Turn) -> None:
         turn.resume()

@@ -5,6 +5,7 @@ Linux: Documentation/networking/tuntap.rst, packet(7), struct virtio_net_hdr.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -186,6 +187,10 @@ class PacketLink(_FileLink):
                 frame, told, _, address = self._socket.recvmsg(FRAME_MAX, 128)
             except BlockingIOError:
                 break
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:
+                    raise
+                break  # told once: an interface that is down brings nothing, and may come up again
             if address[2] == PACKET_OUTGOING:
                 continue
             for level, kind, data in told:

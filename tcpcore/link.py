@@ -6,48 +6,65 @@ A frame is bytes: an IP packet, or an Ethernet frame where the link says so.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 import struct
 import threading
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
     from tcpcore.clock import MonotonicClock, VirtualClock
     from tcpcore.stack import Stack
 
-    class Link(Protocol):
-        """What a stack asks of a link.
 
-        Attributes
-        ----------
-        mtu : int
-            The largest IP packet that it carries, bytes.
-        ethernet : bool
-            Whether frames begin with an Ethernet header.
-        gso : bool
-            Whether it takes segments larger than its MTU, and gives such.
-        hw_csum : bool
-            Whether it finishes TCP's checksums (CHECKSUM_PARTIAL); a link without this does not.
-        """
+class Link(Protocol):
+    """What a stack asks of a link.
 
-        @property
-        def mtu(self) -> int: ...
-        @property
-        def ethernet(self) -> bool: ...
-        @property
-        def gso(self) -> bool: ...
-        @property
-        def next_arrival(self) -> int | None: ...
-        def fileno(self) -> int: ...
-        def attach(self, wake: Callable[[], None]) -> None: ...
-        def send(self, frames: Sequence[bytes], now_ns: int) -> None: ...
-        def recv(self, now_ns: int) -> list[bytes]: ...
-        def close(self) -> None: ...
+    Attributes
+    ----------
+    mtu : int
+        The largest IP packet that it carries, bytes.
+    ethernet : bool
+        Whether frames begin with an Ethernet header.
+    gso : bool
+        Whether it takes segments larger than its MTU, and gives such.
+    hw_csum : bool
+        Whether it finishes TCP's checksums (CHECKSUM_PARTIAL); a link without this does not.
+    """
+
+    @property
+    def mtu(self) -> int: ...
+    @property
+    def ethernet(self) -> bool: ...
+    @property
+    def gso(self) -> bool: ...
+
+    @property
+    def next_arrival(self) -> int | None:
+        """When the next frame arrives, ns of the stack's clock, where the link knows; else None."""
+
+    def fileno(self) -> int:
+        """A descriptor that can be read from when a frame is there, or -1."""
+        raise NotImplementedError
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Without a descriptor: call `wake()`, from any thread, when a frame has come."""
+
+    def send(self, frames: Sequence[bytes], now_ns: int) -> None:
+        """Send frames in their order; what cannot be sent is lost. It must not wait."""
+
+    def recv(self, now_ns: int) -> list[bytes]:
+        """Frames that have come by now, all or a batch of them; none: nothing is there."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what it holds."""
 
 
 ETH_HLEN = 14
@@ -138,8 +155,10 @@ class Path:
 
     def __post_init__(self) -> None:
         for name in ("rate_bps", "delay_s", "jitter_s", "reorder_s", "queue", "mark"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0, not {getattr(self, name)}")
+        if not isinstance(self.burst, (tuple, list)) or len(self.burst) != 2:
+            raise ValueError(f"burst must be two shares, (begin, end), not {self.burst!r}")
         for share in (self.loss, *self.burst, self.reorder, self.duplicate, self.corrupt):
             if not 0 <= share <= 1:
                 raise ValueError(f"a share must be from 0 to 1, not {share}")

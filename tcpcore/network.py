@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import replace
 
-from tcpcore.clock import VirtualClock
+from tcpcore.clock import VirtualClock, span_ns
 from tcpcore.link import MemoryLink, Path
 from tcpcore.pcap import PcapWriter
 from tcpcore.router import Router
@@ -277,7 +277,7 @@ class Network:
 
     def at(self, seconds: float, call: Callable[[], object]) -> None:
         """Call a function at a time, counted from the beginning."""
-        self.clock.at(round(seconds * 1e9), call)
+        self.clock.at(span_ns(seconds), call)
 
     def partition(self, *names: str) -> None:
         """Cut these off from the others: links between the two go down, the rest up."""
@@ -312,7 +312,7 @@ class Network:
 
     def settle(self, seconds: float = 60.0) -> bool:
         """Let time pass until no frame is under way; False if some are after so long."""
-        until_ns = self.clock.now_ns() + round(seconds * 1e9)
+        until_ns = self.clock.now_ns() + span_ns(seconds)
         while any(link.ends[0].in_flight for link in self.links):
             if not self.clock.step(until_ns):
                 return False

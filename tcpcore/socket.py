@@ -119,6 +119,15 @@ class Socket(Options):
         """-1: the system knows nothing of it."""
         return -1
 
+    def get_inheritable(self) -> bool:
+        """False: no other program can have it."""
+        return False
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """False is what it is; True is EBADF, as there is no descriptor to inherit."""
+        if inheritable:
+            fail(errno.EBADF)
+
     @property
     def state(self) -> str:
         """State of the connection, as `tcpcore.columns.STATE_NAMES` names them."""

@@ -18,7 +18,7 @@ from collections import deque
 
 from tcpcore import engine as _engine
 from tcpcore.arguments import family_of, seed_key
-from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock, readable
+from tcpcore.clock import DeadlockError, MonotonicClock, VirtualClock, readable, span_ns
 from tcpcore.link import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, Frame, MemoryLink, like
 from tcpcore.mib import COUNTERS
 from tcpcore.neigh import Neighbours
@@ -123,6 +123,7 @@ class Stack:
         for knob, value in self.sysctl.items():
             self._net.set_sysctl(knob, value)
         self._virtual = clock if isinstance(clock, VirtualClock) else None
+        self._net.set_real_time(self._virtual is None)
         self._lock = self._virtual.lock if self._virtual else threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._leader = False
@@ -303,7 +304,7 @@ class Stack:
         A host lives only while a call drives it. After the last `close` its peer may not have
         everything yet: this sees to it.
         """
-        self.wait(lambda: None, max(round(seconds * 1e9), 1))
+        self.wait(lambda: None, max(span_ns(seconds), 1))
 
     # What it has counted.
 

@@ -50,6 +50,19 @@ def test_frames_that_no_loop_takes(engine: ModuleType) -> None:
     assert len(stack.transmit()) == 65_536
 
 
+def test_wakes_that_nobody_asks_for(script: Script) -> None:
+    """Handles to be told are those of sockets that there are, and as many again."""
+    net = script.host.net
+    for _ in range(2000):
+        sk = net.socket(4)
+        net.connect(sk, 2, capgen.address16("127.0.0.1"), 9)  # refused
+        script.host.drain()
+        net.abort(sk)
+        net.close(sk)
+    assert len(net.wakes()) <= 2 * 10 + 64
+    assert net.wakes() == []
+
+
 def test_a_fin_that_waited(script: Script) -> None:
     """A FIN behind a hole ends the count of open connections as any other."""
     script.accepted(SACK)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,17 @@ def test_links(page: Path) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+def test_names_of_pages() -> None:
+    """What pages call tcpcore.something is there after `import tcpcore` alone."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    names = sorted(set(re.findall(r"\btcpcore\.(?!pytest_plugin)[a-z_]+\.[A-Z]\w+", text)))
+    program = "import tcpcore\n" + "\n".join(names)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert names
+    assert done.returncode == 0, done.stderr
+
+
 def test_handshakes() -> None:
     report = lines("handshakes.py", EXAMPLES / "http.pcap")
     assert len(report) == 3
@@ -125,3 +137,45 @@ def test_record(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert capture.stat().st_size > 24
     assert len(lines("handshakes.py", capture)) == 3
+
+
+WEB = """
+    import http.server, subprocess, sys, threading, time, urllib.request
+
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    program, folder = sys.argv[1:]
+    words = [sys.executable, program]
+    serving = subprocess.Popen([*words, "serve", folder], stdout=-1, stderr=-1, text=True)
+    assert serving.stdout.readline().startswith("http://"), serving.communicate()[1]
+    for url in ("http://10.77.0.2/large", "http://[fd77::2]/large"):
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert answer.read() == open(f"{folder}/large", "rb").read()
+    serving.send_signal(2)
+    out, _ = serving.communicate(timeout=30)
+    assert "'TcpPassiveOpens': 2" in out, out
+
+    handler = lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=folder)
+    server = http.server.ThreadingHTTPServer(("0.0.0.0", 80), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    done = subprocess.run([*words, "get", "/large"], capture_output=True, text=True, timeout=30)
+    print(done.stdout, done.stderr)
+"""
+
+
+def test_web(tmp_path: Path) -> None:
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("a device of the machine's network needs Linux and root")
+    if not (shutil.which("ip") and shutil.which("unshare") and os.path.exists("/dev/net/tun")):
+        pytest.skip("needs iproute2, util-linux and /dev/net/tun")
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 8000)
+    command = ["unshare", "-n", sys.executable, "-c", textwrap.dedent(WEB)]
+    done = subprocess.run(
+        [*command, str(EXAMPLES / "web.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("no network namespaces here")
+    assert done.returncode == 0, done.stderr
+    assert "200 OK 2048000 bytes" in done.stdout

@@ -61,7 +61,18 @@ def test_too_large_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"loss": 1.1}, {"loss": -0.1}, {"delay_s": -1}, {"burst": (2, 0)}, {"queue": -1}]
+    "bad",
+    [
+        {"loss": 1.1},
+        {"loss": -0.1},
+        {"delay_s": -1},
+        {"burst": (2, 0)},
+        {"queue": -1},
+        {"burst": 0.5},
+        {"burst": (0.5,)},
+        {"delay_s": float("nan")},
+        {"rate_bps": float("inf")},
+    ],
 )
 def test_a_path_is_held_to_bounds(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):

@@ -119,6 +119,42 @@ def bad_addresses(api: Any) -> Seen:
     return seen
 
 
+@case
+def ipv6_only(api: Any) -> Seen:
+    """IPV6_V6ONLY: who shares a port with whom, what it says, and when it is too late."""
+    seen: Seen = []
+    v6only = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+    def socks(only: int, where: str = "::") -> tuple[Any, Any]:
+        six, four = api.socket(family=socket.AF_INET6), api.socket()
+        six.setsockopt(*v6only, only)
+        six.bind((where, 0))
+        return six, four
+
+    for only in (0, 1):
+        for where in ("::", HOST6):
+            six, four = socks(only, where)
+            seen += [only, where, six.getsockopt(*v6only)]
+            seen.append(of(lambda four=four, six=six: four.bind(("0.0.0.0", six.getsockname()[1]))))
+            seen.append(of(lambda six=six: six.setsockopt(*v6only, 0)))
+    four = api.socket()
+    seen.append(of(lambda: four.setsockopt(*v6only, 1)))
+    seen.append(of(lambda: four.getsockopt(*v6only)))
+    six = api.socket(family=socket.AF_INET6)
+    six.setsockopt(*v6only, 1)
+    seen.append(of(lambda: six.bind(("::ffff:127.0.0.1", 0))))
+    seen.append(of(lambda: six.connect(("::ffff:127.0.0.1", 9))))
+    six.bind(("::", 0))
+    six.listen()
+    port = six.getsockname()[1]
+    seen.append(of(lambda: api.socket().connect((HOST, port))))
+    other = api.socket(family=socket.AF_INET6)
+    seen.append(of(lambda: other.connect((HOST6, port))))
+    accepted = api.keep(six.accept()[0])
+    seen.append(accepted.getsockopt(*v6only))
+    return seen
+
+
 # ---- bind and listen ----------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import socket
 import struct
@@ -334,6 +336,22 @@ def test_ipv6_alone_or_both(engine: str) -> None:
         one.sendall(b"mapped")
         assert other.recv(9) == b"mapped"
         for sock in (one, other, listener):
+            sock.close()
+
+
+def test_one_for_every_port(engine: str) -> None:
+    """A second listener for every port is EADDRINUSE, but for the other version of IP."""
+    with tcpcore.Stack("10.0.0.1", engine=engine) as stack:
+        four = stack.listen(("0.0.0.0", 0), every_port=True)
+        for host in ("0.0.0.0", "::"):
+            with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
+                stack.listen((host, 0), every_port=True)
+        six = stack.socket(socket.AF_INET6)
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        six.listen(every_port=True)
+        four.close()
+        again = stack.listen(("0.0.0.0", 0), every_port=True)
+        for sock in (six, again):
             sock.close()
 
 

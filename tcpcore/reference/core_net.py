@@ -52,6 +52,7 @@ class Net:
         self.net = Netns(key)
         self.received = 0
         self.sent = 0
+        self.real_time = False
 
     def sock(self, handle: int) -> TcpSock:
         tp = self.net.socks.get(handle)
@@ -298,9 +299,15 @@ class Net:
         """How many came and left by `exchange`."""
         return self.received, self.sent
 
+    def set_real_time(self, on: bool) -> None:
+        """Whether what is overdue happens now, once, as in the system's time, or at its own."""
+        self.real_time = on
+
     def advance(self, now_ns: int) -> None:
         """Let everything happen that is due by now."""
         net = self.net
+        if self.real_time:
+            net.now_ns = max(net.now_ns, now_ns)
         while (timer := timer_advance(net.timers, now_ns)) is not None:
             net.now_ns = max(net.now_ns, timer.expires_ns)
             handler = HANDLERS.get(timer.kind, tw_timer_handler)

@@ -40,6 +40,8 @@ def sk_alloc(net: Netns) -> TcpSock:
     tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1_000_000
     tp.linger2_ns = sysctl.tcp_fin_timeout * 1_000_000_000
     tcp_init_congestion_control(tp, sysctl.tcp_congestion_control, net.now_ns)
+    if len(net.wake) > 2 * len(net.socks) + 64:  # nobody has asked: those that are gone go
+        net.wake = {handle: None for handle in net.wake if handle in net.socks}
     net.handles += 1
     tp.handle = net.handles
     net.socks[tp.handle] = tp

@@ -47,7 +47,7 @@ def inet_lookup_listener(net: Netns, daddr: bytes, dport: int) -> TcpSock | None
     for port in (dport, 0):
         for sk in net.listening.get(port, ()):
             if is_any(sk.saddr):
-                if sk.ip == 4 and not daddr.startswith(ANY4[:12]):
+                if is_only(sk, 6 if daddr.startswith(ANY4[:12]) else 4):
                     continue
                 value = 2 if port else 1
             elif sk.saddr == daddr:
@@ -59,8 +59,18 @@ def inet_lookup_listener(net: Netns, daddr: bytes, dport: int) -> TcpSock | None
     return best
 
 
+def is_only(sk: Any, version: int) -> bool:
+    """True if somebody is there for one version of IP alone (IPV6_V6ONLY, or his address)."""
+    four: bool = sk.ip == 4 or sk.saddr.startswith(ANY4[:12])
+    if version == 4:
+        return four
+    return not four and (not is_any(sk.saddr) or bool(sk.ipv6only))
+
+
 def bind_conflict(sk: TcpSock, other: Any) -> bool:
     """True if two cannot be at one port (Linux's rules of SO_REUSEADDR and SO_REUSEPORT)."""
+    if (is_only(sk, 4) and is_only(other, 6)) or (is_only(sk, 6) and is_only(other, 4)):
+        return False
     if not is_any(sk.saddr) and not is_any(other.saddr) and sk.saddr != other.saddr:
         return False
     if isinstance(other, TimewaitSock):
@@ -71,10 +81,16 @@ def bind_conflict(sk: TcpSock, other: Any) -> bool:
     return not (sk.reuseport and other.reuseport)
 
 
+def port_conflict(net: Netns, sk: TcpSock, port: int) -> bool:
+    """True if somebody is at a port, 0: listens at all of them, who does not share it."""
+    others = (net.bound if port else net.listening).get(port, ())
+    return any(other is not sk and bind_conflict(sk, other) for other in others)
+
+
 def inet_csk_get_port(net: Netns, sk: TcpSock, port: int) -> int:
     """Bind to a port, or to a free one for 0; 0 or a negative errno."""
     if port:
-        if any(other is not sk and bind_conflict(sk, other) for other in net.bound.get(port, ())):
+        if port_conflict(net, sk, port):
             return -EADDRINUSE
     else:
         low, high = net.sysctl.ip_local_port_range

@@ -158,6 +158,7 @@ class TcpSock:
         "nonagle",
         "keepopen",
         "oobinline",
+        "ipv6only",
         "linger",
         "linger_s",
         "sk_rcvbuf",
@@ -314,6 +315,7 @@ class TcpSock:
         self.nonagle = 0
         self.keepopen = False
         self.oobinline = False
+        self.ipv6only = False
         self.linger = False
         self.linger_s = 0
         self.sk_rcvbuf = 0

@@ -99,6 +99,8 @@ def tcp_v4_connect(net: Netns, tp: TcpSock, family: int, addr: bytes, port: int,
         return -EISCONN
     if is_any(addr):  # to nobody means to oneself
         addr = V4MAPPED + b"\x7f\0\0\1" if tp.ip == 4 else bytes(15) + b"\1"
+    if tp.ipv6only and addr.startswith(V4MAPPED):
+        return -ENETUNREACH
     err, saddr = ip_route_connect(net, addr, b"" if is_any(tp.saddr) else tp.saddr)
     if err:
         if err == -ENETUNREACH:

@@ -347,6 +347,7 @@ INHERITED = (
     "nonagle",
     "keepopen",
     "oobinline",
+    "ipv6only",
     "linger",
     "linger_s",
     "sk_rcvbuf",

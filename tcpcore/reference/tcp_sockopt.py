@@ -6,7 +6,7 @@ Linux: do_tcp_setsockopt, do_tcp_getsockopt, tcp_get_info in net/ipv4/tcp.c; sk_
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, ENOENT, ENOPROTOOPT
+from errno import EINVAL, ENOENT, ENOPROTOOPT, EOPNOTSUPP
 
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .sock import (
@@ -46,7 +46,7 @@ TCP_INFO, TCP_QUICKACK, TCP_CONGESTION, TCP_USER_TIMEOUT = 11, 12, 13, 18
 TCP_NOTSENT_LOWAT = 25
 
 IP_TOS, IP_TTL, IP_MTU_DISCOVER, IP_RECVERR, IP_MTU = 1, 2, 10, 11, 14
-IPV6_UNICAST_HOPS, IPV6_TCLASS = 16, 67
+IPV6_UNICAST_HOPS, IPV6_V6ONLY, IPV6_TCLASS = 16, 26, 67
 
 SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF = 4608, 2304
 MAX_SOCK_BUF = 0x7FFFFFFF >> 1
@@ -187,6 +187,8 @@ def tcp_set_congestion_control(net: Netns, tp: TcpSock, name: str) -> int:
 
 def ip_setsockopt(tp: TcpSock, level: int, name: int, value: int) -> int:
     """SOL_IP and SOL_IPV6 (9293:MUST-48, MUST-49); 0 or a negative errno."""
+    if level == SOL_IPV6 and tp.ip == 4:
+        return -ENOPROTOOPT
     if (level, name) == (SOL_IPV6, IPV6_TCLASS) and not -1 <= value <= 255:
         return -EINVAL
     if (level, name) in ((SOL_IP, IP_TOS), (SOL_IPV6, IPV6_TCLASS)):
@@ -203,6 +205,10 @@ def ip_setsockopt(tp: TcpSock, level: int, name: int, value: int) -> int:
         tp.pmtudisc = value
     elif (level, name) == (SOL_IP, IP_RECVERR):
         tp.recverr = bool(value)
+    elif (level, name) == (SOL_IPV6, IPV6_V6ONLY):
+        if tp.sport:
+            return -EINVAL
+        tp.ipv6only = bool(value)
     else:
         return -ENOPROTOOPT
     return 0
@@ -224,6 +230,8 @@ def tcp_getsockopt_level(net: Netns, tp: TcpSock, level: int, name: int) -> tupl
         tp.sk_err = tp.sk_err_soft = 0
         return 0, err
     values = OPTIONS.get((level, name))
+    if level == SOL_IPV6 and tp.ip == 4:
+        return -EOPNOTSUPP, 0
     if values is None:
         return -ENOPROTOOPT, 0
     return 0, int(values(net, tp))
@@ -263,6 +271,7 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     (SOL_IP, IP_MTU_DISCOVER): lambda net, tp: tp.pmtudisc,
     (SOL_IP, IP_RECVERR): lambda net, tp: tp.recverr,
     (SOL_IP, IP_MTU): lambda net, tp: tp.pmtu_cookie,
+    (SOL_IPV6, IPV6_V6ONLY): lambda net, tp: tp.ipv6only,
     (SOL_IPV6, IPV6_TCLASS): lambda net, tp: tp.tos,
     (SOL_IPV6, IPV6_UNICAST_HOPS): lambda net, tp: tp.ttl,
 }

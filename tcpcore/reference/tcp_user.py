@@ -21,9 +21,9 @@ from .inet_connection_sock import (
     tcp_set_state,
     tcp_write_queue_purge,
 )
-from .inet_ports import bind_conflict, inet_csk_get_port, inet_put_port, is_any
+from .inet_ports import inet_csk_get_port, inet_put_port, is_any, port_conflict
 from .inet_timewait_sock import tcp_time_wait
-from .ip_output import inet_addr_is_local
+from .ip_output import V4MAPPED, inet_addr_is_local
 from .netns import Netns, sk_reset_timer
 from .sock import (
     RCV_SHUTDOWN,
@@ -109,6 +109,9 @@ def inet_bind(net: Netns, tp: TcpSock, addr: bytes, port: int) -> int:
         return -EINVAL
     if not is_any(addr) and not inet_addr_is_local(net, addr):
         return -EADDRNOTAVAIL
+    mapped = addr.startswith(V4MAPPED)
+    if tp.ipv6only and mapped:
+        return -EINVAL
     tp.saddr = addr
     err = inet_csk_get_port(net, tp, port)
     if err:
@@ -116,6 +119,7 @@ def inet_bind(net: Netns, tp: TcpSock, addr: bytes, port: int) -> int:
         return err
     if not is_any(addr):
         tp.userlocks |= SOCK_BINDADDR_LOCK
+        tp.ipv6only |= not mapped
     if port:
         tp.userlocks |= SOCK_BINDPORT_LOCK
     return 0
@@ -128,11 +132,10 @@ def inet_csk_listen_start(net: Netns, tp: TcpSock, backlog: int, every_port: boo
     tp.max_ack_backlog = min(backlog if backlog >= 0 else 0xFFFFFFFF, net.sysctl.somaxconn)
     if tp.tcb.state == TCP_LISTEN:
         return 0
-    if tp.sport:
-        others = net.bound.get(tp.sport, ())
-        if any(other is not tp and bind_conflict(tp, other) for other in others):
+    if tp.sport or every_port:
+        if port_conflict(net, tp, tp.sport):
             return -EADDRINUSE
-    elif not every_port:
+    else:
         err = inet_csk_get_port(net, tp, 0)
         if err:
             return err
@@ -448,6 +451,7 @@ KEPT = (
     "nonagle",
     "keepopen",
     "oobinline",
+    "ipv6only",
     "linger",
     "linger_s",
     "sk_rcvbuf",
