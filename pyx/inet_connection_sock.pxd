@@ -199,11 +199,57 @@ cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
-    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
-    if tp.packets_out:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
-    else:
+    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3).
+
+    Where it takes the place of a probe's time, it runs since the first segment was sent.
+    """
+    cdef int64_t delay_ns = tp.rto_ns
+    if not tp.packets_out:
         tcp_clear_xmit_timer(tp)
+        return
+    if tp.icsk_pending == ICSK_TIME_LOSS_PROBE:
+        delay_ns = max(tcp_rto_delta_ns(net, tp), <int64_t>1000)
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, delay_ns)
+
+
+cdef inline int64_t tcp_rto_delta_ns(const netns *net, const tcp_sock *tp) noexcept nogil:
+    """How long until the first segment's time-out; not positive once that is past."""
+    cdef const skb *head = tp.tcp_rtx_queue.first
+    if head == NULL:
+        return tp.rto_ns
+    return head.skb_mstamp_ns + tp.rto_ns - net.net.now_ns
+
+
+cdef inline bint tcp_schedule_loss_probe(
+    netns *net, tcp_sock *tp, bint advancing_rto
+) noexcept nogil:
+    """Probe the tail after two round trips, before the time-out would (RFC 8985 7.2).
+
+    True if that timer runs now. `advancing_rto` if the time-out would start anew with it.
+    """
+    cdef int64_t timeout_ns = TCP_TIMEOUT_INIT_NS, rto_ns = tp.rto_ns
+    if net.sysctl.tcp_early_retrans != 3 and net.sysctl.tcp_early_retrans != 4:
+        return False
+    if not tp.packets_out or not tp.sack_ok:
+        return False
+    if tp.ca_state != TCP_CA_OPEN and tp.ca_state != TCP_CA_CWR:
+        return False
+    if tp.srtt_us:
+        timeout_ns = (tp.srtt_us >> 2) * 1000
+        # One segment alone: its acknowledgment may be delayed.
+        timeout_ns += tp.rto_min_ns if tp.packets_out == 1 else TCP_TLP_SLACK_NS
+    if not advancing_rto:
+        rto_ns = tcp_rto_delta_ns(net, tp)
+    if rto_ns > 0:
+        timeout_ns = min(timeout_ns, rto_ns)
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_LOSS_PROBE, timeout_ns)
+    return True
+
+
+cdef inline void tcp_set_xmit_timer(netns *net, tcp_sock *tp) noexcept nogil:
+    """Something was acknowledged: wait anew for a probe or the time-out."""
+    if not tcp_schedule_loss_probe(net, tp, True):
+        tcp_rearm_rto(net, tp)
 
 
 cdef inline int64_t tcp_probe0_base_ns(const tcp_sock *tp) noexcept nogil:

@@ -12,8 +12,9 @@ cdef enum:
     ICSK_TIME_DACK = 2
     ICSK_TIME_PROBE0 = 3
     ICSK_TIME_KEEPOPEN = 4
-    TCP_SYNACK_TIMER = 5  # a request's
-    TCP_TW_TIMER = 6  # of what is in TIME-WAIT
+    ICSK_TIME_LOSS_PROBE = 5
+    TCP_SYNACK_TIMER = 6  # a request's
+    TCP_TW_TIMER = 7  # of what is in TIME-WAIT
 
 cdef enum:
     TCP_MSS_DEFAULT = 536
@@ -42,6 +43,7 @@ cdef extern from *:
     """
     #define TCP_TIMEOUT_INIT_NS 1000000000ll
     #define TCP_TIMEOUT_MIN_NS 8000000ll
+    #define TCP_TLP_SLACK_NS 2000000ll
     #define TCP_TIMEOUT_FALLBACK_NS 3000000000ll
     #define TCP_RTO_MIN_NS 200000000ll
     #define TCP_RTO_MAX_NS 120000000000ll
@@ -53,6 +55,7 @@ cdef extern from *:
     """
     const int64_t TCP_TIMEOUT_INIT_NS
     const int64_t TCP_TIMEOUT_MIN_NS  # two ticks
+    const int64_t TCP_TLP_SLACK_NS  # of a probe of several segments
     const int64_t TCP_TIMEOUT_FALLBACK_NS
     const int64_t TCP_RTO_MIN_NS
     const int64_t TCP_RTO_MAX_NS
@@ -273,6 +276,7 @@ cdef struct tcp_sock:
     uint32_t cwnd_usage_seq
     uint32_t high_seq
     uint32_t undo_marker
+    uint32_t tlp_high_seq  # snd_nxt when a tail loss probe was sent; 0 for none
     uint32_t highest_sack  # 0 for none
     uint32_t rcvq_seq
     uint32_t rcv_rtt_seq
@@ -354,6 +358,7 @@ cdef struct tcp_sock:
     uint8_t ca  # which controller
     uint8_t ca_state
     uint8_t is_cwnd_limited
+    uint8_t tlp_retrans  # that probe was a retransmission
     uint8_t tstamp_ok
     uint8_t sack_ok  # 1 agreed; 4: a D-SACK was seen
     uint8_t wscale_ok

@@ -251,7 +251,9 @@ cdef enum:  # Mib
     TCP_BEYONDWINDOW = 80
     TCP_ZEROWINDOWDROP = 81
     OUTOFWINDOWICMPS = 82
-    NR_MIBS = 83
+    TCP_LOSSPROBES = 83
+    TCP_LOSSPROBERECOVERY = 84
+    NR_MIBS = 85
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -7,8 +7,8 @@ from inet_connection_sock cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
     tcp_probe0_when_ns,
-    tcp_rearm_rto,
     tcp_reset_xmit_timer,
+    tcp_set_xmit_timer,
 )
 from netns cimport netns, sk_wake
 from rbtree cimport rb_changed, rb_erase
@@ -119,7 +119,7 @@ cdef inline int32_t tcp_trim_head(netns *net, tcp_sock *tp) noexcept nogil:
     return was - one.pcount
 
 
-cdef inline bint tcp_ack_update_rtt(
+cdef inline void tcp_ack_update_rtt(
     netns *net, tcp_sock *tp, int flags, int64_t rtt_us
 ) noexcept nogil:
     """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
@@ -129,14 +129,13 @@ cdef inline bint tcp_ack_update_rtt(
         if delta_ms < 1 << 22:
             rtt_us = <int64_t>(delta_ms if delta_ms else 1) * 1000
     if rtt_us < 0:
-        return False
+        return
     if not rtt_us:
         rtt_us = 1
     tp.rtt_min_us = <uint32_t>min(<int64_t>tp.rtt_min_us, rtt_us)
     tcp_rtt_estimator(tp, rtt_us)
     tcp_set_rto(tp)
     tp.backoff = 0
-    return True
 
 
 cdef inline void tcp_ack_probe(netns *net, tcp_sock *tp) noexcept nogil:
@@ -190,6 +189,8 @@ cdef inline int tcp_ack(
     cdef cleaned done
     cdef rate_sample rs
     cdef int32_t dup_acks
+    cdef bint dubious
+    cdef int reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
     rs.prior_us = 0
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.net.now_ns
@@ -199,21 +200,26 @@ cdef inline int tcp_ack(
         tp.retransmits = 0
         tp.bytes_acked += <uint32_t>(tp.tcb.snd_una - prior_una)
     if r.n_sacks and tcp_is_sack(tp):
-        flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, &rs)
+        flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, r.th.ack, &rs)
     if not prior_packets:
         tcp_ack_probe(net, tp)
+        if tp.tlp_high_seq:
+            tcp_process_tlp_ack(net, tp, r.th.ack, flags)
         return flags
     tcp_clean_rtx_queue(net, tp, prior_una, &rs, &done)
     flags |= done.flags
-    if tcp_ack_update_rtt(net, tp, flags, done.rtt_us) or flags & FLAG_SND_UNA_ADVANCED:
-        if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
-            tcp_rearm_rto(net, tp)
-    if not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != TCP_CA_OPEN:
+    tcp_ack_update_rtt(net, tp, flags, done.rtt_us)
+    if tp.tlp_high_seq:
+        tcp_process_tlp_ack(net, tp, r.th.ack, flags)
+    dubious = not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != TCP_CA_OPEN
+    if dubious:
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
         tcp_fastretrans_alert(net, tp, dup_acks, flags)
         tcp_update_rto_time(net, tp)
+    if flags & FLAG_ACKED and not (dubious and flags & reneging == reneging):
+        tcp_set_xmit_timer(net, tp)
     tcp_rate_gen(
         tp, tp.delivered - delivered, flags & FLAG_SACK_RENEGING != 0, &rs, net.net.now_ns
     )

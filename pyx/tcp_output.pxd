@@ -9,6 +9,7 @@ from inet_connection_sock cimport (
     tcp_done_with_error,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
+    tcp_schedule_loss_probe,
 )
 from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
@@ -153,7 +154,11 @@ cdef inline void tcp_event_new_data_sent(netns *net, tcp_sock *tp, skb *one) noe
     skb_unlink(&tp.sk_write_queue, one)
     rb_insert(&tp.tcp_rtx_queue, tp.tcp_rtx_queue.last, one)
     tp.packets_out += one.pcount
-    if not had or tp.icsk_pending == ICSK_TIME_PROBE0:
+    if (
+        not had
+        or tp.icsk_pending == ICSK_TIME_PROBE0
+        or tp.icsk_pending == ICSK_TIME_LOSS_PROBE
+    ):
         tcp_rearm_rto(net, tp)
     NET_ADD_STATS(net, TCP_ORIGDATASENT, one.pcount)
 
@@ -302,9 +307,12 @@ cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexc
 
 
 cdef inline bint tcp_write_xmit(
-    netns *net, tcp_sock *tp, int64_t mss, int nonagle, bint push_one
+    netns *net, tcp_sock *tp, int64_t mss, int nonagle, int push_one
 ) noexcept nogil:
-    """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
+    """Send what may go; True if nothing is in flight and something waits: a probe is needed.
+
+    `push_one` 1: one piece; 2: one, whatever the congestion window is, to probe the tail.
+    """
     cdef skb *one
     cdef int32_t sent = 0, segs, quota, most
     cdef int64_t limit
@@ -314,8 +322,10 @@ cdef inline bint tcp_write_xmit(
         one = tp.sk_write_queue.first
         quota = tcp_cwnd_test(tp)
         if not quota:
-            cwnd_limited = True
-            break
+            if push_one != 2:
+                cwnd_limited = True
+                break
+            quota = 1
         most = tcp_tso_segs(tp, mss)
         quota = min(quota, most)
         if quota * mss > one.len:
@@ -360,6 +370,8 @@ cdef inline bint tcp_write_xmit(
     cwnd_limited = cwnd_limited or tcp_packets_in_flight(tp) >= tp.snd_cwnd
     if sent or cwnd_limited:
         tcp_cwnd_validate(net, tp, cwnd_limited)
+    if sent and push_one != 2:
+        tcp_schedule_loss_probe(net, tp, False)
     return not tp.packets_out and tp.sk_write_queue.first != NULL
 
 
@@ -369,7 +381,7 @@ cdef inline void tcp_push_pending_frames(
     """Send what waits; arm the probe where the peer's window holds it all back."""
     if tp.tcb.state == TCP_CLOSE or tp.sk_write_queue.first == NULL:
         return
-    if tcp_write_xmit(net, tp, mss, nonagle, False):
+    if tcp_write_xmit(net, tp, mss, nonagle, 0):
         tcp_check_probe_timer(net, tp)
 
 

@@ -43,6 +43,7 @@ cdef enum:
     FLAG_SND_UNA_ADVANCED = 0x400
     FLAG_DSACKING_ACK = 0x800
     FLAG_SACK_RENEGING = 0x2000
+    FLAG_DSACK_TLP = 0x20000  # the duplicate was a probe of the tail
     FLAG_ACKED = FLAG_DATA_ACKED | FLAG_SYN_ACKED
     FLAG_NOT_DUP = FLAG_DATA | FLAG_WIN_UPDATE | FLAG_ACKED
 
@@ -70,11 +71,11 @@ cdef inline bint tcp_is_sackblock_valid(
 
 
 cdef inline bint tcp_check_dsack(
-    netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una
+    netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una, uint32_t ack
 ) noexcept nogil:
     """True if the first block tells of a duplicate (RFC 2883 4); undo counts it."""
     cdef uint32_t start = blocks[0].start, end = blocks[0].end
-    if before(start, prior_una):
+    if before(start, ack):
         NET_INC_STATS(net, TCP_DSACKRECV)
     elif count > 1 and not before(start, blocks[1].start) and not after(end, blocks[1].end):
         NET_INC_STATS(net, TCP_DSACKOFORECV)
@@ -90,7 +91,7 @@ cdef inline bint tcp_check_dsack(
 
 cdef inline int tcp_sacktag_write_queue(
     netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una,
-    rate_sample *rs
+    uint32_t ack, rate_sample *rs
 ) noexcept nogil:
     """Mark what SACK tells of (RFC 2018 5): FLAG_."""
     cdef int flags = 0, i, n = 0
@@ -99,8 +100,11 @@ cdef inline int tcp_sacktag_write_queue(
     cdef sack_block told[4]
     cdef skb *one
     cdef skb *next
-    if tcp_check_dsack(net, tp, blocks, count, prior_una):
+    if tcp_check_dsack(net, tp, blocks, count, prior_una, ack):
         flags = FLAG_DSACKING_ACK
+        if tp.tlp_high_seq and tp.tlp_high_seq == blocks[0].end:
+            if <uint32_t>(blocks[0].end - blocks[0].start) <= <uint32_t>tp.mss_cache:
+                flags |= FLAG_DSACK_TLP
     duplicate = flags != 0
     mss = tcp_current_mss(net, tp)
     for i in range(count):
@@ -255,11 +259,16 @@ cdef inline void tcp_remove_reno_sacks(tcp_sock *tp, int32_t acked) noexcept nog
 
 cdef inline void tcp_init_undo(tcp_sock *tp) noexcept nogil:
     tp.undo_marker = tp.tcb.snd_una if tp.tcb.snd_una else 1
-    tp.undo_retrans = tp.retrans_out if tp.retrans_out else -1
+    tp.undo_retrans = tp.retrans_out
+    if tp.tlp_high_seq and tp.tlp_retrans:  # its duplicate may be reported yet
+        tp.undo_retrans += 1
+    if not tp.undo_retrans:
+        tp.undo_retrans = -1
 
 
 cdef inline void tcp_init_cwnd_reduction(netns *net, tcp_sock *tp) noexcept nogil:
     tp.high_seq = tp.tcb.snd_nxt
+    tp.tlp_high_seq = 0
     tp.snd_cwnd_cnt = 0
     tp.prior_cwnd = tp.snd_cwnd
     tp.prr_delivered = tp.prr_out = 0
@@ -338,6 +347,7 @@ cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
         tp.reordering = <int32_t>min(<int64_t>tp.reordering, net.sysctl.tcp_reordering)
     tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
     tp.high_seq = tp.tcb.snd_nxt
+    tp.tlp_high_seq = 0
 
 
 cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
@@ -434,6 +444,24 @@ cdef inline void tcp_try_keep_open(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.ca_state != state:
         tcp_set_ca_state(tp, state, net.net.now_ns)
         tp.high_seq = tp.tcb.snd_nxt
+
+
+cdef inline void tcp_process_tlp_ack(
+    netns *net, tcp_sock *tp, uint32_t ack, int flags
+) noexcept nogil:
+    """End a probe's episode: was the tail lost, which the probe has mended? (RFC 8985 7.4)."""
+    if before(ack, tp.tlp_high_seq):
+        return
+    if not tp.tlp_retrans or flags & FLAG_DSACK_TLP:
+        tp.tlp_high_seq = 0  # it was new data; or the segment came twice
+    elif after(ack, tp.tlp_high_seq):
+        tcp_init_cwnd_reduction(net, tp)
+        tcp_set_ca_state(tp, TCP_CA_CWR, net.net.now_ns)
+        tcp_end_cwnd_reduction(net, tp)
+        tcp_try_keep_open(net, tp)
+        NET_INC_STATS(net, TCP_LOSSPROBERECOVERY)
+    elif not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DATA_SACKED):
+        tp.tlp_high_seq = 0  # a bare duplicate: the segment came twice
 
 
 cdef inline bint tcp_time_to_recover(const tcp_sock *tp) noexcept nogil:

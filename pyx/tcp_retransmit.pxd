@@ -1,14 +1,15 @@
 # What goes again, and what asks: retransmissions, and probes of a shut window.
-# Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8.1, 3.8.6.1; RFC 6298; RFC 6675.
+# Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8.1, 3.8.6.1; RFC 6298; RFC 6675; RFC 8985 7.
 
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from inet_connection_sock cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_probe0_when_ns,
+    tcp_rearm_rto,
     tcp_reset_xmit_timer,
 )
-from netns cimport NET_ADD_STATS, netns
+from netns cimport NET_ADD_STATS, NET_INC_STATS, netns
 from rbtree cimport RB_ALWAYS, RB_TO_RESEND, rb_changed, rb_erase, rb_seek
 from skbuff cimport kfree_skb, skb_pull, skb_shift
 from sock cimport *
@@ -16,12 +17,18 @@ from tcp cimport *
 from tcp_output cimport (
     skb_control,
     tcp_adjust_pcount,
-    tcp_clock_ms,
     tcp_event_new_data_sent,
     tcp_fragment,
     tcp_transmit_skb,
+    tcp_write_xmit,
 )
-from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end
+from tcp_window cimport (
+    tcp_current_mss,
+    tcp_packets_in_flight,
+    tcp_set_skb_tso_segs,
+    tcp_snd_wnd_test,
+    tcp_wnd_end,
+)
 from timer cimport NSEC_PER_MSEC
 
 
@@ -29,7 +36,24 @@ from timer cimport NSEC_PER_MSEC
 
 
 cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t segs) noexcept nogil:
-    """Send a piece again, at most `segs` of it; 0, -EAGAIN if the window is shut, -ENOBUFS."""
+    """Send a lost piece again, at most `segs` of it; 0, -EAGAIN if the window is shut, -ENOBUFS."""
+    cdef int err = __tcp_retransmit_skb(net, tp, one, segs)
+    if not err and not one.sacked & TCPCB_SACKED_RETRANS:
+        one.sacked |= TCPCB_SACKED_RETRANS
+        tp.retrans_out += one.pcount
+    if not tp.retrans_stamp:
+        tp.retrans_stamp = max(one.skb_mstamp_ns // NSEC_PER_MSEC, <int64_t>1)
+    if tp.undo_retrans < 0:
+        tp.undo_retrans = 0
+    tp.undo_retrans += one.pcount
+    rb_changed(one)
+    return err
+
+
+cdef inline int __tcp_retransmit_skb(
+    netns *net, tcp_sock *tp, skb *one, int64_t segs
+) noexcept nogil:
+    """Send a piece again without taking it for lost: so a probe of the tail does."""
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef int64_t avail, length
     cdef uint32_t gone
@@ -65,16 +89,8 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
     tp.bytes_retrans += one.len
     if not err:
         one.sacked |= TCPCB_EVER_RETRANS
-        if not one.sacked & TCPCB_SACKED_RETRANS:
-            one.sacked |= TCPCB_SACKED_RETRANS
-            tp.retrans_out += one.pcount
-        if not tp.retrans_stamp:
-            tp.retrans_stamp = tcp_clock_ms(net)
     else:
         NET_ADD_STATS(net, TCP_RETRANSFAIL, one.pcount)
-    if tp.undo_retrans < 0:
-        tp.undo_retrans = 0
-    tp.undo_retrans += one.pcount
     rb_changed(one)
     return err
 
@@ -136,6 +152,40 @@ cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept no
 
 
 # Probes.
+
+
+cdef inline void tcp_send_loss_probe(netns *net, tcp_sock *tp) noexcept nogil:
+    """Make the peer tell of its tail: new data if it takes any, else the last segment again.
+
+    RFC 8985 7.3. One probe is out at a time; the time-out runs on behind it.
+    """
+    cdef int64_t mss = tcp_current_mss(net, tp)
+    if not tp.tlp_high_seq and tcp_loss_probe_skb(net, tp, mss):
+        tp.tlp_high_seq = tp.tcb.snd_nxt
+        NET_INC_STATS(net, TCP_LOSSPROBES)
+        tp.icsk_pending = 0  # the time-out starts anew
+    tcp_rearm_rto(net, tp)
+
+
+cdef inline bint tcp_loss_probe_skb(netns *net, tcp_sock *tp, int64_t mss) noexcept nogil:
+    """True if a probe was sent."""
+    cdef skb *one = tp.sk_write_queue.first
+    cdef int32_t had = tp.packets_out
+    cdef int64_t before_last
+    tp.tlp_retrans = 0
+    if one != NULL and tcp_snd_wnd_test(tp, one, mss):
+        tcp_write_xmit(net, tp, mss, TCP_NAGLE_OFF, 2)
+        return tp.packets_out > had
+    one = tp.tcp_rtx_queue.last
+    if one == NULL:
+        return False
+    before_last = (one.pcount - 1) * mss
+    if one.pcount > 1 and one.len > before_last:
+        if tcp_fragment(net, tp, &tp.tcp_rtx_queue, one, before_last, mss):
+            return False
+        one = tp.tcp_rtx_queue.last
+    tp.tlp_retrans = not __tcp_retransmit_skb(net, tp, one, 1)
+    return tp.tlp_retrans
 
 
 cdef inline int tcp_xmit_probe_skb(netns *net, tcp_sock *tp, bint urgent) noexcept nogil:

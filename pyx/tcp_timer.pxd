@@ -25,7 +25,12 @@ from tcp cimport (
 from tcp_input cimport keepalive_time_when, tcp_fin_time_ns
 from tcp_output cimport tcp_send_ack, tcp_send_active_reset
 from tcp_recovery cimport tcp_enter_loss
-from tcp_retransmit cimport tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
+from tcp_retransmit cimport (
+    tcp_retransmit_skb,
+    tcp_send_loss_probe,
+    tcp_send_probe0,
+    tcp_write_wakeup,
+)
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 
@@ -183,9 +188,13 @@ cdef inline void tcp_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
 
 cdef inline void tcp_write_timer(netns *net, tcp_sock *tp) noexcept nogil:
     cdef int event = tp.icsk_pending
-    tp.icsk_pending = 0
     if tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN:
+        tp.icsk_pending = 0
         return
+    if event == ICSK_TIME_LOSS_PROBE:
+        tcp_send_loss_probe(net, tp)
+        return
+    tp.icsk_pending = 0
     if event == ICSK_TIME_RETRANS:
         tcp_retransmit_timer(net, tp)
     elif event == ICSK_TIME_PROBE0:

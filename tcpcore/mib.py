@@ -89,4 +89,6 @@ COUNTERS = (
     "TcpExtBeyondWindow",
     "TcpExtTCPZeroWindowDrop",
     "TcpExtOutOfWindowIcmps",
+    "TcpExtTCPLossProbes",
+    "TcpExtTCPLossProbeRecovery",
 )

@@ -16,6 +16,8 @@ from script import HOST4, PEER4, PEER6, SEC, Host, Script, net_of
 from scripts import ALL, SACK, every_script
 from test_endpoint_scripts import OURS_ALONE, SYSCTL, same
 
+from tcpcore.mib import COUNTERS
+
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
 IP_TOS, IP_TTL, IP_RECVERR, TCLASS, HOPS, SO_ERROR = 1, 2, 11, 67, 16, 4
 EADDRNOTAVAIL, ENETUNREACH, EINVAL = 99, 101, 22
@@ -161,6 +163,23 @@ def test_ports(script: Script) -> None:
         script.dial(10000 + i)
         firsts.add(script.port)
     assert len(firsts) > 40
+
+
+@pytest.mark.parametrize(("early_retrans", "opts"), [(0, SACK), (3, SACK), (4, SACK), (3, b"")])
+def test_tail_loss_probe(net_class: Any, early_retrans: int, opts: bytes) -> None:
+    """RFC 8985 7: after two round trips the last segment goes again, once; then the time-out."""
+    script = Script(Host(net_class, SYSCTL | {"tcp_early_retrans": early_retrans}))
+    script.accepted(opts or None)
+    script.hold = True
+    script.wait(1)
+    script.send(3 * 1460)
+    count = script.host.net.counters
+    script.wait(1)
+    probes = COUNTERS.index("TcpExtTCPLossProbes")
+    assert count()[probes] == (1 if early_retrans and opts else 0)
+    assert count()[COUNTERS.index("TcpExtTCPTimeouts")] == 2
+    script.put("A", ack=script.rcv + 3 * 1460)
+    assert count()[COUNTERS.index("TcpExtTCPLossProbeRecovery")] == 0  # the time-out has told
 
 
 @pytest.mark.parametrize("bad", ["224.0.0.1", "255.255.255.255", "239.1.1.1"])

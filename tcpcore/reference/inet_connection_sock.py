@@ -8,9 +8,13 @@ from __future__ import annotations
 from .inet_ports import inet_put_port, inet_unhash
 from .netns import Netns, sk_reset_timer, sk_stop_timer, sk_wake
 from .sock import (
+    ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
     SHUTDOWN_MASK,
+    TCP_TIMEOUT_INIT_NS,
+    TCP_TLP_SLACK_NS,
+    CaState,
     TcpSock,
 )
 from .tcp import (
@@ -163,11 +167,52 @@ def tcp_clear_xmit_timer(tp: TcpSock) -> None:
 
 
 def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
-    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3)."""
-    if tp.packets_out:
-        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
-    else:
+    """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3).
+
+    Where it takes the place of a probe's time, it runs since the first segment was sent.
+    """
+    if not tp.packets_out:
         tcp_clear_xmit_timer(tp)
+    elif tp.icsk_pending == ICSK_TIME_LOSS_PROBE:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, max(tcp_rto_delta_ns(net, tp), 1000))
+    else:
+        tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
+
+
+def tcp_rto_delta_ns(net: Netns, tp: TcpSock) -> int:
+    """How long until the first segment's time-out; not positive once that is past."""
+    if not tp.tcp_rtx_queue:
+        return tp.rto_ns
+    sent_ns: int = tp.tcp_rtx_queue[0].skb_mstamp_ns
+    return sent_ns + tp.rto_ns - net.now_ns
+
+
+def tcp_schedule_loss_probe(net: Netns, tp: TcpSock, advancing_rto: bool) -> bool:
+    """Probe the tail after two round trips, before the time-out would (RFC 8985 7.2).
+
+    True if that timer runs now. `advancing_rto` if the time-out would start anew with it.
+    """
+    if net.sysctl.tcp_early_retrans not in (3, 4) or not tp.packets_out or not tp.sack_ok:
+        return False
+    if tp.ca_state not in (CaState.TCP_CA_OPEN, CaState.TCP_CA_CWR):
+        return False
+    if tp.srtt_us:
+        timeout_ns = (tp.srtt_us >> 2) * 1000
+        # One segment alone: its acknowledgment may be delayed.
+        timeout_ns += tp.rto_min_ns if tp.packets_out == 1 else TCP_TLP_SLACK_NS
+    else:
+        timeout_ns = TCP_TIMEOUT_INIT_NS
+    rto_ns = tp.rto_ns if advancing_rto else tcp_rto_delta_ns(net, tp)
+    if rto_ns > 0:
+        timeout_ns = min(timeout_ns, rto_ns)
+    tcp_reset_xmit_timer(net, tp, ICSK_TIME_LOSS_PROBE, timeout_ns)
+    return True
+
+
+def tcp_set_xmit_timer(net: Netns, tp: TcpSock) -> None:
+    """Something was acknowledged: wait anew for a probe or the time-out."""
+    if not tcp_schedule_loss_probe(net, tp, True):
+        tcp_rearm_rto(net, tp)
 
 
 def tcp_probe0_base_ns(tp: TcpSock) -> int:

@@ -18,8 +18,9 @@ ICSK_TIME_RETRANS = 1
 ICSK_TIME_DACK = 2
 ICSK_TIME_PROBE0 = 3
 ICSK_TIME_KEEPOPEN = 4
-TCP_SYNACK_TIMER = 5  # a request's
-TCP_TW_TIMER = 6  # of what is in TIME-WAIT
+ICSK_TIME_LOSS_PROBE = 5
+TCP_SYNACK_TIMER = 6  # a request's
+TCP_TW_TIMER = 7  # of what is in TIME-WAIT
 
 TCP_MSS_DEFAULT = 536
 TCP_MIN_MSS = 88
@@ -45,6 +46,7 @@ PAGE = 4096
 
 TCP_TIMEOUT_INIT_NS = NSEC_PER_SEC
 TCP_TIMEOUT_MIN_NS = 8_000_000  # two ticks
+TCP_TLP_SLACK_NS = 2_000_000  # of a probe of several segments
 TCP_TIMEOUT_FALLBACK_NS = 3 * NSEC_PER_SEC
 TCP_RTO_MIN_NS = NSEC_PER_SEC // 5
 TCP_RTO_MAX_NS = 120 * NSEC_PER_SEC
@@ -247,6 +249,8 @@ class TcpSock:
         "high_seq",
         "undo_marker",
         "undo_retrans",
+        "tlp_high_seq",
+        "tlp_retrans",
         "packets_out",
         "sacked_out",
         "lost_out",
@@ -409,6 +413,8 @@ class TcpSock:
         self.high_seq = 0
         self.undo_marker = 0
         self.undo_retrans = 0
+        self.tlp_high_seq = 0  # snd_nxt when a tail loss probe was sent; 0 for none
+        self.tlp_retrans = False  # that probe was a retransmission
         self.packets_out = 0
         self.sacked_out = 0
         self.lost_out = 0

@@ -264,7 +264,9 @@ class Mib(IntEnum):
     TCP_BEYONDWINDOW = 80
     TCP_ZEROWINDOWDROP = 81
     OUTOFWINDOWICMPS = 82
-    NR_MIBS = 83
+    TCP_LOSSPROBES = 83
+    TCP_LOSSPROBERECOVERY = 84
+    NR_MIBS = 85
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order
@@ -542,16 +544,9 @@ class ChronoEnd:
     """What limits one end: the cause that holds, and what it is told by."""
 
     __slots__ = (
-        "cause",
-        "answering",
-        "answer_end_ns",
-        "limited_ns",
-        "full_size",
-        "short",
-        "full",
-        "recovering",
-        "recover",
-    )
+        "cause", "answering", "answer_end_ns", "limited_ns", "full_size", "short", "full",
+        "recovering", "recover",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.cause = 0  # Cause

@@ -9,8 +9,8 @@ from .inet_connection_sock import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
     tcp_probe0_base_ns,
-    tcp_rearm_rto,
     tcp_reset_xmit_timer,
+    tcp_set_xmit_timer,
 )
 from .netns import Netns, sk_wake
 from .sock import (
@@ -26,7 +26,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, TCPHDR_SYN, after, before
+from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
 from .tcp_rate import (
     TCP_CHRONO_BUSY,
     TCP_CHRONO_SNDBUF_LIMITED,
@@ -50,6 +50,7 @@ from .tcp_recovery import (
     tcp_cwnd_reduction,
     tcp_fastretrans_alert,
     tcp_is_sack,
+    tcp_process_tlp_ack,
     tcp_remove_reno_sacks,
     tcp_sacktag_write_queue,
 )
@@ -146,7 +147,7 @@ def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     return int(was - skb.pcount)
 
 
-def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> bool:
+def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> None:
     """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
     if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_ACKED:
         stamp = (tp.rcv_tsecr - tp.tsoffset) & MASK32
@@ -154,12 +155,11 @@ def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> bool
         if delta_ms < 1 << 22:
             rtt_us = max(delta_ms, 1) * 1000
     if rtt_us < 0:
-        return False
+        return
     tp.rtt_min_us = min(tp.rtt_min_us, rtt_us or 1)
     tcp_rtt_estimator(tp, rtt_us or 1)
     tcp_set_rto(tp)
     tp.backoff = 0
-    return True
 
 
 def tcp_ack_probe(net: Netns, tp: TcpSock) -> None:
@@ -201,7 +201,12 @@ def tcp_update_rto_time(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_ack(
-    net: Netns, tp: TcpSock, sack: list[tuple[int, int]], prior_una: int, flags: int
+    net: Netns,
+    tp: TcpSock,
+    th: Segment,
+    sack: list[tuple[int, int]],
+    prior_una: int,
+    flags: int,
 ) -> int:
     """Act on an acceptable acknowledgment that the judge has taken in already.
 
@@ -209,7 +214,8 @@ def tcp_ack(
     ----------
     net : Netns
     tp : TcpSock
-    sack : list of (int, int), the segment's blocks
+    th : Segment
+    sack : list of (int, int), its blocks
     prior_una : int, snd_una before it
     flags : int, FLAG_DATA and FLAG_WIN_UPDATE as far as they hold
 
@@ -229,15 +235,17 @@ def tcp_ack(
         tp.retransmits = 0
         tp.bytes_acked += (tcb.snd_una - prior_una) & MASK32
     if sack and tcp_is_sack(tp):
-        flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, rs)
+        flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, th.ack, rs)
     if not prior_packets:
         tcp_ack_probe(net, tp)
+        if tp.tlp_high_seq:
+            tcp_process_tlp_ack(net, tp, th.ack, flags)
         return flags
     cleaned, rtt_us = tcp_clean_rtx_queue(net, tp, prior_una, rs)
     flags |= cleaned
-    sampled = tcp_ack_update_rtt(net, tp, flags, rtt_us)
-    if (sampled or flags & FLAG_SND_UNA_ADVANCED) and flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED):
-        tcp_rearm_rto(net, tp)
+    tcp_ack_update_rtt(net, tp, flags, rtt_us)
+    if tp.tlp_high_seq:
+        tcp_process_tlp_ack(net, tp, th.ack, flags)
     dubious = (
         not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != CaState.TCP_CA_OPEN
     )
@@ -247,8 +255,10 @@ def tcp_ack(
             dup_acks = 1
         tcp_fastretrans_alert(net, tp, dup_acks, flags)
         tcp_update_rto_time(net, tp)
-    reneging = bool(flags & FLAG_SACK_RENEGING)
-    tcp_rate_gen(tp, tp.delivered - delivered, reneging, rs, net.now_ns)
+    reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
+    if flags & FLAG_ACKED and not (dubious and flags & reneging == reneging):
+        tcp_set_xmit_timer(net, tp)
+    tcp_rate_gen(tp, tp.delivered - delivered, bool(flags & FLAG_SACK_RENEGING), rs, net.now_ns)
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
     if tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS) or tp.lost_out:

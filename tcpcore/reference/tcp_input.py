@@ -167,7 +167,7 @@ def tcp_rcv_state_process(
     refused = verdict & (TCB_OLD | TCB_OVERWINDOW)
     if refused and not late and not verdict & TCB_ACKED:
         moved = th.flags & TCPHDR_ACK and tcb.state != state
-        if refused != TCB_OLD or not (ended or moved or behind and tcp_is_across(th, rcv_nxt)):
+        if refused != TCB_OLD or not (ended or moved or (behind and tcp_is_across(th, rcv_nxt))):
             tcp_unacceptable(net, tp, th, length)
             return REPLY_NONE
     if not th.flags & TCPHDR_ACK:
@@ -182,7 +182,7 @@ def tcp_rcv_state_process(
         tcp_finish_handshake(net, tp)
         if not tp.tcp_rtx_queue:  # the request's SYN is none of the socket's bytes
             prior_una = prior_una + 1 & MASK32
-    tcp_ack(net, tp, sack, prior_una, flags)
+    tcp_ack(net, tp, th, sack, prior_una, flags)
     if tcb.state != state:
         if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
@@ -501,7 +501,7 @@ def tcp_rcv_synsent_state_process(
     tcp_count_state(net, tp, TCP_SYN_SENT, TCP_ESTABLISHED)
     tcb.max_window = max(tcb.max_window, tcb.snd_wnd)
     tp.sk_err_soft = 0
-    tcp_ack(net, tp, sack, prior_una, 0)
+    tcp_ack(net, tp, th, sack, prior_una, 0)
     tcp_init_transfer(net, tp)
     tcp_initialize_rcv_mss(tp)
     tp.lsndtime_ns = tp.ack_lrcvtime_ns = net.now_ns

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from errno import ENOBUFS, ENOMEM
 
-from .inet_connection_sock import tcp_check_probe_timer, tcp_rearm_rto, tcp_reset_xmit_timer
+from .inet_connection_sock import (
+    tcp_check_probe_timer,
+    tcp_rearm_rto,
+    tcp_reset_xmit_timer,
+    tcp_schedule_loss_probe,
+)
 from .ip_output import (
     dst_mtu,
     ip_queue_xmit,
@@ -18,6 +23,7 @@ from .sock import (
     GSO_MAX_SIZE,
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
+    ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
     SKB_OVERHEAD,
@@ -173,7 +179,7 @@ def tcp_event_new_data_sent(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
     tp.sk_write_queue.popleft()
     tp.tcp_rtx_queue.append(skb)
     tp.packets_out += skb.pcount
-    if not had or tp.icsk_pending == ICSK_TIME_PROBE0:
+    if not had or tp.icsk_pending in (ICSK_TIME_PROBE0, ICSK_TIME_LOSS_PROBE):
         tcp_rearm_rto(net, tp)
     net.mib[Mib.TCP_ORIGDATASENT] += skb.pcount
 
@@ -292,8 +298,11 @@ def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
         tcp_chrono_start(tp, TCP_CHRONO_SNDBUF_LIMITED, net.now_ns)
 
 
-def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bool) -> bool:
-    """Send what may go; True if nothing is in flight and something waits: a probe is needed."""
+def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: int) -> bool:
+    """Send what may go; True if nothing is in flight and something waits: a probe is needed.
+
+    `push_one` 1: one piece; 2: one, whatever the congestion window is, to probe the tail.
+    """
     sent = 0
     cwnd_limited = rwnd_limited = False
     queue = tp.sk_write_queue
@@ -301,8 +310,10 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
         skb = queue[0]
         quota = tcp_cwnd_test(tp)
         if not quota:
-            cwnd_limited = True
-            break
+            if push_one != 2:
+                cwnd_limited = True
+                break
+            quota = 1
         most = tcp_tso_segs(tp, mss)
         quota = min(quota, most)
         if quota * mss > len(skb.data):
@@ -343,6 +354,8 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: bo
     cwnd_limited = cwnd_limited or tcp_packets_in_flight(tp) >= tp.snd_cwnd
     if sent or cwnd_limited:
         tcp_cwnd_validate(net, tp, cwnd_limited)
+    if sent and push_one != 2:
+        tcp_schedule_loss_probe(net, tp, False)
     return not tp.packets_out and bool(queue)
 
 
@@ -350,7 +363,7 @@ def tcp_push_pending_frames(net: Netns, tp: TcpSock, mss: int, nonagle: int) -> 
     """Send what waits; arm the probe where the peer's window holds it all back."""
     if tp.tcb.state == TCP_CLOSE or not tp.sk_write_queue:
         return
-    if tcp_write_xmit(net, tp, mss, nonagle, False):
+    if tcp_write_xmit(net, tp, mss, nonagle, 0):
         tcp_check_probe_timer(net, tp)
 
 

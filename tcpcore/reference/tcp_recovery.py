@@ -35,6 +35,7 @@ FLAG_DATA_SACKED = 0x20  # SACK told of something new
 FLAG_SND_UNA_ADVANCED = 0x400
 FLAG_DSACKING_ACK = 0x800
 FLAG_SACK_RENEGING = 0x2000
+FLAG_DSACK_TLP = 0x20000  # the duplicate was a probe of the tail
 FLAG_ACKED = FLAG_DATA_ACKED | FLAG_SYN_ACKED
 FLAG_NOT_DUP = FLAG_DATA | FLAG_WIN_UPDATE | FLAG_ACKED
 
@@ -59,10 +60,12 @@ def tcp_is_sackblock_valid(tp: TcpSock, start: int, end: int, duplicate: bool) -
     )
 
 
-def tcp_check_dsack(net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prior_una: int) -> bool:
+def tcp_check_dsack(
+    net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prior_una: int, ack: int
+) -> bool:
     """True if the first block tells of a duplicate (RFC 2883 4); undo counts it."""
     start, end = blocks[0]
-    if before(start, prior_una):
+    if before(start, ack):
         net.mib[Mib.TCP_DSACKRECV] += 1
     elif len(blocks) > 1 and not before(start, blocks[1][0]) and not after(end, blocks[1][1]):
         net.mib[Mib.TCP_DSACKOFORECV] += 1
@@ -78,10 +81,20 @@ def tcp_check_dsack(net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prio
 
 
 def tcp_sacktag_write_queue(
-    net: Netns, tp: TcpSock, blocks: list[tuple[int, int]], prior_una: int, rs: RateSample
+    net: Netns,
+    tp: TcpSock,
+    blocks: list[tuple[int, int]],
+    prior_una: int,
+    ack: int,
+    rs: RateSample,
 ) -> int:
     """Mark what SACK tells of (RFC 2018 5): FLAG_."""
-    flags = FLAG_DSACKING_ACK if tcp_check_dsack(net, tp, blocks, prior_una) else 0
+    flags = 0
+    if tcp_check_dsack(net, tp, blocks, prior_una, ack):
+        flags = FLAG_DSACKING_ACK
+        start, end = blocks[0]
+        if tp.tlp_high_seq and tp.tlp_high_seq == end and (end - start) & MASK32 <= tp.mss_cache:
+            flags |= FLAG_DSACK_TLP
     duplicate = bool(flags)
     mss = tcp_current_mss(net, tp)
     told = []
@@ -224,11 +237,16 @@ def tcp_remove_reno_sacks(tp: TcpSock, acked: int) -> None:
 
 def tcp_init_undo(tp: TcpSock) -> None:
     tp.undo_marker = tp.tcb.snd_una or 1
-    tp.undo_retrans = tp.retrans_out or -1
+    tp.undo_retrans = tp.retrans_out
+    if tp.tlp_high_seq and tp.tlp_retrans:  # its duplicate may be reported yet
+        tp.undo_retrans += 1
+    if not tp.undo_retrans:
+        tp.undo_retrans = -1
 
 
 def tcp_init_cwnd_reduction(net: Netns, tp: TcpSock) -> None:
     tp.high_seq = tp.tcb.snd_nxt
+    tp.tlp_high_seq = 0
     tp.snd_cwnd_cnt = 0
     tp.prior_cwnd = tp.snd_cwnd
     tp.prr_delivered = tp.prr_out = 0
@@ -303,6 +321,7 @@ def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
         tp.reordering = min(tp.reordering, net.sysctl.tcp_reordering)
     tcp_set_ca_state(tp, CaState.TCP_CA_LOSS, net.now_ns)
     tp.high_seq = tcb.snd_nxt
+    tp.tlp_high_seq = 0
 
 
 def tcp_simple_retransmit(net: Netns, tp: TcpSock) -> None:
@@ -394,6 +413,22 @@ def tcp_try_keep_open(net: Netns, tp: TcpSock) -> None:
     if tp.ca_state != state:
         tcp_set_ca_state(tp, state, net.now_ns)
         tp.high_seq = tp.tcb.snd_nxt
+
+
+def tcp_process_tlp_ack(net: Netns, tp: TcpSock, ack: int, flags: int) -> None:
+    """End a probe's episode: was the tail lost, which the probe has mended? (RFC 8985 7.4)."""
+    if before(ack, tp.tlp_high_seq):
+        return
+    if not tp.tlp_retrans or flags & FLAG_DSACK_TLP:
+        tp.tlp_high_seq = 0  # it was new data; or the segment came twice
+    elif after(ack, tp.tlp_high_seq):
+        tcp_init_cwnd_reduction(net, tp)
+        tcp_set_ca_state(tp, CaState.TCP_CA_CWR, net.now_ns)
+        tcp_end_cwnd_reduction(net, tp)
+        tcp_try_keep_open(net, tp)
+        net.mib[Mib.TCP_LOSSPROBERECOVERY] += 1
+    elif not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DATA_SACKED):
+        tp.tlp_high_seq = 0  # a bare duplicate: the segment came twice
 
 
 def tcp_time_to_recover(tp: TcpSock) -> bool:

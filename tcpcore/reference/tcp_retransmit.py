@@ -1,6 +1,6 @@
 """What goes again, and what asks: retransmissions, and probes of a shut window.
 
-Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8.1, 3.8.6.1; RFC 6298; RFC 6675.
+Linux: net/ipv4/tcp_output.c.  RFC 9293 3.8.1, 3.8.6.1; RFC 6298; RFC 6675; RFC 8985 7.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from errno import EAGAIN
 from .inet_connection_sock import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_probe0_base_ns,
+    tcp_rearm_rto,
     tcp_reset_xmit_timer,
 )
 from .netns import Netns
 from .sock import (
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
+    TCP_NAGLE_OFF,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
@@ -35,11 +37,18 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_output import tcp_adjust_pcount, tcp_event_new_data_sent, tcp_fragment, tcp_transmit_skb
+from .tcp_output import (
+    tcp_adjust_pcount,
+    tcp_event_new_data_sent,
+    tcp_fragment,
+    tcp_transmit_skb,
+    tcp_write_xmit,
+)
 from .tcp_window import (
     tcp_current_mss,
     tcp_packets_in_flight,
     tcp_set_skb_tso_segs,
+    tcp_snd_wnd_test,
     tcp_wnd_end,
 )
 from .timer import NSEC_PER_MSEC
@@ -48,7 +57,21 @@ from .timer import NSEC_PER_MSEC
 
 
 def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
-    """Send a piece again, at most `segs` of it; 0, -EAGAIN if the window is shut, -ENOBUFS."""
+    """Send a lost piece again, at most `segs` of it; 0, -EAGAIN if the window is shut, -ENOBUFS."""
+    err = __tcp_retransmit_skb(net, tp, skb, segs)
+    if not err and not skb.sacked & TCPCB_SACKED_RETRANS:
+        skb.sacked |= TCPCB_SACKED_RETRANS
+        tp.retrans_out += skb.pcount
+    if not tp.retrans_stamp:
+        tp.retrans_stamp = skb.skb_mstamp_ns // NSEC_PER_MSEC or 1
+    if tp.undo_retrans < 0:
+        tp.undo_retrans = 0
+    tp.undo_retrans += skb.pcount
+    return err
+
+
+def __tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
+    """Send a piece again without taking it for lost: so a probe of the tail does."""
     mss = tcp_current_mss(net, tp)
     tcb = tp.tcb
     if before(skb.seq, tcb.snd_una):  # its front was acknowledged meanwhile
@@ -79,16 +102,8 @@ def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
     tp.bytes_retrans += len(skb.data)
     if not err:
         skb.sacked |= TCPCB_EVER_RETRANS
-        if not skb.sacked & TCPCB_SACKED_RETRANS:
-            skb.sacked |= TCPCB_SACKED_RETRANS
-            tp.retrans_out += skb.pcount
-        if not tp.retrans_stamp:
-            tp.retrans_stamp = skb.skb_mstamp_ns // NSEC_PER_MSEC or 1
     else:
         net.mib[Mib.TCP_RETRANSFAIL] += skb.pcount
-    if tp.undo_retrans < 0:
-        tp.undo_retrans = 0
-    tp.undo_retrans += skb.pcount
     return err
 
 
@@ -140,6 +155,39 @@ def tcp_xmit_retransmit_queue(net: Netns, tp: TcpSock) -> None:
 
 
 # Probes.
+
+
+def tcp_send_loss_probe(net: Netns, tp: TcpSock) -> None:
+    """Make the peer tell of its tail: new data if it takes any, else the last segment again.
+
+    RFC 8985 7.3. One probe is out at a time; the time-out runs on behind it.
+    """
+    mss = tcp_current_mss(net, tp)
+    if not tp.tlp_high_seq and tcp_loss_probe_skb(net, tp, mss):
+        tp.tlp_high_seq = tp.tcb.snd_nxt
+        net.mib[Mib.TCP_LOSSPROBES] += 1
+        tp.icsk_pending = 0  # the time-out starts anew
+    tcp_rearm_rto(net, tp)
+
+
+def tcp_loss_probe_skb(net: Netns, tp: TcpSock, mss: int) -> bool:
+    """True if a probe was sent."""
+    tp.tlp_retrans = False
+    if tp.sk_write_queue and tcp_snd_wnd_test(tp, tp.sk_write_queue[0], mss):
+        had = tp.packets_out
+        tcp_write_xmit(net, tp, mss, TCP_NAGLE_OFF, 2)
+        return tp.packets_out > had
+    if not tp.tcp_rtx_queue:
+        return False
+    skb = tp.tcp_rtx_queue[-1]
+    before_last = (skb.pcount - 1) * mss
+    if skb.pcount > 1 and len(skb.data) > before_last:
+        at = len(tp.tcp_rtx_queue) - 1
+        if tcp_fragment(net, tp, tp.tcp_rtx_queue, at, before_last, mss):
+            return False
+        skb = tp.tcp_rtx_queue[-1]
+    tp.tlp_retrans = not __tcp_retransmit_skb(net, tp, skb, 1)
+    return tp.tlp_retrans
 
 
 def tcp_xmit_probe_skb(net: Netns, tp: TcpSock, urgent: bool) -> int:

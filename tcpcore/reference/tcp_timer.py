@@ -18,6 +18,7 @@ from .netns import Netns, sk_reset_timer
 from .sock import (
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
+    ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
     TCP_ATO_MIN_NS,
@@ -37,7 +38,12 @@ from .tcp import (
 from .tcp_input import keepalive_time_when, tcp_fin_time_ns
 from .tcp_output import tcp_send_ack, tcp_send_active_reset
 from .tcp_recovery import tcp_enter_loss
-from .tcp_retransmit import tcp_retransmit_skb, tcp_send_probe0, tcp_write_wakeup
+from .tcp_retransmit import (
+    tcp_retransmit_skb,
+    tcp_send_loss_probe,
+    tcp_send_probe0,
+    tcp_write_wakeup,
+)
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 
@@ -177,9 +183,14 @@ def tcp_probe_timer(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_write_timer(net: Netns, tp: TcpSock) -> None:
-    event, tp.icsk_pending = tp.icsk_pending, 0
+    event = tp.icsk_pending
     if tp.tcb.state in (TCP_CLOSE, TCP_LISTEN):
+        tp.icsk_pending = 0
         return
+    if event == ICSK_TIME_LOSS_PROBE:
+        tcp_send_loss_probe(net, tp)
+        return
+    tp.icsk_pending = 0
     if event == ICSK_TIME_RETRANS:
         tcp_retransmit_timer(net, tp)
     elif event == ICSK_TIME_PROBE0:
