@@ -63,8 +63,8 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
     NET_ADD_STATS(net, TCP_RETRANSSEGS, one.pcount)
     tp.total_retrans += one.pcount
     tp.bytes_retrans += one.len
+    one.sacked |= TCPCB_EVER_RETRANS  # even where it did not leave: its time is none to learn from
     if not err:
-        one.sacked |= TCPCB_EVER_RETRANS
         one.retrans += 1
         if not one.sacked & TCPCB_SACKED_RETRANS:
             one.sacked |= TCPCB_SACKED_RETRANS
@@ -73,6 +73,8 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
             tp.retrans_stamp = tcp_clock_ms(net)
     else:
         NET_ADD_STATS(net, TCP_RETRANSFAIL, one.pcount)
+        if not tp.retrans_stamp:
+            tp.retrans_stamp = tcp_clock_ms(net)
     if tp.undo_retrans < 0:
         tp.undo_retrans = 0
     tp.undo_retrans += one.pcount

@@ -77,8 +77,8 @@ def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
     net.mib[Mib.TCP_RETRANSSEGS] += skb.pcount
     tp.total_retrans += skb.pcount
     tp.bytes_retrans += len(skb.data)
+    skb.sacked |= TCPCB_EVER_RETRANS  # even where it did not leave: its time is none to learn from
     if not err:
-        skb.sacked |= TCPCB_EVER_RETRANS
         skb.retrans += 1
         if not skb.sacked & TCPCB_SACKED_RETRANS:
             skb.sacked |= TCPCB_SACKED_RETRANS
@@ -87,6 +87,7 @@ def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
             tp.retrans_stamp = skb.skb_mstamp_ns // NSEC_PER_MSEC or 1
     else:
         net.mib[Mib.TCP_RETRANSFAIL] += skb.pcount
+        tp.retrans_stamp = tp.retrans_stamp or net.now_ns // NSEC_PER_MSEC or 1
     if tp.undo_retrans < 0:
         tp.undo_retrans = 0
     tp.undo_retrans += skb.pcount
