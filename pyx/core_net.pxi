@@ -17,6 +17,7 @@ from netns cimport (
     netns_reap,
     out_frame,
     out_purge,
+    route,
     sk_lookup,
     sk_memory_allocated,
     timer_owner,
@@ -82,19 +83,6 @@ cdef tuple SYSCTLS = tuple(
         "tcp_slow_start_after_idle tcp_stdurg tcp_syn_linear_timeouts tcp_syn_retries "
         "tcp_synack_retries tcp_syncookies tcp_timestamps tcp_tw_reuse tcp_window_scaling "
         "tcp_wmem tcp_workaround_signed_windows wmem_max"
-    ).split()
-)
-cdef tuple TCP_INFO_FIELDS = tuple(
-    f"tcpi_{name}"
-    for name in (
-        "state ca_state retransmits probes backoff options snd_wscale rcv_wscale rto ato snd_mss "
-        "rcv_mss unacked sacked lost retrans fackets last_data_sent last_ack_sent last_data_recv "
-        "last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh snd_cwnd advmss reordering "
-        "rcv_rtt rcv_space total_retrans pacing_rate max_pacing_rate bytes_acked bytes_received "
-        "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out delivery_rate "
-        "delivery_rate_app_limited busy_time rwnd_limited sndbuf_limited delivered bytes_sent "
-        "bytes_retrans dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash total_rto "
-        "total_rto_recoveries total_rto_time"
     ).split()
 )
 cdef tuple CONGESTION_CONTROLS = ("reno", "cubic")
@@ -322,6 +310,17 @@ cdef class Net:
         self.net.gso = gso
         self.net.hw_csum = hw_csum
 
+    def set_qdisc(self, bint drops):
+        """Whether the queue before the link refuses every packet (`tc ... limit 0`)."""
+        self.net.qdisc_drops = drops
+
+    def set_route(
+        self, *, uint32_t mtu=0, bint mtu_lock=False, uint32_t advmss=0, uint16_t initcwnd=0,
+        uint16_t initrwnd=0, uint32_t rto_min=0, bint quickack=False
+    ):
+        """What is said of the way to peers (`ip route`); rto_min in ms, 0: nothing is said."""
+        self.net.route = route(mtu, mtu_lock, advmss, initcwnd, initrwnd, rto_min, quickack)
+
     def wakes(self):
         """Handles of which something may have changed since the last call."""
         cdef list woken = []
@@ -534,17 +533,7 @@ cdef class Net:
         cdef uint32_t rto_time = tp.total_rto_time
         if tp.rto_stamp_ms:
             rto_time += now_ms - tp.rto_stamp_ms
-        if known.state == TCP_LISTEN:
-            return dict.fromkeys(TCP_INFO_FIELDS, 0) | {
-                "tcpi_state": TCP_LISTEN,
-                "tcpi_unacked": tp.accept_len,
-                "tcpi_sacked": tp.max_ack_backlog,
-                "tcpi_snd_cwnd": tp.snd_cwnd,
-                "tcpi_reordering": tp.reordering,
-                "tcpi_pacing_rate": tp.sk_pacing_rate,
-                "tcpi_max_pacing_rate": PACING_RATE_MAX,
-            }
-        return {
+        found = {
             "tcpi_state": known.state,
             "tcpi_ca_state": tp.ca_state,
             "tcpi_retransmits": tp.retransmits,
@@ -604,4 +593,10 @@ cdef class Net:
             "tcpi_total_rto": tp.total_rto,
             "tcpi_total_rto_recoveries": tp.total_rto_recoveries,
             "tcpi_total_rto_time": rto_time,
+        }
+        if known.state != TCP_LISTEN:
+            return found
+        told = "state", "snd_cwnd", "reordering", "pacing_rate", "max_pacing_rate"
+        return dict.fromkeys(found, 0) | {f"tcpi_{name}": found[f"tcpi_{name}"] for name in told} | {
+            "tcpi_unacked": tp.accept_len, "tcpi_sacked": tp.max_ack_backlog
         }

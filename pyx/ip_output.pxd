@@ -25,6 +25,7 @@ cdef enum:
     IP_MAX_MTU = 65535  # what a total length can tell
     MAX_OPTIONS = 40  # bytes
     OUT_QUEUE_MAX = 65536  # frames that wait to be fetched
+    NET_XMIT_DROP = 1  # include/linux/netdevice.h
     IP_DF = 0x4000
 
 # What a segment's options say; those that are not there are left out.
@@ -183,8 +184,8 @@ cdef inline int64_t dst_mtu(netns *net, const uint8_t *daddr) noexcept nogil:
     """What fits a packet to an address: what the path told, else the link's."""
     cdef const path_mtu *path
     cdef uint32_t *at
-    cdef int64_t mtu = net.mtu
-    if net.n_pmtu:
+    cdef int64_t mtu = net.route.mtu if net.route.mtu else net.mtu
+    if net.n_pmtu and not net.route.mtu_lock:
         at = pmtu_at(net, daddr)
         if at[0]:
             path = &net.pmtu.paths[at[0] - 1]
@@ -296,7 +297,7 @@ cdef inline int ip_queue_xmit(
 ) noexcept nogil:
     """Queue a segment, cut to `mss` where the link does not take it whole; 0, or -ENOBUFS.
 
-    Its text stays where it lies, in a page.
+    Its text stays where it lies, in a page. NET_XMIT_DROP: the queue before the link refused it.
     """
     cdef segment_out one
     cdef uint32_t at, size, last
@@ -307,6 +308,8 @@ cdef inline int ip_queue_xmit(
         NET_ADD_STATS(net, TCP_OUTSEGS, (length + mss - 1) // mss)
     else:
         NET_INC_STATS(net, TCP_OUTSEGS)
+    if net.qdisc_drops:
+        return NET_XMIT_DROP
     if not mss or length <= mss or net.gso:
         return tcp_build_frame(
             net, seg, page, data, length, <uint32_t>mss if mss and length > mss else 0

@@ -69,6 +69,16 @@ cdef struct out_frame:
     skb_data *page  # NULL without text
 
 # One host. Sockets are known outside by a handle that is never used again.
+# What the administrator has said of the way to peers (RTAX_); 0: nothing.
+cdef struct route:
+    int64_t mtu
+    int64_t mtu_lock  # what routers say does not matter
+    int64_t advmss
+    int64_t initcwnd
+    int64_t initrwnd
+    int64_t rto_min  # ms
+    int64_t quickack
+
 cdef struct netns:
     host net
     uint64_t key[2]
@@ -87,6 +97,8 @@ cdef struct netns:
     int64_t loopback_mtu
     bint gso  # the link takes segments larger than its MTU
     bint hw_csum  # the link finishes checksums
+    bint qdisc_drops  # the queue before the link refuses every packet
+    route route
     path_mtus *pmtu  # once there is one
     uint32_t n_pmtu
     sock_common **established  # by 4-tuple

@@ -263,6 +263,24 @@ cdef inline void tcp_set_ca_state(tcp_sock *tp, int state, int64_t now_ns) noexc
     tp.ca_state = <uint8_t>state
 
 
+cdef inline void tcp_init_cwnd_reduction(tcp_sock *tp, int64_t now_ns) noexcept nogil:
+    tp.high_seq = tp.tcb.snd_nxt
+    tp.tlp_high_seq = 0
+    tp.snd_cwnd_cnt = 0
+    tp.prior_cwnd = tp.snd_cwnd
+    tp.prr_delivered = tp.prr_out = 0
+    tp.snd_ssthresh = ca_ssthresh(tp, now_ns)
+
+
+cdef inline void tcp_enter_cwr(tcp_sock *tp, int64_t now_ns) noexcept nogil:
+    """Less is to be sent, though nothing was lost."""
+    tp.prior_ssthresh = 0
+    if tp.ca_state < TCP_CA_CWR:
+        tp.undo_marker = 0
+        tcp_init_cwnd_reduction(tp, now_ns)
+        tcp_set_ca_state(tp, TCP_CA_CWR, now_ns)
+
+
 cdef inline int32_t tcp_current_ssthresh(const tcp_sock *tp) noexcept nogil:
     """What ssthresh would be if the window were reduced now."""
     if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:

@@ -528,6 +528,7 @@ cdef inline void tcp_ack_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
     if (
         (more and tcp_choose_window(net, tp) >= tp.rcv_wnd)
         or tcp_in_quickack_mode(tp)
+        or net.route.quickack
         or tp.ack_pending & ICSK_ACK_NOW
         or tp.out_of_order_queue.first != NULL
     ):

@@ -327,7 +327,11 @@ cdef inline void tcp_finish_handshake(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_init_transfer(netns *net, tcp_sock *tp) noexcept nogil:
     """First window and buffers of an open connection (RFC 6928; a lost SYN leaves one segment)."""
     tcp_sync_mss(net, tp, dst_mtu(net, tp.sk.daddr))
-    tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else <int32_t>TCP_INIT_CWND
+    tp.snd_cwnd = TCP_INIT_CWND
+    if tp.total_retrans > 1 and tp.undo_marker:
+        tp.snd_cwnd = 1
+    elif net.route.initcwnd:
+        tp.snd_cwnd = <int32_t>net.route.initcwnd
     if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
         tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
         tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS

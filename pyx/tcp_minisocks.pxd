@@ -360,6 +360,8 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
         return NULL
     known = &tp.tcb
     tcp_inherit(tp, listener)
+    if net.route.rto_min:
+        tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC
     tp.sk.ip = req.sk.ip
     memcpy(tp.sk.saddr, req.sk.saddr, 16)
     memcpy(tp.sk.daddr, req.sk.daddr, 16)

@@ -23,6 +23,7 @@ from tcp_cong cimport (
     CA_EVENT_TX_START,
     ca_cwnd_event,
     tcp_current_ssthresh,
+    tcp_enter_cwr,
 )
 from tcp_rate cimport *
 from tcp_window cimport (
@@ -58,7 +59,8 @@ cdef enum:
 cdef inline int tcp_transmit_skb(
     netns *net, tcp_sock *tp, skb *one, uint32_t ack, int64_t mss
 ) noexcept nogil:
-    """Send one piece with today's options and window; the judge is told. 0 or -ENOBUFS."""
+    """Send one piece with today's options and window; the judge is told. 0, -ENOBUFS, or
+    NET_XMIT_DROP: as if it had been lost at once."""
     cdef options opts
     cdef segment_out out
     cdef segment th
@@ -94,10 +96,16 @@ cdef inline int tcp_transmit_skb(
     out.ttl = tp.ttl
     out.df = tp.pmtudisc > 0
     err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
-    if err:
+    if err < 0:
         return err
-    tp.wstamp_ns = net.net.now_ns
     net.ip_id += <uint16_t>one.pcount
+    if flags & TCPHDR_ACK:
+        tcp_event_ack_sent(tp, ack)
+    tp.segs_out += one.pcount if one.pcount > 1 else 1
+    if one.len:
+        tcp_event_data_sent(net, tp)
+        tp.data_segs_out += one.pcount
+        tp.bytes_sent += one.len
     th.seq = one.seq
     th.end_seq = one.end_seq
     th.ack = ack
@@ -109,14 +117,12 @@ cdef inline int tcp_transmit_skb(
     if opts.has_wscale:
         th.opts = OPT_WSCALE
         th.wscale = opts.wscale
-    tcb_xmit(&tp.tcb, &th)
-    if flags & TCPHDR_ACK:
-        tcp_event_ack_sent(tp, ack)
-    tp.segs_out += one.pcount if one.pcount > 1 else 1
-    if one.len:
-        tcp_event_data_sent(net, tp)
-        tp.data_segs_out += one.pcount
-        tp.bytes_sent += one.len
+    if not err or one.end_seq == one.seq:
+        tcb_xmit(&tp.tcb, &th)
+    if err:
+        tcp_enter_cwr(tp, net.net.now_ns)  # this end's own queue is what is congested
+        return err
+    tp.wstamp_ns = net.net.now_ns
     one.skb_mstamp_ns = net.net.now_ns
     if one.end_seq != one.seq:
         tcp_rate_skb_sent(tp, one, net.net.now_ns)
@@ -406,7 +412,7 @@ cdef inline void tcp_send_ack(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.tcb.state == TCP_CLOSE:
         return
     skb_control(&one, tcp_acceptable_seq(tp), TCPHDR_ACK)
-    if tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0):
+    if tcp_transmit_skb(net, tp, &one, tp.tcb.rcv_nxt, 0) < 0:
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
         sk_reset_timer(net, &tp.delack_timer.timer, jiffies_up(net.net.now_ns, TCP_DELACK_MAX_NS))
 
@@ -469,6 +475,8 @@ cdef inline bint tcp_oow_rate_limited(netns *net, uint32_t *last_oow_ack_ms) noe
 cdef inline void tcp_connect_init(netns *net, tcp_sock *tp) noexcept nogil:
     """What an active open begins with."""
     cdef int64_t advmss, most
+    if net.route.rto_min:
+        tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC
     tp.tcp_header_len = TCP_HDR_LEN
     if net.sysctl.tcp_timestamps:
         tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
@@ -533,7 +541,7 @@ cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
     tp.sk_wmem_queued += one.truesize
     tp.packets_out += 1
     err = tcp_transmit_skb(net, tp, one, 0, 0)
-    if err and err != -ENOBUFS:
+    if err < 0 and err != -ENOBUFS:
         return err
     NET_INC_STATS(net, TCP_ACTIVEOPENS)
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)

@@ -26,6 +26,7 @@ from tcp_cong cimport (
     ca_undo_cwnd,
     tcp_current_ssthresh,
     tcp_set_ca_state,
+    tcp_init_cwnd_reduction,
 )
 from tcp_output cimport tcp_fragment
 from tcp_rate cimport rate_sample, tcp_rate_skb_delivered
@@ -266,15 +267,6 @@ cdef inline void tcp_init_undo(tcp_sock *tp) noexcept nogil:
         tp.undo_retrans = -1
 
 
-cdef inline void tcp_init_cwnd_reduction(netns *net, tcp_sock *tp) noexcept nogil:
-    tp.high_seq = tp.tcb.snd_nxt
-    tp.tlp_high_seq = 0
-    tp.snd_cwnd_cnt = 0
-    tp.prior_cwnd = tp.snd_cwnd
-    tp.prr_delivered = tp.prr_out = 0
-    tp.snd_ssthresh = ca_ssthresh(tp, net.net.now_ns)
-
-
 cdef inline void tcp_cwnd_reduction(
     netns *net, tcp_sock *tp, int64_t delivered, int64_t lost, int flags
 ) noexcept nogil:
@@ -309,7 +301,7 @@ cdef inline void tcp_enter_recovery(netns *net, tcp_sock *tp) noexcept nogil:
     tcp_init_undo(tp)
     if tp.ca_state < TCP_CA_CWR:
         tp.prior_ssthresh = tcp_current_ssthresh(tp)
-        tcp_init_cwnd_reduction(net, tp)
+        tcp_init_cwnd_reduction(tp, net.net.now_ns)
     tcp_set_ca_state(tp, TCP_CA_RECOVERY, net.net.now_ns)
 
 
@@ -455,7 +447,7 @@ cdef inline void tcp_process_tlp_ack(
     if not tp.tlp_retrans or flags & FLAG_DSACK_TLP:
         tp.tlp_high_seq = 0  # it was new data; or the segment came twice
     elif after(ack, tp.tlp_high_seq):
-        tcp_init_cwnd_reduction(net, tp)
+        tcp_init_cwnd_reduction(tp, net.net.now_ns)
         tcp_set_ca_state(tp, TCP_CA_CWR, net.net.now_ns)
         tcp_end_cwnd_reduction(net, tp)
         tcp_try_keep_open(net, tp)

@@ -17,6 +17,7 @@ from tcp cimport *
 from tcp_output cimport (
     skb_control,
     tcp_adjust_pcount,
+    tcp_clock_ms,
     tcp_event_new_data_sent,
     tcp_fragment,
     tcp_transmit_skb,
@@ -42,7 +43,7 @@ cdef inline int tcp_retransmit_skb(netns *net, tcp_sock *tp, skb *one, int64_t s
         one.sacked |= TCPCB_SACKED_RETRANS
         tp.retrans_out += one.pcount
     if not tp.retrans_stamp:
-        tp.retrans_stamp = max(one.skb_mstamp_ns // NSEC_PER_MSEC, <int64_t>1)
+        tp.retrans_stamp = tcp_clock_ms(net)
     if tp.undo_retrans < 0:
         tp.undo_retrans = 0
     tp.undo_retrans += one.pcount
@@ -87,9 +88,8 @@ cdef inline int __tcp_retransmit_skb(
     NET_ADD_STATS(net, TCP_RETRANSSEGS, one.pcount)
     tp.total_retrans += one.pcount
     tp.bytes_retrans += one.len
-    if not err:
-        one.sacked |= TCPCB_EVER_RETRANS
-    else:
+    one.sacked |= TCPCB_EVER_RETRANS  # even where it did not leave: its time is none to learn from
+    if err:
         NET_ADD_STATS(net, TCP_RETRANSFAIL, one.pcount)
     rb_changed(one)
     return err

@@ -130,7 +130,7 @@ cdef inline void tcp_retransmit_timer(netns *net, tcp_sock *tp) noexcept nogil:
         return
     tcp_enter_loss(net, tp)
     tcp_update_rto_stats(net, tp)
-    if tcp_retransmit_skb(net, tp, head, 1) < 0 and tp.tcb.state != TCP_CLOSE:
+    if tcp_retransmit_skb(net, tp, head, 1) and tp.tcb.state != TCP_CLOSE:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, <int64_t>500 * NSEC_PER_MSEC)
         return
     tcp_out_reset_timer(net, tp)

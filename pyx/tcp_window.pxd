@@ -83,6 +83,8 @@ cdef inline void tcp_select_initial_window(
     rcv_wnd[0] = space
     if net.sysctl.tcp_workaround_signed_windows:
         rcv_wnd[0] = min(space, <int64_t>32767)
+    if net.route.initrwnd:
+        rcv_wnd[0] = min(rcv_wnd[0], net.route.initrwnd * mss)
     if scaling:
         most = max(net.sysctl.tcp_rmem[2], net.sysctl.rmem_max)
         most = min(max(space, most), window_clamp)
@@ -329,6 +331,8 @@ cdef inline int64_t tcp_advertise_mss(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline int64_t dst_metric_advmss(netns *net, const uint8_t *daddr) noexcept nogil:
     """The MSS to offer on a path: no IPv6 link has less than 1280 bytes (RFC 8200 5)."""
     cdef int64_t mtu = dst_mtu(net, daddr)
+    if net.route.advmss:
+        return min(net.route.advmss, <int64_t>65535)
     if ipv6_addr_v4mapped(daddr):
         return min(mtu - IPV4_HDR_LEN - TCP_HDR_LEN, <int64_t>65535)
     return min(max(mtu, <int64_t>IPV6_MIN_MTU) - IPV6_HDR_LEN - TCP_HDR_LEN, <int64_t>65535)

@@ -285,7 +285,7 @@ ONLY_REFERENCE = {
     "tcp_conntrack": {"conntrack_context"},
     "inet_ports": {"ehash_key"},
     "tcp_ipv4": {"any_address"},
-    "tcp_sockopt": {"tcp_get_info", "tcp_listen_info", "sk_get_meminfo"},
+    "tcp_sockopt": {"tcp_get_info", "sk_get_meminfo"},
     "inet_hashtables": {"flow_key"},
     "pcap": {"pcap_peek", "read_packet", "read_section"},
 }

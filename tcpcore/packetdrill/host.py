@@ -119,10 +119,9 @@ class HostTarget(Files, Target):
         for _ in range(STEPS_MAX):
             for packet in self.net.transmit()[0]:
                 one = Emitted(self.time_us, bytes(packet))
-                if self.commands.qdisc_limit != 0:
-                    self.sent.append(one)
-                    if self.tap:
-                        self.tap(self.time_us, one.packet)
+                self.sent.append(one)
+                if self.tap:
+                    self.tap(self.time_us, one.packet)
             woken = self.net.wakes()
             for epoll in self.files.values():
                 if isinstance(epoll, EpollFile):
@@ -192,6 +191,14 @@ class HostTarget(Files, Target):
         """What the interface takes."""
         self.mtu, self.gso = mtu, gso
         self.net.set_link(mtu, gso)
+
+    def set_qdisc(self, *, drops: bool) -> None:
+        """Whether the queue before the interface refuses every packet."""
+        self.net.set_qdisc(drops)
+
+    def set_route(self, **metrics: int) -> None:
+        """What is said of the way to the peer."""
+        self.net.set_route(**metrics)
 
     def set_sysctl(self, name: str, value: object) -> None:
         """A knob that the engine has.

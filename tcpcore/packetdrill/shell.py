@@ -36,6 +36,7 @@ HARMLESS = {
     "tcp_pacing_ca_ratio", "tcp_fastopen_key", "tcp_fastopen_blackhole_timeout_sec",
     "tcp_no_metrics_save", "tcp_ecn_option_beacon", "tcp_fastopen",
 }  # fmt: skip
+METRICS = ("mtu", "advmss", "initcwnd", "initrwnd", "quickack", "rto_min")
 SPLIT = re.compile(
     r"""(?P<blank>[ \t]+|\\\n)|(?P<comment>\#[^\n]*)|(?P<op>\n|;|&&|\|\||\||2>&1|\d?>>?|&>|<)"""
     r"""|(?P<word>(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|\$\(\([^)]*\)\)|[^\s;|&<>"'\\])+)""",
@@ -51,8 +52,6 @@ class Shell:
     ----------
     paths : dict
         Sizes of files of zeros, by their paths.
-    qdisc_limit : int or None
-        Packets that the local queue takes; None: as many as come.
     """
 
     def __init__(self, host: HostTarget) -> None:
@@ -60,8 +59,8 @@ class Shell:
         self.knobs = dict(DEFAULTS)
         self.kept: dict[str, str] = {}
         self.paths: dict[str, int] = {}
-        self.qdisc_limit: int | None = None
         self.base: dict[str, int] = {}
+        self.qdisc = ""
 
     def run(self, text: str) -> int:
         """Run a text; its exit status.
@@ -160,7 +159,8 @@ class Shell:
         return status, "".join(f"{line}\n" for line in output)
 
     def _defaults(self, words: list[str], text: str) -> int:
-        self.qdisc_limit = None
+        self.host.set_qdisc(drops=False)
+        self.host.set_route()
         for name, value in BASELINE.items():
             self.set_knob(name, value)
         return 0
@@ -184,13 +184,14 @@ class Shell:
     # The interface.
 
     def _tc(self, words: list[str], text: str) -> int:
-        self.qdisc_limit = None
         if "fq" in words:
             self.host.note("tc fq")
+        kind = next((word for word in words if word in ("pfifo", "bfifo", "fq", "fq_codel")), "")
         removes = bool({"del", "delete"} & set(words))
-        if "limit" in words[:-1] and words[words.index("limit") + 1] == "0" and not removes:
-            self.qdisc_limit = 0
-            self.host.note("tc limit 0")
+        if removes or "limit" in words or kind != self.qdisc:  # else the one that is there is kept
+            refuses = "limit" in words[:-1] and words[words.index("limit") + 1] == "0"
+            self.host.set_qdisc(drops=refuses and not removes)
+        self.qdisc = "" if removes else kind
         return 0
 
     def _ethtool(self, words: list[str], text: str) -> int:
@@ -206,10 +207,29 @@ class Shell:
                 return 1
             self.host.set_link(int(number), self.host.gso)
         elif {"route", "r", "ro"} & set(words[:2]) and {"change", "replace", "add"} & set(words):
-            for name in ("mtu", "advmss", "initcwnd", "initrwnd", "quickack", "rto_min"):
-                if name in words:
-                    self.host.note(f"ip route {name}")
+            return self._ip_route(words)
         return 0, ""
+
+    def _ip_route(self, words: list[str]) -> int:
+        """Metrics of the way to the peer, as `ip route` has them: all that are not named go."""
+        metrics: dict[str, int] = {}
+        at = 0
+        while at < len(words):
+            name = words[at]
+            at += 1
+            if name not in METRICS:
+                continue
+            if words[at : at + 1] == ["lock"]:
+                at += 1
+                if name == "mtu":
+                    metrics["mtu_lock"] = True
+            found = re.fullmatch(r"(\d{1,9})(ms|s)?", words[at] if at < len(words) else "")
+            if found is None or (found[2] and name != "rto_min"):
+                return 1
+            metrics[name] = int(found[1]) * (1000 if found[2] == "s" else 1)
+            at += 1
+        self.host.set_route(**metrics)
+        return 0
 
     # Counters and files.
 
@@ -231,9 +251,7 @@ class Shell:
         if not rest:
             return 2, ""
         if rest[1:]:
-            if rest[1:] != ["/proc/net/tcp"]:
-                raise Unsupported(f"grep of {rest[1]}")
-            text = self.proc_net_tcp()
+            text = "".join(self.proc_net(path) for path in rest[1:])
         pattern = rest[0] if "E" in flags else _basic(rest[0])
         try:
             wanted = re.compile(pattern, re.IGNORECASE if "i" in flags else 0)
@@ -244,6 +262,21 @@ class Shell:
         ]
         output = "" if "q" in flags else "".join(f"{line}\n" for line in found)
         return 0 if found else 1, f"{len(found)}\n" if "c" in flags else output
+
+    def proc_net(self, path: str) -> str:
+        """What a file of /proc/net says."""
+        if path == "/proc/net/tcp":
+            return self.proc_net_tcp()
+        groups = {"/proc/net/netstat": ("TcpExt", "IpExt"), "/proc/net/snmp": ("Ip", "Icmp", "Tcp")}
+        if path not in groups:
+            raise Unsupported(path)
+        counters = self.host.counters()
+        lines = []
+        for group in groups[path]:
+            names = [name for name in counters if re.fullmatch(rf"{group}(?!Ext)[A-Z]\w*", name)]
+            lines.append(" ".join([f"{group}:", *(name.removeprefix(group) for name in names)]))
+            lines.append(" ".join([f"{group}:", *(str(counters[name]) for name in names)]))
+        return "".join(f"{line}\n" for line in lines)
 
     def proc_net_tcp(self) -> str:
         """Sockets that listen, as /proc/net/tcp shows them."""
@@ -277,8 +310,8 @@ class Shell:
 
     def _cat(self, words: list[str], text: str) -> tuple[int, str]:
         for word in words:
-            if word == "/proc/net/tcp":
-                text += self.proc_net_tcp()
+            if word.startswith("/proc/net/"):
+                text += self.proc_net(word)
             elif word.startswith("/proc/sys/"):
                 text += self.knob(word) + "\n"
             else:

@@ -16,7 +16,7 @@ from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
 from .ip_output import V4MAPPED, inet_addr_is_local, is_loopback
 from .ip_tunnel import Encap, Outer
-from .netns import Netns, sk_memory_allocated
+from .netns import Netns, Route, sk_memory_allocated
 from .sock import (
     ICSK_TIME_DACK,
     ICSK_TIME_KEEPOPEN,
@@ -174,6 +174,24 @@ class Net:
         self.net.mtu = mtu
         self.net.gso = gso
         self.net.hw_csum = hw_csum
+
+    def set_qdisc(self, drops: bool) -> None:
+        """Whether the queue before the link refuses every packet (`tc … limit 0`)."""
+        self.net.qdisc_drops = drops
+
+    def set_route(
+        self,
+        *,
+        mtu: int = 0,
+        mtu_lock: bool = False,
+        advmss: int = 0,
+        initcwnd: int = 0,
+        initrwnd: int = 0,
+        rto_min: int = 0,
+        quickack: bool = False,
+    ) -> None:
+        """What is said of the way to peers (`ip route`); rto_min in ms, 0: nothing is said."""
+        self.net.route = Route(mtu, mtu_lock, advmss, initcwnd, initrwnd, rto_min, quickack)
 
     def add_address(self, addr: bytes, prefix: int) -> None:
         self.net.addrs[addr] = prefix

@@ -29,6 +29,7 @@ IPV6_HDR_LEN = 40
 IPV6_MIN_MTU = 1280
 IP_MAX_MTU = 65535  # what a total length can tell
 OUT_QUEUE_MAX = 65536  # frames that wait to be fetched
+NET_XMIT_DROP = 1  # include/linux/netdevice.h
 
 V4MAPPED = bytes(10) + b"\xff\xff"
 _IPHDR = Struct(">BBHHHBBH4s4s")
@@ -110,13 +111,13 @@ def ip_route_connect(net: Netns, daddr: bytes, saddr: bytes) -> tuple[int, bytes
 
 def dst_mtu(net: Netns, daddr: bytes) -> int:
     """What fits a packet to an address: what the path told, else the link's."""
-    known = net.pmtu.get(daddr)
+    known = None if net.route.mtu_lock else net.pmtu.get(daddr)
     if known is not None:
         mtu, expires_ns = known
         if net.now_ns < expires_ns:
             return min(mtu, net.mtu)
         del net.pmtu[daddr]
-    mtu = net.mtu
+    mtu = net.route.mtu or net.mtu
     if not net.any_address and inet_addr_is_local(net, daddr):
         mtu = net.loopback_mtu
     return min(mtu, IP_MAX_MTU) if daddr.startswith(V4MAPPED) else mtu
@@ -152,11 +153,16 @@ def ip_queue_xmit(
     ident: int,
     df: bool,
 ) -> int:
-    """Queue a segment, cut to `mss` where the link does not take it whole; 0, or -ENOBUFS."""
+    """Queue a segment, cut to `mss` where the link does not take it whole; 0, or -ENOBUFS.
+
+    NET_XMIT_DROP: the queue before the link has refused it.
+    """
     if len(net.out) >= OUT_QUEUE_MAX:
         net.mib[Mib.IP_OUTDISCARDS] += 1
         return -ENOBUFS
     net.mib[Mib.TCP_OUTSEGS] += max(1, -(-len(data) // mss)) if mss else 1
+    if net.qdisc_drops:
+        return NET_XMIT_DROP
     size = max(len(data), 1) if not mss or net.gso else mss
     last = (max(len(data), 1) - 1) // size * size
     for at in range(0, last + 1, size):

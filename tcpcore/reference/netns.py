@@ -79,6 +79,19 @@ class Sysctl:
         def __getattr__(self, name: str) -> Any: ...
 
 
+@dataclass(slots=True)
+class Route:
+    """What the administrator has said of the way to peers (RTAX_); 0: nothing."""
+
+    mtu: int = 0
+    mtu_lock: bool = False  # what routers say does not matter
+    advmss: int = 0
+    initcwnd: int = 0
+    initrwnd: int = 0
+    rto_min: int = 0  # ms
+    quickack: bool = False
+
+
 class Netns(Net):
     """One host. Sockets are known outside by a handle that is never used again."""
 
@@ -92,6 +105,8 @@ class Netns(Net):
         "loopback_mtu",
         "gso",
         "hw_csum",
+        "qdisc_drops",
+        "route",
         "pmtu",
         "pmtu_max",
         "established",
@@ -120,6 +135,8 @@ class Netns(Net):
         self.loopback_mtu = LOOPBACK_MTU
         self.gso = False  # the link takes segments larger than its MTU
         self.hw_csum = False  # the link finishes checksums
+        self.qdisc_drops = False  # the queue before the link refuses every packet
+        self.route = Route()
         self.pmtu: dict[bytes, tuple[int, int]] = {}
         self.pmtu_max = 4096
         # By (saddr, sport, daddr, dport), ours first: sockets, requests, what is in TIME-WAIT.

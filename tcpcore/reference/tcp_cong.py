@@ -274,6 +274,24 @@ def tcp_set_ca_state(tp: TcpSock, state: int, now_ns: int) -> None:
     tp.ca_state = state
 
 
+def tcp_init_cwnd_reduction(tp: TcpSock, now_ns: int) -> None:
+    tp.high_seq = tp.tcb.snd_nxt
+    tp.tlp_high_seq = 0
+    tp.snd_cwnd_cnt = 0
+    tp.prior_cwnd = tp.snd_cwnd
+    tp.prr_delivered = tp.prr_out = 0
+    tp.snd_ssthresh = tp.ca.ssthresh(tp, now_ns)
+
+
+def tcp_enter_cwr(tp: TcpSock, now_ns: int) -> None:
+    """Less is to be sent, though nothing was lost."""
+    tp.prior_ssthresh = 0
+    if tp.ca_state < CaState.TCP_CA_CWR:
+        tp.undo_marker = 0
+        tcp_init_cwnd_reduction(tp, now_ns)
+        tcp_set_ca_state(tp, CaState.TCP_CA_CWR, now_ns)
+
+
 def tcp_current_ssthresh(tp: TcpSock) -> int:
     """What ssthresh would be if the window were reduced now."""
     if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):

@@ -361,7 +361,8 @@ def tcp_finish_handshake(net: Netns, tp: TcpSock) -> None:
 def tcp_init_transfer(net: Netns, tp: TcpSock) -> None:
     """First window and buffers of an open connection (RFC 6928; a lost SYN leaves one segment)."""
     tcp_sync_mss(net, tp, dst_mtu(net, tp.daddr))
-    tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else TCP_INIT_CWND
+    lost = tp.total_retrans > 1 and tp.undo_marker
+    tp.snd_cwnd = 1 if lost else net.route.initcwnd or TCP_INIT_CWND
     if not tp.srtt_us:  # the handshake gave no sample, as it was lost (RFC 6298 5.7)
         tp.rttvar_us = tp.mdev_us = tp.mdev_max_us = TCP_TIMEOUT_FALLBACK_NS // 1000
         tp.rto_ns = TCP_TIMEOUT_FALLBACK_NS

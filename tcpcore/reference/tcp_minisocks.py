@@ -294,6 +294,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tcb = tp.tcb
     for name in INHERITED:
         setattr(tp, name, getattr(listener, name))
+    tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC or tp.rto_min_ns
     tp.ip = req.ip
     tp.saddr, tp.daddr, tp.sport, tp.dport = req.saddr, req.daddr, req.sport, req.dport
     inet_inherit_port(net, tp)

@@ -62,7 +62,12 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_cong import CA_EVENT_CWND_RESTART, CA_EVENT_TX_START, tcp_current_ssthresh
+from .tcp_cong import (
+    CA_EVENT_CWND_RESTART,
+    CA_EVENT_TX_START,
+    tcp_current_ssthresh,
+    tcp_enter_cwr,
+)
 from .tcp_rate import (
     TCP_CHRONO_BUSY,
     TCP_CHRONO_RWND_LIMITED,
@@ -101,7 +106,8 @@ SKB_TRUESIZE_GSO = GSO_MAX_SIZE + SKB_OVERHEAD + SKB_SHARED_INFO  # of the large
 
 
 def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -> int:
-    """Send one piece with today's options and window; the judge is told. 0 or -ENOBUFS."""
+    """Send one piece with today's options and window; the judge is told. 0, -ENOBUFS, or
+    NET_XMIT_DROP: as if it had been lost at once."""
     tcb = tp.tcb
     flags = skb.tcp_flags
     if flags & TCPHDR_SYN:
@@ -130,11 +136,9 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         net, tp.saddr, tp.daddr, tp.sport, tp.dport, skb.seq, ack, flags, window, urg, options,
         bytes(skb.data), mss, tp.tos, tp.ttl, net.ip_id, tp.pmtudisc > 0,
     )  # fmt: skip
-    if err:
+    if err < 0:
         return err
-    tp.wstamp_ns = net.now_ns
     net.ip_id = net.ip_id + skb.pcount & 0xFFFF
-    tcb_xmit(tcb, th)
     if flags & TCPHDR_ACK:
         tcp_event_ack_sent(tp, ack)
     tp.segs_out += max(skb.pcount, 1)
@@ -142,6 +146,12 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         tcp_event_data_sent(net, tp)
         tp.data_segs_out += skb.pcount
         tp.bytes_sent += len(skb.data)
+    if not err or skb.end_seq == skb.seq:
+        tcb_xmit(tcb, th)
+    if err:
+        tcp_enter_cwr(tp, net.now_ns)  # this end's own queue is what is congested
+        return err
+    tp.wstamp_ns = net.now_ns
     skb.skb_mstamp_ns = net.now_ns
     if skb.end_seq != skb.seq:
         tcp_rate_skb_sent(tp, skb, net.now_ns)
@@ -380,7 +390,7 @@ def tcp_send_ack(net: Netns, tp: TcpSock) -> None:
     if tp.tcb.state == TCP_CLOSE:
         return
     skb = SkBuff(tcp_acceptable_seq(tp), b"", TCPHDR_ACK)
-    if tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0):
+    if tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0) < 0:
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
         delay_ns = TCP_DELACK_MAX_NS
         sk_reset_timer(net, tp.delack_timer, jiffies_up(net.now_ns, delay_ns))
@@ -438,6 +448,7 @@ def tcp_oow_rate_limited(net: Netns, owner: object) -> bool:
 
 def tcp_connect_init(net: Netns, tp: TcpSock) -> None:
     """What an active open begins with."""
+    tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC or tp.rto_min_ns
     tp.tcp_header_len = TCP_HDR_LEN
     if net.sysctl.tcp_timestamps:
         tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
@@ -483,7 +494,7 @@ def tcp_connect(net: Netns, tp: TcpSock) -> int:
     tp.sk_wmem_queued += skb.truesize
     tp.packets_out += 1
     err = tcp_transmit_skb(net, tp, skb, 0, 0)
-    if err and err != -ENOBUFS:
+    if err < 0 and err != -ENOBUFS:
         return err
     net.mib[Mib.TCP_ACTIVEOPENS] += 1
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)

@@ -19,7 +19,12 @@ from .sock import (
     TcpSock,
 )
 from .tcp import MASK32, Mib, after, before
-from .tcp_cong import CA_EVENT_LOSS, tcp_current_ssthresh, tcp_set_ca_state
+from .tcp_cong import (
+    CA_EVENT_LOSS,
+    tcp_current_ssthresh,
+    tcp_init_cwnd_reduction,
+    tcp_set_ca_state,
+)
 from .tcp_output import tcp_fragment
 from .tcp_rate import RateSample, tcp_rate_skb_delivered
 from .tcp_retransmit import tcp_xmit_retransmit_queue
@@ -244,15 +249,6 @@ def tcp_init_undo(tp: TcpSock) -> None:
         tp.undo_retrans = -1
 
 
-def tcp_init_cwnd_reduction(net: Netns, tp: TcpSock) -> None:
-    tp.high_seq = tp.tcb.snd_nxt
-    tp.tlp_high_seq = 0
-    tp.snd_cwnd_cnt = 0
-    tp.prior_cwnd = tp.snd_cwnd
-    tp.prr_delivered = tp.prr_out = 0
-    tp.snd_ssthresh = tp.ca.ssthresh(tp, net.now_ns)
-
-
 def tcp_cwnd_reduction(net: Netns, tp: TcpSock, delivered: int, lost: int, flags: int) -> None:
     """Spread what is sent in recovery over its round trip (RFC 9937)."""
     if delivered <= 0 or not tp.prior_cwnd:
@@ -284,7 +280,7 @@ def tcp_enter_recovery(net: Netns, tp: TcpSock) -> None:
     tcp_init_undo(tp)
     if tp.ca_state < CaState.TCP_CA_CWR:
         tp.prior_ssthresh = tcp_current_ssthresh(tp)
-        tcp_init_cwnd_reduction(net, tp)
+        tcp_init_cwnd_reduction(tp, net.now_ns)
     tcp_set_ca_state(tp, CaState.TCP_CA_RECOVERY, net.now_ns)
 
 
@@ -422,7 +418,7 @@ def tcp_process_tlp_ack(net: Netns, tp: TcpSock, ack: int, flags: int) -> None:
     if not tp.tlp_retrans or flags & FLAG_DSACK_TLP:
         tp.tlp_high_seq = 0  # it was new data; or the segment came twice
     elif after(ack, tp.tlp_high_seq):
-        tcp_init_cwnd_reduction(net, tp)
+        tcp_init_cwnd_reduction(tp, net.now_ns)
         tcp_set_ca_state(tp, CaState.TCP_CA_CWR, net.now_ns)
         tcp_end_cwnd_reduction(net, tp)
         tcp_try_keep_open(net, tp)

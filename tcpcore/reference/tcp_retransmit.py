@@ -63,7 +63,7 @@ def tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int:
         skb.sacked |= TCPCB_SACKED_RETRANS
         tp.retrans_out += skb.pcount
     if not tp.retrans_stamp:
-        tp.retrans_stamp = skb.skb_mstamp_ns // NSEC_PER_MSEC or 1
+        tp.retrans_stamp = net.now_ns // NSEC_PER_MSEC or 1
     if tp.undo_retrans < 0:
         tp.undo_retrans = 0
     tp.undo_retrans += skb.pcount
@@ -100,9 +100,8 @@ def __tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int
     net.mib[Mib.TCP_RETRANSSEGS] += skb.pcount
     tp.total_retrans += skb.pcount
     tp.bytes_retrans += len(skb.data)
-    if not err:
-        skb.sacked |= TCPCB_EVER_RETRANS
-    else:
+    skb.sacked |= TCPCB_EVER_RETRANS  # even where it did not leave: its time is none to learn from
+    if err:
         net.mib[Mib.TCP_RETRANSFAIL] += skb.pcount
     return err
 

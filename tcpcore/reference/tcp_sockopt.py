@@ -277,16 +277,6 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
 }
 
 TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE = 1, 2, 4
-TCP_INFO_FIELDS = (
-    "state ca_state retransmits probes backoff options snd_wscale rcv_wscale rto ato snd_mss "
-    "rcv_mss unacked sacked lost retrans fackets last_data_sent last_ack_sent last_data_recv "
-    "last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh snd_cwnd advmss reordering "
-    "rcv_rtt rcv_space total_retrans pacing_rate max_pacing_rate bytes_acked bytes_received "
-    "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out delivery_rate "
-    "delivery_rate_app_limited busy_time rwnd_limited sndbuf_limited delivered bytes_sent "
-    "bytes_retrans dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash total_rto "
-    "total_rto_recoveries total_rto_time"
-)
 
 
 def sk_get_meminfo(tp: TcpSock) -> tuple[int, ...]:
@@ -298,24 +288,9 @@ def sk_get_meminfo(tp: TcpSock) -> tuple[int, ...]:
     return tp.sk_rmem_alloc, tp.sk_rcvbuf, 0, tp.sk_sndbuf, -used % PAGE, tp.sk_wmem_queued, 0, 0, 0
 
 
-def tcp_listen_info(tp: TcpSock) -> dict[str, int]:
-    """Of a listener: who waits to be accepted, and of how many."""
-    return {
-        "tcpi_state": TCP_LISTEN,
-        "tcpi_unacked": len(tp.accept_queue),
-        "tcpi_sacked": tp.max_ack_backlog,
-        "tcpi_snd_cwnd": tp.snd_cwnd,
-        "tcpi_reordering": tp.reordering,
-        "tcpi_pacing_rate": tp.sk_pacing_rate,
-        "tcpi_max_pacing_rate": PACING_RATE_MAX,
-    }
-
-
 def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
     """What TCP_INFO tells, by Linux's names; times in us, those with `last` and of RTOs in ms."""
     tcb = tp.tcb
-    if tcb.state == TCP_LISTEN:
-        return {f"tcpi_{name}": 0 for name in TCP_INFO_FIELDS.split()} | tcp_listen_info(tp)
     options = TCPI_OPT_TIMESTAMPS * tp.tstamp_ok | TCPI_OPT_SACK * bool(tp.sack_ok)
     if tp.wscale_ok:
         options |= TCPI_OPT_WSCALE
@@ -328,7 +303,7 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         rto_time += (net.now_ns // NSEC_PER_MSEC - tp.rto_stamp_ms) & MASK32
     limited = [tcp_chrono_us(tp, kind, net.now_ns) for kind in (1, 2, 3)]
 
-    return {
+    found = {
         "tcpi_state": tcb.state,
         "tcpi_ca_state": int(tp.ca_state),
         "tcpi_retransmits": tp.retransmits,
@@ -389,3 +364,9 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         "tcpi_total_rto_recoveries": tp.total_rto_recoveries,
         "tcpi_total_rto_time": rto_time,
     }
+    if tcb.state != TCP_LISTEN:
+        return found
+    told = "state", "snd_cwnd", "reordering", "pacing_rate", "max_pacing_rate"
+    return dict.fromkeys(found, 0) | {f"tcpi_{name}": found[f"tcpi_{name}"] for name in told} | {
+        "tcpi_unacked": len(tp.accept_queue), "tcpi_sacked": tp.max_ack_backlog
+    }  # fmt: skip

@@ -129,7 +129,7 @@ def tcp_retransmit_timer(net: Netns, tp: TcpSock) -> None:
         return
     tcp_enter_loss(net, tp)
     tcp_update_rto_stats(net, tp)
-    if tcp_retransmit_skb(net, tp, head, 1) < 0 and tp.tcb.state != TCP_CLOSE:
+    if tcp_retransmit_skb(net, tp, head, 1) and tp.tcb.state != TCP_CLOSE:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, 500 * NSEC_PER_MSEC)
         return
     tcp_out_reset_timer(net, tp)

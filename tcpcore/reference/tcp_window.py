@@ -74,6 +74,8 @@ def tcp_select_initial_window(
     if space > mss:
         space = space // mss * mss
     rcv_wnd = min(space, 32767) if net.sysctl.tcp_workaround_signed_windows else space
+    if net.route.initrwnd:
+        rcv_wnd = min(rcv_wnd, net.route.initrwnd * mss)
     wscale = 0
     if scaling:
         most = min(max(space, net.sysctl.tcp_rmem[2], net.sysctl.rmem_max), window_clamp)
@@ -312,6 +314,8 @@ def tcp_advertise_mss(net: Netns, tp: TcpSock) -> int:
 
 def dst_metric_advmss(net: Netns, daddr: bytes) -> int:
     """The MSS to offer on a path: no IPv6 link has less than 1280 bytes (RFC 8200 5)."""
+    if net.route.advmss:
+        return min(net.route.advmss, 65535)
     if daddr.startswith(V4MAPPED):
         return min(dst_mtu(net, daddr) - IPV4_HDR_LEN - TCP_HDR_LEN, 65535)
     mtu = max(dst_mtu(net, daddr), IPV6_MIN_MTU)
