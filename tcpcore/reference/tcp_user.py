@@ -60,7 +60,6 @@ from .tcp import (
 )
 from .tcp_ack import sk_stream_is_writeable, sk_stream_memory_free
 from .tcp_cong import tcp_init_congestion_control
-from .tcp_data_queue import tcp_rcv_space_adjust
 from .tcp_input import tcp_fin_time_ns
 from .tcp_minisocks import reqsk_drop
 from .tcp_output import (
@@ -72,6 +71,7 @@ from .tcp_output import (
     tcp_send_fin,
     tcp_slow_start_after_idle_check,
 )
+from .tcp_rcv_space import tcp_rcv_space_adjust
 from .tcp_window import (
     tcp_choose_window,
     tcp_current_mss,
