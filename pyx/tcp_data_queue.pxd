@@ -10,11 +10,11 @@ from sock cimport *
 from tcb cimport tcb_pull
 from tcp cimport *
 from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
+from tcp_rcv_space cimport tcp_rcv_rtt_measure, tcp_rcvbuf_grow
 from tcp_window cimport (
     tcp_choose_window,
     tcp_receive_window,
     tcp_space,
-    tcp_space_from_win,
     tcp_win_from_space,
 )
 
@@ -273,6 +273,8 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, length)
     tp.sk_rmem_alloc += cost
+    if tp.listener == NULL and not tp.dead:
+        tcp_rcvbuf_grow(net, tp, tp.rcvq_space)
 
 
 cdef inline void tcp_dsack_set(
@@ -535,61 +537,3 @@ cdef inline void tcp_ack_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
         tcp_send_ack(net, tp)
     else:
         tcp_send_delayed_ack(net, tp)
-
-
-# Receive buffer autotuning.
-
-
-cdef inline void tcp_rcv_rtt_measure_ts(
-    netns *net, tcp_sock *tp, uint32_t length
-) noexcept nogil:
-    """The peer's round trip as the receiver sees it, by what a full segment echoes."""
-    cdef uint32_t delta_ms
-    if not tp.saw_tstamp or tp.rcv_tsecr == tp.rcv_rtt_last_tsecr:
-        return
-    tp.rcv_rtt_last_tsecr = tp.rcv_tsecr
-    delta_ms = <uint32_t>(net.net.now_ns // 1000000) + tp.tsoffset - tp.rcv_tsecr
-    if length >= tp.rcv_mss and delta_ms < 1 << 22:
-        tcp_rcv_rtt_update(tp, <int64_t>(delta_ms if delta_ms else 1) * 1000, False)
-
-
-cdef inline void tcp_rcv_rtt_measure(netns *net, tcp_sock *tp) noexcept nogil:
-    """The same by a window's worth, which takes a round trip at least."""
-    cdef int64_t now_ns = net.net.now_ns
-    if tp.rcv_rtt_time_ns and before(tp.tcb.rcv_nxt, tp.rcv_rtt_seq):
-        return
-    if tp.rcv_rtt_time_ns:
-        tcp_rcv_rtt_update(tp, max((now_ns - tp.rcv_rtt_time_ns) // 1000, <int64_t>1), True)
-    tp.rcv_rtt_seq = tp.tcb.rcv_nxt + <uint32_t>tp.rcv_wnd
-    tp.rcv_rtt_time_ns = now_ns
-
-
-cdef inline void tcp_rcv_rtt_update(tcp_sock *tp, int64_t sample_us, bint win_dep) noexcept nogil:
-    if not tp.rcv_rtt_us or sample_us << 3 < tp.rcv_rtt_us:
-        tp.rcv_rtt_us = sample_us << 3
-    elif not win_dep:
-        tp.rcv_rtt_us += sample_us - (tp.rcv_rtt_us >> 3)
-
-
-cdef inline void tcp_rcv_space_adjust(netns *net, tcp_sock *tp) noexcept nogil:
-    """Once a round trip: hold twice what the caller has read in one, and what may follow."""
-    cdef int64_t elapsed_us = (net.net.now_ns - tp.rcvq_time_ns) // 1000
-    cdef int64_t copied, more, window, buffer
-    if elapsed_us < tp.rcv_rtt_us >> 3 or not tp.rcv_rtt_us:
-        return
-    copied = <uint32_t>(tp.copied_seq - tp.rcvq_seq)
-    if copied > tp.rcvq_space:
-        if net.sysctl.tcp_moderate_rcvbuf and not tp.userlocks & SOCK_RCVBUF_LOCK:
-            # Beyond 1 GiB it is all that tcp_rmem allows, and products would not fit.
-            more = min(copied, <int64_t>1 << 30) - tp.rcvq_space
-            window = 2 * (more + tp.rcvq_space) + 16 * <int64_t>tp.advmss
-            if tp.rcvq_space and more > 0:
-                window += window * 2 * more // tp.rcvq_space
-            buffer = tcp_space_from_win(tp, min(window, <int64_t>1 << 32))
-            buffer = min(buffer, net.sysctl.tcp_rmem[2])
-            if buffer > tp.sk_rcvbuf:
-                tp.sk_rcvbuf = buffer
-                tp.window_clamp = tcp_win_from_space(tp, buffer)
-        tp.rcvq_space = copied
-    tp.rcvq_seq = tp.copied_seq
-    tp.rcvq_time_ns = net.net.now_ns

@@ -22,7 +22,6 @@ from tcp_data_queue cimport (
     tcp_ack_snd_check,
     tcp_check_urg,
     tcp_data_queue,
-    tcp_rcv_rtt_measure_ts,
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
@@ -37,8 +36,10 @@ from tcp_output cimport (
     tcp_send_challenge_ack,
     tcp_send_delayed_ack,
     tcp_send_synack,
+    tcp_slow_start_after_idle_check,
 )
 from tcp_rate cimport tcp_update_pacing_rate
+from tcp_rcv_space cimport tcp_rcv_rtt_measure_ts
 from tcp_recovery cimport FLAG_DATA, FLAG_WIN_UPDATE
 from tcp_window cimport tcp_full_space, tcp_receive_window, tcp_sync_mss
 
@@ -59,7 +60,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     cdef tcb *known = &tp.tcb
     cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
-    cdef uint32_t length = th.payload_len, ts_recent
+    cdef uint32_t length = th.payload_len, ts_recent, snd_wnd = known.snd_wnd
     cdef bint early, behind, ended, late, moved, shut
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
@@ -117,6 +118,8 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     flags = FLAG_DATA if th.payload_len else 0
     if verdict & TCB_WINUPDATE:
         flags |= FLAG_WIN_UPDATE
+        if known.snd_wnd != snd_wnd and tp.sk_write_queue.first != NULL:
+            tcp_slow_start_after_idle_check(net, tp)  # it may have been shut for long
         tcp_sync_after_window(net, tp)
     if th.opts & OPT_TIMESTAMP and not after(th.seq, tp.rcv_wup):
         tp.ts_recent_stamp_ns = net.net.now_ns
@@ -137,7 +140,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     if th.flags & TCPHDR_URG:
         tcp_check_urg(net, tp, r, rcv_nxt)
     if state == TCP_ESTABLISHED and th.payload_len:
-        tcp_rcv_rtt_measure_ts(net, tp, th.payload_len)
+        tcp_rcv_rtt_measure_ts(net, tp, th)
     tcp_urg(net, tp, r)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state, rcv_nxt):

@@ -439,7 +439,7 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         ato_ns = min(ato_ns, most)
     timeout_ns = jiffies_up(now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), <int64_t>1))
     if tp.ack_pending & ICSK_ACK_TIMER:
-        if tp.ack_timeout_ns <= now_ns + (ato_ns >> 2):
+        if tp.ack_timeout_ns <= jiffies_up(now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)
             return
         timeout_ns = min(timeout_ns, tp.ack_timeout_ns)

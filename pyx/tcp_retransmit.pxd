@@ -28,6 +28,7 @@ from tcp_window cimport (
     tcp_packets_in_flight,
     tcp_set_skb_tso_segs,
     tcp_snd_wnd_test,
+    tcp_tso_segs,
     tcp_wnd_end,
 )
 from timer cimport NSEC_PER_MSEC
@@ -127,9 +128,10 @@ cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept no
     """Send again what is marked lost, as far as the window allows."""
     cdef skb *one = NULL
     cdef skb *next
-    cdef int32_t room
+    cdef int32_t room, most
     if not tp.packets_out:
         return
+    most = <int32_t>tcp_tso_segs(tp, tcp_current_mss(net, tp))
     while True:
         room = tp.snd_cwnd - tcp_packets_in_flight(tp)
         if room <= 0:
@@ -138,7 +140,7 @@ cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept no
         one = rb_seek(next, RB_TO_RESEND, RB_ALWAYS)
         if one == NULL:
             break
-        if tcp_retransmit_skb(net, tp, one, room):
+        if tcp_retransmit_skb(net, tp, one, min(room, most)):
             break
         NET_ADD_STATS(
             net,

@@ -28,7 +28,7 @@ from skbuff cimport (
 from sock cimport *
 from tcp cimport *
 from tcp_ack cimport sk_stream_is_writeable, sk_stream_memory_free
-from tcp_data_queue cimport tcp_rcv_space_adjust
+from tcp_rcv_space cimport tcp_rcv_space_adjust
 from tcp_input cimport tcp_fin_time_ns
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_minisocks cimport reqsk_drop, tcp_inherit

@@ -32,6 +32,7 @@ EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLET = 1 << 28, 1 << 30, 1 << 31
 PIPE_SIZE = 65536
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
 SO_RCVLOWAT, TCP_INQ = 18, 36
+FIN_IS_IN = (6, 8, 9, 11)  # TIME-WAIT, CLOSE-WAIT, LAST-ACK, CLOSING
 FORCED = {32: 7, 33: 8}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 # Options that Linux has: where the engine has not, they are passed over.
 KNOWN = {
@@ -266,9 +267,9 @@ class Files:
         return Answer(made.value, (flags & MSG_OOB if made.value >= 0 else 0, messages))
 
     def inq(self, file: SocketFile) -> int:
-        """Bytes that a read would give; one more counts where the end is all that is left."""
+        """Bytes that a read would give; the peer's FIN counts as one."""
         err, data = self.net.recvmsg(file.handle, 1 << 30, MSG_PEEK | MSG_DONTWAIT)
-        return 0 if err else len(data) or 1
+        return 0 if err else len(data) + (self.net.state(file.handle) in FIN_IS_IN) or 1
 
     def receive(self, file: SocketFile, size: int, flags: int, fault: bool) -> Wait:
         """What recv does; an Answer."""

@@ -51,11 +51,11 @@ from .tcp import (
     before,
 )
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
+from .tcp_rcv_space import tcp_rcv_rtt_measure, tcp_rcvbuf_grow
 from .tcp_window import (
     tcp_choose_window,
     tcp_receive_window,
     tcp_space,
-    tcp_space_from_win,
     tcp_win_from_space,
 )
 
@@ -264,6 +264,8 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, len(data))
     tp.sk_rmem_alloc += cost
+    if tp.listener is None and not tp.dead:
+        tcp_rcvbuf_grow(net, tp, tp.rcvq_space)
 
 
 def tcp_dsack_set(net: Netns, tp: TcpSock, start: int, end: int) -> None:
@@ -473,53 +475,3 @@ def tcp_ack_snd_check(net: Netns, tp: TcpSock) -> None:
         tcp_send_ack(net, tp)
     else:
         tcp_send_delayed_ack(net, tp)
-
-
-# Receive buffer autotuning.
-
-
-def tcp_rcv_rtt_measure_ts(net: Netns, tp: TcpSock, length: int) -> None:
-    """The peer's round trip as the receiver sees it, by what a full segment echoes."""
-    if not tp.saw_tstamp or tp.rcv_tsecr == tp.rcv_rtt_last_tsecr:
-        return
-    tp.rcv_rtt_last_tsecr = tp.rcv_tsecr
-    delta_ms = (net.now_ns // 1_000_000 + tp.tsoffset - tp.rcv_tsecr) & MASK32
-    if length >= tp.rcv_mss and delta_ms < 1 << 22:
-        tcp_rcv_rtt_update(tp, max(delta_ms, 1) * 1000, False)
-
-
-def tcp_rcv_rtt_measure(net: Netns, tp: TcpSock) -> None:
-    """The same by a window's worth, which takes a round trip at least."""
-    if tp.rcv_rtt_time_ns and before(tp.tcb.rcv_nxt, tp.rcv_rtt_seq):
-        return
-    if tp.rcv_rtt_time_ns:
-        tcp_rcv_rtt_update(tp, max((net.now_ns - tp.rcv_rtt_time_ns) // 1000, 1), True)
-    tp.rcv_rtt_seq = (tp.tcb.rcv_nxt + tp.rcv_wnd) & MASK32
-    tp.rcv_rtt_time_ns = net.now_ns
-
-
-def tcp_rcv_rtt_update(tp: TcpSock, sample_us: int, win_dep: bool) -> None:
-    if not tp.rcv_rtt_us or sample_us << 3 < tp.rcv_rtt_us:
-        tp.rcv_rtt_us = sample_us << 3
-    elif not win_dep:
-        tp.rcv_rtt_us += sample_us - (tp.rcv_rtt_us >> 3)
-
-
-def tcp_rcv_space_adjust(net: Netns, tp: TcpSock) -> None:
-    """Once a round trip: hold twice what the caller has read in one, and what may follow."""
-    elapsed_us = (net.now_ns - tp.rcvq_time_ns) // 1000
-    if elapsed_us < tp.rcv_rtt_us >> 3 or not tp.rcv_rtt_us:
-        return
-    copied = (tp.copied_seq - tp.rcvq_seq) & MASK32
-    if copied > tp.rcvq_space:
-        if net.sysctl.tcp_moderate_rcvbuf and not tp.userlocks & 8:
-            window = 2 * copied + 16 * tp.advmss
-            if tp.rcvq_space:
-                window += window * 2 * (copied - tp.rcvq_space) // tp.rcvq_space
-            buffer = min(tcp_space_from_win(tp, window), net.sysctl.tcp_rmem[2])
-            if buffer > tp.sk_rcvbuf:
-                tp.sk_rcvbuf = buffer
-                tp.window_clamp = tcp_win_from_space(tp, buffer)
-        tp.rcvq_space = copied
-    tp.rcvq_seq = tp.copied_seq
-    tp.rcvq_time_ns = net.now_ns

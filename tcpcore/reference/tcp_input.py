@@ -82,7 +82,6 @@ from .tcp_data_queue import (
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
-    tcp_rcv_rtt_measure_ts,
     tcp_try_rmem_schedule,
     tcp_urg,
 )
@@ -93,8 +92,10 @@ from .tcp_output import (
     tcp_send_challenge_ack,
     tcp_send_delayed_ack,
     tcp_send_synack,
+    tcp_slow_start_after_idle_check,
 )
 from .tcp_rate import tcp_update_pacing_rate
+from .tcp_rcv_space import tcp_rcv_rtt_measure_ts
 from .tcp_recovery import FLAG_DATA, FLAG_WIN_UPDATE
 from .tcp_window import (
     tcp_full_space,
@@ -121,7 +122,7 @@ def tcp_rcv_state_process(
     tcb = tp.tcb
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
-    state, prior_una = tcb.state, tcb.snd_una
+    state, prior_una, snd_wnd = tcb.state, tcb.snd_una, tcb.snd_wnd
     tcp_note_timestamp(tp, th)
     if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
         tcp_paws_pardon(net, tp, th)
@@ -175,6 +176,8 @@ def tcp_rcv_state_process(
     flags = FLAG_DATA if th.payload_len else 0
     if verdict & TCB_WINUPDATE:
         flags |= FLAG_WIN_UPDATE
+        if tcb.snd_wnd != snd_wnd and tp.sk_write_queue:  # it may have been shut for long
+            tcp_slow_start_after_idle_check(net, tp)
         tcp_sync_after_window(net, tp)
     if th.opts & OPT_TIMESTAMP and not after(th.seq, tp.rcv_wup):
         tp.ts_recent_stamp_ns = net.now_ns
@@ -195,7 +198,7 @@ def tcp_rcv_state_process(
     if th.flags & TCPHDR_URG:
         tcp_check_urg(net, tp, th, rcv_nxt)
     if state == TCP_ESTABLISHED and th.payload_len:
-        tcp_rcv_rtt_measure_ts(net, tp, th.payload_len)
+        tcp_rcv_rtt_measure_ts(net, tp, th)
     tcp_urg(net, tp, th, data)
     if (th.payload_len or th.flags & TCPHDR_FIN) and not ended:
         if tcp_data_after_close(net, tp, th, state, rcv_nxt):

@@ -417,7 +417,7 @@ def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
         ato_ns = min(ato_ns, most)
     timeout_ns = jiffies_up(net.now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), 1))
     if tp.ack_pending & ICSK_ACK_TIMER:
-        if tp.ack_timeout_ns <= net.now_ns + (ato_ns >> 2):
+        if tp.ack_timeout_ns <= jiffies_up(net.now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)
             return
         timeout_ns = min(timeout_ns, tp.ack_timeout_ns)

@@ -49,6 +49,7 @@ from .tcp_window import (
     tcp_packets_in_flight,
     tcp_set_skb_tso_segs,
     tcp_snd_wnd_test,
+    tcp_tso_segs,
     tcp_wnd_end,
 )
 from .timer import NSEC_PER_MSEC
@@ -133,6 +134,7 @@ def tcp_xmit_retransmit_queue(net: Netns, tp: TcpSock) -> None:
     """Send again what is marked lost, as far as the window allows."""
     if not tp.packets_out:
         return
+    most = tcp_tso_segs(tp, tcp_current_mss(net, tp))
     at = 0
     while at < len(tp.tcp_rtx_queue):
         skb = tp.tcp_rtx_queue[at]
@@ -142,7 +144,7 @@ def tcp_xmit_retransmit_queue(net: Netns, tp: TcpSock) -> None:
             break
         if skb.sacked & (TCPCB_SACKED_ACKED | TCPCB_SACKED_RETRANS) or not skb.sacked & TCPCB_LOST:
             continue
-        if tcp_retransmit_skb(net, tp, skb, room):
+        if tcp_retransmit_skb(net, tp, skb, min(room, most)):
             break
         net.mib[
             Mib.TCP_SLOWSTARTRETRANS if tp.ca_state == CaState.TCP_CA_LOSS else Mib.TCP_FASTRETRANS

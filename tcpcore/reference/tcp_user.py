@@ -60,7 +60,6 @@ from .tcp import (
 )
 from .tcp_ack import sk_stream_is_writeable, sk_stream_memory_free
 from .tcp_cong import tcp_init_congestion_control
-from .tcp_data_queue import tcp_rcv_space_adjust
 from .tcp_input import tcp_fin_time_ns
 from .tcp_minisocks import reqsk_drop
 from .tcp_output import (
@@ -77,6 +76,7 @@ from .tcp_rate import (
     tcp_chrono_start,
     tcp_rate_check_app_limited,
 )
+from .tcp_rcv_space import tcp_rcv_space_adjust
 from .tcp_window import (
     tcp_choose_window,
     tcp_current_mss,
