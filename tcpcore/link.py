@@ -69,6 +69,7 @@ class Link(Protocol):
 
 ETH_HLEN = 14
 CE = 3
+INBOX_MAX = 65536  # frames that wait for a host that nobody drives
 CHECKSUM_NONE, CHECKSUM_UNNECESSARY, CHECKSUM_PARTIAL = 0, 1, 3
 _U16 = struct.Struct(">H")
 
@@ -443,6 +444,11 @@ class CallableLink:
         Called with each frame that leaves.
     mtu, ethernet, gso, hw_csum
         As `Link` has them.
+
+    Attributes
+    ----------
+    dropped : int
+        Frames that were delivered while 65,536 waited for the host to be driven.
     """
 
     def __init__(
@@ -457,6 +463,7 @@ class CallableLink:
         self._send = send
         self._inbox: deque[bytes] = deque()
         self._wake: Callable[[], None] | None = None
+        self.dropped = 0
         self.mtu = mtu
         self.ethernet = ethernet
         self.gso = gso
@@ -464,9 +471,11 @@ class CallableLink:
 
     def deliver(self, frames: Iterable[bytes]) -> None:
         """Let frames arrive, from any thread."""
-        self._inbox.extend(
-            one if isinstance(one, bytes) else bytes(memoryview(one)) for one in frames
-        )
+        for one in frames:
+            if len(self._inbox) >= INBOX_MAX:
+                self.dropped += 1
+            else:
+                self._inbox.append(one if isinstance(one, bytes) else bytes(memoryview(one)))
         if self._wake is not None:
             self._wake()
 

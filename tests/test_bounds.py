@@ -50,6 +50,14 @@ def test_frames_that_no_loop_takes(engine: ModuleType) -> None:
     assert len(stack.transmit()) == 65_536
 
 
+def test_frames_for_a_host_that_nobody_drives() -> None:
+    """T-27: as many wait in a link; what comes then is dropped, and told."""
+    link = tcpcore.CallableLink(len)
+    for _ in range(70):
+        link.deliver([b"frame"] * 1000)
+    assert (len(link.recv(0)), link.dropped) == (65_536, 70_000 - 65_536)
+
+
 def test_wakes_that_nobody_asks_for(script: Script) -> None:
     """Handles to be told are those of sockets that there are, and as many again."""
     net = script.host.net
