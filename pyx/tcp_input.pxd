@@ -14,7 +14,15 @@ from ip_output cimport dst_mtu
 from netns cimport NET_INC_STATS, netns, sk_reset_timer, sk_wake
 from skbuff cimport skb_queue_purge
 from sock cimport *
-from tcb cimport tcb_rcv, tcb_rcv_steps, tcp_may_update_window, tcp_paws_check
+from tcb cimport (
+    tcb_rcv,
+    tcb_rcv_established,
+    tcb_rcv_steps,
+    tcp_fast_path_on,
+    tcp_may_update_window,
+    tcp_paws_check,
+    tcp_shift,
+)
 from tcp cimport *
 from tcp_ack cimport tcp_ack, tcp_check_space, tcp_sndbuf_expand
 from tcp_cong cimport ca_init
@@ -50,8 +58,51 @@ cdef enum:
 
 
 cdef inline int tcp_rcv_established(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nogil:
-    """A segment of an open connection; the predicted one passes everything else by."""
-    return tcp_rcv_state_process(net, tp, r)
+    """A segment of an open connection; the predicted one passes everything else by.
+
+    That is, of `tcp_rcv_state_process`, what the prediction says cannot be.
+    """
+    cdef segment *th = &r.th
+    cdef tcb *known = &tp.tcb
+    cdef uint32_t prior_una = known.snd_una, rcv_nxt = known.rcv_nxt, ts_recent = known.ts_recent
+    cdef uint32_t verdict
+    cdef int flags = 0
+    tcp_note_timestamp(tp, th)
+    if not tcp_fast_path_on(known, th) or not tcp_is_simple(tp, th):
+        return tcp_rcv_state_process(net, tp, r)
+    verdict = tcb_rcv_established(
+        known, th, <uint32_t>th.window << tcp_shift(known, known.snd_wscale)
+    )
+    if after(th.seq, tp.rcv_wup):  # RFC 7323 4.3, as below
+        known.ts_recent = ts_recent
+    elif th.opts & OPT_TIMESTAMP:
+        tp.ts_recent_stamp_ns = net.net.now_ns
+    if verdict & TCB_WINUPDATE:
+        flags = FLAG_WIN_UPDATE
+        tcp_sync_after_window(net, tp)
+    tcp_ack(net, tp, r, prior_una, flags | FLAG_DATA if th.payload_len else flags)
+    if th.payload_len:
+        tcp_urg(net, tp, r)
+        tcp_data_queue(net, tp, r, verdict, rcv_nxt)
+        if tp.nomem:
+            tcp_send_active_reset(net, tp)
+            tcp_done_with_error(net, tp, ENOMEM)
+            return REPLY_NONE
+    tcp_data_snd_check(net, tp)
+    tcp_ack_snd_check(net, tp)
+    tcp_check_space(net, tp)
+    return REPLY_NONE
+
+
+cdef inline bint tcp_is_simple(const tcp_sock *tp, const segment *th) noexcept nogil:
+    """True where there is room for what was predicted, and it fills no hole."""
+    if th.opts & OPT_TIMESTAMP and before(th.tsval, tp.tcb.ts_recent):
+        return False
+    return not th.payload_len or (
+        tp.out_of_order_queue.first == NULL
+        and tp.sk_rmem_alloc <= tp.sk_rcvbuf
+        and tcp_receive_window(tp) > 0
+    )
 
 
 cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nogil:

@@ -208,6 +208,7 @@ ONLY_COMPILED = {
         "to_bictcp",
     },
     "tcp_data_queue": {"tcp_rcv_skb"},
+    "tcp_input": {"tcp_is_simple"},
     "tcp_ipv4": {"rcv_skb_addr", "tcp_only_stamped"},
     "tcp_minisocks": {"tcp_inherit"},
     "tcp_output": {"skb_control", "tcp_clock_ms"},

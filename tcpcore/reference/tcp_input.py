@@ -111,7 +111,10 @@ REPLY_NONE, REPLY_ACK, REPLY_RST = 0, 1, 2
 def tcp_rcv_established(
     net: Netns, tp: TcpSock, th: Segment, data: bytes, sack: list[tuple[int, int]]
 ) -> int:
-    """A segment of an open connection; the predicted one passes everything else by."""
+    """A segment of an open connection.
+
+    Here it takes all steps; the compiled engine leaves out those that a predicted one cannot need.
+    """
     return tcp_rcv_state_process(net, tp, th, data, sack)
 
 
