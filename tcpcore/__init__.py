@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tcpcore.device import PacketLink, TapLink, TunLink
     from tcpcore.link import CallableLink, Frame, MemoryLink, Path
     from tcpcore.network import Network
-    from tcpcore.readiness import poll, select
+    from tcpcore.readiness import Selector, poll, select
     from tcpcore.socket import Socket
     from tcpcore.stack import Stack
     from tcpcore.sysctl import Sysctl
@@ -34,6 +34,7 @@ __all__ = [
     "PcapError",
     "PcapWriter",
     "Replay",
+    "Selector",
     "Socket",
     "Stack",
     "StreamReplay",
@@ -60,6 +61,7 @@ _ACTIVE = {
     "Network": "network",
     "PacketLink": "device",
     "Path": "link",
+    "Selector": "readiness",
     "Socket": "socket",
     "Stack": "stack",
     "Sysctl": "sysctl",

@@ -96,7 +96,9 @@ class Neighbours:
 
     def learn(self, address: bytes, hwaddr: bytes, out: deque[bytes], asked_only: bool) -> None:
         """Somebody told his hardware address; send what waited for it."""
-        if hwaddr[0] & 1 or (asked_only and address not in self.asked | self.known):
+        if hwaddr[0] & 1 or (
+            asked_only and address not in self.asked and address not in self.known
+        ):
             return
         if address not in self.known and len(self.known) >= KNOWN_MAX:
             del self.known[next(iter(self.known))]

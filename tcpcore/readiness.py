@@ -1,16 +1,18 @@
-"""Waiting for several sockets at once: twins of `select.poll` and `select.select`.
+"""Waiting for several sockets at once: twins of `select.poll`, `select.select` and `selectors`.
 
 Linux: poll(2), select(2).
 """
 
 from __future__ import annotations
 
+import selectors
+
 from tcpcore.clock import VirtualClock
 from tcpcore.socket import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, Socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 POLLNVAL = 32
@@ -99,6 +101,69 @@ def select(
 
     found = _wait(everyone, ready, timeout)
     return (found[0], found[1], found[2]) if found else ([], [], [])
+
+
+class Selector(selectors.BaseSelector):
+    """Like `selectors.DefaultSelector`, with sockets in the place of descriptors.
+
+    A key's `fd` is the engine's handle.
+    """
+
+    def __init__(self) -> None:
+        self._map: dict[Any, selectors.SelectorKey] = {}
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """Watch a socket; KeyError if it is watched, ValueError for no events or a closed one."""
+        if not events or events & ~(selectors.EVENT_READ | selectors.EVENT_WRITE):
+            raise ValueError(f"Invalid events: {events!r}")
+        if _mine(fileobj)._handle < 0:
+            raise ValueError("Invalid file descriptor: -1")
+        if fileobj in self._map:
+            raise KeyError(f"{fileobj!r} is already registered")
+        made = selectors.SelectorKey(fileobj, fileobj._handle, events, data)
+        self._map[fileobj] = made
+        return made
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """Watch it no more; KeyError if it was not watched. It may be closed."""
+        if fileobj not in self._map:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return self._map.pop(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait until one is ready.
+
+        Parameters
+        ----------
+        timeout
+            Seconds at most; None: as long as it takes; 0 or less: do not wait.
+
+        Returns
+        -------
+        list of (SelectorKey, int)
+            Those that are ready, and for which of the events that they are watched for.
+        """
+
+        def ready() -> list[tuple[selectors.SelectorKey, int]]:
+            found = []
+            for key in self._map.values():
+                sock: Any = key.fileobj
+                bits = sock._net.poll(sock._handle) if sock._handle >= 0 else 0
+                events = selectors.EVENT_READ * bool(bits & READABLE)
+                events |= selectors.EVENT_WRITE * bool(bits & (WRITABLE | POLLHUP))
+                if events & key.events:
+                    found.append((key, events & key.events))
+            return found
+
+        return _wait(list(self._map), ready, None if timeout is None else max(timeout, 0))
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._map.clear()
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """The keys by their sockets."""
+        return self._map
 
 
 def _mine(sock: Socket) -> Socket:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import os
 import shutil
+import struct
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +22,7 @@ from test_endpoint_scripts import SYSCTL
 
 import tcpcore
 from tcpcore.mib import COUNTERS
+from tcpcore.neigh import ARP_HEAD, ETH_P_ARP, Neighbours
 
 TESTS = Path(__file__).parent
 
@@ -69,6 +74,121 @@ def test_wakes_that_nobody_asks_for(script: Script) -> None:
         net.close(sk)
     assert len(net.wakes()) <= 2 * 10 + 64
     assert net.wakes() == []
+
+
+def test_path_mtus(engine: ModuleType) -> None:
+    """4,096 destinations have a path MTU of their own; the one told of first is forgotten."""
+    net = net_of(engine)(b"0123456789abcdef")
+    net.add_address(capgen.address16(HOST4), 120)
+    peers = [f"10.{number >> 8}.{number & 255}.7" for number in range(4100)]
+
+    def dial(peer: str) -> tuple[int, bytes]:
+        sk = net.socket(4)
+        assert net.connect(sk, 2, capgen.address16(peer), 9) == 0
+        ((syn, _),) = net.transmit()
+        return sk, syn
+
+    def path_mtu(peer: str) -> int:
+        sk, syn = dial(peer)
+        net.close(sk)
+        return int(struct.unpack_from(">H", syn, 42)[0]) + 40  # MSS is the first option
+
+    for peer in peers:
+        sk, syn = dial(peer)
+        body = struct.pack(">BBHI", 3, 4, 0, 1000) + syn[:28]
+        body = body[:2] + capgen.checksum(body).to_bytes(2, "big") + body[4:]
+        net.receive(capgen.ipv4(body, "10.9.9.9", HOST4, proto=1), 0)
+        net.transmit()
+        assert net.getsockopt(sk, 0, 14)[1] == 1000
+        net.close(sk)
+        net.transmit()
+    assert [path_mtu(peer) for peer in (peers[0], peers[3], peers[4], peers[-1])] == [
+        1500,
+        1500,
+        1000,
+        1000,
+    ]
+
+
+def test_fragments_for_a_host(script: Script) -> None:
+    """T-07: 64 datagrams of a source and 4,096 in all wait to be whole, as in captures."""
+    packet = capgen.packet(PEER4, HOST4, 40000, 81, flags=ACK, payload=bytes(64))
+
+    def count(sources: list[str], each: int) -> int:
+        before = counted(script, "IpReasmOKs")
+        pieces = []
+        for source in sources:
+            whole = capgen.ipv4(packet[20:], source, HOST4)
+            pieces += [capgen.fragments(whole, 40, number=number) for number in range(each)]
+        for place in (0, 1):
+            for one in pieces:
+                script.host.net.receive(one[place], script.host.now_ns)
+            script.host.drain()
+        script.host.wait(60 * SEC)
+        return counted(script, "IpReasmOKs") - before
+
+    assert count([PEER4], 66) <= 64
+    assert count([f"10.1.{number}.1" for number in range(66)], 63) <= 4096
+    assert counted(script, "IpReasmFails") > 0
+
+
+def test_neighbours() -> None:
+    """4,096 neighbours are known; 256 are asked for at a time, with 64 packets each."""
+    interface = ipaddress.ip_interface("10.0.0.1/8")
+    neighbours = Neighbours([interface], None)
+    out: deque[bytes] = deque()
+    mine = interface.ip.packed
+    for number in range(5000):
+        address = bytes((10, 1, number >> 8, number & 255))
+        asks = ARP_HEAD + b"\1" + b"\2" + address + b"\0" + address + bytes(6) + mine
+        neighbours.receive(b"\xff" * 6 + bytes(6) + ETH_P_ARP + asks, out)
+    assert len(neighbours.known) == 4096
+    for number in range(300):
+        target = f"10.2.{number >> 8}.{number & 255}"
+        for _ in range(70):
+            neighbours.send(capgen.packet("10.0.0.1", target, 1, 2), out)
+    assert len(neighbours.asked) == 256
+    assert {len(waiting) for waiting in neighbours.asked.values()} == {64}
+
+
+def test_rests_of_connections(engine: ModuleType) -> None:
+    """T-26: tcp_max_tw_buckets connections are in TIME-WAIT; others end at once."""
+    script = Script(Host(net_of(engine), {**SYSCTL, "tcp_max_tw_buckets": 4}))
+    for port in range(40000, 40010):
+        script.accepted(SACK, port=port)
+        script.close()
+        script.put("FA", ack=2)
+        assert script.host.net.sockstat()["tw"] <= 4
+    assert counted(script, "TcpExtTCPTimeWaitOverflow") == 6
+    assert script.host.net.sockstat()["used"] == 1  # the listener
+
+
+def test_listeners_at_every_port(script: Script) -> None:
+    """One of each version of IP: a second one is refused, and nothing is left of those."""
+    net = script.host.net
+    first = net.socket(4)
+    assert net.listen(first, 8, True) == 0
+    for _ in range(100):
+        sk = net.socket(4)
+        assert net.listen(sk, 8, True) == -errno.EADDRINUSE
+        net.close(sk)
+    assert net.sockstat()["any_address"] == 1
+    net.close(first)
+    assert net.sockstat()["any_address"] == 0
+
+
+def test_overdue_timers(engine: ModuleType) -> None:
+    """After a pause: each at its own time in virtual time; once, now, by the system's clock."""
+    for real_time, times in ((False, 8), (True, 1)):  # after 1, 2, 3, 4, 5, 7, 11 and 19 s
+        net = net_of(engine)(b"0123456789abcdef")
+        net.set_real_time(real_time)
+        net.add_address(capgen.address16(HOST4), 120)
+        sk = net.socket(4)
+        assert net.connect(sk, 2, capgen.address16(PEER4), 9) == 0
+        assert len(net.transmit()) == 1
+        net.advance(20 * SEC)
+        assert len(net.transmit()) == times
+        assert net.next_deadline() > 20 * SEC
 
 
 def test_a_fin_that_waited(script: Script) -> None:

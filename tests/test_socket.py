@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import select
+import selectors
 import socket
 import struct
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from socket_api import HOST, HOST6, Case, Ours, Seen, ends, of, same
+from socket_api import HOST, HOST6, Case, Ours, Seen, System, ends, of, same
 
 import tcpcore
 
@@ -482,3 +483,51 @@ def test_it_cannot_be_pickled(ours: Ours) -> None:
 
     with pytest.raises(TypeError, match="cannot pickle"):
         pickle.dumps(ours.socket())
+
+
+def test_selector(ours: Ours) -> None:
+    """As `selectors.DefaultSelector` has it, over both."""
+
+    def seen(api: Any, selector: Any) -> Seen:
+        one, other = api.pair()
+        one.sendall(b"x")
+        api.settle()
+        key = selector.register(other, selectors.EVENT_READ | selectors.EVENT_WRITE, "data")
+        both = [(found.data, bits) for found, bits in selector.select(1)]
+        selector.modify(other, selectors.EVENT_READ)
+        other.recv(1)
+        after = [
+            key.data,
+            selector.select(0),
+            selector.select(-1),
+            selector.get_key(other).events,
+            len(selector.get_map()),
+        ]
+        errors = [
+            of(lambda: selector.register(other, selectors.EVENT_READ))[0],
+            of(lambda: selector.register(one, 8)),
+            of(lambda: selector.unregister(one))[0],
+        ]
+        one.close()
+        api.settle()
+        end = [bits for _, bits in selector.select(1)]
+        other.close()
+        selector.unregister(other)
+        errors.append(of(lambda: selector.register(other, selectors.EVENT_READ)))
+        selector.close()
+        return [both, after, errors, end]
+
+    system = System()
+    try:
+        expected = seen(system, selectors.DefaultSelector())
+    finally:
+        system.close()
+    assert seen(ours, tcpcore.Selector()) == expected
+
+
+def test_not_inherited(ours: Ours) -> None:
+    sock = ours.socket()
+    sock.set_inheritable(False)
+    assert not sock.get_inheritable()
+    with pytest.raises(OSError, match="descriptor"):
+        sock.set_inheritable(True)
