@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 
+from tcpcore.sockopt import TCP_INFO_STRUCT as TCP_INFO
+
 
 def _table(*lines: str) -> dict[str, int]:
     """From 'NAME=1 OTHER=0x2' and so on."""
@@ -98,24 +100,6 @@ CODE_CONSTANTS = _table(
     "TCP_CA_Loss=4 TCPI_OPT_TIMESTAMPS=1 TCPI_OPT_SACK=2 TCPI_OPT_WSCALE=4 TCPI_OPT_ECN=8",
     "TCPI_OPT_ECN_SEEN=16 TCPI_OPT_SYN_DATA=32 TCPI_OPT_USEC_TS=64 TCPI_OPT_TFO_CHILD=128",
 )
-# The fields of struct tcp_info in their order: how wide, their names.
-TCP_INFO = {
-    "6B": "state ca_state retransmits probes backoff options",
-    "2B": "scales flags",
-    "24I": "rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent "
-    "last_ack_sent last_data_recv last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh "
-    "snd_cwnd advmss reordering rcv_rtt rcv_space total_retrans",
-    "4Q": "pacing_rate max_pacing_rate bytes_acked bytes_received",
-    "6I": "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out",
-    "4Q ": "delivery_rate busy_time rwnd_limited sndbuf_limited",
-    "2I": "delivered delivered_ce",
-    "2Q": "bytes_sent bytes_retrans",
-    "6I ": "dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash",
-    "2H": "total_rto total_rto_recoveries",
-    "8I": "total_rto_time received_ce delivered_e1_bytes delivered_e0_bytes delivered_ce_bytes "
-    "received_e1_bytes received_e0_bytes received_ce_bytes",
-    "2H ": "ecn_modes accecn_fail_opt",
-}
 MORE_INFO = "snd_wscale rcv_wscale delivery_rate_app_limited fastopen_client_fail ecn_mode "
 MORE_INFO += "accecn_opt_seen accecn_fail_mode options2"
 INFO_NAMES = tuple(f"tcpi_{name}" for names in TCP_INFO.values() for name in names.split())
