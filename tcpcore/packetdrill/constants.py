@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from tcpcore.sockopt import TCP_INFO_STRUCT as TCP_INFO
+from tcpcore.sockopt import TCP_INFO_STRUCT
 
 
 def _table(*lines: str) -> dict[str, int]:
@@ -102,7 +102,7 @@ CODE_CONSTANTS = _table(
 )
 MORE_INFO = "snd_wscale rcv_wscale delivery_rate_app_limited fastopen_client_fail ecn_mode "
 MORE_INFO += "accecn_opt_seen accecn_fail_mode options2"
-INFO_NAMES = tuple(f"tcpi_{name}" for names in TCP_INFO.values() for name in names.split())
+INFO_NAMES = tuple(f"tcpi_{name}" for names in TCP_INFO_STRUCT.values() for name in names.split())
 INFO_NAMES += tuple(f"tcpi_{name}" for name in MORE_INFO.split())
 SK_MEMINFO = (
     "RMEM_ALLOC", "RCVBUF", "WMEM_ALLOC", "SNDBUF", "FWD_ALLOC", "WMEM_QUEUED", "OPTMEM",
