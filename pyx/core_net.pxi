@@ -47,6 +47,7 @@ from tcp_rate cimport TCP_CHRONO_SNDBUF_LIMITED, tcp_chrono_us, tcp_delivery_rat
 from tcp_sockopt cimport (
     sock_set_linger,
     tcp_getsockopt_level,
+    tcp_ioctl,
     tcp_set_congestion_control,
     tcp_setsockopt_level,
 )
@@ -239,6 +240,11 @@ cdef class Net:
 
     def congestion(self, uint64_t handle):
         return CONGESTION_CONTROLS[self.sock(handle).ca]
+
+    def ioctl(self, uint64_t handle, int request):
+        cdef int64_t value
+        cdef int err = tcp_ioctl(self.sock(handle), request, &value)
+        return err, value
 
     def meminfo(self, uint64_t handle):
         """What SO_MEMINFO tells, in the order of SK_MEMINFO_; what is sent is at once on the wire.

@@ -1,17 +1,17 @@
 # Options of a socket, by Linux's numbers.
 # Linux: do_tcp_setsockopt, do_tcp_getsockopt in net/ipv4/tcp.c; sk_setsockopt.
 
-from libc.errno cimport EINVAL, ENOENT, ENOPROTOOPT, EOPNOTSUPP
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.errno cimport EINVAL, ENOENT, ENOPROTOOPT, ENOTTY, EOPNOTSUPP
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from netns cimport netns, sk_reset_timer, sk_stop_timer
 from sock cimport *
-from tcp cimport TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN
+from tcp cimport TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, before
 from tcp_cong cimport CA_CUBIC, CA_RENO, tcp_init_congestion_control
 from tcp_input cimport keepalive_time_when
 from tcp_timer cimport keepalive_intvl_when
 from tcp_user cimport tcp_cleanup_rbuf, tcp_set_cork, tcp_set_nodelay
 from tcp_window cimport SOCK_MIN_RCVBUF, tcp_set_window_clamp, tcp_win_from_space
-from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC
+from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 cdef enum:
     SOL_IP = 0
@@ -50,6 +50,14 @@ cdef enum:
     TCP_CONGESTION = 13
     TCP_USER_TIMEOUT = 18
     TCP_NOTSENT_LOWAT = 25
+    TCP_RTO_MAX_MS = 44
+    TCP_RTO_MIN_US = 45
+
+cdef enum:
+    SIOCINQ = 0x541B
+    SIOCOUTQ = 0x5411
+    SIOCATMARK = 0x8905
+    SIOCOUTQNSD = 0x894B
 
 cdef enum:
     IP_TOS = 1
@@ -176,6 +184,15 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
         tp.user_timeout_ns = value * NSEC_PER_MSEC
     elif name == TCP_NOTSENT_LOWAT:
         tp.notsent_lowat = value
+    elif name == TCP_RTO_MAX_MS:
+        if not 1000 <= value <= TCP_RTO_MAX_NS // NSEC_PER_MSEC:
+            return -EINVAL
+        tp.rto_max_ns = value * NSEC_PER_MSEC
+    elif name == TCP_RTO_MIN_US:
+        value = jiffies_up(0, value * 1000)
+        if not TCP_TIMEOUT_MIN_NS <= value <= TCP_RTO_MIN_NS:
+            return -EINVAL
+        tp.rto_min_ns = value
     else:
         return -ENOPROTOOPT
     return 0
@@ -341,6 +358,46 @@ cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *valu
         value[0] = tp.user_timeout_ns // NSEC_PER_MSEC
     elif name == TCP_NOTSENT_LOWAT:
         value[0] = <int32_t>tp.notsent_lowat
+    elif name == TCP_RTO_MAX_MS:
+        value[0] = tp.rto_max_ns // NSEC_PER_MSEC
+    elif name == TCP_RTO_MIN_US:
+        value[0] = tp.rto_min_ns // 1000
     else:
         return -ENOPROTOOPT
     return 0
+
+
+cdef inline int tcp_ioctl(const tcp_sock *tp, int request, int64_t *value) noexcept nogil:
+    """What is queued: SIOCINQ, to be read; SIOCOUTQ, not acknowledged; SIOCOUTQNSD, not sent.
+
+    SIOCATMARK: whether what is read next is the urgent octet. 0 or a negative errno; bytes
+    """
+    cdef bint opening = tp.tcb.state == TCP_SYN_SENT or tp.tcb.state == TCP_SYN_RECV
+    value[0] = 0
+    if request == SIOCATMARK:
+        value[0] = tp.urg_data != 0 and tp.urg_seq == tp.copied_seq
+        return 0
+    if tp.tcb.state == TCP_LISTEN:
+        return -EINVAL
+    if request == SIOCINQ:
+        value[0] = 0 if opening else tcp_inq(tp)
+    elif request == SIOCOUTQ:
+        value[0] = 0 if opening else <uint32_t>(tp.write_seq - tp.tcb.snd_una)
+    elif request == SIOCOUTQNSD:
+        value[0] = 0 if opening else <uint32_t>(tp.write_seq - tp.tcb.snd_nxt)
+    else:
+        return -ENOTTY
+    return 0
+
+
+cdef inline int64_t tcp_inq(const tcp_sock *tp) noexcept nogil:
+    """Bytes that can be read, up to the urgent octet unless that is in line."""
+    cdef int64_t ready = <uint32_t>(tp.tcb.rcv_nxt - tp.copied_seq)
+    if (
+        tp.urg_data
+        and not tp.oobinline
+        and not before(tp.urg_seq, tp.copied_seq)
+        and before(tp.urg_seq, tp.tcb.rcv_nxt)
+    ):
+        return <uint32_t>(tp.urg_seq - tp.copied_seq)
+    return ready - 1 if ready and tp.done else ready

@@ -67,6 +67,7 @@ class Socket(Options):
     ) -> None:
         self._handle = -1
         self._stack = stack
+        self._kept = {}
         self._net = stack._net
         self._io_refs = 0
         self._closed = False

@@ -20,6 +20,43 @@ if TYPE_CHECKING:
 
 TCP_CONGESTION = (_socket.IPPROTO_TCP, 13)
 TCP_INFO = (_socket.IPPROTO_TCP, 11)
+SO_MEMINFO = (_socket.SOL_SOCKET, 55)
+IP_MTU = (_socket.IPPROTO_IP, 14)
+
+# What Linux takes and gives back, and nothing here depends on: (default, least, most); a flag
+# where those are 0 and None, which is 1 for whatever is not 0.
+KEPT: dict[tuple[int, int], tuple[int, int, int | None]] = {
+    **{(1, name): (0, 0, None) for name in (1, 5, 6, 11, 40, 41, 43, 44, 45, 63, 64, 69, 75, 82)},
+    **{(0, name): (0, 0, None) for name in (6, 7, 8, 12, 13, 15, 18, 19, 20, 24)},
+    (1, 12): (0, -(1 << 31), (1 << 31) - 1),  # SO_PRIORITY
+    (1, 36): (0, -(1 << 31), (1 << 31) - 1),  # SO_MARK
+    (1, 46): (0, 0, (1 << 31) - 1),  # SO_BUSY_POLL
+    (1, 49): (-1, -(1 << 31), (1 << 31) - 1),  # SO_INCOMING_CPU
+    (1, 72): (0, 0, 2),  # SO_BUF_LOCK
+    (6, 16): (0, 0, 1),  # TCP_THIN_LINEAR_TIMEOUTS
+    (6, 27): (0, 0, 2),  # TCP_SAVE_SYN
+}
+
+
+# Of what is asked for alone: SO_SNDLOWAT, SO_BPF_EXTENSIONS; and what asking gives instead.
+READ_ONLY: dict[tuple[int, int], int] = {(1, 19): 1, (1, 48): 64}
+ASKED_IN_VAIN: dict[tuple[int, int], int] = {
+    **{(6, name): errno.ENOPROTOOPT for name in (14, 22, 32)},  # keys of MD5, TCP_REPAIR_OPTIONS
+    **{(6, name): errno.EINVAL for name in (20, 21, 29)},  # of TCP_REPAIR, which is never on
+    **{(1, name): errno.ENOPROTOOPT for name in (32, 33)},  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
+}
+
+
+def keep(kept: dict[tuple[int, int], int], level: int, name: int, value: int) -> int:
+    """Take an option that is only kept: 0 or a negative errno; what Linux does with the value."""
+    _, least, most = KEPT[level, name]
+    if most is None:
+        value = int(value != 0)
+    elif not least <= value <= most:
+        return -errno.EINVAL
+    kept[level, name] = value
+    return 0
+
 
 # The fields of struct tcp_info in their order: how wide, their names.
 TCP_INFO_FIELDS = {
@@ -34,14 +71,18 @@ TCP_INFO_FIELDS = {
     "2I": "delivered delivered_ce",
     "2Q": "bytes_sent bytes_retrans",
     "6I ": "dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash",
+    "2H": "total_rto total_rto_recoveries",
+    "8I": "total_rto_time received_ce delivered_e1_bytes delivered_e0_bytes delivered_ce_bytes "
+    "received_e1_bytes received_e0_bytes received_ce_bytes",
+    "2H ": "ecn_modes accecn_fail_opt",
 }
-_BITS = {"B": 8, "I": 32, "Q": 64}
+_BITS = {"B": 8, "H": 16, "I": 32, "Q": 64}
 
 
 def tcp_info(info: Mapping[str, int]) -> bytes:
     """`struct tcp_info` of what the engine tells; what it does not know is 0."""
     scales = info["tcpi_snd_wscale"] & 15 | (info["tcpi_rcv_wscale"] & 15) << 4
-    told = {**info, "tcpi_scales": scales}
+    told = {**info, "tcpi_scales": scales, "tcpi_flags": info["tcpi_delivery_rate_app_limited"]}
     values = []
     for code, names in TCP_INFO_FIELDS.items():
         mask = (1 << _BITS[code.strip()[-1]]) - 1
@@ -49,8 +90,17 @@ def tcp_info(info: Mapping[str, int]) -> bytes:
     return struct.pack("=" + "".join(TCP_INFO_FIELDS), *values)
 
 
+def shortened(level: int, data: bytes, size: int) -> bytes:
+    """As much as is asked for; of SOL_IP one byte where the value fits it."""
+    if level == 0 and 0 < size < 4 == len(data) and not any(data[1:]):
+        return data[:1]
+    return data[:size]
+
+
 class Options(Transfer):
     """What may be asked for and asked about by number."""
+
+    _kept: dict[tuple[int, int], int]
 
     def setsockopt(
         self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None
@@ -68,7 +118,7 @@ class Options(Transfer):
                     raise TypeError("a bytes-like object is required, not 'int'")
                 if linger or (level, optname) == TCP_CONGESTION:
                     fail(errno.EINVAL if linger else errno.ENOENT)
-                made: int = self._net.setsockopt(handle, level, optname, value)
+                made: int = self._set_number(handle, level, optname, value)
             else:
                 data = bytes(view_of(value))
                 if (level, optname) == TCP_CONGESTION:
@@ -81,16 +131,22 @@ class Options(Transfer):
                     if not on:
                         seconds = self._net.linger(handle)[1]
                     made = self._net.set_linger(handle, bool(on), seconds)
-                elif len(data) < 4:
+                elif len(data) < 4 and level:
                     made = -errno.EINVAL
-                else:
-                    made = self._net.setsockopt(
-                        handle, level, optname, struct.unpack_from("i", data)[0]
-                    )
+                else:  # of SOL_IP one byte will do, and none is 0
+                    number = int.from_bytes(data[:4], "little") if len(data) < 4 else None
+                    if number is None:
+                        (number,) = struct.unpack_from("i", data)
+                    made = self._set_number(handle, level, optname, number)
             self._stack._flush(self._stack.clock.now_ns())
             self._stack._stir()
         if made:
             fail(-made)
+
+    def _set_number(self, handle: int, level: int, name: int, value: int) -> int:
+        if (level, name) in KEPT:
+            return keep(self._kept, level, name, value)
+        return int(self._net.setsockopt(handle, level, name, value))
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> int | bytes:
         """An option: an int, or `buflen` bytes at most as C has them."""
@@ -106,12 +162,22 @@ class Options(Transfer):
                 data = self._net.congestion(handle).encode().ljust(16, b"\0")
             elif (level, optname) == TCP_INFO:
                 data = tcp_info(self._net.info(handle))
+            elif (level, optname) == SO_MEMINFO:
+                data = struct.pack("9I", *self._net.meminfo(handle))
+            elif (level, optname) in READ_ONLY:
+                data = struct.pack("i", READ_ONLY[level, optname])
+            elif (level, optname) in ASKED_IN_VAIN:
+                fail(ASKED_IN_VAIN[level, optname])
+            elif (level, optname) == IP_MTU and not self._net.peername(handle)[1]:
+                fail(errno.ENOTCONN)
+            elif (level, optname) in KEPT:
+                data = struct.pack("i", self._kept.get((level, optname), KEPT[level, optname][0]))
             else:
                 failed, value = self._net.getsockopt(handle, level, optname)
                 if failed:
                     fail(-failed)
                 data = struct.pack("I", value & 0xFFFFFFFF)
         if buflen:
-            return data[:buflen]
+            return shortened(level, data, buflen)
         number: int = struct.unpack_from("i", data)[0]
         return number

@@ -380,11 +380,11 @@ class Nets:
     def __getattr__(self, name: str) -> Any:
         methods = [getattr(net, name) for net in self.nets]
 
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
             answers = []
             for method in methods:
                 try:
-                    answers.append(method(*args))
+                    answers.append(method(*args, **more))
                 except OSError as error:
                     answers.append(error.errno)
             assert answers[1:] == answers[:-1], f"{name}: {differing(answers)}"

@@ -191,6 +191,8 @@ OPTIONS = [
     (6, 10, (0, 3000)),
     (6, 12, (0, 1, 2)),
     (6, 18, (0, 500, 5000)),
+    (6, 44, (999, 1000, 5000)),
+    (6, 45, (5000, 50000)),
     (0, 1, (0, 16)),
     (0, 2, (-1, 12)),
     (41, 67, (0, 8)),
@@ -258,6 +260,9 @@ def act(world: World) -> None:
         for level, name, _ in OPTIONS:
             host.getsockopt(handle, level, name)
         host.getsockopt(handle, 1, 4)
+        host.meminfo(handle)
+        for request in (0x541B, 0x5411, 0x8905, 0x894B):
+            host.ioctl(handle, request)
 
 
 def listen(world: World, side: int) -> None:
@@ -312,12 +317,23 @@ def test_both_engines_are_one_host(seed: int) -> None:
     for host in world.hosts:
         for name, value in rng.sample(KNOBS, rng.randrange(4)):
             host.set_sysctl(name, value)
+    for host in world.hosts:
+        if rng.random() < 0.3:
+            metrics = {"mtu": 900, "advmss": 800, "initcwnd": 3, "initrwnd": 5, "rto_min": 40}
+            some = dict(rng.sample(sorted(metrics.items()), 2))
+            host.set_route(**some, quickack=rng.random() < 0.5)
     listen(world, 0)
     listen(world, 1)
     for _ in range(600):
         act(world)
         pause = rng.choice((0, 0, MS // 10, 5 * MS, 30 * MS, 300 * MS, 3 * SEC))
         world.run(world.now + pause)
+        if rng.random() < 0.01:
+            host = rng.choice(world.hosts)
+            host.set_qdisc(True)
+            act(world)
+            world.run(world.now + rng.choice((0, MS, 300 * MS)))
+            host.set_qdisc(False)
         if rng.random() < 0.005:
             world.run(world.now + 200 * SEC)
     for host in world.hosts:

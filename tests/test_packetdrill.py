@@ -255,6 +255,39 @@ def test_timestamps() -> None:
     assert run("--tcp_ts_ecr_scaled\n" + text + echo).passed
 
 
+def test_options_at_the_top() -> None:
+    """Each does what packetdrill's does; those without effect are taken."""
+    assert run("--send_omit_free\n--is_anyip\n--ip_version=ipv4\n" + SERVER).passed
+    assert run("--ip_version=ipv4-mapped-ipv6 // a note\n" + SERVER).passed
+    assert why("--ip_version=ipv6\n" + SERVER) == "skipped None IPv6"
+    assert why("--ip_version=4\n" + SERVER).startswith("parse 1 --ip_version must be")
+    here = "--local_ip=10.1.0.7\n--remote_ip=10.2.0.9\n--netmask_ip=255.0.0.0\n" + SERVER
+    assert run(here).passed
+    result = run(here, packets=True)
+    ends = {packet[12:16] for _, packet in result.packets}
+    assert ends == {bytes((10, 1, 0, 7)), bytes((10, 2, 0, 9))}
+
+
+def test_tolerance() -> None:
+    late = SERVER + "+.01 write(4, ..., 10) = 10\n+.004 > P. 1:11(10) ack 1\n"
+    assert run(late).passed
+    exact = {"tolerance_usecs": 3999, "tolerance_percent": 0}
+    options = [f"{name}={value}" for name, value in exact.items()]
+    assert "tolerance 0.003999" in why(late, options=options)
+    assert "tolerance 0.003000" in why("--tolerance_usecs=3000\n--tolerance_percent=0\n" + late)
+    percent = late.replace("+.004", "+.040").replace("write", "write")
+    assert "tolerance 0.005000" in why(percent)  # an eighth of 40 ms
+
+
+def test_aggregated_segments() -> None:
+    """--mss: one segment of a card's making; its pieces are what the peer's segments hold."""
+    rest = "+0 < P. 1:3001(3000) ack 1 win 500\n+0 > . 1:1(0) ack 3001\n"
+    rest += "+0 %{ print((tcpi_rcv_mss, tcpi_data_segs_in)); assert tcpi_rcv_mss == SIZE }%\n"
+    assert run("--mss=1000\n" + SERVER + rest.replace("SIZE", "1000")).passed
+    assert run(SERVER + rest.replace("SIZE", "1460")).passed
+    assert run("--mss=4000\n" + SERVER + rest.replace("SIZE", "1460")).passed
+
+
 # Calls and time.
 
 
@@ -371,6 +404,15 @@ def test_snippets() -> None:
         ("tc qdisc replace dev tun0 root pfifo; ip tcp_metrics flush all > /dev/null 2>&1", True),
         ("./set_sysctls.py /proc/sys/net/ipv4/tcp_sack=0 # comment", True),
         ("/tmp/sysctl_restore_${PPID}.sh", True),
+        ("ip route change 192.0.2.1 dev tun0 mtu lock 900 advmss 800 rto_min 40ms", True),
+        ("ip route change 192.0.2.1 dev tun0 advmss", False),
+        ("ip route change 192.0.2.1 dev tun0 advmss 5ms", False),
+        ("ip link set dev tun0 mtu 60", False),
+        ("ip link set dev tun0 mtu 9000", True),
+        ("grep -q '^Tcp: ActiveOpens' /proc/net/snmp && cat /proc/net/netstat > /dev/null", True),
+        ("nstat -z | grep -q '^TcpExtSyncookiesSent  *0  *0.0$'", True),
+        ("ethtool -K tun0 tso off gso off gro off lro off", True),
+        ("dd bs=1 count=x of=/tmp/f", False),
     ],
 )  # fmt: skip
 def test_commands(command: str, passes: bool) -> None:

@@ -472,8 +472,9 @@ def test_info(ours: Ours) -> None:
     info = one.info()
     assert info["tcpi_state"] == 1
     assert info["tcpi_bytes_acked"] == 6  # the SYN counts
+    assert len(one.getsockopt(socket.SOL_SOCKET, 55, 100)) == 36  # SO_MEMINFO
     packed = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1024)
-    assert len(packed) == 240
+    assert len(packed) == 280
     assert struct.unpack_from("=Q", packed, 120)[0] == 6
     assert struct.unpack_from("=I", packed, 16)[0] == info["tcpi_snd_mss"]
 

@@ -10,6 +10,7 @@ import io
 import socket
 import struct
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,6 +31,26 @@ def kind(call: Any) -> Any:
     found = of(call)
     raised = isinstance(found, tuple) and len(found) == 3 and isinstance(found[0], str)
     return found[:2] if raised else found
+
+
+@case
+def options_that_are_kept(api: Any) -> Seen:
+    sock = api.socket()
+    seen: Seen = []
+    for level, name, value in (
+        (1, 12, 5), (1, 5, 9), (1, 6, 1), (1, 46, -1), (0, 15, 7), (6, 16, 2), (6, 16, 1),
+        (6, 27, 3), (6, 27, 2), (1, 19, 1),
+    ):  # fmt: skip
+        seen.append(kind(partial(sock.setsockopt, level, name, value)))
+        seen.append(kind(partial(sock.getsockopt, level, name)))
+    seen.append(kind(lambda: sock.setsockopt(0, 12, b"\1")))
+    seen.append(kind(lambda: sock.getsockopt(0, 12, 1)))
+    seen.append(kind(lambda: sock.setsockopt(0, 12, b"")))
+    seen.append(kind(lambda: sock.getsockopt(0, 12)))
+    seen.append(kind(lambda: sock.setsockopt(1, 12, b"\1\0\0")))
+    seen.append(kind(lambda: sock.getsockopt(0, 14)))
+    seen.append(kind(lambda: sock.getsockopt(1, 55, 36)))
+    return seen
 
 
 @case

@@ -100,17 +100,9 @@ CODE_CONSTANTS = _table(
     "TCP_CA_Loss=4 TCPI_OPT_TIMESTAMPS=1 TCPI_OPT_SACK=2 TCPI_OPT_WSCALE=4 TCPI_OPT_ECN=8",
     "TCPI_OPT_ECN_SEEN=16 TCPI_OPT_SYN_DATA=32 TCPI_OPT_USEC_TS=64 TCPI_OPT_TFO_CHILD=128",
 )
-# The fields of struct tcp_info in their order, with those that a kernel tells and no stack of ours.
-TCP_INFO = {
-    **TCP_INFO_FIELDS,
-    "2H": "total_rto total_rto_recoveries",
-    "8I": "total_rto_time received_ce delivered_e1_bytes delivered_e0_bytes delivered_ce_bytes "
-    "received_e1_bytes received_e0_bytes received_ce_bytes",
-    "2H ": "ecn_modes accecn_fail_opt",
-}
 MORE_INFO = "snd_wscale rcv_wscale delivery_rate_app_limited fastopen_client_fail ecn_mode "
 MORE_INFO += "accecn_opt_seen accecn_fail_mode options2"
-INFO_NAMES = tuple(f"tcpi_{name}" for names in TCP_INFO.values() for name in names.split())
+INFO_NAMES = tuple(f"tcpi_{name}" for names in TCP_INFO_FIELDS.values() for name in names.split())
 INFO_NAMES += tuple(f"tcpi_{name}" for name in MORE_INFO.split())
 SK_MEMINFO = (
     "RMEM_ALLOC", "RCVBUF", "WMEM_ALLOC", "SNDBUF", "FWD_ALLOC", "WMEM_QUEUED", "OPTMEM",

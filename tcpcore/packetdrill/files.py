@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from tcpcore.packetdrill.constants import CONSTANTS
 from tcpcore.packetdrill.target import Address, Answer, Unsupported
-from tcpcore.sockopt import tcp_info
+from tcpcore.sockopt import (
+    ASKED_IN_VAIN,
+    IP_MTU,
+    KEPT,
+    READ_ONLY,
+    SO_MEMINFO,
+    keep,
+    shortened,
+    tcp_info,
+)
 from tcpcore.transfer import mapped
 
 if TYPE_CHECKING:
@@ -33,13 +42,15 @@ PIPE_SIZE = 65536
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
 SO_RCVLOWAT, TCP_INQ = 18, 36
 FIN_IS_IN = (6, 8, 9, 11)  # TIME-WAIT, CLOSE-WAIT, LAST-ACK, CLOSING
+REQUESTS = {CONSTANTS[name] for name in ("SIOCINQ", "SIOCOUTQ", "SIOCOUTQNSD", "SIOCATMARK")}
 FORCED = {32: 7, 33: 8}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 # Options that Linux has: where the engine has not, they are passed over.
 KNOWN = {
     level: {value for name, value in CONSTANTS.items() if name.startswith(prefix)}
     for level, prefix in ((0, "IP_"), (1, "SO_"), (6, "TCP_"), (41, "IPV6_"))
 }
-NEVER_SET = {(SOL_TCP, TCP_INFO), (1, 3), (1, 4), (1, 30), (1, 38), (1, 39), (0, 14)}
+NEVER_SET = {(SOL_TCP, TCP_INFO), (SOL_TCP, 26), (SOL_TCP, 28), IP_MTU, SO_MEMINFO, *READ_ONLY}
+NEVER_SET |= {(SOL_SOCKET, name) for name in (3, 4, 17, 30, 38, 39, 56, 57)}
 NAMES = {
     (level, value): name
     for level, prefix in ((0, "IP_"), (1, "SO_"), (6, "TCP_"), (41, "IPV6_"))
@@ -57,6 +68,7 @@ class SocketFile:
         self.nonblock = nonblock
         self.connecting = False
         self.inq = False
+        self.kept: dict[tuple[int, int], int] = {}
         self.passed_over: dict[tuple[int, int], bytes] = {}
 
 
@@ -399,7 +411,7 @@ class Files:
                 return -errno.EFAULT
             on, seconds = struct.unpack_from("=ii", data.ljust(8, b"\0"))
             return int(self.net.set_linger(file.handle, bool(on), seconds))
-        least = 1 if level in (0, 41) else 4
+        least = 0 if level == 0 else 1 if level == 41 else 4
         if size < least:
             return -errno.EINVAL
         if data is None:
@@ -408,6 +420,8 @@ class Files:
         if key == (SOL_TCP, TCP_INQ):
             file.inq = bool(value)
             return 0 if value in (0, 1) else -errno.EINVAL
+        if key in KEPT:
+            return keep(file.kept, level, name, value)
         option = FORCED.get(name, name) if level == SOL_SOCKET else name
         made = int(self.net.setsockopt(file.handle, level, option, value))
         if made == -errno.ENOPROTOOPT and name in KNOWN.get(level, ()) and key not in NEVER_SET:
@@ -429,6 +443,16 @@ class Files:
             data = self.net.congestion(file.handle).encode().ljust(16, b"\0")
         elif key == (SOL_TCP, TCP_INFO):
             data = tcp_info(self.net.info(file.handle))
+        elif key == SO_MEMINFO:
+            data = struct.pack("=9I", *self.net.meminfo(file.handle))
+        elif key in READ_ONLY:
+            data = struct.pack("=i", READ_ONLY[key])
+        elif key in ASKED_IN_VAIN:
+            return Answer(-ASKED_IN_VAIN[key])
+        elif key == IP_MTU and not self.net.peername(file.handle)[1]:
+            return Answer(-errno.ENOTCONN)
+        elif key in KEPT:
+            data = struct.pack("=i", file.kept.get(key, KEPT[key][0]))
         elif key == (SOL_TCP, TCP_INQ):
             data = struct.pack("<I", file.inq)
         elif key in file.passed_over:
@@ -440,7 +464,7 @@ class Files:
             if failed:
                 self.note(NAMES.get(key, str(key)))
             data = struct.pack("<I", value & 0xFFFFFFFF)
-        return Answer(0, data[:size])
+        return Answer(0, shortened(level, data, size))
 
     def do_fcntl(self, fd: int, command: int, argument: int) -> int:
         file = self.files.get(fd)
@@ -457,12 +481,10 @@ class Files:
         file = self.socket_of(fd)
         if file is None:
             return Answer(self.no_socket(fd))
-        if request != CONSTANTS["SIOCINQ"]:
+        if request not in REQUESTS:
             raise Unsupported(f"the request {request:#x} of ioctl")
-        if self.net.state(file.handle) == LISTEN:
-            return Answer(-errno.EINVAL)
-        err, data = self.net.recvmsg(file.handle, 1 << 30, MSG_PEEK | MSG_DONTWAIT)
-        return Answer(0, 0 if err else len(data))
+        failed, value = self.net.ioctl(file.handle, request)
+        return Answer(failed, value)
 
     # Readiness.
 

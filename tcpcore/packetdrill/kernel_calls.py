@@ -9,14 +9,15 @@ import socket
 import struct
 from typing import Any
 
-from tcpcore.packetdrill.constants import SK_MEMINFO, TCP_INFO
+from tcpcore.packetdrill.constants import SK_MEMINFO
 from tcpcore.packetdrill.target import Address, Answer
+from tcpcore.sockopt import TCP_INFO_FIELDS
 
 SO_MEMINFO, INFO_SIZE = 55, 512
 CONTROL_SIZE = 1024
 EPOLL_EVENT = struct.Struct("<IQ")  # packed, on x86-64
-_INFO = struct.Struct("=" + "".join(TCP_INFO))
-_INFO_NAMES = " ".join(TCP_INFO.values()).split()
+_INFO = struct.Struct("=" + "".join(TCP_INFO_FIELDS))
+_INFO_NAMES = " ".join(TCP_INFO_FIELDS.values()).split()
 
 
 class Iovec(ctypes.Structure):

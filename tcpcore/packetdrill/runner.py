@@ -287,6 +287,8 @@ class Runner:
         except ValueError as error:
             raise Failure(str(error)) from None
         made.raw_options = b"".join(option_bytes(one) for one in options)
+        if 40 + len(made.raw_options) + line.length > 0xFFFF:
+            raise Failure("the packet is longer than IPv4 can say")
         made.payload = bytes(line.length)
         made.tos = line.tos if line.tos is not None else 0
         if line.ecn is not None:

@@ -35,6 +35,7 @@ from .tcp_sockopt import (
     sock_set_linger,
     tcp_get_info,
     tcp_getsockopt_level,
+    tcp_ioctl,
     tcp_set_congestion_control,
     tcp_setsockopt_level,
 )
@@ -126,6 +127,9 @@ class Net:
 
     def info(self, handle: int) -> dict[str, int]:
         return tcp_get_info(self.net, self.sock(handle))
+
+    def ioctl(self, handle: int, request: int) -> tuple[int, int]:
+        return tcp_ioctl(self.sock(handle), request)
 
     def meminfo(self, handle: int) -> tuple[int, ...]:
         return sk_get_meminfo(self.sock(handle))

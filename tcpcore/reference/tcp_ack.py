@@ -270,10 +270,11 @@ def tcp_ack(
 
 def tcp_check_space(net: Netns, tp: TcpSock) -> None:
     """Room to write again, where the caller had found none."""
-    if tp.nospace:
+    had_none = tp.nospace
+    if had_none:
         tcp_new_space(net, tp)
-        if not tp.nospace:
-            tcp_chrono_stop(tp, TCP_CHRONO_SNDBUF_LIMITED, net.now_ns)
+    if had_none and not tp.nospace:
+        tcp_chrono_stop(tp, TCP_CHRONO_SNDBUF_LIMITED, net.now_ns)
 
 
 def sk_stream_memory_free(net: Netns, tp: TcpSock, wake: int) -> bool:

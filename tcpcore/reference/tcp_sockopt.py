@@ -6,7 +6,7 @@ Linux: do_tcp_setsockopt, do_tcp_getsockopt, tcp_get_info in net/ipv4/tcp.c; sk_
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, ENOENT, ENOPROTOOPT, EOPNOTSUPP
+from errno import EINVAL, ENOENT, ENOPROTOOPT, ENOTTY, EOPNOTSUPP
 
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .sock import (
@@ -23,16 +23,28 @@ from .sock import (
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_PINGPONG_THRESH,
+    TCP_RTO_MAX_NS,
+    TCP_RTO_MIN_NS,
+    TCP_TIMEOUT_MIN_NS,
     TcpSock,
 )
-from .tcp import MASK32, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN
+from .tcp import (
+    MASK32,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_ESTABLISHED,
+    TCP_LISTEN,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+    before,
+)
 from .tcp_cong import CONGESTION_CONTROLS, tcp_init_congestion_control
 from .tcp_input import keepalive_time_when
 from .tcp_rate import PACING_RATE_MAX, tcp_chrono_us, tcp_delivery_rate
 from .tcp_timer import keepalive_intvl_when
 from .tcp_user import tcp_cleanup_rbuf, tcp_set_cork, tcp_set_nodelay
 from .tcp_window import tcp_set_window_clamp, tcp_win_from_space
-from .timer import NSEC_PER_MSEC, NSEC_PER_SEC
+from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
 
@@ -44,6 +56,8 @@ TCP_NODELAY, TCP_MAXSEG, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL = 1, 2, 3, 4, 5
 TCP_KEEPCNT, TCP_SYNCNT, TCP_LINGER2, TCP_DEFER_ACCEPT, TCP_WINDOW_CLAMP = 6, 7, 8, 9, 10
 TCP_INFO, TCP_QUICKACK, TCP_CONGESTION, TCP_USER_TIMEOUT = 11, 12, 13, 18
 TCP_NOTSENT_LOWAT = 25
+TCP_RTO_MAX_MS, TCP_RTO_MIN_US = 44, 45
+SIOCINQ, SIOCOUTQ, SIOCATMARK, SIOCOUTQNSD = 0x541B, 0x5411, 0x8905, 0x894B
 
 IP_TOS, IP_TTL, IP_MTU_DISCOVER, IP_RECVERR, IP_MTU = 1, 2, 10, 11, 14
 IPV6_UNICAST_HOPS, IPV6_V6ONLY, IPV6_TCLASS = 16, 26, 67
@@ -153,6 +167,15 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
         tp.user_timeout_ns = value * NSEC_PER_MSEC
     elif name == TCP_NOTSENT_LOWAT:
         tp.notsent_lowat = value & MASK32
+    elif name == TCP_RTO_MAX_MS:
+        if not 1000 <= value <= TCP_RTO_MAX_NS // NSEC_PER_MSEC:
+            return -EINVAL
+        tp.rto_max_ns = value * NSEC_PER_MSEC
+    elif name == TCP_RTO_MIN_US:
+        rto_min_ns = jiffies_up(0, value * 1000)
+        if not TCP_TIMEOUT_MIN_NS <= rto_min_ns <= TCP_RTO_MIN_NS:
+            return -EINVAL
+        tp.rto_min_ns = rto_min_ns
     else:
         return -ENOPROTOOPT
     return 0
@@ -266,6 +289,8 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     (SOL_TCP, TCP_QUICKACK): lambda net, tp: tp.ack_pingpong < TCP_PINGPONG_THRESH,
     (SOL_TCP, TCP_USER_TIMEOUT): lambda net, tp: tp.user_timeout_ns // NSEC_PER_MSEC,
     (SOL_TCP, TCP_NOTSENT_LOWAT): lambda net, tp: (tp.notsent_lowat ^ 1 << 31) - (1 << 31),
+    (SOL_TCP, TCP_RTO_MAX_MS): lambda net, tp: tp.rto_max_ns // NSEC_PER_MSEC,
+    (SOL_TCP, TCP_RTO_MIN_US): lambda net, tp: tp.rto_min_ns // 1000,
     (SOL_IP, IP_TOS): lambda net, tp: tp.tos,
     (SOL_IP, IP_TTL): lambda net, tp: tp.ttl,
     (SOL_IP, IP_MTU_DISCOVER): lambda net, tp: tp.pmtudisc,
@@ -277,6 +302,35 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
 }
 
 TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE = 1, 2, 4
+
+
+def tcp_ioctl(tp: TcpSock, request: int) -> tuple[int, int]:
+    """What is queued: SIOCINQ, to be read; SIOCOUTQ, not acknowledged; SIOCOUTQNSD, not sent.
+
+    SIOCATMARK: whether what is read next is the urgent octet. (0 or a negative errno, bytes)
+    """
+    tcb = tp.tcb
+    if request == SIOCATMARK:
+        return 0, int(bool(tp.urg_data) and tp.urg_seq == tp.copied_seq)
+    if tcb.state == TCP_LISTEN:
+        return -EINVAL, 0
+    opening = tcb.state in (TCP_SYN_SENT, TCP_SYN_RECV)
+    if request == SIOCINQ:
+        return 0, 0 if opening else tcp_inq(tp)
+    if request == SIOCOUTQ:
+        return 0, 0 if opening else (tp.write_seq - tcb.snd_una) & MASK32
+    if request == SIOCOUTQNSD:
+        return 0, 0 if opening else (tp.write_seq - tcb.snd_nxt) & MASK32
+    return -ENOTTY, 0
+
+
+def tcp_inq(tp: TcpSock) -> int:
+    """Bytes that can be read, up to the urgent octet unless that is in line."""
+    urgent = tp.urg_data and not tp.oobinline
+    if urgent and not before(tp.urg_seq, tp.copied_seq) and before(tp.urg_seq, tp.tcb.rcv_nxt):
+        return (tp.urg_seq - tp.copied_seq) & MASK32
+    ready = (tp.tcb.rcv_nxt - tp.copied_seq) & MASK32
+    return ready - 1 if ready and tp.done else ready
 
 
 def sk_get_meminfo(tp: TcpSock) -> tuple[int, ...]:
