@@ -43,7 +43,6 @@ cdef inline void tcp_init_sock(tcp_sock *tp) noexcept nogil:
     tp.rto_ns = TCP_TIMEOUT_INIT_NS
     tp.snd_cwnd = TCP_INIT_CWND
     tp.snd_ssthresh = TCP_INFINITE_SSTHRESH
-    tp.ack_ato_ns = TCP_ATO_MIN_NS
     tp.rcv_mss = TCP_MSS_DEFAULT
     tp.scaling_ratio = TCP_DEFAULT_SCALING_RATIO
 

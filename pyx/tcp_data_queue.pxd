@@ -432,8 +432,9 @@ cdef inline void tcp_event_data_recv(
     tp.ack_pending |= ICSK_ACK_SCHED
     tcp_measure_rcv_mss(net, tp, th)
     tcp_rcv_rtt_measure(net, tp)
-    if tp.bytes_received <= length:  # the first
+    if not tp.ack_ato_ns:  # the first
         tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+        tp.ack_ato_ns = TCP_ATO_MIN_NS
     else:
         gap_ns = now_ns - tp.ack_lrcvtime_ns
         if gap_ns <= TCP_ATO_MIN_NS // 2:

@@ -138,7 +138,7 @@ cdef inline void tcp_event_data_sent(netns *net, tcp_sock *tp) noexcept nogil:
     if not tp.packets_out:
         ca_cwnd_event(tp, CA_EVENT_TX_START, now_ns)
     tp.lsndtime_ns = now_ns
-    if not tp.bytes_received or now_ns - tp.ack_lrcvtime_ns >= tp.ack_ato_ns:
+    if now_ns - tp.ack_lrcvtime_ns >= tp.ack_ato_ns:
         return
     if tp.ack_pingpong < TCP_PINGPONG_THRESH:
         tp.ack_pingpong += 1
@@ -402,7 +402,7 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         if tp.srtt_us:
             most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
         ato_ns = min(ato_ns, most)
-    timeout_ns = jiffies_up(now_ns, min(ato_ns, TCP_DELACK_MAX_NS))
+    timeout_ns = jiffies_up(now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), <int64_t>1))
     if tp.ack_pending & ICSK_ACK_TIMER:
         if tp.ack_timeout_ns <= now_ns + (ato_ns >> 2):
             tcp_send_ack(net, tp)

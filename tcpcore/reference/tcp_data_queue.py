@@ -368,8 +368,9 @@ def tcp_event_data_recv(net: Netns, tp: TcpSock, th: Segment) -> None:
     tcp_measure_rcv_mss(net, tp, th)
     tcp_rcv_rtt_measure(net, tp)
     now_ns = net.now_ns
-    if tp.bytes_received <= length:  # the first
+    if not tp.ack_ato_ns:  # the first
         tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
+        tp.ack_ato_ns = TCP_ATO_MIN_NS
     else:
         gap_ns = now_ns - tp.ack_lrcvtime_ns
         if gap_ns <= TCP_ATO_MIN_NS // 2:

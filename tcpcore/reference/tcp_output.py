@@ -149,7 +149,7 @@ def tcp_event_data_sent(net: Netns, tp: TcpSock) -> None:
     if not tp.packets_out:
         tp.ca.cwnd_event(tp, CA_EVENT_TX_START, net.now_ns)
     tp.lsndtime_ns = net.now_ns
-    if not tp.bytes_received or net.now_ns - tp.ack_lrcvtime_ns >= tp.ack_ato_ns:
+    if net.now_ns - tp.ack_lrcvtime_ns >= tp.ack_ato_ns:
         return
     if tp.ack_pingpong < TCP_PINGPONG_THRESH:
         tp.ack_pingpong += 1
@@ -376,7 +376,7 @@ def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
         if tp.srtt_us:
             most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
         ato_ns = min(ato_ns, most)
-    timeout_ns = jiffies_up(net.now_ns, min(ato_ns, TCP_DELACK_MAX_NS))
+    timeout_ns = jiffies_up(net.now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), 1))
     if tp.ack_pending & ICSK_ACK_TIMER:
         if tp.ack_timeout_ns <= net.now_ns + (ato_ns >> 2):
             tcp_send_ack(net, tp)
