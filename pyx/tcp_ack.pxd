@@ -19,7 +19,7 @@ from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_rate cimport *
 from tcp_recovery cimport *
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
-from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
+from tcp_rtt cimport tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
 
@@ -123,11 +123,8 @@ cdef inline void tcp_ack_update_rtt(
     netns *net, tcp_sock *tp, int flags, int64_t rtt_us
 ) noexcept nogil:
     """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
-    cdef uint32_t delta_ms
     if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_ACKED:
-        delta_ms = <uint32_t>(net.net.now_ns // NSEC_PER_MSEC) - (tp.rcv_tsecr - tp.tsoffset)
-        if delta_ms < 1 << 22:
-            rtt_us = <int64_t>(delta_ms if delta_ms else 1) * 1000
+        rtt_us = tcp_rtt_tsopt_us(net.net.now_ns, tp.rcv_tsecr, tp.tsoffset)
     if rtt_us < 0:
         return
     if not rtt_us:

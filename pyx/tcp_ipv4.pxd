@@ -331,6 +331,7 @@ cdef inline bint tcp_v4_cookie_check(
     tcp_openreq_init_rwin(net, req, req.mss)
     child[0] = tcp_v4_syn_recv_sock(net, req)
     if child[0] != NULL:
+        tcp_synack_rtt_meas(net, child[0], req, &r.th)
         inet_ehash_insert(net, &child[0].sk)
         inet_csk_reqsk_queue_add(net, listener, child[0])
     return True

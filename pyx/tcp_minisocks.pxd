@@ -26,7 +26,7 @@ from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence
 from tcp cimport *
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_output cimport tcp_oow_rate_limited
-from tcp_rtt cimport tcp_rtt_estimator, tcp_set_rto
+from tcp_rtt cimport tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from tcp_window cimport dst_metric_advmss, tcp_full_space, tcp_select_initial_window
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
@@ -304,7 +304,7 @@ cdef inline int tcp_check_req(
     if child[0] == NULL:
         NET_INC_STATS(net, TCP_LISTENDROPS)
         return REQ_DROP
-    tcp_synack_rtt_meas(net, child[0], req)
+    tcp_synack_rtt_meas(net, child[0], req, th)
     reqsk_drop(net, req)
     inet_ehash_insert(net, &child[0].sk)
     inet_csk_reqsk_queue_add(net, listener, child[0])
@@ -312,12 +312,16 @@ cdef inline int tcp_check_req(
 
 
 cdef inline void tcp_synack_rtt_meas(
-    const netns *net, tcp_sock *tp, const request_sock *req
+    const netns *net, tcp_sock *tp, const request_sock *req, const segment *th
 ) noexcept nogil:
-    """The handshake is the first round trip, unless its SYN-ACK went twice (Karn's rule)."""
-    cdef int64_t rtt_us
+    """The handshake is the first round trip; of a SYN-ACK that went twice, or was a cookie, only
+    an echoed time stamp tells it (Karn's rule)."""
+    cdef int64_t rtt_us = -1
     if req.snt_synack_ns and not req.num_retrans:
         rtt_us = max((net.net.now_ns - req.snt_synack_ns) // 1000, <int64_t>1)
+    elif req.tstamp_ok and th.opts & OPT_TIMESTAMP and th.tsecr:
+        rtt_us = tcp_rtt_tsopt_us(net.net.now_ns, th.tsecr, req.ts_off)
+    if rtt_us > 0:
         tp.rtt_min_us = <uint32_t>min(<int64_t>tp.rtt_min_us, rtt_us)
         tcp_rtt_estimator(tp, rtt_us)
         tcp_set_rto(tp)

@@ -148,7 +148,7 @@ cdef inline void tcp_event_data_sent(netns *net, tcp_sock *tp) noexcept nogil:
     if not tp.packets_out:
         ca_cwnd_event(tp, CA_EVENT_TX_START, now_ns)
     tp.lsndtime_ns = now_ns
-    if not tp.bytes_received or now_ns - tp.ack_lrcvtime_ns >= tp.ack_ato_ns:
+    if now_ns - tp.ack_lrcvtime_ns >= tp.ack_ato_ns:
         return
     if tp.ack_pingpong < TCP_PINGPONG_THRESH:
         tp.ack_pingpong += 1

@@ -2,14 +2,24 @@
 # Linux: tcp_rtt_estimator, tcp_set_rto in net/ipv4/tcp_input.c.  RFC 6298.
 # Deviation: Linux's floor is 200 ms of deviation instead of 1 s of time-out (tcp_rto_min_us).
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from sock cimport tcp_sock
 from tcp cimport after
-from timer cimport TICK_NS
+from timer cimport NSEC_PER_MSEC, TICK_NS
 
 
 cdef inline int64_t tcp_rto_min_us(const tcp_sock *tp) noexcept nogil:
     return tp.rto_min_ns // 1000
+
+
+cdef inline int64_t tcp_rtt_tsopt_us(
+    int64_t now_ns, uint32_t tsecr, uint32_t tsoffset
+) noexcept nogil:
+    """The round trip that an echoed time stamp tells, us; -1 if it cannot be (RFC 7323 4.1)."""
+    cdef uint32_t delta_ms = <uint32_t>(now_ns // NSEC_PER_MSEC) + tsoffset - tsecr
+    if delta_ms >= 1 << 22:
+        return -1
+    return <int64_t>(delta_ms if delta_ms else 1) * 1000
 
 
 cdef inline void tcp_rtt_estimator(tcp_sock *tp, int64_t mrtt_us) noexcept nogil:

@@ -40,6 +40,7 @@ from tcp_output cimport (
     tcp_send_active_reset,
     tcp_send_fin,
     tcp_slow_start_after_idle_check,
+    tcp_write_xmit,
 )
 from tcp_rate cimport *
 from tcp_window cimport *
@@ -196,6 +197,8 @@ cdef inline int64_t tcp_sendmsg(
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
             if not sk_stream_memory_free(net, tp, 0):
                 tp.nospace = True
+                if copied:
+                    tcp_push(net, tp, flags & ~MSG_MORE, mss, TCP_NAGLE_PUSH)
                 break
             piece = <uint32_t>min(goal, length - copied)
             one = build_skb(&net.skbs, page, data + copied, piece, piece)
@@ -233,10 +236,9 @@ cdef inline int64_t tcp_sendmsg(
             tcp_mark_push(tp, one)
             tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
         elif one == tp.sk_write_queue.first:
-            tcp_push_pending_frames(net, tp, mss, tp.nonagle)
+            # What is left of it is filled again: a write may take twice what the buffer holds.
+            tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, True)
     if copied:
-        if copied < length:
-            flags &= ~MSG_MORE
         tcp_push(net, tp, flags, mss, tp.nonagle)
         return copied
     return err if length else 0

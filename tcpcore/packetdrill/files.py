@@ -36,8 +36,10 @@ O_NONBLOCK = 0x800
 F_GETFD, F_SETFD, F_GETFL, F_SETFL = 1, 2, 3, 4
 SYN_SENT, SYN_RECV, LISTEN = 2, 3, 10
 CLOSING_STATES = (4, 11, 9)
-POLLERR, POLLHUP, POLLNVAL = 8, 16, 32
+POLLOUT, POLLERR, POLLHUP, POLLNVAL = 4, 8, 16, 32
 EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLET = 1 << 28, 1 << 30, 1 << 31
+# POLLIN, OUT, ERR, HUP, RDNORM, WRNORM and EPOLLWAKEUP may stand beside EPOLLEXCLUSIVE.
+EXCLUSIVE_MAY = 1 | 4 | 8 | 16 | 0x40 | 0x100 | 1 << 29 | EPOLLET | EPOLLEXCLUSIVE
 PIPE_SIZE = 65536
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
 SO_RCVLOWAT, TCP_INQ = 18, 36
@@ -303,6 +305,8 @@ class Files:
                 return Answer(got or err)
             else:
                 yield None
+                if got and self.net.poll(file.handle) & POLLERR:
+                    return Answer(got)  # the error is for the next call
 
     def do_write(self, fd: int, size: int, fault: bool) -> Wait:
         file = self.files.get(fd)
@@ -348,6 +352,10 @@ class Files:
             if file.nonblock or flags & MSG_DONTWAIT:
                 return done or -errno.EAGAIN
             yield None
+            while not self.net.poll(file.handle) & (POLLOUT | POLLERR | POLLHUP):
+                yield None
+            if done and self.net.poll(file.handle) & POLLERR:
+                return done
 
     def do_open(self, path: str, flags: int) -> int:
         size = self.commands.paths.get(path)
@@ -518,6 +526,11 @@ class Files:
         if not isinstance(epoll, EpollFile) or epoll is self.files[fd]:
             return -errno.EINVAL
         there = fd in epoll.watched
+        if events & EPOLLEXCLUSIVE and (
+            op == CONSTANTS["EPOLL_CTL_MOD"]
+            or (op == CONSTANTS["EPOLL_CTL_ADD"] and events & ~EXCLUSIVE_MAY)
+        ):
+            return -errno.EINVAL
         if op == CONSTANTS["EPOLL_CTL_ADD"]:
             if there:
                 return -errno.EEXIST
@@ -525,6 +538,8 @@ class Files:
             return -errno.EINVAL
         elif not there:
             return -errno.ENOENT
+        elif op == CONSTANTS["EPOLL_CTL_MOD"] and epoll.watched[fd].events & EPOLLEXCLUSIVE:
+            return -errno.EINVAL
         if op == CONSTANTS["EPOLL_CTL_DEL"]:
             del epoll.watched[fd]
         else:

@@ -182,6 +182,7 @@ class Runner:
         elif isinstance(action, Command):
             self.say(f"{start / SEC_US:.6f} `{action.text}`")
             self.target.shell(action.text)
+            self.now_us = self.target.now_us()  # a shell takes its time
         elif isinstance(action, Code):
             self.code(action)
 

@@ -428,7 +428,7 @@ class TcpSock:
         self.ack_pending = 0  # ICSK_ACK_
         self.ack_quick = 0
         self.ack_pingpong = 0
-        self.ack_ato_ns = 0
+        self.ack_ato_ns = 0  # until data come
         self.ack_lrcvtime_ns = 0
         self.ack_timeout_ns = 0
         self.rcv_mss = 0

@@ -55,14 +55,13 @@ from .tcp_recovery import (
     tcp_sacktag_write_queue,
 )
 from .tcp_retransmit import tcp_xmit_retransmit_queue
-from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
+from .tcp_rtt import tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from .tcp_window import (
     tcp_current_mss,
     tcp_packets_in_flight,
     tcp_set_skb_tso_segs,
     tcp_wnd_end,
 )
-from .timer import NSEC_PER_MSEC
 
 
 def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample) -> tuple[int, int]:
@@ -150,10 +149,7 @@ def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
 def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> None:
     """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
     if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_ACKED:
-        stamp = (tp.rcv_tsecr - tp.tsoffset) & MASK32
-        delta_ms = (net.now_ns // NSEC_PER_MSEC - stamp) & MASK32
-        if delta_ms < 1 << 22:
-            rtt_us = max(delta_ms, 1) * 1000
+        rtt_us = tcp_rtt_tsopt_us(net.now_ns, tp.rcv_tsecr, tp.tsoffset)
     if rtt_us < 0:
         return
     tp.rtt_min_us = min(tp.rtt_min_us, rtt_us or 1)

@@ -66,6 +66,7 @@ from .tcp_minisocks import (
     tcp_check_req,
     tcp_conn_request,
     tcp_openreq_init_rwin,
+    tcp_synack_rtt_meas,
     tcp_timewait_state_process,
     tcp_v4_syn_recv_sock,
 )
@@ -306,6 +307,7 @@ def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> tuple[boo
         return True, None
     tcp_openreq_init_rwin(net, req, req.mss)
     child = tcp_v4_syn_recv_sock(net, req)
+    tcp_synack_rtt_meas(net, child, req, th)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)
     return True, child

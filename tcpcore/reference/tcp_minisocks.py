@@ -52,7 +52,7 @@ from .tcp import (
 )
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_output import tcp_oow_rate_limited
-from .tcp_rtt import tcp_rtt_estimator, tcp_set_rto
+from .tcp_rtt import tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from .tcp_window import dst_metric_advmss, tcp_full_space, tcp_select_initial_window
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
@@ -271,17 +271,22 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         req.acked = True
         return REQ_DROP, None
     child = tcp_v4_syn_recv_sock(net, req)
-    tcp_synack_rtt_meas(net, child, req)
+    tcp_synack_rtt_meas(net, child, req, th)
     reqsk_drop(net, req)
     inet_ehash_insert(net, child)
     inet_csk_reqsk_queue_add(net, listener, child)
     return REQ_CHILD, child
 
 
-def tcp_synack_rtt_meas(net: Netns, tp: TcpSock, req: RequestSock) -> None:
-    """The handshake is the first round trip, unless its SYN-ACK went twice (Karn's rule)."""
+def tcp_synack_rtt_meas(net: Netns, tp: TcpSock, req: RequestSock, th: Segment) -> None:
+    """The handshake is the first round trip; of a SYN-ACK that went twice, or was a cookie, only
+    an echoed time stamp tells it (Karn's rule)."""
+    rtt_us = -1
     if req.snt_synack_ns and not req.num_retrans:
         rtt_us = max((net.now_ns - req.snt_synack_ns) // 1000, 1)
+    elif req.tstamp_ok and th.opts & OPT_TIMESTAMP and th.tsecr:
+        rtt_us = tcp_rtt_tsopt_us(net.now_ns, th.tsecr, req.ts_off)
+    if rtt_us > 0:
         tp.rtt_min_us = min(tp.rtt_min_us, rtt_us)
         tcp_rtt_estimator(tp, rtt_us)
         tcp_set_rto(tp)

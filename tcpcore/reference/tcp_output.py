@@ -177,7 +177,7 @@ def tcp_event_data_sent(net: Netns, tp: TcpSock) -> None:
     if not tp.packets_out:
         tp.ca.cwnd_event(tp, CA_EVENT_TX_START, net.now_ns)
     tp.lsndtime_ns = net.now_ns
-    if not tp.bytes_received or net.now_ns - tp.ack_lrcvtime_ns >= tp.ack_ato_ns:
+    if net.now_ns - tp.ack_lrcvtime_ns >= tp.ack_ato_ns:
         return
     if tp.ack_pingpong < TCP_PINGPONG_THRESH:
         tp.ack_pingpong += 1

@@ -7,12 +7,18 @@ Deviation: Linux's floor is 200 ms of deviation instead of 1 s of time-out (tcp_
 from __future__ import annotations
 
 from .sock import TcpSock
-from .tcp import after
-from .timer import TICK_NS
+from .tcp import MASK32, after
+from .timer import NSEC_PER_MSEC, TICK_NS
 
 
 def tcp_rto_min_us(tp: TcpSock) -> int:
     return tp.rto_min_ns // 1000
+
+
+def tcp_rtt_tsopt_us(now_ns: int, tsecr: int, tsoffset: int) -> int:
+    """The round trip that an echoed time stamp tells, us; -1 if it cannot be (RFC 7323 4.1)."""
+    delta_ms = (now_ns // NSEC_PER_MSEC + tsoffset - tsecr) & MASK32
+    return max(delta_ms, 1) * 1000 if delta_ms < 1 << 22 else -1
 
 
 def tcp_rtt_estimator(tp: TcpSock, mrtt_us: int) -> None:

@@ -70,6 +70,7 @@ from .tcp_output import (
     tcp_send_active_reset,
     tcp_send_fin,
     tcp_slow_start_after_idle_check,
+    tcp_write_xmit,
 )
 from .tcp_rate import (
     TCP_CHRONO_BUSY,
@@ -214,6 +215,8 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
         if skb is None or room <= 0 or not tcp_skb_can_collapse_to(skb):
             if not sk_stream_memory_free(net, tp, 0):
                 tp.nospace = True
+                if copied:
+                    tcp_push(net, tp, flags & ~MSG_MORE, mss, TCP_NAGLE_PUSH)
                 break
             skb = SkBuff(tp.write_seq, bytearray(), TCPHDR_ACK)
             skb.truesize = SKB_TRUESIZE_EMPTY
@@ -241,10 +244,10 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
             tcp_mark_push(tp, skb)
             tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
         elif skb is queue[0]:
-            tcp_push_pending_frames(net, tp, mss, tp.nonagle)
+            # What is left of it is filled again: a write may take twice what the buffer holds.
+            tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, True)
     if copied:
-        more = flags & ~MSG_MORE if copied < len(view) else flags
-        tcp_push(net, tp, more, mss, tp.nonagle)
+        tcp_push(net, tp, flags, mss, tp.nonagle)
         return copied
     return -EAGAIN if len(view) else 0
 
