@@ -130,6 +130,7 @@ cdef inline skb *tcp_rcv_skb(
     one.tcp_flags = <uint8_t>flags
     one.truesize = skb_truesize(length)
     one.frag = frag
+    one.skb_mstamp_ns = net.net.now_ns
     return one
 
 
@@ -157,6 +158,7 @@ cdef inline void tcp_queue_rcv(
     tp.bytes_received += length
     if last != NULL and last.end_seq == seq and skb_joins(net, last, data, length):
         last.end_seq = seq + length
+        last.skb_mstamp_ns = net.net.now_ns
         return
     one = tcp_rcv_skb(net, seq, page, data, length, flags)
     if one == NULL:
@@ -215,6 +217,7 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     if where != NULL and where.end_seq == seq and skb_joins(net, where, data, length):
         where.end_seq = end_seq
         where.tcp_flags |= <uint8_t>flags
+        where.skb_mstamp_ns = net.net.now_ns
     else:
         one = tcp_rcv_skb(net, seq, r.page, data, length, flags)
         if one == NULL:
@@ -308,6 +311,8 @@ cdef inline bint tcp_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
             tcp_queue_rcv(
                 net, tp, rcv_nxt, one.head, one.data + skip, one.len - skip, one.tcp_flags
             )
+            if tp.sk_receive_queue.last != NULL:
+                tp.sk_receive_queue.last.skb_mstamp_ns = one.skb_mstamp_ns
             tcb_pull(&tp.tcb, end_seq, fin)
         kfree_skb(&net.skbs, one)
         if fin:

@@ -3,15 +3,26 @@
 
 from libc.errno cimport ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
+from errqueue cimport (
+    SCM_TSTAMP_SCHED,
+    SCM_TSTAMP_SND,
+    SKBTX_SCHED_TSTAMP,
+    SKBTX_SW_TSTAMP,
+    skb_tstamp_tx,
+    tcp_fragment_tstamp,
+    tstamp_only,
+)
 from inet_connection_sock cimport (
     tcp_check_probe_timer,
     tcp_done_with_error,
     tcp_rearm_rto,
     tcp_reset_xmit_timer,
 )
-from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
-from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
+from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, skb_copy_and_csum
+from ip_output cimport tcp_options_write
+from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, out_frame, sk_reset_timer, sk_stop_timer
 from rbtree cimport rb_changed, rb_insert
 from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_unlink
 from sock cimport *
@@ -94,6 +105,8 @@ cdef inline int tcp_transmit_skb(
     err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err:
         return err
+    if one.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
+        tcp_tstamp_sent(net, tp, one)
     tp.wstamp_ns = net.net.now_ns
     net.ip_id += <uint16_t>one.pcount
     th.seq = one.seq
@@ -116,7 +129,26 @@ cdef inline int tcp_transmit_skb(
         tp.data_segs_out += one.pcount
         tp.bytes_sent += one.len
     one.skb_mstamp_ns = net.net.now_ns
+    if one.ubuf != NULL:
+        one.ubuf.zerocopy = 0
     return 0
+
+
+cdef inline void tcp_tstamp_sent(netns *net, tcp_sock *tp, skb *one) noexcept nogil:
+    """Tell when a piece was queued and sent, which here is one; each time that it is."""
+    cdef const out_frame *last = &net.out[net.n_out - 1]
+    cdef uint32_t length = 0
+    cdef uint8_t *frame = NULL
+    if not tstamp_only(tp):
+        frame = <uint8_t *>malloc(last.length + last.data_len)
+        if frame != NULL:
+            length = last.length + last.data_len
+            skb_copy_and_csum(net, net.n_out - 1, frame)
+    if one.tx_flags & SKBTX_SCHED_TSTAMP:
+        skb_tstamp_tx(net, tp, one, SCM_TSTAMP_SCHED, frame, length)
+    if one.tx_flags & SKBTX_SW_TSTAMP:
+        skb_tstamp_tx(net, tp, one, SCM_TSTAMP_SND, frame, length)
+    free(frame)
 
 
 cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
@@ -228,6 +260,10 @@ cdef inline int tcp_fragment(
     one.eor = 0
     rest.retrans = one.retrans
     rest.skb_mstamp_ns = one.skb_mstamp_ns
+    tcp_fragment_tstamp(one, rest)
+    rest.ubuf = one.ubuf
+    if rest.ubuf != NULL:
+        rest.ubuf.refs += 1
     one.len = <uint32_t>length
     one.end_seq = rest.seq
     one.tcp_flags &= <uint8_t>~(TCPHDR_FIN | TCPHDR_PSH)

@@ -109,6 +109,9 @@ class SkBuff:
         "skb_mstamp_ns",
         "delivered",
         "tx_flags",
+        "tskey",
+        "ubuf",
+        "frags",
         "frag",
     )
 
@@ -125,7 +128,10 @@ class SkBuff:
         self.retrans = 0  # how often it was sent again
         self.skb_mstamp_ns = 0  # when it was sent last
         self.delivered = 0  # tp.delivered when it was sent
-        self.tx_flags = 0
+        self.tx_flags = 0  # SKBTX_
+        self.tskey = 0  # number of the byte that is stamped
+        self.ubuf: Any = None  # whose bytes it has without copying
+        self.frags = 0  # pieces of memory that those are
         self.frag = 0  # bytes of its last page that are free
 
 
@@ -285,6 +291,7 @@ class TcpSock:
         "dsack_dups",
         "reord_seen",
         "rcv_ooopack",
+        "errors",
     )
 
     def __init__(self) -> None:
@@ -449,6 +456,7 @@ class TcpSock:
         self.dsack_dups = 0
         self.reord_seen = 0
         self.rcv_ooopack = 0
+        self.errors: Any = None  # what is told beside the stream, once somebody has asked
 
 
 class RequestSock:
