@@ -3,8 +3,9 @@
 
 import errno as _errno
 
-from libc.stdlib cimport realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp
+from errqueue cimport sock_dequeue_err
 from inet_connection_sock cimport sk_alloc
 from inet_ports cimport request_or_sock
 from inet_timewait_sock cimport tw_timer_handler
@@ -33,6 +34,7 @@ from sock cimport (
     SK_TIMEWAIT,
     TCP_DELACK_MAX_NS,
     TCP_SYNACK_TIMER,
+    err_skb,
     request_sock,
     skb_data,
     sock_common,
@@ -47,6 +49,8 @@ from tcp_rate cimport TCP_CHRONO_SNDBUF_LIMITED, tcp_chrono_us, tcp_delivery_rat
 from tcp_sockopt cimport (
     sock_set_linger,
     tcp_getsockopt_level,
+    tcp_inq_hint,
+    tcp_poll,
     tcp_ioctl,
     tcp_set_congestion_control,
     tcp_setsockopt_level,
@@ -58,7 +62,6 @@ from tcp_user cimport (
     inet_csk_listen_start,
     tcp_close,
     tcp_disconnect,
-    tcp_poll,
     tcp_recvmsg,
     tcp_sendmsg,
     tcp_shutdown,
@@ -154,7 +157,9 @@ cdef class Net:
         cdef int err = inet_csk_accept(self.net, self.sock(handle), &child)
         return err if err else <int64_t>child.handle
 
-    cpdef sendmsg(self, uint64_t handle, data, int flags=0):
+    cpdef sendmsg(
+        self, uint64_t handle, data, int flags=0, int64_t tsflags=-1, int64_t stride=0
+    ):
         cdef tcp_sock *tp = self.sock(handle)
         cdef Py_buffer view
         cdef int64_t sent
@@ -164,7 +169,9 @@ cdef class Net:
             page = skb_data_lend(<void *>data)
             if page != NULL:
                 Py_INCREF(data)
-        sent = tcp_sendmsg(self.net, tp, page, <const uint8_t *>view.buf, view.len, flags)
+        sent = tcp_sendmsg(
+            self.net, tp, page, <const uint8_t *>view.buf, view.len, flags, tsflags, stride
+        )
         skb_data_put(&self.net.skbs, page)
         PyBuffer_Release(&view)
         self.settle()
@@ -195,6 +202,39 @@ cdef class Net:
         PyBuffer_Release(&view)
         self.settle()
         return err if err else copied
+
+    def rx_stamp(self, uint64_t handle):
+        """When what was read last had come, ns; 0: nobody has asked for that."""
+        cdef tcp_sock *tp = self.sock(handle)
+        return 0 if tp.errors == NULL else tp.errors.rx_stamp_ns
+
+    def inq(self, uint64_t handle):
+        """Bytes that reads would give; 1 where the end alone is left."""
+        return tcp_inq_hint(self.sock(handle))
+
+    def recv_error(self, uint64_t handle):
+        """The oldest message of the error queue, None if there is none.
+
+        ee_errno, ee_origin, ee_type, ee_code, ee_info and ee_data; a time, ns (0: none); 16 bytes
+        of who told it, zeros for nobody; what it is about.
+        """
+        cdef err_skb *one = sock_dequeue_err(self.net, self.sock(handle))
+        if one == NULL:
+            return None
+        try:
+            return (
+                (one.ee_errno, one.ee_origin, one.ee_type, one.ee_code, one.ee_info, one.ee_data),
+                one.stamp_ns,
+                PyBytes_FromStringAndSize(<const char *>one.offender, 16),
+                PyBytes_FromStringAndSize(<const char *>(one + 1), one.len),
+            )
+        finally:
+            free(one)
+
+    def error_reports(self, uint64_t handle):
+        """How often the caller was told that the queue has something."""
+        cdef tcp_sock *tp = self.sock(handle)
+        return 0 if tp.errors == NULL else tp.errors.reports
 
     def shutdown(self, uint64_t handle, int how):
         cdef int err = tcp_shutdown(self.net, self.sock(handle), how)

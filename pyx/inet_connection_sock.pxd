@@ -2,6 +2,7 @@
 # Linux: net/ipv4/inet_connection_sock.c, tcp.c (tcp_set_state, tcp_done).
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
+from errqueue cimport skb_zcopy_clear
 from inet_ports cimport inet_listen_unhash, inet_put_port, inet_unhash
 from netns cimport (
     NET_ADD_STATS,
@@ -98,7 +99,17 @@ cdef inline void sk_unhash(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_write_queue_purge(netns *net, tcp_sock *tp) noexcept nogil:
+    cdef skb *one
     tcp_chrono_stop(tp, TCP_CHRONO_BUSY, net.net.now_ns)
+    if tp.errors != NULL and tp.errors.ubufs != NULL:
+        one = tp.sk_write_queue.first
+        while one != NULL:
+            skb_zcopy_clear(net, tp, one)
+            one = one.next
+        one = tp.tcp_rtx_queue.first
+        while one != NULL:
+            skb_zcopy_clear(net, tp, one)
+            one = one.next
     skb_queue_purge(&net.skbs, &tp.sk_write_queue)
     skb_queue_purge(&net.skbs, &tp.tcp_rtx_queue)
     tp.sk_wmem_queued = 0

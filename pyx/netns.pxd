@@ -204,10 +204,25 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
 
 cdef inline void sk_queues_purge(netns *net, tcp_sock *tp) noexcept nogil:
     """Give back all that a socket holds."""
+    cdef sock_errors *errors = tp.errors
+    cdef err_skb *one
+    cdef ubuf_info *ubuf
     skb_queue_purge(&net.skbs, &tp.sk_write_queue)
     skb_queue_purge(&net.skbs, &tp.tcp_rtx_queue)
     skb_queue_purge(&net.skbs, &tp.sk_receive_queue)
     skb_queue_purge(&net.skbs, &tp.out_of_order_queue)
+    if errors == NULL:
+        return
+    while errors.first != NULL:
+        one = errors.first
+        errors.first = one.next
+        free(one)
+    while errors.ubufs != NULL:
+        ubuf = errors.ubufs
+        errors.ubufs = ubuf.next
+        free(ubuf)
+    free(errors)
+    tp.errors = NULL
 
 
 cdef inline void sk_bury(netns *net, sock_common *sk) noexcept nogil:

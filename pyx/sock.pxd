@@ -124,6 +124,45 @@ cdef struct skb_data:
     int32_t refs
     uint32_t size  # bytes behind this header
 
+# Sends without copying whose bytes are in use: told when the last piece is gone.
+cdef struct ubuf_info:
+    ubuf_info *next  # of a socket's
+    ubuf_info *prev
+    int64_t bytelen
+    uint32_t id
+    uint32_t len
+    int32_t refs
+    uint8_t zerocopy  # none of it was copied
+
+# A message of the error queue: struct sock_extended_err, a time and, behind it, some bytes.
+cdef struct err_skb:
+    err_skb *next
+    int64_t stamp_ns
+    uint32_t ee_errno
+    uint32_t ee_info
+    uint32_t ee_data
+    uint8_t ee_origin
+    uint8_t ee_type
+    uint8_t ee_code
+    uint32_t truesize
+    uint32_t len
+    uint8_t offender[16]  # who told it
+
+# What a socket has that was ever asked for such messages.
+cdef struct sock_errors:
+    err_skb *first
+    err_skb *last
+    ubuf_info *ubufs
+    int64_t rx_stamp_ns  # when what was read last had come
+    int64_t omem_alloc
+    int64_t rmem_alloc  # of sk_rmem_alloc, what the queue takes
+    uint64_t reports  # how often the caller was told
+    uint32_t tsflags  # SOF_TIMESTAMPING_
+    uint32_t tskey  # where bytes are counted from
+    uint32_t zckey  # number of the next send
+    uint8_t rcvtstamp  # 1 SO_TIMESTAMP, 2 SO_TIMESTAMPNS
+    uint8_t zerocopy
+
 # A piece of a stream with its sequence numbers, sent or received.
 cdef struct skb:
     skb *next
@@ -147,6 +186,8 @@ cdef struct skb:
     uint32_t delivered  # tp.delivered when it was sent
     uint32_t delivered_us  # and when that was; 0 once it has arrived
     uint32_t first_tx_us
+    uint32_t tskey  # number of the byte that is stamped
+    ubuf_info *ubuf  # whose bytes it has without copying
     # Its place in the tree of a queue, and what its branch holds (rbtree).
     skb *rb_parent
     skb *rb_left
@@ -156,6 +197,8 @@ cdef struct skb:
     int64_t rb_sacked_ns  # when the last of them was sent
     int64_t rb_retrans_ns  # when the first was that is sent again
     uint32_t rb_marks  # RB_
+    uint8_t tx_flags  # SKBTX_
+    uint8_t frags  # pieces of memory that those without copying are
 
 cdef struct skb_queue:
     skb *first
@@ -438,6 +481,7 @@ cdef struct tcp_sock:
     uint16_t timeout_rehash
     uint8_t rate_app_limited
     uint8_t chrono_type  # TCP_CHRONO_
+    sock_errors *errors  # what is told beside the stream, once somebody has asked
 
 # A SYN that was answered: what the listener keeps until the handshake's ACK.
 cdef struct request_sock:

@@ -3,6 +3,7 @@
 # RFC 9293 3.10.7.4 (fifth), 6298, 5681.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from errqueue cimport skb_zcopy_clear, tcp_ack_tstamp
 from inet_connection_sock cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
@@ -78,6 +79,9 @@ cdef inline void tcp_clean_rtx_queue(
             break
         rb_erase(&tp.tcp_rtx_queue, one)
         tp.sk_wmem_queued -= one.truesize
+        if one.tx_flags:
+            tcp_ack_tstamp(net, tp, one, prior_una)
+        skb_zcopy_clear(net, tp, one)
         kfree_skb(&net.skbs, one)
         one = tp.tcp_rtx_queue.first
     if one == NULL:
@@ -87,8 +91,11 @@ cdef inline void tcp_clean_rtx_queue(
     if between_up(prior_una, tp.snd_up, una):
         tp.snd_up = una
     one = tp.tcp_rtx_queue.first
-    if one != NULL and one.sacked & TCPCB_SACKED_ACKED:
-        flags |= FLAG_SACK_RENEGING
+    if one != NULL:
+        if one.tx_flags:
+            tcp_ack_tstamp(net, tp, one, prior_una)
+        if one.sacked & TCPCB_SACKED_ACKED:
+            flags |= FLAG_SACK_RENEGING
     done.rtt_us = -1
     if first_ns >= 0 and not flags & FLAG_RETRANS_DATA_ACKED:
         done.rtt_us = (now_ns - first_ns) // 1000

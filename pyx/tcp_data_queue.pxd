@@ -175,6 +175,7 @@ cdef inline skb *tcp_rcv_skb(
     one.tcp_flags = <uint8_t>flags
     one.truesize = skb_truesize(length, joined)
     one.frag = frag
+    one.skb_mstamp_ns = net.net.now_ns
     if joined and before_it != NULL and before_it.end_seq == seq:
         if one.truesize > SKB_OVERHEAD + PAGE and not before_it.tcp_flags & TCPHDR_FIN:
             one.truesize -= SKB_OVERHEAD + SKB_SMALL_HEAD
@@ -205,6 +206,7 @@ cdef inline void tcp_queue_rcv(
     tp.bytes_received += length
     if last != NULL and last.end_seq == seq and skb_joins(net, last, data, length):
         last.end_seq = seq + length
+        last.skb_mstamp_ns = net.net.now_ns
         return
     one = tcp_rcv_skb(net, last, seq, page, data, length, flags)
     if one == NULL:
@@ -262,6 +264,7 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     if where != NULL and where.end_seq == seq and skb_joins(net, where, data, length):
         where.end_seq = end_seq
         where.tcp_flags |= <uint8_t>flags
+        where.skb_mstamp_ns = net.net.now_ns
     else:
         one = tcp_rcv_skb(net, where, seq, r.page, data, length, flags)
         if one == NULL:
@@ -358,6 +361,8 @@ cdef inline bint tcp_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
             tcp_queue_rcv(
                 net, tp, rcv_nxt, one.head, one.data + skip, one.len - skip, one.tcp_flags
             )
+            if tp.sk_receive_queue.last != NULL:
+                tp.sk_receive_queue.last.skb_mstamp_ns = one.skb_mstamp_ns
             tcb_pull(&tp.tcb, end_seq, fin)
         kfree_skb(&net.skbs, one)
         if fin:

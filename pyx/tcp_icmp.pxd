@@ -6,6 +6,7 @@ from libc.errno cimport EHOSTUNREACH, EMSGSIZE, EPROTO
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 from csum cimport csum_fold, csum_fold64, csum_partial, csum_pseudo
+from errqueue cimport ip_icmp_error
 from inet_connection_sock cimport tcp_done_with_error, tcp_error, tcp_reset_xmit_timer
 from inet_ports cimport request_or_sock
 from ip_output cimport (
@@ -63,6 +64,12 @@ cdef struct icmp_about:
     int err  # errno
     int64_t mtu  # what would have fitted; -1 where that was not the matter
     bint fatal  # a request is given up for it
+    # For the error queue.
+    uint8_t who[16]
+    uint8_t kind
+    uint8_t code
+    uint32_t info
+    uint32_t front  # bytes of the segment that are told
     bint revert  # it takes a doubling of the time-out back (RFC 6069)
 
 
@@ -97,13 +104,15 @@ cdef inline int icmp_rcv(netns *net, const uint8_t *packet, uint32_t length) noe
         return TCP_CLOSED
     left = <uint32_t>told - ICMP_HDR_LEN
     if four:
-        icmp_err(net, message, left)
+        icmp_err(net, message, left, packet + 12)
     else:
-        icmpv6_err(net, message, left)
+        icmpv6_err(net, message, left, packet + 8)
     return 0
 
 
-cdef inline void icmp_err(netns *net, const uint8_t *message, uint32_t length) noexcept nogil:
+cdef inline void icmp_err(
+    netns *net, const uint8_t *message, uint32_t length, const uint8_t *who
+) noexcept nogil:
     """An ICMPv4 error about the packet of which `length` bytes follow the message's header."""
     cdef const uint8_t *inner = message + ICMP_HDR_LEN
     cdef uint8_t kind = message[0], code = message[1]
@@ -130,10 +139,17 @@ cdef inline void icmp_err(netns *net, const uint8_t *message, uint32_t length) n
         return  # 9293:MUST-55: source quench, and whatever is no error
     ipv6_addr_set_v4mapped(about.saddr, inner + 12)
     ipv6_addr_set_v4mapped(about.daddr, inner + 16)
+    about.kind = kind
+    about.code = code
+    about.info = get_be32(message + 4) if kind == ICMP_PARAMETERPROB else 0
+    ipv6_addr_set_v4mapped(about.who, who)
+    about.front = length - header
     tcp_v4_err(net, &about, inner + header)
 
 
-cdef inline void icmpv6_err(netns *net, const uint8_t *message, uint32_t length) noexcept nogil:
+cdef inline void icmpv6_err(
+    netns *net, const uint8_t *message, uint32_t length, const uint8_t *who
+) noexcept nogil:
     """An ICMPv6 error about the packet of which `length` bytes follow the message's header."""
     cdef const uint8_t *inner = message + ICMP_HDR_LEN
     cdef uint8_t kind = message[0], code = message[1]
@@ -157,6 +173,11 @@ cdef inline void icmpv6_err(netns *net, const uint8_t *message, uint32_t length)
         return
     memcpy(about.saddr, inner + 8, 16)
     memcpy(about.daddr, inner + 24, 16)
+    about.kind = kind
+    about.code = code
+    about.info = get_be32(message + 4)
+    memcpy(about.who, who, 16)
+    about.front = length - IPV6_HDR_LEN
     tcp_v4_err(net, &about, inner + IPV6_HDR_LEN)
 
 
@@ -193,6 +214,10 @@ cdef inline int tcp_v4_err(
         tcp_ld_rto_revert(net, tp, seq)
     if tp.tcb.state == TCP_SYN_SENT or tp.tcb.state == TCP_SYN_RECV:
         # Deviation: Linux ends an attempt for every error; 9293:MUST-56 would try on.
+        if tp.sk.ip == 4 or tp.recverr:
+            ip_icmp_error(
+                net, tp, about.err, about.kind, about.code, about.info, about.who, th, about.front
+            )
         tcp_done_with_error(net, tp, about.err)
     elif tp.recverr:
         tcp_error(net, tp, about.err)

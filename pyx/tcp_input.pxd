@@ -65,7 +65,7 @@ cdef inline int tcp_rcv_established(netns *net, tcp_sock *tp, rcv_skb *r) noexce
     cdef segment *th = &r.th
     cdef tcb *known = &tp.tcb
     cdef uint32_t prior_una = known.snd_una, rcv_nxt = known.rcv_nxt, ts_recent = known.ts_recent
-    cdef uint32_t verdict
+    cdef uint32_t verdict, snd_wnd = known.snd_wnd
     cdef int flags = 0
     tcp_note_timestamp(tp, th)
     if not tcp_fast_path_on(known, th) or not tcp_is_simple(tp, th):
@@ -79,9 +79,12 @@ cdef inline int tcp_rcv_established(netns *net, tcp_sock *tp, rcv_skb *r) noexce
         tp.ts_recent_stamp_ns = net.net.now_ns
     if verdict & TCB_WINUPDATE:
         flags = FLAG_WIN_UPDATE
+        if known.snd_wnd != snd_wnd and tp.sk_write_queue.first != NULL:
+            tcp_slow_start_after_idle_check(net, tp)
         tcp_sync_after_window(net, tp)
     tcp_ack(net, tp, r, prior_una, flags | FLAG_DATA if th.payload_len else flags)
     if th.payload_len:
+        tcp_rcv_rtt_measure_ts(net, tp, th)
         tcp_urg(net, tp, r)
         tcp_data_queue(net, tp, r, verdict, rcv_nxt)
         if tp.nomem:

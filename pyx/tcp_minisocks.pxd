@@ -3,6 +3,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from errqueue cimport sk_errors_inherit
 from inet_connection_sock cimport (
     inet_csk_reqsk_queue_add,
     inet_csk_reqsk_queue_is_full,
@@ -366,6 +367,7 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     tcp_inherit(tp, listener)
     if net.route.rto_min:
         tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC
+    sk_errors_inherit(tp, listener)
     tp.sk.ip = req.sk.ip
     memcpy(tp.sk.saddr, req.sk.saddr, 16)
     memcpy(tp.sk.daddr, req.sk.daddr, 16)

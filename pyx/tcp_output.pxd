@@ -3,7 +3,17 @@
 
 from libc.errno cimport ENOBUFS, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
+from errqueue cimport (
+    SCM_TSTAMP_SCHED,
+    SCM_TSTAMP_SND,
+    SKBTX_SCHED_TSTAMP,
+    SKBTX_SW_TSTAMP,
+    skb_tstamp_tx,
+    tcp_fragment_tstamp,
+    tstamp_only,
+)
 from inet_connection_sock cimport (
     tcp_check_probe_timer,
     tcp_done_with_error,
@@ -11,8 +21,9 @@ from inet_connection_sock cimport (
     tcp_reset_xmit_timer,
     tcp_schedule_loss_probe,
 )
-from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, tcp_options_write
-from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, sk_reset_timer, sk_stop_timer
+from ip_output cimport dst_mtu, ip_queue_xmit, options, segment_out, skb_copy_and_csum
+from ip_output cimport tcp_options_write
+from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, out_frame, sk_reset_timer, sk_stop_timer
 from rbtree cimport rb_changed, rb_insert
 from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_unlink
 from sock cimport *
@@ -98,6 +109,8 @@ cdef inline int tcp_transmit_skb(
     err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err < 0:
         return err
+    if not err and one.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
+        tcp_tstamp_sent(net, tp, one)
     net.ip_id += <uint16_t>one.pcount
     if flags & TCPHDR_ACK:
         tcp_event_ack_sent(tp, ack)
@@ -126,7 +139,26 @@ cdef inline int tcp_transmit_skb(
     one.skb_mstamp_ns = net.net.now_ns
     if one.end_seq != one.seq:
         tcp_rate_skb_sent(tp, one, net.net.now_ns)
+    if one.ubuf != NULL:
+        one.ubuf.zerocopy = 0
     return 0
+
+
+cdef inline void tcp_tstamp_sent(netns *net, tcp_sock *tp, skb *one) noexcept nogil:
+    """Tell when a piece was queued and sent, which here is one; each time that it is."""
+    cdef const out_frame *last = &net.out[net.n_out - 1]
+    cdef uint32_t length = 0
+    cdef uint8_t *frame = NULL
+    if not tstamp_only(tp):
+        frame = <uint8_t *>malloc(last.length + last.data_len)
+        if frame != NULL:
+            length = last.length + last.data_len
+            skb_copy_and_csum(net, net.n_out - 1, frame)
+    if one.tx_flags & SKBTX_SCHED_TSTAMP:
+        skb_tstamp_tx(net, tp, one, SCM_TSTAMP_SCHED, frame, length)
+    if one.tx_flags & SKBTX_SW_TSTAMP:
+        skb_tstamp_tx(net, tp, one, SCM_TSTAMP_SND, frame, length)
+    free(frame)
 
 
 cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
@@ -245,6 +277,10 @@ cdef inline int tcp_fragment(
     rest.delivered_us = one.delivered_us
     rest.first_tx_us = one.first_tx_us
     rest.is_app_limited = one.is_app_limited
+    tcp_fragment_tstamp(one, rest)
+    rest.ubuf = one.ubuf
+    if rest.ubuf != NULL:
+        rest.ubuf.refs += 1
     one.len = <uint32_t>length
     one.end_seq = rest.seq
     one.tcp_flags &= <uint8_t>~(TCPHDR_FIN | TCPHDR_PSH)

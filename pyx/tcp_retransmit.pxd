@@ -3,6 +3,7 @@
 
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t
+from errqueue cimport tcp_skb_collapse_tstamp
 from inet_connection_sock cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_probe0_when_ns,
@@ -108,6 +109,8 @@ cdef inline void tcp_retrans_try_collapse(
         length = behind.len
         if behind.pcount > 1 or behind.sacked & TCPCB_SACKED_ACKED:
             break
+        if one.ubuf != NULL or behind.ubuf != NULL:
+            break
         if one.len + length > space or after(behind.end_seq, tcp_wnd_end(tp)):
             break
         if length and skb_shift(&net.skbs, one, behind, length, one.len + length):
@@ -116,6 +119,7 @@ cdef inline void tcp_retrans_try_collapse(
         one.tcp_flags |= behind.tcp_flags
         one.sacked |= behind.sacked & TCPCB_EVER_RETRANS
         one.eor = behind.eor
+        tcp_skb_collapse_tstamp(one, behind)
         one.truesize += length
         tp.sk_wmem_queued -= behind.truesize - length
         tcp_adjust_pcount(tp, behind.sacked, behind.pcount)

@@ -1,16 +1,20 @@
-# Options of a socket, by Linux's numbers.
+# Options of a socket, by Linux's numbers; what it is ready for.
 # Linux: do_tcp_setsockopt, do_tcp_getsockopt in net/ipv4/tcp.c; sk_setsockopt.
 
-from libc.errno cimport EINVAL, ENOENT, ENOPROTOOPT, ENOTTY, EOPNOTSUPP
+from libc.errno cimport EINVAL, ENOBUFS, ENOENT, ENOPROTOOPT, ENOTTY, EOPNOTSUPP
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from errqueue cimport skb_errqueue_purge, sk_errors_alloc, sock_set_timestamping
 from netns cimport netns, sk_reset_timer, sk_stop_timer
+from skbuff cimport skb_queue_bytes
 from sock cimport *
-from tcp cimport TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, before
+from tcp cimport *
+from tcp_ack cimport sk_stream_is_writeable
 from tcp_cong cimport CA_CUBIC, CA_RENO, tcp_init_congestion_control
 from tcp_input cimport keepalive_time_when
 from tcp_timer cimport keepalive_intvl_when
-from tcp_user cimport tcp_cleanup_rbuf, tcp_set_cork, tcp_set_nodelay
-from tcp_window cimport SOCK_MIN_RCVBUF, tcp_set_window_clamp, tcp_win_from_space
+from tcp_output cimport tcp_data_snd_check, tcp_push_pending_frames
+from tcp_user cimport tcp_cleanup_rbuf
+from tcp_window cimport SOCK_MIN_RCVBUF, tcp_current_mss, tcp_set_window_clamp, tcp_win_from_space
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 cdef enum:
@@ -33,6 +37,10 @@ cdef enum:
     SO_ACCEPTCONN = 30
     SO_PROTOCOL = 38
     SO_DOMAIN = 39
+    SO_TIMESTAMP = 29
+    SO_TIMESTAMPNS = 35
+    SO_TIMESTAMPING = 37
+    SO_ZEROCOPY = 60
 
 cdef enum:
     TCP_NODELAY = 1
@@ -66,12 +74,22 @@ cdef enum:
     IP_RECVERR = 11
     IP_MTU = 14
     IPV6_UNICAST_HOPS = 16
+    IPV6_RECVERR = 25
     IPV6_V6ONLY = 26
     IPV6_TCLASS = 67
 
 cdef enum:
     SOCK_MIN_SNDBUF = 4608
     MAX_SOCK_BUF = 0x7FFFFFFF >> 1
+
+# poll(2)'s bits.
+cdef enum:
+    EPOLLIN = 0x001
+    EPOLLPRI = 0x002
+    EPOLLOUT = 0x004
+    EPOLLERR = 0x008
+    EPOLLHUP = 0x010
+    EPOLLRDHUP = 0x2000
 
 
 cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value) noexcept nogil:
@@ -109,6 +127,19 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
             most = net.sysctl.tcp_rmem[2]
         value = min(value if value >= 0 else <int64_t>MAX_SOCK_BUF, most >> 1)
         tp.sk_rcvlowat = value if value else 1
+    elif name == SO_TIMESTAMPING:
+        return sock_set_timestamping(tp, value)
+    elif name == SO_ZEROCOPY and not 0 <= value <= 1:
+        return -EINVAL
+    elif name == SO_TIMESTAMP or name == SO_TIMESTAMPNS or name == SO_ZEROCOPY:
+        if sk_errors_alloc(tp) == NULL:
+            return -ENOBUFS
+        if name == SO_ZEROCOPY:
+            tp.errors.zerocopy = value != 0
+        else:
+            tp.errors.rcvtstamp = 0
+            if value:
+                tp.errors.rcvtstamp = 1 if name == SO_TIMESTAMP else 2
     else:
         return -ENOPROTOOPT
     return 0
@@ -198,6 +229,64 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
     return 0
 
 
+cdef inline int tcp_poll(const netns *net, tcp_sock *tp) noexcept nogil:
+    """What a socket is ready for, as poll(2) has it."""
+    cdef int state = tp.tcb.state, mask = 0
+    cdef int64_t readable
+    if state == TCP_LISTEN:
+        return EPOLLIN if tp.accept_head != NULL else 0
+    if tp.shutdown == SHUTDOWN_MASK or state == TCP_CLOSE:
+        mask |= EPOLLHUP
+    if tp.shutdown & RCV_SHUTDOWN:
+        mask |= EPOLLIN | EPOLLRDHUP
+    if state != TCP_SYN_SENT and state != TCP_SYN_RECV:
+        readable = <uint32_t>(tp.tcb.rcv_nxt - tp.copied_seq)
+        if state == TCP_CLOSE_WAIT or state == TCP_LAST_ACK or tp.shutdown & RCV_SHUTDOWN:
+            readable = <int64_t>skb_queue_bytes(&tp.sk_receive_queue)
+        if tp.sk_receive_queue.first != NULL and readable >= min(
+            tp.sk_rcvlowat, tp.sk_rcvbuf >> 1
+        ):
+            mask |= EPOLLIN
+        if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
+            mask |= EPOLLOUT
+        else:
+            tp.nospace = True
+        if tp.urg_data & TCP_URG_VALID:
+            mask |= EPOLLPRI
+    if tp.sk_err:
+        mask |= EPOLLERR | EPOLLIN | EPOLLOUT
+    if tp.errors != NULL and tp.errors.first != NULL:
+        mask |= EPOLLERR
+    return mask
+
+
+cdef inline void tcp_set_nodelay(netns *net, tcp_sock *tp, bint on) noexcept nogil:
+    if on:
+        tp.nonagle |= TCP_NAGLE_OFF | TCP_NAGLE_PUSH
+        if tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT:
+            tcp_data_snd_check(net, tp)
+    else:
+        tp.nonagle &= <uint8_t>~TCP_NAGLE_OFF
+
+
+cdef inline void tcp_set_cork(netns *net, tcp_sock *tp, bint on) noexcept nogil:
+    if on:
+        tp.nonagle |= TCP_NAGLE_CORK
+        return
+    tp.nonagle &= <uint8_t>~TCP_NAGLE_CORK
+    if tp.nonagle & TCP_NAGLE_OFF:
+        tp.nonagle |= TCP_NAGLE_PUSH
+    if tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT:
+        if tp.sk_write_queue.first != NULL:
+            tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle)
+
+
+cdef inline int64_t tcp_inq_hint(const tcp_sock *tp) noexcept nogil:
+    """Bytes that reads would give (TCP_CM_INQ); the peer's FIN counts as one of them."""
+    cdef uint32_t left = tp.tcb.rcv_nxt - tp.copied_seq
+    return left if left else tp.done
+
+
 cdef inline int secs_to_retrans(int64_t seconds) noexcept nogil:
     """How many SYN-ACKs go in a time."""
     cdef int count = 0
@@ -246,8 +335,12 @@ cdef inline int ip_setsockopt(tcp_sock *tp, int level, int name, int64_t value) 
         if not 0 <= value <= 5:
             return -EINVAL
         tp.pmtudisc = <uint8_t>value
-    elif level == SOL_IP and name == IP_RECVERR:
+    elif (level == SOL_IP and name == IP_RECVERR) or (
+        level == SOL_IPV6 and name == IPV6_RECVERR
+    ):
         tp.recverr = value != 0
+        if not value:
+            skb_errqueue_purge(tp, False)
     elif level == SOL_IPV6 and name == IPV6_V6ONLY:
         if tp.sk.sport:
             return -EINVAL
@@ -287,7 +380,9 @@ cdef inline int tcp_getsockopt_level(
         value[0] = tp.ttl
     elif level == SOL_IP and name == IP_MTU_DISCOVER:
         value[0] = tp.pmtudisc
-    elif level == SOL_IP and name == IP_RECVERR:
+    elif (level == SOL_IP and name == IP_RECVERR) or (
+        level == SOL_IPV6 and name == IPV6_RECVERR
+    ):
         value[0] = tp.recverr
     elif level == SOL_IPV6 and name == IPV6_V6ONLY:
         value[0] = tp.ipv6only
@@ -324,6 +419,14 @@ cdef inline int sock_getsockopt(tcp_sock *tp, int name, int64_t *value) noexcept
         value[0] = tp.sk_rcvlowat
     elif name == SO_ACCEPTCONN:
         value[0] = tp.tcb.state == TCP_LISTEN
+    elif name == SO_TIMESTAMP:
+        value[0] = tp.errors != NULL and tp.errors.rcvtstamp == 1
+    elif name == SO_TIMESTAMPNS:
+        value[0] = tp.errors != NULL and tp.errors.rcvtstamp == 2
+    elif name == SO_TIMESTAMPING:
+        value[0] = tp.errors.tsflags if tp.errors != NULL else 0
+    elif name == SO_ZEROCOPY:
+        value[0] = tp.errors != NULL and tp.errors.zerocopy
     else:
         return -ENOPROTOOPT
     return 0

@@ -5,6 +5,16 @@ from libc.errno cimport EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNRESET, EINVAL, E
 from libc.errno cimport ENOTCONN, EPIPE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
+from errqueue cimport (
+    MAX_SKB_FRAGS,
+    SOF_TIMESTAMPING_TX_RECORD_MASK,
+    msg_zerocopy_put_abort,
+    msg_zerocopy_realloc,
+    net_zcopy_put,
+    sk_errors_alloc,
+    skb_errqueue_purge,
+    tcp_tx_timestamp,
+)
 from inet_connection_sock cimport (
     inet_csk_destroy_sock,
     tcp_done,
@@ -27,14 +37,13 @@ from skbuff cimport (
 )
 from sock cimport *
 from tcp cimport *
-from tcp_ack cimport sk_stream_is_writeable, sk_stream_memory_free
+from tcp_ack cimport sk_stream_memory_free
 from tcp_rcv_space cimport tcp_rcv_space_adjust
 from tcp_input cimport tcp_fin_time_ns
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_minisocks cimport reqsk_drop, tcp_inherit
 from tcp_output cimport (
     SKB_TRUESIZE_EMPTY,
-    tcp_data_snd_check,
     tcp_push_pending_frames,
     tcp_send_ack,
     tcp_send_active_reset,
@@ -55,15 +64,7 @@ cdef enum:
     MSG_WAITALL = 0x100
     MSG_NOSIGNAL = 0x4000
     MSG_MORE = 0x8000
-
-# poll(2)'s bits.
-cdef enum:
-    EPOLLIN = 0x001
-    EPOLLPRI = 0x002
-    EPOLLOUT = 0x004
-    EPOLLERR = 0x008
-    EPOLLHUP = 0x010
-    EPOLLRDHUP = 0x2000
+    MSG_ZEROCOPY = 0x4000000
 
 
 cdef inline int inet_bind(
@@ -143,6 +144,11 @@ cdef inline bint tcp_skb_can_collapse_to(const skb *one) noexcept nogil:
     return not one.eor
 
 
+cdef inline bint skb_zcopy_room(const skb *one, const ubuf_info *ubuf) noexcept nogil:
+    """True if a piece takes more of a send without copying."""
+    return one.frags < MAX_SKB_FRAGS and (one.ubuf == NULL or one.ubuf == ubuf)
+
+
 cdef inline bint forced_push(const tcp_sock *tp) noexcept nogil:
     return after(tp.write_seq, tp.pushed_seq + (tp.tcb.max_window >> 1))
 
@@ -169,16 +175,25 @@ cdef inline void tcp_push(
 
 
 cdef inline int64_t tcp_sendmsg(
-    netns *net, tcp_sock *tp, skb_data *page, const uint8_t *data, int64_t length, int flags
+    netns *net,
+    tcp_sock *tp,
+    skb_data *page,
+    const uint8_t *data,
+    int64_t length,
+    int flags,
+    int64_t tsflags,
+    int64_t stride,
 ) noexcept nogil:
     """Queue data and send what may go (RFC 9293 3.10.2); with a page by reference, else copied.
 
+    Stamps are the socket's, or `tsflags`; without copying data lie in pieces of `stride` bytes.
     Bytes taken, which may be fewer; -EAGAIN where there is room for none, or an errno.
     """
     cdef int state = tp.tcb.state, err
     cdef int64_t goal, mss, room, copied = 0
     cdef uint32_t piece
     cdef skb *one
+    cdef ubuf_info *ubuf = NULL
     if tp.sk_err:
         err = tp.sk_err
         tp.sk_err = 0
@@ -187,6 +202,19 @@ cdef inline int64_t tcp_sendmsg(
         return -EPIPE
     if state != TCP_ESTABLISHED and state != TCP_CLOSE_WAIT:
         return -EAGAIN if state == TCP_SYN_SENT or state == TCP_SYN_RECV else -EPIPE
+    if tsflags >= 0:
+        if tsflags & ~<int64_t>SOF_TIMESTAMPING_TX_RECORD_MASK:
+            return -EINVAL
+        if sk_errors_alloc(tp) == NULL:
+            return -ENOBUFS
+    elif tp.errors != NULL:
+        tsflags = tp.errors.tsflags
+    if flags & MSG_ZEROCOPY and length and tp.errors != NULL and tp.errors.zerocopy:
+        one = tp.sk_write_queue.last
+        ubuf = msg_zerocopy_realloc(tp, length, one.ubuf if one != NULL else NULL)
+        if ubuf == NULL:
+            return -ENOBUFS
+    stride = min(stride, <int64_t>PAGE) if stride > 0 else PAGE
     tcp_rate_check_app_limited(tp, tcp_packets_in_flight(tp))
     tcp_slow_start_after_idle_check(net, tp)
     mss = tcp_send_mss(net, tp, flags & MSG_OOB, &goal)
@@ -194,6 +222,9 @@ cdef inline int64_t tcp_sendmsg(
     while copied < length:
         one = tp.sk_write_queue.last
         room = goal - one.len if one != NULL else 0
+        if ubuf != NULL and one != NULL and not skb_zcopy_room(one, ubuf):
+            tcp_mark_push(tp, one)
+            room = 0
         if one == NULL or room <= 0 or not tcp_skb_can_collapse_to(one):
             if not sk_stream_memory_free(net, tp, 0):
                 tp.nospace = True
@@ -214,6 +245,12 @@ cdef inline int64_t tcp_sendmsg(
             skb_queue_tail(&tp.sk_write_queue, one)
             tp.nonagle &= <uint8_t>~TCP_NAGLE_PUSH
             room = goal
+        if ubuf != NULL:
+            room = min(room, (MAX_SKB_FRAGS - one.frags) * stride)
+            if one.ubuf == NULL:
+                one.ubuf = ubuf
+                ubuf.refs += 1
+            one.frags += <uint8_t>((min(room, length - copied) + stride - 1) // stride)
         piece = <uint32_t>min(room, length - copied)
         if one.seq + one.len == one.end_seq:  # its bytes are not there yet
             if skb_append(&net.skbs, one, data + copied, piece, <uint32_t>goal):
@@ -239,7 +276,16 @@ cdef inline int64_t tcp_sendmsg(
             # What is left of it is filled again: a write may take twice what the buffer holds.
             tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, True)
     if copied:
+        if tsflags > 0:
+            one = tp.sk_write_queue.last
+            tcp_tx_timestamp(one if one != NULL else tp.tcp_rtx_queue.last, tsflags)
         tcp_push(net, tp, flags, mss, tp.nonagle)
+    if ubuf != NULL:
+        if copied:
+            net_zcopy_put(net, tp, ubuf)
+        else:
+            msg_zerocopy_put_abort(net, tp, ubuf)
+    if copied:
         return copied
     return err if length else 0
 
@@ -260,6 +306,8 @@ cdef inline int tcp_recvmsg(
     cdef bint peek = flags & MSG_PEEK
     cdef int err
     copied[0] = 0
+    if tp.errors != NULL:
+        tp.errors.rx_stamp_ns = 0
     if tp.tcb.state == TCP_LISTEN:
         return -ENOTCONN
     if flags & MSG_OOB:
@@ -284,6 +332,8 @@ cdef inline int tcp_recvmsg(
                     break
         if take > 0:
             memcpy(out + n, one.data + at, take)
+            if tp.errors != NULL:
+                tp.errors.rx_stamp_ns = one.skb_mstamp_ns
             n += take
             seq += <uint32_t>take
         if tp.urg_data and after(seq, tp.urg_seq) and not peek:
@@ -429,7 +479,7 @@ cdef inline void tcp_disconnect(netns *net, tcp_sock *tp) noexcept nogil:
     tcp_done(net, tp)
     skb_queue_purge(&net.skbs, &tp.sk_receive_queue)
     skb_queue_purge(&net.skbs, &tp.out_of_order_queue)
-    tp.sk_rmem_alloc = 0
+    tp.sk_rmem_alloc = 0 if tp.errors == NULL else tp.errors.rmem_alloc
     if not tp.dead:
         tcp_renew(net, tp)
 
@@ -451,6 +501,8 @@ cdef inline void tcp_renew(netns *net, tcp_sock *tp) noexcept nogil:
     tp.handle = old.handle
     tp.handle_next = old.handle_next
     tp.woken = old.woken
+    tp.errors = old.errors
+    tp.sk_rmem_alloc = old.sk_rmem_alloc
     memset(tp.sk.daddr, 0, 16)
     tp.sk.dport = 0
     if old.userlocks & SOCK_BINDADDR_LOCK:
@@ -505,6 +557,7 @@ cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
         unread = <int64_t>skb_queue_bytes(&tp.sk_receive_queue)
         unread -= <uint32_t>(tp.copied_seq - tp.sk_receive_queue.first.seq)
         skb_queue_purge(&net.skbs, &tp.sk_receive_queue)
+    skb_errqueue_purge(tp, True)
     tp.sk_rmem_alloc = 0
     if tp.tcb.state == TCP_CLOSE:
         tp.dead = 1
@@ -552,55 +605,3 @@ cdef inline void tcp_send_reset_now(netns *net, tcp_sock *tp, int state) noexcep
     tp.tcb.state = <uint8_t>state
     tcp_send_active_reset(net, tp)
     tp.tcb.state = TCP_CLOSE
-
-
-cdef inline int tcp_poll(const netns *net, tcp_sock *tp) noexcept nogil:
-    """What a socket is ready for, as poll(2) has it."""
-    cdef int state = tp.tcb.state, mask = 0
-    cdef int64_t readable
-    if state == TCP_LISTEN:
-        return EPOLLIN if tp.accept_head != NULL else 0
-    if tp.shutdown == SHUTDOWN_MASK or state == TCP_CLOSE:
-        mask |= EPOLLHUP
-    if tp.shutdown & RCV_SHUTDOWN:
-        mask |= EPOLLIN | EPOLLRDHUP
-    if state != TCP_SYN_SENT and state != TCP_SYN_RECV:
-        readable = <uint32_t>(tp.tcb.rcv_nxt - tp.copied_seq)
-        if state == TCP_CLOSE_WAIT or state == TCP_LAST_ACK or tp.shutdown & RCV_SHUTDOWN:
-            readable = <int64_t>skb_queue_bytes(&tp.sk_receive_queue)
-        if tp.sk_receive_queue.first != NULL and readable >= min(
-            tp.sk_rcvlowat, tp.sk_rcvbuf >> 1
-        ):
-            mask |= EPOLLIN
-        if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
-            mask |= EPOLLOUT
-        else:
-            tp.nospace = True
-        if tp.urg_data & TCP_URG_VALID:
-            mask |= EPOLLPRI
-    if tp.sk_err:
-        mask |= EPOLLERR | EPOLLIN | EPOLLOUT
-    return mask
-
-
-cdef inline void tcp_set_nodelay(netns *net, tcp_sock *tp, bint on) noexcept nogil:
-    if on:
-        tp.nonagle |= TCP_NAGLE_OFF | TCP_NAGLE_PUSH
-        if tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT:
-            tcp_data_snd_check(net, tp)
-    else:
-        tp.nonagle &= <uint8_t>~TCP_NAGLE_OFF
-
-
-cdef inline void tcp_set_cork(netns *net, tcp_sock *tp, bint on) noexcept nogil:
-    if on:
-        tp.nonagle |= TCP_NAGLE_CORK
-        return
-    tp.nonagle &= <uint8_t>~TCP_NAGLE_CORK
-    if tp.nonagle & TCP_NAGLE_OFF:
-        tp.nonagle |= TCP_NAGLE_PUSH
-    if tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT:
-        if tp.sk_write_queue.first != NULL:
-            tcp_push_pending_frames(
-                net, tp, tcp_current_mss(net, tp), tp.nonagle | TCP_NAGLE_OFF
-            )

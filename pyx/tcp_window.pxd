@@ -3,6 +3,7 @@
 # RFC 9293 3.7.1, 3.8.6.2.2; RFC 7323 2; RFC 2018 4.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from errqueue cimport tcp_skb_collapse_tstamp
 from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, dst_mtu, options
 from netns cimport NET_INC_STATS, netns
 from skbuff cimport kfree_skb, skb_shift, skb_unlink
@@ -269,7 +270,7 @@ cdef inline void tcp_grow_skb(netns *net, tcp_sock *tp, int64_t amount) noexcept
     cdef skb *one = tp.sk_write_queue.first
     cdef skb *behind = one.next
     cdef uint32_t length
-    if behind == NULL or one.eor:
+    if behind == NULL or one.eor or one.ubuf != NULL or behind.ubuf != NULL:
         return
     length = <uint32_t>min(amount, <int64_t>behind.len)
     if not length or skb_shift(&net.skbs, one, behind, length, <uint32_t>(one.len + amount)):
@@ -282,6 +283,7 @@ cdef inline void tcp_grow_skb(netns *net, tcp_sock *tp, int64_t amount) noexcept
         one.end_seq = behind.end_seq
         one.eor = behind.eor
         one.tcp_flags |= behind.tcp_flags
+        tcp_skb_collapse_tstamp(one, behind)
         tp.sk_wmem_queued -= behind.truesize
         skb_unlink(&tp.sk_write_queue, behind)
         kfree_skb(&net.skbs, behind)

@@ -39,7 +39,7 @@ FLOORS = {
         8: "tcp_output",
         7: "inet_connection_sock tcp_rcv_space tcp_conntrack rows_analysis",
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
-        5: "ip_output syncookies tcp_analysis conntrack filter",
+        5: "errqueue ip_output syncookies tcp_analysis conntrack filter",
         4: "netns rbtree ip_input offload synack",
         3: "net skbuff tcp_rate tcp_rtt tcp_cong tcp_chrono ip_tunnel tcp_recvmsg",
         2: "sock tcb tcp_history tcp_queue ip_fragment wire inet_hashtables",
@@ -63,7 +63,7 @@ LAYERS = {
         3: "conflicts sources table socket where",
         2: "pcap filter arrow",
         1: "assembler engine summary device neigh router sockopt",
-        0: "arguments columns mib report link clock sysctl transfer _version",
+        0: "arguments cmsg columns mib report link clock sysctl transfer _version",
     }.items()
     for name in names.split()
 }
@@ -88,6 +88,7 @@ REACH_BELOW = {
 # What one build needs and the other has no use for, by file: prefetching, pools, layouts.
 ONLY_COMPILED = {
     "tcp_recovery": {"mark_lost"},  # without its tree
+    "errqueue": {"err_queue_tail", "err_skb_alloc", "ubuf_free"},
     "conntrack": {
         "addrs_of",
         "analysis_at",

@@ -10,6 +10,7 @@ import ipaddress
 import struct
 from typing import TYPE_CHECKING, Any
 
+from tcpcore import cmsg
 from tcpcore.packetdrill.constants import CONSTANTS
 from tcpcore.packetdrill.target import Address, Answer, Unsupported
 from tcpcore.sockopt import (
@@ -30,20 +31,19 @@ if TYPE_CHECKING:
     Wait = Generator[int | None, None, Any]
 
 MSG_PEEK, MSG_OOB, MSG_DONTWAIT, MSG_WAITALL = 0x2, 0x1, 0x40, 0x100
-MSG_ERRQUEUE, MSG_ZEROCOPY, MSG_FASTOPEN = 0x2000, 0x4000000, 0x20000000
+MSG_ERRQUEUE, MSG_FASTOPEN = 0x2000, 0x20000000
 MSG_TRUNC = 0x20
 O_NONBLOCK = 0x800
 F_GETFD, F_SETFD, F_GETFL, F_SETFL = 1, 2, 3, 4
 SYN_SENT, SYN_RECV, LISTEN = 2, 3, 10
 CLOSING_STATES = (4, 11, 9)
-POLLOUT, POLLERR, POLLHUP, POLLNVAL = 4, 8, 16, 32
+POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL, POLLRDHUP = 1, 4, 8, 16, 32, 0x2000
 EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLET = 1 << 28, 1 << 30, 1 << 31
 # POLLIN, OUT, ERR, HUP, RDNORM, WRNORM and EPOLLWAKEUP may stand beside EPOLLEXCLUSIVE.
 EXCLUSIVE_MAY = 1 | 4 | 8 | 16 | 0x40 | 0x100 | 1 << 29 | EPOLLET | EPOLLEXCLUSIVE
 PIPE_SIZE = 65536
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
-SO_RCVLOWAT, TCP_INQ = 18, 36
-FIN_IS_IN = (6, 8, 9, 11)  # TIME-WAIT, CLOSE-WAIT, LAST-ACK, CLOSING
+SO_RCVLOWAT, SO_TIMESTAMPING, TCP_INQ = 18, 37, 36
 REQUESTS = {CONSTANTS[name] for name in ("SIOCINQ", "SIOCOUTQ", "SIOCOUTQNSD", "SIOCATMARK")}
 FORCED = {32: 7, 33: 8}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 # Options that Linux has: where the engine has not, they are passed over.
@@ -71,6 +71,7 @@ class SocketFile:
         self.connecting = False
         self.inq = False
         self.kept: dict[tuple[int, int], int] = {}
+        self.full = False  # a write has found no room
         self.passed_over: dict[tuple[int, int], bytes] = {}
 
 
@@ -81,6 +82,8 @@ class Interest:
         self.events = events | POLLERR | POLLHUP
         self.data = data
         self.ready = True  # something may have changed since it was told
+        self.mask = 0  # what it was when it was looked at
+        self.reports = 0  # errors that were told by then
 
 
 class EpollFile:
@@ -95,8 +98,15 @@ class EpollFile:
         """Sockets of which something has changed."""
         for fd, interest in self.watched.items():
             file = self.owner.files.get(fd)
-            if isinstance(file, SocketFile) and file.handle in handles:
+            if not isinstance(file, SocketFile) or file.handle not in handles:
+                continue
+            mask = self.owner.mask(fd)
+            reports = self.owner.net.error_reports(file.handle)
+            fresh = mask & ~interest.mask | (POLLOUT if file.full else 0) | POLLIN | POLLRDHUP
+            if interest.events & mask & fresh or reports != interest.reports:
                 interest.ready = True
+            interest.mask, interest.reports = mask, reports
+            file.full = file.full and not mask & POLLOUT
 
 
 class ZeroFile:
@@ -274,22 +284,25 @@ class Files:
         file = self.socket_of(fd)
         if file is None:
             return self.no_socket(fd)
-        made = yield from self.receive(file, sum(sizes), flags, False)
-        messages = []
-        if made.value >= 0 and file.inq:
-            messages.append((SOL_TCP, TCP_INQ, self.inq(file).to_bytes(4, "little")))
-        return Answer(made.value, (flags & MSG_OOB if made.value >= 0 else 0, messages))
-
-    def inq(self, file: SocketFile) -> int:
-        """Bytes that a read would give; the peer's FIN counts as one."""
-        err, data = self.net.recvmsg(file.handle, 1 << 30, MSG_PEEK | MSG_DONTWAIT)
-        return 0 if err else len(data) + (self.net.state(file.handle) in FIN_IS_IN) or 1
+        size = sum(sizes)
+        if flags & MSG_ERRQUEUE:
+            found = cmsg.of_error(self.net, file.handle, self.now_ns)
+            if found is None:
+                return -errno.EAGAIN
+            data, messages = found
+            cut = MSG_TRUNC if len(data) > size else 0
+            return Answer(min(len(data), size), (MSG_ERRQUEUE | cut, messages))
+        made = yield from self.receive(file, size, flags, False)
+        if made.value < 0:
+            return made
+        messages = cmsg.of_data(self.net, file.handle, file.inq)
+        return Answer(made.value, (flags & MSG_OOB, messages))
 
     def receive(self, file: SocketFile, size: int, flags: int, fault: bool) -> Wait:
         """What recv does; an Answer."""
         if flags & MSG_ERRQUEUE:
-            self.note("the error queue")
-            return Answer(-errno.EAGAIN)
+            found = cmsg.of_error(self.net, file.handle, self.now_ns)
+            return Answer(-errno.EAGAIN if found is None else min(len(found[0]), size))
         got = 0
         least = size if flags & MSG_WAITALL else self.net.getsockopt(file.handle, 1, SO_RCVLOWAT)[1]
         while True:
@@ -323,25 +336,54 @@ class Files:
     def do_send(self, fd: int, size: int, flags: int, fault: bool) -> Wait:
         return (yield from self.do_sendto(fd, size, flags, None, fault))
 
-    def do_sendto(self, fd: int, size: int, flags: int, to: Any, fault: bool) -> Wait:
+    def do_sendto(
+        self,
+        fd: int,
+        size: int,
+        flags: int,
+        to: Any,
+        fault: bool,
+        tsflags: int = -1,
+        stride: int = 0,
+    ) -> Wait:
         file = self.socket_of(fd)
         if file is None:
             return self.no_socket(fd)
         if flags & MSG_FASTOPEN:
             raise Unsupported("MSG_FASTOPEN")
-        return (yield from self.transmit(file, size, flags, fault))
+        return (yield from self.transmit(file, size, flags, fault, tsflags, stride))
 
-    def do_sendmsg(self, fd: int, sizes: list[int], flags: int, to: Any) -> Wait:
-        return (yield from self.do_sendto(fd, sum(sizes), flags, to, False))
+    def do_sendmsg(
+        self,
+        fd: int,
+        sizes: list[int],
+        flags: int,
+        to: Any,
+        control: list[tuple[int, int, bytes]],
+    ) -> Wait:
+        tsflags = -1
+        for level, kind, data in control:
+            if level == SOL_SOCKET and kind != SO_TIMESTAMPING:
+                return -errno.EINVAL
+            if level == SOL_SOCKET:
+                tsflags = int.from_bytes(data, "little")
+        return (yield from self.do_sendto(fd, sum(sizes), flags, to, False, tsflags, max(sizes)))
 
-    def transmit(self, file: SocketFile, size: int, flags: int, fault: bool) -> Wait:
+    def transmit(
+        self,
+        file: SocketFile,
+        size: int,
+        flags: int,
+        fault: bool,
+        tsflags: int = -1,
+        stride: int = 0,
+    ) -> Wait:
         """What send does."""
-        if flags & MSG_ZEROCOPY:
-            self.note("MSG_ZEROCOPY")
-            flags &= ~MSG_ZEROCOPY
         done = 0
         while True:
-            made = self.net.sendmsg(file.handle, b"" if fault else bytes(size - done), flags)
+            data = b"" if fault else bytes(size - done)
+            made = self.net.sendmsg(file.handle, data, flags, tsflags, stride)
+            file.full = made < len(data)
             if fault and size and made == 0:
                 return -errno.EFAULT
             if made < 0 and made != -errno.EAGAIN:
@@ -544,6 +586,7 @@ class Files:
             del epoll.watched[fd]
         else:
             epoll.watched[fd] = Interest(events & 0xFFFFFFFF, data)
+            epoll.watched[fd].mask = self.mask(fd)
         return 0
 
     def do_epoll_wait(self, ep: int, most: int, timeout_ms: int) -> Wait:

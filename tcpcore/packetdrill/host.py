@@ -63,6 +63,9 @@ class HostTarget(Files, Target):
     def now_us(self) -> int:
         return self.time_us
 
+    def stamp_ns(self, live_ns: int) -> int:
+        return live_ns - START_NS
+
     def wait_until(self, time_us: int) -> None:
         if time_us <= self.time_us:
             return

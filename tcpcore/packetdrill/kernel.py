@@ -132,6 +132,9 @@ class KernelTarget(KernelCalls, Target):
     def now_us(self) -> int:
         return (time.monotonic_ns() - self.start_ns) // 1000
 
+    def stamp_ns(self, live_ns: int) -> int:
+        return live_ns - (time.time_ns() - time.monotonic_ns()) - self.start_ns
+
     def wait_until(self, time_us: int) -> None:
         while (left_us := time_us - self.now_us()) > 0:
             self._read((left_us - SPIN_US) / 1e6 if left_us > SPIN_US else 0)

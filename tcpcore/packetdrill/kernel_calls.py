@@ -15,6 +15,7 @@ from tcpcore.sockopt import TCP_INFO_FIELDS
 
 SO_MEMINFO, INFO_SIZE = 55, 512
 CONTROL_SIZE = 1024
+MSG_ZEROCOPY = 0x4000000
 EPOLL_EVENT = struct.Struct("<IQ")  # packed, on x86-64
 _INFO = struct.Struct("=" + "".join(TCP_INFO_FIELDS))
 _INFO_NAMES = " ".join(TCP_INFO_FIELDS.values()).split()
@@ -72,6 +73,7 @@ class KernelCalls:
                      "recvmsg", "sendmsg", "sendfile", "splice"):  # fmt: skip
             getattr(self.libc, name).restype = ctypes.c_ssize_t
         self.open_fds: set[int] = set()
+        self.kept: list[Any] = []
 
     def _call(self, name: str, *arguments: Any) -> int:
         made = int(getattr(self.libc, name)(*arguments))
@@ -125,15 +127,22 @@ class KernelCalls:
         return self._call("recv", fd, None if fault else self._room(size), size, flags)
 
     def do_send(self, fd: int, size: int, flags: int, fault: bool) -> int:
-        return self._call("send", fd, None if fault else self._room(size), size, flags)
+        return self._call("send", fd, None if fault else self._kept(size, flags), size, flags)
 
     def do_sendto(self, fd: int, size: int, flags: int, to: Any, fault: bool) -> int:
         data = None if to is None else sockaddr(to) if to else bytes(16)
-        room = None if fault else self._room(size)
+        room = None if fault else self._kept(size, flags)
         return self._call("sendto", fd, room, size, flags, data, len(data or b""))
 
     def _room(self, size: int) -> Any:
         return ctypes.create_string_buffer(max(size, 1))
+
+    def _kept(self, size: int, flags: int) -> Any:
+        """What is sent without copying has to stay as it is."""
+        room = self._room(size)
+        if flags & MSG_ZEROCOPY:
+            self.kept.append(room)
+        return room
 
     def _iovec(self, sizes: list[int]) -> tuple[Any, list[Any]]:
         rooms = [self._room(size) for size in sizes]
@@ -166,14 +175,30 @@ class KernelCalls:
             return made
         return Answer(made, (head.flags, _messages(control.raw[: head.controllen])))
 
-    def do_sendmsg(self, fd: int, sizes: list[int], flags: int, to: Any) -> int:
+    def do_sendmsg(
+        self,
+        fd: int,
+        sizes: list[int],
+        flags: int,
+        to: Any,
+        control: list[tuple[int, int, bytes]],
+    ) -> int:
         pieces, rooms = self._iovec(sizes)
         head = Msghdr()
         head.iov, head.iovlen = pieces, len(sizes)
         name = ctypes.create_string_buffer(sockaddr(to)) if to else None
         if name is not None:
             head.name, head.namelen = ctypes.addressof(name), len(name) - 1
+        if control:
+            data = b"".join(
+                struct.pack("=Qii", 16 + len(value), level, kind) + value.ljust(8, b"\0")
+                for level, kind, value in control
+            )
+            sent = ctypes.create_string_buffer(data, len(data))
+            head.control, head.controllen = ctypes.addressof(sent), len(data)
         made = self._call("sendmsg", fd, ctypes.byref(head), flags)
+        if flags & MSG_ZEROCOPY:
+            self.kept += rooms
         del rooms
         return made
 

@@ -454,7 +454,3 @@ class Runner:
             if (seen.sport, seen.dport) == (self.flow.local_port, self.flow.remote_port):
                 found.append(f"{one.time_us / SEC_US:.6f} > {self.flow.words(seen)}")
         return found
-
-    def stamp_ns(self, live_ns: int) -> int:
-        """A live timestamp as time since the script's start, ns."""
-        return live_ns

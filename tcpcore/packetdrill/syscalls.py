@@ -141,10 +141,14 @@ class Calls:
         sizes = iovec(head.fields["msg_iov"], head.counts.get("msg_iov"))
         if number(head.fields.get("msg_flags", 0)):
             raise ScriptError("msg_flags of sendmsg must be 0")
-        if listing(head.fields.get("msg_control", REST), "msg_control"):
-            self.runner.target.note("control messages of sendmsg")
+        control = []
+        for one in listing(head.fields.get("msg_control", REST), "msg_control"):
+            fields = structure(one, "a control message", "cmsg_level", "cmsg_type").fields
+            value = number(fields.get("cmsg_data", 0), "cmsg_data") & 0xFFFFFFFF
+            level, kind = number(fields["cmsg_level"]), number(fields["cmsg_type"])
+            control.append((level, kind, value.to_bytes(4, "little")))
         to = self.runner.remote if head.fields.get("msg_name") is REST else None
-        return "sendmsg", (self._live(fd), sizes, number(flags), to)
+        return "sendmsg", (self._live(fd), sizes, number(flags), to, control)
 
     def _close(self, fd: Any) -> Made:
         return "close", (self._live(fd),)
@@ -385,7 +389,7 @@ class Calls:
         wanted = number(value.fields["scm_sec"]) * 1_000_000_000
         wanted += number(value.fields.get("scm_nsec", 0))
         seconds, nanoseconds = struct.unpack_from("=qq", data)
-        seen = self.runner.stamp_ns(seconds * 1_000_000_000 + nanoseconds)
+        seen = self.runner.target.stamp_ns(seconds * 1_000_000_000 + nanoseconds)
         tolerance = self.runner.config.tolerance_usecs * 1000
         if wanted and abs(seen - wanted) > tolerance:
             raise Failure(f"recvmsg: timestamp: expected {wanted} ns, got {seen} ns")

@@ -127,6 +127,10 @@ class Target(ABC):
         """TCP_INFO by its fields' names, and SK_MEMINFO_* of a socket."""
 
     @abstractmethod
+    def stamp_ns(self, live_ns: int) -> int:
+        """A time stamp of the target's, as ns since the script's start."""
+
+    @abstractmethod
     def shell(self, text: str) -> None:
         """Run a command.
 

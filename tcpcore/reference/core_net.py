@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import tcp_user as user
+from .errqueue import sock_dequeue_err
 from .inet_connection_sock import sk_alloc
 from .inet_ports import request_or_sock
 from .inet_timewait_sock import tw_timer_handler
@@ -35,7 +36,9 @@ from .tcp_sockopt import (
     sock_set_linger,
     tcp_get_info,
     tcp_getsockopt_level,
+    tcp_inq_hint,
     tcp_ioctl,
+    tcp_poll,
     tcp_set_congestion_control,
     tcp_setsockopt_level,
 )
@@ -79,8 +82,10 @@ class Net:
         err, child = user.inet_csk_accept(self.net, self.sock(handle))
         return child.handle if child is not None else err
 
-    def sendmsg(self, handle: int, data: bytes, flags: int = 0) -> int:
-        return user.tcp_sendmsg(self.net, self.sock(handle), data, flags)
+    def sendmsg(
+        self, handle: int, data: bytes, flags: int = 0, tsflags: int = -1, stride: int = 0
+    ) -> int:
+        return user.tcp_sendmsg(self.net, self.sock(handle), data, flags, tsflags, stride)
 
     def recvmsg(self, handle: int, size: int, flags: int = 0) -> tuple[int, bytes]:
         return user.tcp_recvmsg(self.net, self.sock(handle), size, flags)
@@ -90,6 +95,34 @@ class Net:
         err, data = self.recvmsg(handle, len(buffer), flags)
         buffer[: len(data)] = data
         return err if err else len(data)
+
+    def rx_stamp(self, handle: int) -> int:
+        """When what was read last had come, ns; 0: nobody has asked for that."""
+        errors = self.sock(handle).errors
+        return 0 if errors is None else errors.rx_stamp_ns
+
+    def inq(self, handle: int) -> int:
+        """Bytes that reads would give; 1 where the end alone is left."""
+        return tcp_inq_hint(self.sock(handle))
+
+    def recv_error(
+        self, handle: int
+    ) -> tuple[tuple[int, int, int, int, int, int], int, bytes, bytes] | None:
+        """The oldest message of the error queue, None if there is none.
+
+        ee_errno, ee_origin, ee_type, ee_code, ee_info and ee_data; a time, ns (0: none); 16 bytes
+        of who told it, zeros for nobody; what it is about.
+        """
+        one = sock_dequeue_err(self.net, self.sock(handle))
+        if one is None:
+            return None
+        told = one.ee_errno, one.ee_origin, one.ee_type, one.ee_code, one.ee_info, one.ee_data
+        return told, one.stamp_ns, one.offender, one.data
+
+    def error_reports(self, handle: int) -> int:
+        """How often the caller was told that the queue has something."""
+        errors = self.sock(handle).errors
+        return 0 if errors is None else errors.reports
 
     def shutdown(self, handle: int, how: int) -> int:
         return user.tcp_shutdown(self.net, self.sock(handle), how)
@@ -223,7 +256,7 @@ class Net:
         }
 
     def poll(self, handle: int) -> int:
-        return user.tcp_poll(self.net, self.sock(handle))
+        return tcp_poll(self.net, self.sock(handle))
 
     def receive_batch(self, packets: Sequence[bytes], now_ns: int) -> None:
         """IP packets that have come by now, in their order.

@@ -5,6 +5,7 @@ Linux: net/ipv4/inet_connection_sock.c, tcp.c (tcp_set_state, tcp_done).
 
 from __future__ import annotations
 
+from .errqueue import skb_zcopy_clear
 from .inet_ports import inet_put_port, inet_unhash
 from .netns import Netns, sk_reset_timer, sk_stop_timer, sk_wake
 from .sock import (
@@ -80,8 +81,9 @@ def sk_unhash(net: Netns, tp: TcpSock) -> None:
 
 def tcp_write_queue_purge(net: Netns, tp: TcpSock) -> None:
     tcp_chrono_stop(tp, TCP_CHRONO_BUSY, net.now_ns)
-    tp.sk_write_queue.clear()
-    tp.tcp_rtx_queue.clear()
+    for queue in (tp.sk_write_queue, tp.tcp_rtx_queue):
+        while queue:
+            skb_zcopy_clear(net, tp, queue.popleft())
     tp.sk_wmem_queued = 0
     tp.packets_out = tp.sacked_out = tp.lost_out = tp.retrans_out = 0
     tp.backoff = 0
@@ -118,6 +120,7 @@ def inet_csk_destroy_sock(net: Netns, tp: TcpSock) -> None:
     """Nobody has it any more: give everything back."""
     tcp_clear_xmit_timers(tp)
     tcp_write_queue_purge(net, tp)
+    tp.errors = None
     tp.sk_receive_queue.clear()
     tp.out_of_order_queue.clear()
     tp.sk_rmem_alloc = 0

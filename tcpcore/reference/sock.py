@@ -114,6 +114,10 @@ class SkBuff:
         "delivered_us",
         "first_tx_us",
         "is_app_limited",
+        "tx_flags",
+        "tskey",
+        "ubuf",
+        "frags",
         "frag",
     )
 
@@ -132,6 +136,10 @@ class SkBuff:
         self.delivered_us = 0  # and when that was; 0 once it has arrived
         self.first_tx_us = 0
         self.is_app_limited = False
+        self.tx_flags = 0  # SKBTX_
+        self.tskey = 0  # number of the byte that is stamped
+        self.ubuf: Any = None  # whose bytes it has without copying
+        self.frags = 0  # pieces of memory that those are
         self.frag = 0  # bytes of its last page that are free
 
 
@@ -294,6 +302,7 @@ class TcpSock:
         "first_tx_us", "delivered_us", "app_limited", "rate_delivered", "rate_interval_us",
         "rate_app_limited", "sk_pacing_rate", "chrono_type", "chrono_start_ms", "chrono_stat_ms",
         "total_rto", "total_rto_recoveries", "total_rto_time", "rto_stamp_ms", "timeout_rehash",
+        "errors",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -471,6 +480,7 @@ class TcpSock:
         self.total_rto = self.total_rto_recoveries = self.total_rto_time = 0  # the last in ms
         self.rto_stamp_ms = 0  # when the first time-out of a row came; 0 for none
         self.timeout_rehash = 0
+        self.errors: Any = None  # what is told beside the stream, once somebody has asked
 
 
 class RequestSock:

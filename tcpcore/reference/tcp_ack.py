@@ -5,6 +5,7 @@ Linux: tcp_ack, tcp_clean_rtx_queue in net/ipv4/tcp_input.c.  RFC 9293 3.10.7.4 
 
 from __future__ import annotations
 
+from .errqueue import skb_zcopy_clear, tcp_ack_tstamp
 from .inet_connection_sock import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
@@ -62,6 +63,7 @@ from .tcp_window import (
     tcp_set_skb_tso_segs,
     tcp_wnd_end,
 )
+from .timer import NSEC_PER_MSEC
 
 
 def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample) -> tuple[int, int]:
@@ -109,14 +111,18 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample)
             break
         queue.popleft()
         tp.sk_wmem_queued -= skb.truesize
+        tcp_ack_tstamp(net, tp, skb, prior_una)
+        skb_zcopy_clear(net, tp, skb)
     if not queue:
         tcp_chrono_stop(tp, TCP_CHRONO_BUSY, net.now_ns)
     if tp.highest_sack and not before(una, tp.highest_sack):
         tp.highest_sack = 0
     if between_up(prior_una, tp.snd_up, una):
         tp.snd_up = una
-    if queue and queue[0].sacked & TCPCB_SACKED_ACKED:
-        flags |= FLAG_SACK_RENEGING
+    if queue:
+        tcp_ack_tstamp(net, tp, queue[0], prior_una)
+        if queue[0].sacked & TCPCB_SACKED_ACKED:
+            flags |= FLAG_SACK_RENEGING
     rtt_us = -1
     if first_ns >= 0 and not flags & FLAG_RETRANS_DATA_ACKED:
         rtt_us = (net.now_ns - first_ns) // 1000

@@ -209,8 +209,10 @@ def tcp_queue_rcv(net: Netns, tp: TcpSock, seq: int, data: bytes, flags: int) ->
     queue = tp.sk_receive_queue
     if queue and queue[-1].end_seq == seq and skb_joins(queue[-1], data):
         queue[-1].end_seq = (seq + len(data)) & MASK32
+        queue[-1].skb_mstamp_ns = net.now_ns
         return
     skb = tcp_rcv_skb(net, queue[-1] if queue else None, seq, data, flags)
+    skb.skb_mstamp_ns = net.now_ns
     tp.sk_rmem_alloc += skb.truesize
     queue.append(skb)
 
@@ -255,8 +257,10 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
     if at and queue[at - 1].end_seq == seq and skb_joins(queue[at - 1], data):
         queue[at - 1].end_seq = end_seq
         queue[at - 1].tcp_flags |= flags
+        queue[at - 1].skb_mstamp_ns = net.now_ns
     else:
         skb = tcp_rcv_skb(net, queue[at - 1] if at else None, seq, data, flags)
+        skb.skb_mstamp_ns = net.now_ns
         skb.end_seq = end_seq
         cost = skb.truesize
         queue.insert(at, skb)
@@ -326,6 +330,7 @@ def tcp_ofo_queue(net: Netns, tp: TcpSock) -> bool:
         skip = (rcv_nxt - skb.seq) & MASK32
         fin = bool(skb.tcp_flags & TCPHDR_FIN)
         tcp_queue_rcv(net, tp, rcv_nxt, bytes(skb.data)[skip:], skb.tcp_flags)
+        tp.sk_receive_queue[-1].skb_mstamp_ns = skb.skb_mstamp_ns
         tcb_pull(tp.tcb, skb.end_seq, fin)
         if fin:
             break

@@ -21,6 +21,7 @@ from errno import (
 from struct import Struct
 
 from .csum import csum_fold, csum_partial
+from .errqueue import ip_icmp_error
 from .inet_connection_sock import tcp_done_with_error, tcp_error, tcp_reset_xmit_timer
 from .inet_ports import request_or_sock
 from .ip_output import (
@@ -103,14 +104,14 @@ def icmp_rcv(net: Netns, packet: bytes) -> int:
         return Drop.TCP_CLOSED
     kind, code, inner = body[0], body[1], body[ICMP_HDR_LEN:]
     if four:
-        icmp_err(net, kind, code, int.from_bytes(body[6:8], "big"), inner)
+        icmp_err(net, kind, code, int.from_bytes(body[4:8], "big"), inner, packet[12:16])
     else:
-        icmpv6_err(net, kind, code, int.from_bytes(body[4:8], "big"), inner)
+        icmpv6_err(net, kind, code, int.from_bytes(body[4:8], "big"), inner, packet[8:24])
     return 0
 
 
-def icmp_err(net: Netns, kind: int, code: int, mtu: int, inner: bytes) -> None:
-    """An ICMPv4 error about the packet of which `inner` is the front."""
+def icmp_err(net: Netns, kind: int, code: int, info: int, inner: bytes, who: bytes) -> None:
+    """An ICMPv4 error about the packet of which `inner` is the front, from `who`."""
     if len(inner) < IPV4_HDR_LEN or inner[9] != IPPROTO_TCP:
         return
     header = (inner[0] & 15) * 4
@@ -130,11 +131,13 @@ def icmp_err(net: Netns, kind: int, code: int, mtu: int, inner: bytes) -> None:
     revert = kind == ICMP_DEST_UNREACH and code in (0, 1)
     saddr, daddr = V4MAPPED + inner[12:16], V4MAPPED + inner[16:20]
     sport, dport, seq = _PORTS.unpack_from(inner, header)
-    tcp_v4_err(net, (saddr, sport, daddr, dport), seq, err, mtu if too_big else -1, fatal, revert)
+    mtu = info & 0xFFFF if too_big else -1
+    told = kind, code, info if kind == ICMP_PARAMETERPROB else 0, V4MAPPED + who, inner[header:]
+    tcp_v4_err(net, (saddr, sport, daddr, dport), seq, err, mtu, fatal, revert, told)
 
 
-def icmpv6_err(net: Netns, kind: int, code: int, mtu: int, inner: bytes) -> None:
-    """An ICMPv6 error about the packet of which `inner` is the front."""
+def icmpv6_err(net: Netns, kind: int, code: int, info: int, inner: bytes, who: bytes) -> None:
+    """An ICMPv6 error about the packet of which `inner` is the front, from `who`."""
     if len(inner) < IPV6_HDR_LEN + _PORTS.size or inner[0] >> 4 != 6 or inner[6] != IPPROTO_TCP:
         return
     fatal = kind == ICMPV6_PARAMPROB
@@ -152,7 +155,9 @@ def icmpv6_err(net: Netns, kind: int, code: int, mtu: int, inner: bytes) -> None
     revert = kind == ICMPV6_DEST_UNREACH and code == 0
     sport, dport, seq = _PORTS.unpack_from(inner, IPV6_HDR_LEN)
     key = inner[8:24], sport, inner[24:40], dport
-    tcp_v4_err(net, key, seq, err, mtu if kind == ICMPV6_PKT_TOOBIG else -1, fatal, revert)
+    mtu = info if kind == ICMPV6_PKT_TOOBIG else -1
+    told = kind, code, info, who, inner[IPV6_HDR_LEN:]
+    tcp_v4_err(net, key, seq, err, mtu, fatal, revert, told)
 
 
 def tcp_v4_err(
@@ -163,6 +168,7 @@ def tcp_v4_err(
     mtu: int,
     fatal: bool,
     revert: bool,
+    told: tuple[int, int, int, bytes, bytes],
 ) -> int:
     """Tell a connection of an error (9293:MUST-54, MUST-56, SHLD-25, SHLD-26): Drop, or 0.
 
@@ -178,6 +184,7 @@ def tcp_v4_err(
     mtu : int, what would have fitted; -1 where that was not the matter
     fatal : bool, a request is given up for it
     revert : bool, it takes a doubling of the time-out back (RFC 6069)
+    told : type, code, information, sender and the front of the segment, for the error queue
     """
     sk = request_or_sock(net, *key)
     if sk is None or isinstance(sk, TimewaitSock):
@@ -200,6 +207,8 @@ def tcp_v4_err(
         tcp_ld_rto_revert(net, sk, seq)
     if tcb.state in (TCP_SYN_SENT, TCP_SYN_RECV):
         # Deviation: Linux ends an attempt for every error; 9293:MUST-56 would try on.
+        if sk.ip == 4 or sk.recverr:
+            ip_icmp_error(net, sk, err, *told)
         tcp_done_with_error(net, sk, err)
     elif sk.recverr:
         tcp_error(net, sk, err)

@@ -5,6 +5,7 @@ Linux: net/ipv4/tcp_minisocks.c, tcp_input.c (tcp_conn_request).  RFC 9293 3.10.
 
 from __future__ import annotations
 
+from .errqueue import sk_errors_inherit
 from .inet_connection_sock import (
     inet_csk_reqsk_queue_add,
     inet_csk_reqsk_queue_is_full,
@@ -302,6 +303,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC or tp.rto_min_ns
     tp.ip = req.ip
     tp.saddr, tp.daddr, tp.sport, tp.dport = req.saddr, req.daddr, req.sport, req.dport
+    sk_errors_inherit(tp, listener)
     inet_inherit_port(net, tp)
     tcp_init_congestion_control(tp, listener.ca.name, net.now_ns)
     tcb.state = TCP_SYN_RECV

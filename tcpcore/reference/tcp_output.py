@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from errno import ENOBUFS, ENOMEM
 
+from .errqueue import (
+    SCM_TSTAMP_SCHED,
+    SCM_TSTAMP_SND,
+    SKBTX_SCHED_TSTAMP,
+    SKBTX_SW_TSTAMP,
+    skb_tstamp_tx,
+    tcp_fragment_tstamp,
+    tstamp_only,
+)
 from .inet_connection_sock import (
     tcp_check_probe_timer,
     tcp_rearm_rto,
@@ -138,6 +147,8 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     )  # fmt: skip
     if err < 0:
         return err
+    if not err and skb.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
+        tcp_tstamp_sent(net, tp, skb)
     net.ip_id = net.ip_id + skb.pcount & 0xFFFF
     if flags & TCPHDR_ACK:
         tcp_event_ack_sent(tp, ack)
@@ -155,7 +166,18 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     skb.skb_mstamp_ns = net.now_ns
     if skb.end_seq != skb.seq:
         tcp_rate_skb_sent(tp, skb, net.now_ns)
+    if skb.ubuf is not None:
+        skb.ubuf.zerocopy = False
     return 0
+
+
+def tcp_tstamp_sent(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
+    """Tell when a piece was queued and sent, which here is one; each time that it is."""
+    frame = b"" if tstamp_only(tp) else bytes(net.out[-1][0])
+    if skb.tx_flags & SKBTX_SCHED_TSTAMP:
+        skb_tstamp_tx(net, tp, skb, SCM_TSTAMP_SCHED, frame)
+    if skb.tx_flags & SKBTX_SW_TSTAMP:
+        skb_tstamp_tx(net, tp, skb, SCM_TSTAMP_SND, frame)
 
 
 def tcp_event_ack_sent(tp: TcpSock, ack: int) -> None:
@@ -251,6 +273,10 @@ def tcp_fragment(net: Netns, tp: TcpSock, queue: object, index: int, length: int
     rest.skb_mstamp_ns = skb.skb_mstamp_ns
     rest.delivered, rest.delivered_us = skb.delivered, skb.delivered_us
     rest.first_tx_us, rest.is_app_limited = skb.first_tx_us, skb.is_app_limited
+    tcp_fragment_tstamp(skb, rest)
+    if skb.ubuf is not None:
+        rest.ubuf = skb.ubuf
+        rest.ubuf.refs += 1
     skb.data = skb.data[:length]
     skb.end_seq = rest.seq
     skb.tcp_flags &= ~(TCPHDR_FIN | TCPHDR_PSH)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from errno import EAGAIN
 
+from .errqueue import tcp_skb_collapse_tstamp
 from .inet_connection_sock import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_probe0_base_ns,
@@ -117,6 +118,8 @@ def tcp_retrans_try_collapse(tp: TcpSock, skb: SkBuff, space: int) -> None:
         behind = queue[at]
         if behind.pcount > 1 or behind.sacked & TCPCB_SACKED_ACKED:
             break
+        if skb.ubuf is not None or behind.ubuf is not None:
+            break
         if len(skb.data) + len(behind.data) > space or after(behind.end_seq, tcp_wnd_end(tp)):
             break
         skb.data = bytes(skb.data) + behind.data
@@ -124,6 +127,7 @@ def tcp_retrans_try_collapse(tp: TcpSock, skb: SkBuff, space: int) -> None:
         skb.tcp_flags |= behind.tcp_flags
         skb.sacked |= behind.sacked & TCPCB_EVER_RETRANS
         skb.eor = behind.eor
+        tcp_skb_collapse_tstamp(skb, behind)
         skb.truesize += len(behind.data)
         tp.sk_wmem_queued -= behind.truesize - len(behind.data)
         tcp_adjust_pcount(tp, behind.sacked, behind.pcount)

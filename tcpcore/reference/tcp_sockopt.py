@@ -1,4 +1,4 @@
-"""Options of a socket, by Linux's numbers.
+"""Options of a socket, by Linux's numbers; what it is ready for.
 
 Linux: do_tcp_setsockopt, do_tcp_getsockopt, tcp_get_info in net/ipv4/tcp.c; sk_setsockopt.
 """
@@ -6,8 +6,9 @@ Linux: do_tcp_setsockopt, do_tcp_getsockopt, tcp_get_info in net/ipv4/tcp.c; sk_
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, ENOENT, ENOPROTOOPT, ENOTTY, EOPNOTSUPP
+from errno import EINVAL, ENOBUFS, ENOENT, ENOPROTOOPT, ENOTTY, EOPNOTSUPP
 
+from .errqueue import sk_errors_alloc, skb_errqueue_purge, sock_set_timestamping
 from .netns import Netns, sk_reset_timer, sk_stop_timer
 from .sock import (
     ICSK_ACK_PUSHED,
@@ -17,15 +18,20 @@ from .sock import (
     MAX_TCP_KEEPINTVL,
     MAX_TCP_SYNCNT,
     PAGE,
+    RCV_SHUTDOWN,
+    SEND_SHUTDOWN,
+    SHUTDOWN_MASK,
     SOCK_RCVBUF_LOCK,
     SOCK_SNDBUF_LOCK,
     TCP_DELACK_MAX_NS,
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
+    TCP_NAGLE_PUSH,
     TCP_PINGPONG_THRESH,
     TCP_RTO_MAX_NS,
     TCP_RTO_MIN_NS,
     TCP_TIMEOUT_MIN_NS,
+    TCP_URG_VALID,
     TcpSock,
 )
 from .tcp import (
@@ -33,17 +39,20 @@ from .tcp import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_ESTABLISHED,
+    TCP_LAST_ACK,
     TCP_LISTEN,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     before,
 )
+from .tcp_ack import sk_stream_is_writeable
 from .tcp_cong import CONGESTION_CONTROLS, tcp_init_congestion_control
 from .tcp_input import keepalive_time_when
+from .tcp_output import tcp_data_snd_check, tcp_push_pending_frames
 from .tcp_rate import PACING_RATE_MAX, tcp_chrono_us, tcp_delivery_rate
 from .tcp_timer import keepalive_intvl_when
-from .tcp_user import tcp_cleanup_rbuf, tcp_set_cork, tcp_set_nodelay
-from .tcp_window import tcp_set_window_clamp, tcp_win_from_space
+from .tcp_user import tcp_cleanup_rbuf
+from .tcp_window import tcp_current_mss, tcp_set_window_clamp, tcp_win_from_space
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
@@ -51,6 +60,7 @@ SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
 SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF = 2, 3, 4, 7, 8
 SO_KEEPALIVE, SO_OOBINLINE, SO_LINGER, SO_REUSEPORT = 9, 10, 13, 15
 SO_RCVLOWAT, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN = 18, 30, 38, 39
+SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING, SO_ZEROCOPY = 29, 35, 37, 60
 
 TCP_NODELAY, TCP_MAXSEG, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL = 1, 2, 3, 4, 5
 TCP_KEEPCNT, TCP_SYNCNT, TCP_LINGER2, TCP_DEFER_ACCEPT, TCP_WINDOW_CLAMP = 6, 7, 8, 9, 10
@@ -60,10 +70,18 @@ TCP_RTO_MAX_MS, TCP_RTO_MIN_US = 44, 45
 SIOCINQ, SIOCOUTQ, SIOCATMARK, SIOCOUTQNSD = 0x541B, 0x5411, 0x8905, 0x894B
 
 IP_TOS, IP_TTL, IP_MTU_DISCOVER, IP_RECVERR, IP_MTU = 1, 2, 10, 11, 14
-IPV6_UNICAST_HOPS, IPV6_V6ONLY, IPV6_TCLASS = 16, 26, 67
+IPV6_UNICAST_HOPS, IPV6_RECVERR, IPV6_V6ONLY, IPV6_TCLASS = 16, 25, 26, 67
 
 SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF = 4608, 2304
 MAX_SOCK_BUF = 0x7FFFFFFF >> 1
+
+# poll(2)'s bits.
+EPOLLIN = 0x001
+EPOLLPRI = 0x002
+EPOLLOUT = 0x004
+EPOLLERR = 0x008
+EPOLLHUP = 0x010
+EPOLLRDHUP = 0x2000
 
 
 def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
@@ -95,6 +113,18 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == SO_RCVLOWAT:
         most = tp.sk_rcvbuf if tp.userlocks & SOCK_RCVBUF_LOCK else net.sysctl.tcp_rmem[2]
         tp.sk_rcvlowat = min(value if value >= 0 else MAX_SOCK_BUF, most >> 1) or 1
+    elif name == SO_TIMESTAMPING:
+        return sock_set_timestamping(tp, value)
+    elif name == SO_ZEROCOPY and not 0 <= value <= 1:
+        return -EINVAL
+    elif name in (SO_TIMESTAMP, SO_TIMESTAMPNS, SO_ZEROCOPY):
+        errors = sk_errors_alloc(tp)
+        if errors is None:
+            return -ENOBUFS
+        if name == SO_ZEROCOPY:
+            errors.zerocopy = bool(value)
+        else:
+            errors.rcvtstamp = (1 if name == SO_TIMESTAMP else 2) if value else 0
     else:
         return -ENOPROTOOPT
     return 0
@@ -181,6 +211,60 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     return 0
 
 
+def tcp_set_nodelay(net: Netns, tp: TcpSock, on: bool) -> None:
+    if on:
+        tp.nonagle |= TCP_NAGLE_OFF | TCP_NAGLE_PUSH
+        if tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+            tcp_data_snd_check(net, tp)
+    else:
+        tp.nonagle &= ~TCP_NAGLE_OFF
+
+
+def tcp_set_cork(net: Netns, tp: TcpSock, on: bool) -> None:
+    if on:
+        tp.nonagle |= TCP_NAGLE_CORK
+        return
+    tp.nonagle &= ~TCP_NAGLE_CORK
+    if tp.nonagle & TCP_NAGLE_OFF:
+        tp.nonagle |= TCP_NAGLE_PUSH
+    if tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) and tp.sk_write_queue:
+        tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle)
+
+
+def tcp_inq_hint(tp: TcpSock) -> int:
+    """Bytes that reads would give (TCP_CM_INQ); the peer's FIN counts as one of them."""
+    return (tp.tcb.rcv_nxt - tp.copied_seq) & MASK32 or int(tp.done)
+
+
+def tcp_poll(net: Netns, tp: TcpSock) -> int:
+    """What a socket is ready for, as poll(2) has it."""
+    state = tp.tcb.state
+    if state == TCP_LISTEN:
+        return EPOLLIN if tp.accept_queue else 0
+    mask = 0
+    if tp.shutdown == SHUTDOWN_MASK or state == TCP_CLOSE:
+        mask |= EPOLLHUP
+    if tp.shutdown & RCV_SHUTDOWN:
+        mask |= EPOLLIN | EPOLLRDHUP
+    if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
+        readable = (tp.tcb.rcv_nxt - tp.copied_seq) & MASK32
+        if state in (TCP_CLOSE_WAIT, TCP_LAST_ACK) or tp.shutdown & RCV_SHUTDOWN:
+            readable = sum(len(skb.data) for skb in tp.sk_receive_queue)
+        if tp.sk_receive_queue and readable >= min(tp.sk_rcvlowat, tp.sk_rcvbuf >> 1):
+            mask |= EPOLLIN
+        if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
+            mask |= EPOLLOUT
+        else:
+            tp.nospace = True
+        if tp.urg_data & TCP_URG_VALID:
+            mask |= EPOLLPRI
+    if tp.sk_err:
+        mask |= EPOLLERR | EPOLLIN | EPOLLOUT
+    if tp.errors is not None and tp.errors.queue:
+        mask |= EPOLLERR
+    return mask
+
+
 def secs_to_retrans(seconds: int) -> int:
     """How many SYN-ACKs go in a time."""
     count = 0
@@ -226,8 +310,10 @@ def ip_setsockopt(tp: TcpSock, level: int, name: int, value: int) -> int:
         if not 0 <= value <= 5:
             return -EINVAL
         tp.pmtudisc = value
-    elif (level, name) == (SOL_IP, IP_RECVERR):
+    elif (level, name) in ((SOL_IP, IP_RECVERR), (SOL_IPV6, IPV6_RECVERR)):
         tp.recverr = bool(value)
+        if not value:
+            skb_errqueue_purge(tp, False)
     elif (level, name) == (SOL_IPV6, IPV6_V6ONLY):
         if tp.sport:
             return -EINVAL
@@ -296,6 +382,13 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     (SOL_IP, IP_MTU_DISCOVER): lambda net, tp: tp.pmtudisc,
     (SOL_IP, IP_RECVERR): lambda net, tp: tp.recverr,
     (SOL_IP, IP_MTU): lambda net, tp: tp.pmtu_cookie,
+    (SOL_IPV6, IPV6_RECVERR): lambda net, tp: tp.recverr,
+    (SOL_SOCKET, SO_TIMESTAMP): lambda net, tp: tp.errors is not None and tp.errors.rcvtstamp == 1,
+    (SOL_SOCKET, SO_TIMESTAMPNS): lambda net, tp: (
+        tp.errors is not None and tp.errors.rcvtstamp == 2
+    ),
+    (SOL_SOCKET, SO_TIMESTAMPING): lambda net, tp: tp.errors.tsflags if tp.errors else 0,
+    (SOL_SOCKET, SO_ZEROCOPY): lambda net, tp: tp.errors is not None and tp.errors.zerocopy,
     (SOL_IPV6, IPV6_V6ONLY): lambda net, tp: tp.ipv6only,
     (SOL_IPV6, IPV6_TCLASS): lambda net, tp: tp.tos,
     (SOL_IPV6, IPV6_UNICAST_HOPS): lambda net, tp: tp.ttl,

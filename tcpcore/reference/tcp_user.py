@@ -11,10 +11,22 @@ from errno import (
     EAGAIN,
     ECONNRESET,
     EINVAL,
+    ENOBUFS,
     ENOTCONN,
     EPIPE,
 )
 
+from .errqueue import (
+    MAX_SKB_FRAGS,
+    SOF_TIMESTAMPING_TX_RECORD_MASK,
+    UbufInfo,
+    msg_zerocopy_put_abort,
+    msg_zerocopy_realloc,
+    net_zcopy_put,
+    sk_errors_alloc,
+    skb_errqueue_purge,
+    tcp_tx_timestamp,
+)
 from .inet_connection_sock import (
     inet_csk_destroy_sock,
     tcp_done,
@@ -26,13 +38,13 @@ from .inet_timewait_sock import tcp_time_wait
 from .ip_output import V4MAPPED, inet_addr_is_local
 from .netns import Netns, sk_reset_timer
 from .sock import (
+    PAGE,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
     SOCK_BINDADDR_LOCK,
     SOCK_BINDPORT_LOCK,
     TCP_NAGLE_CORK,
-    TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
     TCP_PINGPONG_THRESH,
     TCP_TIMEWAIT_LEN_NS,
@@ -58,13 +70,12 @@ from .tcp import (
     after,
     before,
 )
-from .tcp_ack import sk_stream_is_writeable, sk_stream_memory_free
+from .tcp_ack import sk_stream_memory_free
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_input import tcp_fin_time_ns
 from .tcp_minisocks import reqsk_drop
 from .tcp_output import (
     SKB_TRUESIZE_EMPTY,
-    tcp_data_snd_check,
     tcp_push_pending_frames,
     tcp_send_ack,
     tcp_send_active_reset,
@@ -80,7 +91,6 @@ from .tcp_rate import (
 from .tcp_rcv_space import tcp_rcv_space_adjust
 from .tcp_window import (
     tcp_choose_window,
-    tcp_current_mss,
     tcp_packets_in_flight,
     tcp_receive_window,
     tcp_send_mss,
@@ -94,14 +104,7 @@ MSG_EOR = 0x80
 MSG_WAITALL = 0x100
 MSG_NOSIGNAL = 0x4000
 MSG_MORE = 0x8000
-
-# poll(2)'s bits.
-EPOLLIN = 0x001
-EPOLLPRI = 0x002
-EPOLLOUT = 0x004
-EPOLLERR = 0x008
-EPOLLHUP = 0x010
-EPOLLRDHUP = 0x2000
+MSG_ZEROCOPY = 0x4000000
 
 
 def inet_bind(net: Netns, tp: TcpSock, addr: bytes, port: int) -> int:
@@ -165,6 +168,11 @@ def tcp_skb_can_collapse_to(skb: SkBuff) -> bool:
     return not skb.eor
 
 
+def skb_zcopy_room(skb: SkBuff, ubuf: UbufInfo) -> bool:
+    """True if a piece takes more of a send without copying."""
+    return skb.frags < MAX_SKB_FRAGS and (skb.ubuf is None or skb.ubuf is ubuf)
+
+
 def forced_push(tp: TcpSock) -> bool:
     return after(tp.write_seq, (tp.pushed_seq + (tp.tcb.max_window >> 1)) & MASK32)
 
@@ -188,8 +196,12 @@ def tcp_push(net: Netns, tp: TcpSock, flags: int, mss: int, nonagle: int) -> Non
     tcp_push_pending_frames(net, tp, mss, nonagle)
 
 
-def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
+def tcp_sendmsg(
+    net: Netns, tp: TcpSock, data: bytes, flags: int, tsflags: int = -1, stride: int = 0
+) -> int:
     """Queue data and send what may go (RFC 9293 3.10.2).
+
+    Stamps are the socket's, or `tsflags`; without copying data lie in pieces of `stride` bytes.
 
     Returns
     -------
@@ -203,6 +215,20 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
         return -EPIPE
     if state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
         return -EAGAIN if state in (TCP_SYN_SENT, TCP_SYN_RECV) else -EPIPE
+    if tsflags >= 0:
+        if tsflags & ~SOF_TIMESTAMPING_TX_RECORD_MASK:
+            return -EINVAL
+        if sk_errors_alloc(tp) is None:
+            return -ENOBUFS
+    elif tp.errors is not None:
+        tsflags = tp.errors.tsflags
+    ubuf = None
+    if flags & MSG_ZEROCOPY and data and tp.errors is not None and tp.errors.zerocopy:
+        tail = tp.sk_write_queue[-1] if tp.sk_write_queue else None
+        ubuf = msg_zerocopy_realloc(tp, len(data), tail.ubuf if tail is not None else None)
+        if ubuf is None:
+            return -ENOBUFS
+    stride = min(stride, PAGE) if stride > 0 else PAGE
     tcp_rate_check_app_limited(tp, tcp_packets_in_flight(tp))
     tcp_slow_start_after_idle_check(net, tp)
     mss, goal = tcp_send_mss(net, tp, bool(flags & MSG_OOB))
@@ -212,6 +238,9 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
     while copied < len(view):
         skb = queue[-1] if queue else None
         room = goal - len(skb.data) if skb is not None else 0
+        if ubuf is not None and skb is not None and not skb_zcopy_room(skb, ubuf):
+            tcp_mark_push(tp, skb)
+            room = 0
         if skb is None or room <= 0 or not tcp_skb_can_collapse_to(skb):
             if not sk_stream_memory_free(net, tp, 0):
                 tp.nospace = True
@@ -226,6 +255,12 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
             queue.append(skb)
             tp.nonagle &= ~TCP_NAGLE_PUSH
             room = goal
+        if ubuf is not None:
+            room = min(room, (MAX_SKB_FRAGS - skb.frags) * stride)
+            if skb.ubuf is None:
+                skb.ubuf = ubuf
+                ubuf.refs += 1
+            skb.frags += -(-min(room, len(view) - copied) // stride)
         piece = view[copied : copied + room]
         if not copied:
             skb.tcp_flags &= ~TCPHDR_PSH
@@ -247,7 +282,16 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
             # What is left of it is filled again: a write may take twice what the buffer holds.
             tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, True)
     if copied:
+        if tsflags > 0:
+            tail = tp.sk_write_queue[-1] if tp.sk_write_queue else tp.tcp_rtx_queue[-1]
+            tcp_tx_timestamp(tail, tsflags)
         tcp_push(net, tp, flags, mss, tp.nonagle)
+    if ubuf is not None:
+        if copied:
+            net_zcopy_put(net, tp, ubuf)
+        else:
+            msg_zerocopy_put_abort(net, tp, ubuf)
+    if copied:
         return copied
     return -EAGAIN if len(view) else 0
 
@@ -265,6 +309,8 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
     if flags & MSG_OOB:
         return tcp_recv_urg(tp, flags)
     out = bytearray()
+    if tp.errors is not None:
+        tp.errors.rx_stamp_ns = 0
     queue = tp.sk_receive_queue
     seq = tp.copied_seq
     index = 0
@@ -288,6 +334,8 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
                 elif out:
                     break
         out += bytes(skb.data[at : at + take])
+        if tp.errors is not None:
+            tp.errors.rx_stamp_ns = skb.skb_mstamp_ns
         seq = (seq + take) & MASK32
         if tp.urg_data and after(seq, tp.urg_seq) and not flags & MSG_PEEK:
             tp.urg_data = 0
@@ -419,7 +467,7 @@ def tcp_disconnect(net: Netns, tp: TcpSock) -> None:
     tcp_done(net, tp)
     tp.sk_receive_queue.clear()
     tp.out_of_order_queue.clear()
-    tp.sk_rmem_alloc = 0
+    tp.sk_rmem_alloc = 0 if tp.errors is None else tp.errors.rmem_alloc
     if not tp.dead:
         tcp_renew(net, tp)
 
@@ -450,6 +498,8 @@ KEPT = (
     "reuseport",
     "dead",
     "zapped",
+    "errors",
+    "sk_rmem_alloc",
     "sk_err",
     "nonagle",
     "keepopen",
@@ -504,6 +554,7 @@ def tcp_close(net: Netns, tp: TcpSock) -> None:
         (tp.copied_seq - tp.sk_receive_queue[0].seq) & MASK32 if tp.sk_receive_queue else 0
     )
     tp.sk_receive_queue.clear()
+    skb_errqueue_purge(tp, True)
     tp.sk_rmem_alloc = 0
     if tp.tcb.state == TCP_CLOSE:
         tp.dead = True
@@ -549,50 +600,3 @@ def tcp_send_reset_now(net: Netns, tp: TcpSock, state: int) -> None:
     tp.tcb.state = state
     tcp_send_active_reset(net, tp)
     tp.tcb.state = TCP_CLOSE
-
-
-def tcp_poll(net: Netns, tp: TcpSock) -> int:
-    """What a socket is ready for, as poll(2) has it."""
-    state = tp.tcb.state
-    if state == TCP_LISTEN:
-        return EPOLLIN if tp.accept_queue else 0
-    mask = 0
-    if tp.shutdown == SHUTDOWN_MASK or state == TCP_CLOSE:
-        mask |= EPOLLHUP
-    if tp.shutdown & RCV_SHUTDOWN:
-        mask |= EPOLLIN | EPOLLRDHUP
-    if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
-        readable = (tp.tcb.rcv_nxt - tp.copied_seq) & MASK32
-        if state in (TCP_CLOSE_WAIT, TCP_LAST_ACK) or tp.shutdown & RCV_SHUTDOWN:
-            readable = sum(len(skb.data) for skb in tp.sk_receive_queue)
-        if tp.sk_receive_queue and readable >= min(tp.sk_rcvlowat, tp.sk_rcvbuf >> 1):
-            mask |= EPOLLIN
-        if tp.shutdown & SEND_SHUTDOWN or sk_stream_is_writeable(net, tp):
-            mask |= EPOLLOUT
-        else:
-            tp.nospace = True
-        if tp.urg_data & TCP_URG_VALID:
-            mask |= EPOLLPRI
-    if tp.sk_err:
-        mask |= EPOLLERR | EPOLLIN | EPOLLOUT
-    return mask
-
-
-def tcp_set_nodelay(net: Netns, tp: TcpSock, on: bool) -> None:
-    if on:
-        tp.nonagle |= TCP_NAGLE_OFF | TCP_NAGLE_PUSH
-        if tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
-            tcp_data_snd_check(net, tp)
-    else:
-        tp.nonagle &= ~TCP_NAGLE_OFF
-
-
-def tcp_set_cork(net: Netns, tp: TcpSock, on: bool) -> None:
-    if on:
-        tp.nonagle |= TCP_NAGLE_CORK
-        return
-    tp.nonagle &= ~TCP_NAGLE_CORK
-    if tp.nonagle & TCP_NAGLE_OFF:
-        tp.nonagle |= TCP_NAGLE_PUSH
-    if tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) and tp.sk_write_queue:
-        tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle | TCP_NAGLE_OFF)

@@ -6,6 +6,7 @@ RFC 9293 3.7.1, 3.8.6.2.2; RFC 7323 2; RFC 2018 4.
 
 from __future__ import annotations
 
+from .errqueue import tcp_skb_collapse_tstamp
 from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, V4MAPPED, Options, dst_mtu
 from .netns import Netns
 from .sock import (
@@ -257,6 +258,8 @@ def tcp_grow_skb(tp: TcpSock, amount: int) -> None:
     if len(queue) == 1 or skb.eor:
         return
     behind = queue[1]
+    if skb.ubuf is not None or behind.ubuf is not None:
+        return
     length = min(amount, len(behind.data))
     if not length:
         return
@@ -270,6 +273,7 @@ def tcp_grow_skb(tp: TcpSock, amount: int) -> None:
         skb.end_seq = behind.end_seq
         skb.eor = behind.eor
         skb.tcp_flags |= behind.tcp_flags
+        tcp_skb_collapse_tstamp(skb, behind)
         tp.sk_wmem_queued -= behind.truesize
         del queue[1]
 
