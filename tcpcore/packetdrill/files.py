@@ -367,7 +367,7 @@ class Files:
                 return -errno.EINVAL
             if level == SOL_SOCKET:
                 tsflags = int.from_bytes(data, "little")
-        return (yield from self.do_sendto(fd, sum(sizes), flags, to, False, tsflags, max(sizes)))
+        return (yield from self.do_sendto(fd, sum(sizes), flags, to, False, tsflags, max(sizes, default=0)))
 
     def transmit(
         self,
@@ -599,7 +599,9 @@ class Files:
             for fd, interest in epoll.watched.items():
                 if len(seen) == most:
                     break
-                bits = self.mask(fd) & interest.events
+                mask = self.mask(fd)
+                interest.mask &= mask
+                bits = mask & interest.events
                 if not bits or not interest.ready:
                     continue
                 seen.append((bits, interest.data))
