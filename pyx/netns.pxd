@@ -155,6 +155,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_congestion_control = 1
     knobs.tcp_early_retrans = 3
     knobs.tcp_fin_timeout = 60
+    knobs.tcp_frto = 2
     knobs.tcp_invalid_ratelimit = 500
     knobs.tcp_keepalive_intvl = 75
     knobs.tcp_keepalive_probes = 9

@@ -222,6 +222,7 @@ cdef struct sysctls:
     int64_t tcp_congestion_control
     int64_t tcp_early_retrans
     int64_t tcp_fin_timeout
+    int64_t tcp_frto
     int64_t tcp_invalid_ratelimit
     int64_t tcp_keepalive_intvl
     int64_t tcp_keepalive_probes
@@ -401,6 +402,7 @@ cdef struct tcp_sock:
     uint8_t ca  # which controller
     uint8_t ca_state
     uint8_t is_cwnd_limited
+    uint8_t frto  # a time-out may have been spurious (RFC 5682)
     uint8_t tlp_retrans  # that probe was a retransmission
     uint8_t tstamp_ok
     uint8_t sack_ok  # 1 agreed; 4: a D-SACK was seen

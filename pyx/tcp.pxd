@@ -253,7 +253,9 @@ cdef enum:  # Mib
     OUTOFWINDOWICMPS = 82
     TCP_LOSSPROBES = 83
     TCP_LOSSPROBERECOVERY = 84
-    NR_MIBS = 85
+    TCP_SPURIOUSRTOS = 85
+    TCP_DSACKUNDO = 86
+    NR_MIBS = 87
 
 # Completeness, OR over all segments in any order.
 cdef enum:

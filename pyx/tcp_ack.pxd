@@ -17,6 +17,7 @@ from skbuff cimport kfree_skb, skb_pull
 from sock cimport *
 from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
+from tcp_output cimport tcp_push_pending_frames
 from tcp_rate cimport *
 from tcp_recovery cimport *
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
@@ -61,6 +62,8 @@ cdef inline void tcp_clean_rtx_queue(
             last_ns = one.skb_mstamp_ns
             if first_ns < 0:
                 first_ns = last_ns
+            if not after(one.end_seq, tp.high_seq):
+                flags |= FLAG_ORIG_SACK_ACKED
         if sacked & TCPCB_SACKED_ACKED:
             tp.sacked_out -= pcount
         elif tcp_is_sack(tp):
@@ -102,6 +105,8 @@ cdef inline void tcp_clean_rtx_queue(
         ca_pkts_acked(tp, max((now_ns - last_ns) // 1000, <int64_t>1), now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
         tcp_remove_reno_sacks(tp, acked)
+        if flags & FLAG_RETRANS_DATA_ACKED:  # nobody knows what else was the copy's
+            flags &= ~FLAG_ORIG_SACK_ACKED
     done.flags = flags
     done.acked = acked
 
@@ -193,7 +198,7 @@ cdef inline int tcp_ack(
     cdef cleaned done
     cdef rate_sample rs
     cdef int32_t dup_acks
-    cdef bint dubious
+    cdef bint dubious, new_first = False
     cdef int reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
     rs.prior_us = 0
     tp.probes_out = 0
@@ -206,6 +211,8 @@ cdef inline int tcp_ack(
     if r.n_sacks and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, r.th.ack, &rs)
     if not prior_packets:
+        if flags & FLAG_DSACKING_ACK:  # a reduction may have been for nothing
+            tcp_fastretrans_alert(net, tp, 0, flags)
         tcp_ack_probe(net, tp)
         if tp.tlp_high_seq:
             tcp_process_tlp_ack(net, tp, r.th.ack, flags)
@@ -220,7 +227,7 @@ cdef inline int tcp_ack(
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
-        tcp_fastretrans_alert(net, tp, dup_acks, flags)
+        new_first = tcp_fastretrans_alert(net, tp, dup_acks, flags)
         tcp_update_rto_time(net, tp)
     if flags & FLAG_ACKED and not (dubious and flags & reneging == reneging):
         tcp_set_xmit_timer(net, tp)
@@ -229,11 +236,21 @@ cdef inline int tcp_ack(
     )
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
-    if tp.ca_state == TCP_CA_RECOVERY or tp.ca_state == TCP_CA_LOSS or tp.lost_out:
-        tcp_xmit_retransmit_queue(net, tp)
+    if new_first or tp.lost_out or tp.ca_state == TCP_CA_RECOVERY or tp.ca_state == TCP_CA_LOSS:
+        tcp_xmit_recovery(net, tp, new_first)
     if not tp.packets_out and tp.sk_write_queue.first != NULL:
         tcp_ack_probe(net, tp)
     return flags
+
+
+cdef inline void tcp_xmit_recovery(netns *net, tcp_sock *tp, bint new_first) noexcept nogil:
+    """Send what is lost, or new data if F-RTO wants to see what becomes of that."""
+    if new_first:
+        tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), TCP_NAGLE_OFF)
+        if after(tp.tcb.snd_nxt, tp.high_seq):
+            return
+        tp.frto = 0
+    tcp_xmit_retransmit_queue(net, tp)
 
 
 cdef inline void tcp_check_space(netns *net, tcp_sock *tp) noexcept nogil:

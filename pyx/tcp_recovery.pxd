@@ -1,12 +1,11 @@
 # What is lost: SACK's scoreboard, fast retransmit with and without it, undo, proportional rate.
-# Linux: net/ipv4/tcp_input.c.  RFC 2018, RFC 2883, RFC 5681 3.2, RFC 6582, RFC 6675, RFC 9937.
+# Linux: net/ipv4/tcp_input.c.  RFC 2018, 2883, 5681 3.2, 5682, 6582, 6675, 8985 7, 9937.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from inet_connection_sock cimport tcp_reset_xmit_timer
 from netns cimport NET_INC_STATS, netns
 from rbtree cimport (
     RB_ALWAYS,
-    RB_LOST,
     RB_UNMARKED,
     RB_UNSACKED,
     rb_changed,
@@ -23,7 +22,6 @@ from tcp_cong cimport (
     CA_EVENT_LOSS,
     ca_cwnd_event,
     ca_ssthresh,
-    ca_undo_cwnd,
     tcp_current_ssthresh,
     tcp_set_ca_state,
     tcp_init_cwnd_reduction,
@@ -31,7 +29,15 @@ from tcp_cong cimport (
 from tcp_output cimport tcp_fragment
 from tcp_rate cimport rate_sample, tcp_rate_skb_delivered
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
-from tcp_window cimport tcp_current_mss, tcp_packets_in_flight
+from tcp_undo cimport (
+    tcp_any_retrans_done,
+    tcp_try_keep_open,
+    tcp_try_undo_dsack,
+    tcp_try_undo_loss,
+    tcp_try_undo_partial,
+    tcp_try_undo_recovery,
+)
+from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
 
 cdef enum:
@@ -41,6 +47,7 @@ cdef enum:
     FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
     FLAG_SYN_ACKED = 0x10
     FLAG_DATA_SACKED = 0x20  # SACK told of something new
+    FLAG_ORIG_SACK_ACKED = 0x200  # data of before the loss arrived that was never sent again
     FLAG_SND_UNA_ADVANCED = 0x400
     FLAG_DSACKING_ACK = 0x800
     FLAG_SACK_RENEGING = 0x2000
@@ -75,7 +82,7 @@ cdef inline bint tcp_check_dsack(
     netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una, uint32_t ack
 ) noexcept nogil:
     """True if the first block tells of a duplicate (RFC 2883 4); undo counts it."""
-    cdef uint32_t start = blocks[0].start, end = blocks[0].end
+    cdef uint32_t start = blocks[0].start, end = blocks[0].end, segs
     if before(start, ack):
         NET_INC_STATS(net, TCP_DSACKRECV)
     elif count > 1 and not before(start, blocks[1].start) and not after(end, blocks[1].end):
@@ -83,10 +90,11 @@ cdef inline bint tcp_check_dsack(
     else:
         return False
     tp.sack_ok |= 4
-    tp.dsack_dups += 1
+    segs = max((end - start + tp.mss_cache - 1) // <uint32_t>tp.mss_cache, <uint32_t>1)
+    tp.dsack_dups += segs
     if tp.undo_marker and tp.undo_retrans > 0 and not after(end, prior_una):
-        if not before(start, tp.undo_marker - tp.tcb.max_window):
-            tp.undo_retrans -= 1
+        if after(end, tp.undo_marker):
+            tp.undo_retrans = max(tp.undo_retrans - <int32_t>segs, <int32_t>0)
     return True
 
 
@@ -154,6 +162,7 @@ cdef inline skb *tcp_sack_split(
 
 cdef inline int tcp_sacktag_one(netns *net, tcp_sock *tp, skb *one) noexcept nogil:
     """The peer has this piece, though not all before it."""
+    cdef int flags = FLAG_DATA_SACKED
     if one.sacked & TCPCB_SACKED_RETRANS:
         if one.sacked & TCPCB_LOST:
             one.sacked &= <uint8_t>~TCPCB_LOST
@@ -163,19 +172,18 @@ cdef inline int tcp_sacktag_one(netns *net, tcp_sock *tp, skb *one) noexcept nog
     elif one.sacked & TCPCB_LOST:
         one.sacked &= <uint8_t>~TCPCB_LOST
         tp.lost_out -= one.pcount
-    if (
-        not one.sacked & TCPCB_EVER_RETRANS
-        and tp.highest_sack
-        and before(one.seq, tp.highest_sack)
-    ):
-        tcp_check_reordering(net, tp, one)
+    if not one.sacked & TCPCB_EVER_RETRANS:
+        if tp.highest_sack and before(one.seq, tp.highest_sack):
+            tcp_check_reordering(net, tp, one)
+        if not after(one.end_seq, tp.high_seq):
+            flags |= FLAG_ORIG_SACK_ACKED
     one.sacked |= TCPCB_SACKED_ACKED
     tp.sacked_out += one.pcount
     tp.delivered += one.pcount
     if not tp.highest_sack or after(one.end_seq, tp.highest_sack):
         tp.highest_sack = one.end_seq
     rb_changed(one)
-    return FLAG_DATA_SACKED
+    return flags
 
 
 cdef inline void tcp_check_reordering(netns *net, tcp_sock *tp, const skb *late) noexcept nogil:
@@ -309,6 +317,7 @@ cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
     """The time-out: everything in flight is lost, one segment goes (RFC 5681 3.1, 6298 5.4)."""
     cdef skb *one = tp.tcp_rtx_queue.first
     cdef bint reneging = one.sacked & TCPCB_SACKED_ACKED
+    cdef bint first = tp.ca_state < TCP_CA_RECOVERY
     if reneging:
         NET_INC_STATS(net, TCP_SACKRENEGING)
         tp.sacked_out = 0
@@ -340,6 +349,7 @@ cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
     tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
     tp.high_seq = tp.tcb.snd_nxt
     tp.tlp_high_seq = 0
+    tp.frto = net.sysctl.tcp_frto and (first or tp.retransmits)
 
 
 cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
@@ -359,83 +369,6 @@ cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
         tp.undo_marker = 0
         tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
     tcp_xmit_retransmit_queue(net, tp)
-
-
-cdef inline bint tcp_may_undo(const tcp_sock *tp) noexcept nogil:
-    """True if nothing was lost: each copy was reported twice, or an echo is older than the copy."""
-    if not tp.undo_marker:
-        return False
-    return not tp.undo_retrans or (
-        tp.saw_tstamp
-        and tp.rcv_tsecr
-        and tp.retrans_stamp
-        and before(tp.rcv_tsecr, <uint32_t>tp.retrans_stamp + tp.tsoffset)
-    )
-
-
-cdef inline void tcp_undo_cwnd_reduction(netns *net, tcp_sock *tp, bint unmark) noexcept nogil:
-    cdef skb *one
-    if unmark:
-        one = rb_seek(tp.tcp_rtx_queue.first, RB_LOST, RB_ALWAYS)
-        while one != NULL:
-            one.sacked &= <uint8_t>~TCPCB_LOST
-            rb_changed(one)
-            one = rb_seek(one, RB_LOST, RB_ALWAYS)
-        tp.lost_out = 0
-    if tp.prior_ssthresh:
-        tp.snd_cwnd = ca_undo_cwnd(tp)
-        tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
-    tp.undo_marker = 0
-
-
-cdef inline bint tcp_any_retrans_done(const tcp_sock *tp) noexcept nogil:
-    cdef const skb *one = tp.tcp_rtx_queue.first
-    return tp.retrans_out or (one != NULL and one.sacked & TCPCB_EVER_RETRANS)
-
-
-cdef inline bint tcp_try_undo_recovery(netns *net, tcp_sock *tp) noexcept nogil:
-    """At the end of recovery: True if it goes on for NewReno's sake (RFC 6582 4.1)."""
-    if tcp_may_undo(tp):
-        NET_INC_STATS(net, TCP_LOSSUNDO if tp.ca_state == TCP_CA_LOSS else TCP_FULLUNDO)
-        tcp_undo_cwnd_reduction(net, tp, False)
-    if tp.tcb.snd_una == tp.high_seq and not tcp_is_sack(tp):
-        if not tcp_any_retrans_done(tp):
-            tp.retrans_stamp = 0
-        return True
-    tcp_set_ca_state(tp, TCP_CA_OPEN, net.net.now_ns)
-    return False
-
-
-cdef inline bint tcp_try_undo_partial(netns *net, tcp_sock *tp) noexcept nogil:
-    """A part was acknowledged before its copy could be: the loss was none."""
-    if not tp.undo_marker or not tcp_may_undo(tp) or tp.retrans_out:
-        return False
-    if not tcp_any_retrans_done(tp):
-        tp.retrans_stamp = 0
-    tcp_undo_cwnd_reduction(net, tp, True)
-    NET_INC_STATS(net, TCP_PARTIALUNDO)
-    tcp_try_keep_open(net, tp)
-    return True
-
-
-cdef inline bint tcp_try_undo_loss(netns *net, tcp_sock *tp) noexcept nogil:
-    if not tcp_may_undo(tp):
-        return False
-    tcp_undo_cwnd_reduction(net, tp, True)
-    NET_INC_STATS(net, TCP_LOSSUNDO)
-    tp.retransmits = 0
-    if tcp_is_sack(tp):
-        tcp_set_ca_state(tp, TCP_CA_OPEN, net.net.now_ns)
-    return True
-
-
-cdef inline void tcp_try_keep_open(netns *net, tcp_sock *tp) noexcept nogil:
-    cdef int state = TCP_CA_OPEN
-    if tp.sacked_out + tp.lost_out or tcp_any_retrans_done(tp):
-        state = TCP_CA_DISORDER
-    if tp.ca_state != state:
-        tcp_set_ca_state(tp, state, net.net.now_ns)
-        tp.high_seq = tp.tcb.snd_nxt
 
 
 cdef inline void tcp_process_tlp_ack(
@@ -475,14 +408,18 @@ cdef inline bint tcp_check_sack_reneging(netns *net, tcp_sock *tp, int flags) no
     return True
 
 
-cdef inline void tcp_fastretrans_alert(
+cdef inline bint tcp_fastretrans_alert(
     netns *net, tcp_sock *tp, int32_t dup_acks, int flags
 ) noexcept nogil:
-    """Go through the states of recovery with one acknowledgment, where anything is out of order."""
+    """Go through the states of recovery with one acknowledgment, where anything is out of order.
+
+    True if new data is to be sent before what is lost (F-RTO).
+    """
+    cdef bint new
     if not tp.packets_out and tp.sacked_out:
         tp.sacked_out = 0
     if tcp_check_sack_reneging(net, tp, flags):
-        return
+        return False
     if tp.ca_state == TCP_CA_OPEN:
         tp.retrans_stamp = 0
     elif not before(tp.tcb.snd_una, tp.high_seq):
@@ -494,38 +431,45 @@ cdef inline void tcp_fastretrans_alert(
             if not tcp_is_sack(tp):
                 tp.sacked_out = 0
             if tcp_try_undo_recovery(net, tp):
-                return
+                return False
             tcp_end_cwnd_reduction(net, tp)
     if tp.ca_state == TCP_CA_RECOVERY:
         if flags & FLAG_SND_UNA_ADVANCED:
             if tcp_try_undo_partial(net, tp):
-                return
+                return False
             if tp.packets_out and not tcp_is_sack(tp):
                 tcp_newreno_mark_lost(net, tp)
         elif not tcp_is_sack(tp) and (dup_acks > 0 or flags & FLAG_DATA_SACKED):
             tcp_add_reno_sack(tp, dup_acks)
+        if tcp_try_undo_dsack(net, tp):
+            tcp_try_to_open(net, tp)
         if tp.packets_out and tcp_is_sack(tp):
             tcp_update_scoreboard(net, tp)
-        return
+        if tp.ca_state != TCP_CA_RECOVERY and tcp_time_to_recover(tp):
+            tcp_enter_recovery(net, tp)
+        return False
     if tp.ca_state == TCP_CA_LOSS:
-        tcp_process_loss(net, tp, flags, dup_acks)
+        new = tcp_process_loss(net, tp, flags, dup_acks)
         if tp.ca_state != TCP_CA_OPEN:
-            return
+            return new
     if not tcp_is_sack(tp):
         if flags & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
         if dup_acks:
             tcp_add_reno_sack(tp, dup_acks)
+    if tp.ca_state <= TCP_CA_DISORDER:
+        tcp_try_undo_dsack(net, tp)
     if tp.packets_out and tcp_is_sack(tp):
         tcp_update_scoreboard(net, tp)
     if not tcp_time_to_recover(tp):
         tcp_try_to_open(net, tp)
-        return
+        return False
     tcp_enter_recovery(net, tp)
     if tp.packets_out and not tcp_is_sack(tp):
         tcp_newreno_mark_lost(net, tp)
     elif tp.packets_out and not tp.lost_out:
         tcp_mark_skb_lost(tp, tp.tcp_rtx_queue.first)
+    return False
 
 
 cdef inline void tcp_try_to_open(netns *net, tcp_sock *tp) noexcept nogil:
@@ -535,18 +479,30 @@ cdef inline void tcp_try_to_open(netns *net, tcp_sock *tp) noexcept nogil:
         tcp_try_keep_open(net, tp)
 
 
-cdef inline void tcp_process_loss(
+cdef inline bint tcp_process_loss(
     netns *net, tcp_sock *tp, int flags, int32_t dup_acks
 ) noexcept nogil:
-    """After a time-out: until everything of then is acknowledged."""
+    """After a time-out: until everything of then is acknowledged. True if new data comes first."""
     cdef bint recovered = not before(tp.tcb.snd_una, tp.high_seq)
-    if flags & FLAG_SND_UNA_ADVANCED and tcp_try_undo_loss(net, tp):
-        return
+    if flags & FLAG_SND_UNA_ADVANCED and tcp_try_undo_loss(net, tp, False):
+        return False
+    if tp.frto:  # RFC 5682 3.1: is what comes now of before the time-out, or of the copy?
+        if flags & FLAG_ORIG_SACK_ACKED and tcp_try_undo_loss(net, tp, True):
+            return False
+        if after(tp.tcb.snd_nxt, tp.high_seq):
+            if flags & FLAG_DATA_SACKED or dup_acks:
+                tp.frto = 0  # 3.a: new data arrived, what was before it did not
+        elif flags & FLAG_SND_UNA_ADVANCED and not recovered:
+            tp.high_seq = tp.tcb.snd_nxt
+            if tp.sk_write_queue.first != NULL and after(tcp_wnd_end(tp), tp.tcb.snd_nxt):
+                return True  # 2.b
+            tp.frto = 0
     if recovered:
         tcp_try_undo_recovery(net, tp)
-        return
+        return False
     if not tcp_is_sack(tp):
         if after(tp.tcb.snd_nxt, tp.high_seq) and dup_acks:
             tcp_add_reno_sack(tp, dup_acks)
         elif flags & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
+    return False

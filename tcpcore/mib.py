@@ -91,4 +91,6 @@ COUNTERS = (
     "TcpExtOutOfWindowIcmps",
     "TcpExtTCPLossProbes",
     "TcpExtTCPLossProbeRecovery",
+    "TcpExtTCPSpuriousRTOs",
+    "TcpExtTCPDSACKUndo",
 )

@@ -39,7 +39,7 @@ FLOORS = {
         8: "tcp_output",
         7: "inet_connection_sock tcp_rcv_space tcp_conntrack rows_analysis",
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
-        5: "errqueue ip_output syncookies tcp_analysis conntrack filter",
+        5: "errqueue ip_output syncookies tcp_analysis conntrack filter tcp_undo",
         4: "netns rbtree ip_input offload synack",
         3: "net skbuff tcp_rate tcp_rtt tcp_cong tcp_chrono ip_tunnel tcp_recvmsg",
         2: "sock tcb tcp_history tcp_queue ip_fragment wire inet_hashtables",

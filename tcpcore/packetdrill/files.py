@@ -367,7 +367,11 @@ class Files:
                 return -errno.EINVAL
             if level == SOL_SOCKET:
                 tsflags = int.from_bytes(data, "little")
-        return (yield from self.do_sendto(fd, sum(sizes), flags, to, False, tsflags, max(sizes, default=0)))
+        return (
+            yield from self.do_sendto(
+                fd, sum(sizes), flags, to, False, tsflags, max(sizes, default=0)
+            )
+        )
 
     def transmit(
         self,

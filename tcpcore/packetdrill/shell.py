@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Linux's defaults of knobs that the engine has not: another value is passed over, and noted.
 DEFAULTS = {
-    "tcp_ecn": "2", "tcp_ecn_option": "2", "tcp_ecn_fallback": "1", "tcp_frto": "2",
+    "tcp_ecn": "2", "tcp_ecn_option": "2", "tcp_ecn_fallback": "1",
     "tcp_recovery": "1", "tcp_tso_win_divisor": "3", "tcp_min_tso_segs": "2", "tcp_fack": "0",
     "tcp_pacing_ss_ratio": "200", "tcp_pacing_ca_ratio": "120", "tcp_mtu_probing": "0",
     "tcp_comp_sack_nr": "44", "tcp_comp_sack_delay_ns": "1000000", "tcp_thin_linear_timeouts": "0",
@@ -32,7 +32,7 @@ DEFAULTS = {
 }  # fmt: skip
 # Of these no value matters to what the engine does.
 HARMLESS = {
-    "tcp_fack", "tcp_frto", "tcp_ecn_option", "tcp_ecn_fallback", "tcp_pacing_ss_ratio",
+    "tcp_fack", "tcp_ecn_option", "tcp_ecn_fallback", "tcp_pacing_ss_ratio",
     "tcp_pacing_ca_ratio", "tcp_fastopen_key", "tcp_fastopen_blackhole_timeout_sec",
     "tcp_no_metrics_save", "tcp_ecn_option_beacon", "tcp_fastopen",
 }  # fmt: skip

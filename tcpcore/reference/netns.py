@@ -38,6 +38,7 @@ class Sysctl:
     tcp_congestion_control: str = "cubic"
     tcp_early_retrans: int = 3
     tcp_fin_timeout: int = 60
+    tcp_frto: int = 2
     tcp_invalid_ratelimit: int = 500
     tcp_keepalive_intvl: int = 75
     tcp_keepalive_probes: int = 9

@@ -259,6 +259,7 @@ class TcpSock:
         "undo_retrans",
         "tlp_high_seq",
         "tlp_retrans",
+        "frto",
         "packets_out",
         "sacked_out",
         "lost_out",
@@ -424,6 +425,7 @@ class TcpSock:
         self.undo_retrans = 0
         self.tlp_high_seq = 0  # snd_nxt when a tail loss probe was sent; 0 for none
         self.tlp_retrans = False  # that probe was a retransmission
+        self.frto = False  # a time-out may have been spurious (RFC 5682)
         self.packets_out = 0
         self.sacked_out = 0
         self.lost_out = 0

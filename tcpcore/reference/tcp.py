@@ -266,7 +266,9 @@ class Mib(IntEnum):
     OUTOFWINDOWICMPS = 82
     TCP_LOSSPROBES = 83
     TCP_LOSSPROBERECOVERY = 84
-    NR_MIBS = 85
+    TCP_SPURIOUSRTOS = 85
+    TCP_DSACKUNDO = 86
+    NR_MIBS = 87
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order

@@ -19,6 +19,7 @@ from .sock import (
     MAX_TCP_HEADER,
     SKB_OVERHEAD,
     SKB_SHARED_INFO,
+    TCP_NAGLE_OFF,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
@@ -28,6 +29,7 @@ from .sock import (
     TcpSock,
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
+from .tcp_output import tcp_push_pending_frames
 from .tcp_rate import (
     TCP_CHRONO_BUSY,
     TCP_CHRONO_SNDBUF_LIMITED,
@@ -44,6 +46,7 @@ from .tcp_recovery import (
     FLAG_DATA_SACKED,
     FLAG_DSACKING_ACK,
     FLAG_NOT_DUP,
+    FLAG_ORIG_SACK_ACKED,
     FLAG_RETRANS_DATA_ACKED,
     FLAG_SACK_RENEGING,
     FLAG_SND_UNA_ADVANCED,
@@ -92,6 +95,8 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample)
         elif not sacked & TCPCB_SACKED_ACKED:
             last_ns = skb.skb_mstamp_ns
             first_ns = last_ns if first_ns < 0 else first_ns
+            if not after(skb.end_seq, tp.high_seq):
+                flags |= FLAG_ORIG_SACK_ACKED
         if sacked & TCPCB_SACKED_ACKED:
             tp.sacked_out -= pcount
             sack_free += pcount
@@ -129,6 +134,8 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample)
         tp.ca.pkts_acked(tp, max((net.now_ns - last_ns) // 1000, 1), net.now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
         tcp_remove_reno_sacks(tp, acked)
+        if flags & FLAG_RETRANS_DATA_ACKED:  # nobody knows what else was the copy's
+            flags &= ~FLAG_ORIG_SACK_ACKED
     return flags, rtt_us
 
 
@@ -239,6 +246,8 @@ def tcp_ack(
     if sack and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, th.ack, rs)
     if not prior_packets:
+        if flags & FLAG_DSACKING_ACK:  # a reduction may have been for nothing
+            tcp_fastretrans_alert(net, tp, 0, flags)
         tcp_ack_probe(net, tp)
         if tp.tlp_high_seq:
             tcp_process_tlp_ack(net, tp, th.ack, flags)
@@ -251,11 +260,12 @@ def tcp_ack(
     dubious = (
         not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != CaState.TCP_CA_OPEN
     )
+    new_first = False
     if dubious:
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
-        tcp_fastretrans_alert(net, tp, dup_acks, flags)
+        new_first = tcp_fastretrans_alert(net, tp, dup_acks, flags)
         tcp_update_rto_time(net, tp)
     reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
     if flags & FLAG_ACKED and not (dubious and flags & reneging == reneging):
@@ -263,11 +273,21 @@ def tcp_ack(
     tcp_rate_gen(tp, tp.delivered - delivered, bool(flags & FLAG_SACK_RENEGING), rs, net.now_ns)
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
-    if tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS) or tp.lost_out:
-        tcp_xmit_retransmit_queue(net, tp)
+    if new_first or tp.lost_out or tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS):
+        tcp_xmit_recovery(net, tp, new_first)
     if not tp.packets_out and tp.sk_write_queue:
         tcp_ack_probe(net, tp)
     return flags
+
+
+def tcp_xmit_recovery(net: Netns, tp: TcpSock, new_first: bool) -> None:
+    """Send what is lost, or new data if F-RTO wants to see what becomes of that."""
+    if new_first:
+        tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), TCP_NAGLE_OFF)
+        if after(tp.tcb.snd_nxt, tp.high_seq):
+            return
+        tp.frto = False
+    tcp_xmit_retransmit_queue(net, tp)
 
 
 def tcp_check_space(net: Netns, tp: TcpSock) -> None:

@@ -1,6 +1,6 @@
 """What is lost: SACK's scoreboard, fast retransmit with and without it, undo, proportional rate.
 
-Linux: net/ipv4/tcp_input.c.  RFC 2018, RFC 2883, RFC 5681 3.2, RFC 6582, RFC 6675, RFC 9937.
+Linux: net/ipv4/tcp_input.c.  RFC 2018, 2883, 5681 3.2, 5682, 6582, 6675, 8985 7, 9937.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ from .tcp_cong import (
 from .tcp_output import tcp_fragment
 from .tcp_rate import RateSample, tcp_rate_skb_delivered
 from .tcp_retransmit import tcp_xmit_retransmit_queue
-from .tcp_window import tcp_current_mss, tcp_packets_in_flight
+from .tcp_undo import (
+    tcp_any_retrans_done,
+    tcp_try_keep_open,
+    tcp_try_undo_dsack,
+    tcp_try_undo_loss,
+    tcp_try_undo_partial,
+    tcp_try_undo_recovery,
+)
+from .tcp_window import tcp_current_mss, tcp_packets_in_flight, tcp_wnd_end
 from .timer import NSEC_PER_MSEC
 
 FLAG_DATA = 0x01  # the segment had data
@@ -37,6 +45,7 @@ FLAG_DATA_ACKED = 0x04  # data was acknowledged
 FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
 FLAG_SYN_ACKED = 0x10
 FLAG_DATA_SACKED = 0x20  # SACK told of something new
+FLAG_ORIG_SACK_ACKED = 0x200  # data of before the loss arrived that was never sent again
 FLAG_SND_UNA_ADVANCED = 0x400
 FLAG_DSACKING_ACK = 0x800
 FLAG_SACK_RENEGING = 0x2000
@@ -77,11 +86,11 @@ def tcp_check_dsack(
     else:
         return False
     tp.sack_ok |= 4
-    tp.dsack_dups += 1
-    oldest = (tp.undo_marker - tp.tcb.max_window) & MASK32
-    in_time = not after(end, prior_una) and not before(start, oldest)
+    segs = max(-(-((end - start) & MASK32) // tp.mss_cache), 1)
+    tp.dsack_dups += segs
+    in_time = not after(end, prior_una) and after(end, tp.undo_marker)
     if tp.undo_marker and tp.undo_retrans > 0 and in_time:
-        tp.undo_retrans -= 1
+        tp.undo_retrans = max(tp.undo_retrans - segs, 0)
     return True
 
 
@@ -154,14 +163,18 @@ def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff) -> int:
     elif skb.sacked & TCPCB_LOST:
         skb.sacked &= ~TCPCB_LOST
         tp.lost_out -= skb.pcount
-    if not skb.sacked & TCPCB_EVER_RETRANS and tp.highest_sack and before(skb.seq, tp.highest_sack):
-        tcp_check_reordering(net, tp, skb)
+    flags = FLAG_DATA_SACKED
+    if not skb.sacked & TCPCB_EVER_RETRANS:
+        if tp.highest_sack and before(skb.seq, tp.highest_sack):
+            tcp_check_reordering(net, tp, skb)
+        if not after(skb.end_seq, tp.high_seq):
+            flags |= FLAG_ORIG_SACK_ACKED
     skb.sacked |= TCPCB_SACKED_ACKED
     tp.sacked_out += skb.pcount
     tp.delivered += skb.pcount
     if not tp.highest_sack or after(skb.end_seq, tp.highest_sack):
         tp.highest_sack = skb.end_seq
-    return FLAG_DATA_SACKED
+    return flags
 
 
 def tcp_check_reordering(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
@@ -287,6 +300,7 @@ def tcp_enter_recovery(net: Netns, tp: TcpSock) -> None:
 def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
     """The time-out: everything in flight is lost, one segment goes (RFC 5681 3.1, 6298 5.4)."""
     tcb = tp.tcb
+    first = tp.ca_state < CaState.TCP_CA_RECOVERY
     head = tp.tcp_rtx_queue[0]
     reneging = bool(head.sacked & TCPCB_SACKED_ACKED)
     if reneging:
@@ -318,6 +332,7 @@ def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
     tcp_set_ca_state(tp, CaState.TCP_CA_LOSS, net.now_ns)
     tp.high_seq = tcb.snd_nxt
     tp.tlp_high_seq = 0
+    tp.frto = bool(net.sysctl.tcp_frto and (first or tp.retransmits))
 
 
 def tcp_simple_retransmit(net: Netns, tp: TcpSock) -> None:
@@ -335,80 +350,6 @@ def tcp_simple_retransmit(net: Netns, tp: TcpSock) -> None:
         tp.undo_marker = 0
         tcp_set_ca_state(tp, CaState.TCP_CA_LOSS, net.now_ns)
     tcp_xmit_retransmit_queue(net, tp)
-
-
-def tcp_may_undo(tp: TcpSock) -> bool:
-    """True if nothing was lost: each copy was reported twice, or an echo is older than the copy."""
-    if not tp.undo_marker:
-        return False
-    return not tp.undo_retrans or bool(
-        tp.saw_tstamp
-        and tp.rcv_tsecr
-        and tp.retrans_stamp
-        and before(tp.rcv_tsecr, (tp.retrans_stamp + tp.tsoffset) & MASK32)
-    )
-
-
-def tcp_undo_cwnd_reduction(net: Netns, tp: TcpSock, unmark: bool) -> None:
-    if unmark:
-        for skb in tp.tcp_rtx_queue:
-            skb.sacked &= ~TCPCB_LOST
-        tp.lost_out = 0
-    if tp.prior_ssthresh:
-        tp.snd_cwnd = tp.ca.undo_cwnd(tp)
-        tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
-    tp.undo_marker = 0
-
-
-def tcp_any_retrans_done(tp: TcpSock) -> bool:
-    return bool(
-        tp.retrans_out or (tp.tcp_rtx_queue and tp.tcp_rtx_queue[0].sacked & TCPCB_EVER_RETRANS)
-    )
-
-
-def tcp_try_undo_recovery(net: Netns, tp: TcpSock) -> bool:
-    """At the end of recovery: True if it goes on for NewReno's sake (RFC 6582 4.1)."""
-    if tcp_may_undo(tp):
-        loss = tp.ca_state == CaState.TCP_CA_LOSS
-        net.mib[Mib.TCP_LOSSUNDO if loss else Mib.TCP_FULLUNDO] += 1
-        tcp_undo_cwnd_reduction(net, tp, False)
-    if tp.tcb.snd_una == tp.high_seq and not tcp_is_sack(tp):
-        if not tcp_any_retrans_done(tp):
-            tp.retrans_stamp = 0
-        return True
-    tcp_set_ca_state(tp, CaState.TCP_CA_OPEN, net.now_ns)
-    return False
-
-
-def tcp_try_undo_partial(net: Netns, tp: TcpSock) -> bool:
-    """A part was acknowledged before its copy could be: the loss was none."""
-    if not tp.undo_marker or not tcp_may_undo(tp) or tp.retrans_out:
-        return False
-    if not tcp_any_retrans_done(tp):
-        tp.retrans_stamp = 0
-    tcp_undo_cwnd_reduction(net, tp, True)
-    net.mib[Mib.TCP_PARTIALUNDO] += 1
-    tcp_try_keep_open(net, tp)
-    return True
-
-
-def tcp_try_undo_loss(net: Netns, tp: TcpSock) -> bool:
-    if not tcp_may_undo(tp):
-        return False
-    tcp_undo_cwnd_reduction(net, tp, True)
-    net.mib[Mib.TCP_LOSSUNDO] += 1
-    tp.retransmits = 0
-    if tcp_is_sack(tp):
-        tcp_set_ca_state(tp, CaState.TCP_CA_OPEN, net.now_ns)
-    return True
-
-
-def tcp_try_keep_open(net: Netns, tp: TcpSock) -> None:
-    left_out = tp.sacked_out + tp.lost_out
-    state = CaState.TCP_CA_DISORDER if left_out or tcp_any_retrans_done(tp) else CaState.TCP_CA_OPEN
-    if tp.ca_state != state:
-        tcp_set_ca_state(tp, state, net.now_ns)
-        tp.high_seq = tp.tcb.snd_nxt
 
 
 def tcp_process_tlp_ack(net: Netns, tp: TcpSock, ack: int, flags: int) -> None:
@@ -443,13 +384,16 @@ def tcp_check_sack_reneging(net: Netns, tp: TcpSock, flags: int) -> bool:
     return True
 
 
-def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) -> None:
-    """Go through the states of recovery with one acknowledgment, where anything is out of order."""
+def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) -> bool:
+    """Go through the states of recovery with one acknowledgment, where anything is out of order.
+
+    True if new data is to be sent before what is lost (F-RTO).
+    """
     tcb = tp.tcb
     if not tp.packets_out and tp.sacked_out:
         tp.sacked_out = 0
     if tcp_check_sack_reneging(net, tp, flags):
-        return
+        return False
     if tp.ca_state == CaState.TCP_CA_OPEN:
         tp.retrans_stamp = 0
     elif not before(tcb.snd_una, tp.high_seq):
@@ -461,39 +405,46 @@ def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) ->
             if not tcp_is_sack(tp):
                 tp.sacked_out = 0
             if tcp_try_undo_recovery(net, tp):
-                return
+                return False
             tcp_end_cwnd_reduction(net, tp)
     duplicate = dup_acks > 0 or flags & FLAG_DATA_SACKED
     if tp.ca_state == CaState.TCP_CA_RECOVERY:
         if flags & FLAG_SND_UNA_ADVANCED:
             if tcp_try_undo_partial(net, tp):
-                return
+                return False
             if tp.packets_out and not tcp_is_sack(tp):
                 tcp_newreno_mark_lost(net, tp)
         elif not tcp_is_sack(tp) and duplicate:
             tcp_add_reno_sack(tp, dup_acks)
+        if tcp_try_undo_dsack(net, tp):
+            tcp_try_to_open(net, tp)
         if tp.packets_out and tcp_is_sack(tp):
             tcp_update_scoreboard(net, tp)
-        return
+        if tp.ca_state != CaState.TCP_CA_RECOVERY and tcp_time_to_recover(tp):
+            tcp_enter_recovery(net, tp)
+        return False
     if tp.ca_state == CaState.TCP_CA_LOSS:
-        tcp_process_loss(net, tp, flags, dup_acks)
+        new = tcp_process_loss(net, tp, flags, dup_acks)
         if tp.ca_state != CaState.TCP_CA_OPEN:
-            return
+            return new
     if not tcp_is_sack(tp):
         if flags & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
         if dup_acks:
             tcp_add_reno_sack(tp, dup_acks)
+    if tp.ca_state <= CaState.TCP_CA_DISORDER:
+        tcp_try_undo_dsack(net, tp)
     if tp.packets_out and tcp_is_sack(tp):
         tcp_update_scoreboard(net, tp)
     if not tcp_time_to_recover(tp):
         tcp_try_to_open(net, tp)
-        return
+        return False
     tcp_enter_recovery(net, tp)
     if tp.packets_out and not tcp_is_sack(tp):
         tcp_newreno_mark_lost(net, tp)
     elif tp.packets_out and not tp.lost_out:
         tcp_mark_skb_lost(tp, tp.tcp_rtx_queue[0])
+    return False
 
 
 def tcp_try_to_open(net: Netns, tp: TcpSock) -> None:
@@ -503,16 +454,29 @@ def tcp_try_to_open(net: Netns, tp: TcpSock) -> None:
         tcp_try_keep_open(net, tp)
 
 
-def tcp_process_loss(net: Netns, tp: TcpSock, flags: int, dup_acks: int) -> None:
-    """After a time-out: until everything of then is acknowledged."""
-    recovered = not before(tp.tcb.snd_una, tp.high_seq)
-    if flags & FLAG_SND_UNA_ADVANCED and tcp_try_undo_loss(net, tp):
-        return
+def tcp_process_loss(net: Netns, tp: TcpSock, flags: int, dup_acks: int) -> bool:
+    """After a time-out: until everything of then is acknowledged. True if new data comes first."""
+    tcb = tp.tcb
+    recovered = not before(tcb.snd_una, tp.high_seq)
+    if flags & FLAG_SND_UNA_ADVANCED and tcp_try_undo_loss(net, tp, False):
+        return False
+    if tp.frto:  # RFC 5682 3.1: is what comes now of before the time-out, or of the copy?
+        if flags & FLAG_ORIG_SACK_ACKED and tcp_try_undo_loss(net, tp, True):
+            return False
+        if after(tcb.snd_nxt, tp.high_seq):
+            if flags & FLAG_DATA_SACKED or dup_acks:
+                tp.frto = False  # 3.a: new data arrived, what was before it did not
+        elif flags & FLAG_SND_UNA_ADVANCED and not recovered:
+            tp.high_seq = tcb.snd_nxt
+            if tp.sk_write_queue and after(tcp_wnd_end(tp), tcb.snd_nxt):
+                return True  # 2.b
+            tp.frto = False
     if recovered:
         tcp_try_undo_recovery(net, tp)
-        return
+        return False
     if not tcp_is_sack(tp):
-        if after(tp.tcb.snd_nxt, tp.high_seq) and dup_acks:
+        if after(tcb.snd_nxt, tp.high_seq) and dup_acks:
             tcp_add_reno_sack(tp, dup_acks)
         elif flags & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
+    return False

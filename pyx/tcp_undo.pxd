@@ -1,0 +1,115 @@
+# What to take back when nothing was lost: the window, the marks, the state.
+# Linux: net/ipv4/tcp_input.c.  RFC 4015, 3708, 5682, 6582 4.1.
+
+from libc.stdint cimport uint8_t, uint32_t
+from netns cimport NET_INC_STATS, netns
+from rbtree cimport RB_ALWAYS, RB_LOST, rb_changed, rb_seek
+from sock cimport *
+from tcp cimport (
+    TCP_DSACKUNDO,
+    TCP_FULLUNDO,
+    TCP_LOSSUNDO,
+    TCP_PARTIALUNDO,
+    TCP_SPURIOUSRTOS,
+    before,
+)
+from tcp_cong cimport ca_undo_cwnd, tcp_set_ca_state
+
+
+cdef inline bint tcp_may_undo(const tcp_sock *tp) noexcept nogil:
+    """True if nothing was lost: each copy was reported twice, or an echo is older than the copy."""
+    if not tp.undo_marker:
+        return False
+    return not tp.undo_retrans or (
+        tp.saw_tstamp
+        and tp.rcv_tsecr
+        and tp.retrans_stamp
+        and before(tp.rcv_tsecr, <uint32_t>tp.retrans_stamp + tp.tsoffset)
+    )
+
+
+cdef inline bint tcp_any_retrans_done(const tcp_sock *tp) noexcept nogil:
+    cdef const skb *one = tp.tcp_rtx_queue.first
+    return tp.retrans_out or (one != NULL and one.sacked & TCPCB_EVER_RETRANS)
+
+
+cdef inline bint tcp_is_non_sack_preventing_reopen(tcp_sock *tp) noexcept nogil:
+    """Without SACK, duplicates of the last retransmissions must not begin another recovery."""
+    if tp.tcb.snd_una != tp.high_seq or tp.sack_ok:
+        return False
+    if not tcp_any_retrans_done(tp):
+        tp.retrans_stamp = 0
+    return True
+
+
+cdef inline void tcp_try_keep_open(netns *net, tcp_sock *tp) noexcept nogil:
+    cdef int state = TCP_CA_OPEN
+    if tp.sacked_out + tp.lost_out or tcp_any_retrans_done(tp):
+        state = TCP_CA_DISORDER
+    if tp.ca_state != state:
+        tcp_set_ca_state(tp, state, net.net.now_ns)
+        tp.high_seq = tp.tcb.snd_nxt
+
+
+cdef inline void tcp_undo_cwnd_reduction(netns *net, tcp_sock *tp, bint unmark) noexcept nogil:
+    cdef skb *one
+    if unmark:
+        one = rb_seek(tp.tcp_rtx_queue.first, RB_LOST, RB_ALWAYS)
+        while one != NULL:
+            one.sacked &= <uint8_t>~TCPCB_LOST
+            rb_changed(one)
+            one = rb_seek(one, RB_LOST, RB_ALWAYS)
+        tp.lost_out = 0
+    if tp.prior_ssthresh:
+        tp.snd_cwnd = ca_undo_cwnd(tp)
+        tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
+    tp.snd_cwnd_stamp_ns = net.net.now_ns
+    tp.undo_marker = 0
+
+
+cdef inline bint tcp_try_undo_recovery(netns *net, tcp_sock *tp) noexcept nogil:
+    """At the end of recovery: True if it goes on for NewReno's sake (RFC 6582 4.1)."""
+    if tcp_may_undo(tp):
+        NET_INC_STATS(net, TCP_LOSSUNDO if tp.ca_state == TCP_CA_LOSS else TCP_FULLUNDO)
+        tcp_undo_cwnd_reduction(net, tp, False)
+    if tcp_is_non_sack_preventing_reopen(tp):
+        return True
+    tcp_set_ca_state(tp, TCP_CA_OPEN, net.net.now_ns)
+    return False
+
+
+cdef inline bint tcp_try_undo_dsack(netns *net, tcp_sock *tp) noexcept nogil:
+    """Each copy was reported twice: the loss was none."""
+    if not tp.undo_marker or tp.undo_retrans:
+        return False
+    tcp_undo_cwnd_reduction(net, tp, False)
+    NET_INC_STATS(net, TCP_DSACKUNDO)
+    return True
+
+
+cdef inline bint tcp_try_undo_partial(netns *net, tcp_sock *tp) noexcept nogil:
+    """A part was acknowledged before its copy could be: the loss was none."""
+    if not tp.undo_marker or not tcp_may_undo(tp) or tp.retrans_out:
+        return False
+    if not tcp_any_retrans_done(tp):
+        tp.retrans_stamp = 0
+    tcp_undo_cwnd_reduction(net, tp, True)
+    NET_INC_STATS(net, TCP_PARTIALUNDO)
+    tcp_try_keep_open(net, tp)
+    return True
+
+
+cdef inline bint tcp_try_undo_loss(netns *net, tcp_sock *tp, bint frto_undo) noexcept nogil:
+    """The time-out was none, as F-RTO has found or `tcp_may_undo`."""
+    if not frto_undo and not tcp_may_undo(tp):
+        return False
+    tcp_undo_cwnd_reduction(net, tp, True)
+    NET_INC_STATS(net, TCP_LOSSUNDO)
+    if frto_undo:
+        NET_INC_STATS(net, TCP_SPURIOUSRTOS)
+    tp.retransmits = 0
+    if tcp_is_non_sack_preventing_reopen(tp):
+        return True
+    if frto_undo or tp.sack_ok:
+        tcp_set_ca_state(tp, TCP_CA_OPEN, net.net.now_ns)
+    return True
