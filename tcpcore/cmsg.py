@@ -88,7 +88,7 @@ def fit(messages: Iterable[Message], room: int) -> tuple[list[Message], int]:
     made: list[Message] = []
     for level, kind, data in messages:
         if room < HEADER + len(data):
-            if room > HEADER:
+            if room >= HEADER:
                 made.append((level, kind, data[: room - HEADER]))
             return made, MSG_CTRUNC
         made.append((level, kind, data))
