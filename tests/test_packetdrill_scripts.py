@@ -46,7 +46,7 @@ def test_there_are_enough() -> None:
     assert len(SCRIPTS) >= 150
     areas = {path.parent.name for path in SCRIPTS}
     assert areas >= {
-        "accept", "ack", "badargs", "blocking", "close", "handshake", "icmp", "keepalive",
+        "accept", "ack", "badargs", "blocking", "close", "errqueue", "handshake", "icmp", "keepalive",
         "nagle", "reset", "rto", "syncookies", "timestamps", "urgent", "window", "zero_window",
     }  # fmt: skip
     for path in SCRIPTS:
