@@ -63,7 +63,6 @@ cdef inline void tcp_undo_cwnd_reduction(netns *net, tcp_sock *tp, bint unmark) 
     if tp.prior_ssthresh:
         tp.snd_cwnd = ca_undo_cwnd(tp)
         tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
-    tp.snd_cwnd_stamp_ns = net.net.now_ns
     tp.undo_marker = 0
 
 

@@ -186,7 +186,8 @@ cdef inline int64_t tcp_sendmsg(
 ) noexcept nogil:
     """Queue data and send what may go (RFC 9293 3.10.2); with a page by reference, else copied.
 
-    Stamps are the socket's, or `tsflags`; without copying data lie in pieces of `stride` bytes.
+    Stamps are the socket's, or `tsflags`; without copying data lie in pieces of `stride` bytes,
+    and of a send of which the rest comes (MSG_WAITALL) the last part alone has a number.
     Bytes taken, which may be fewer; -EAGAIN where there is room for none, or an errno.
     """
     cdef int state = tp.tcb.state, err
@@ -231,7 +232,10 @@ cdef inline int64_t tcp_sendmsg(
                 if copied:
                     tcp_push(net, tp, flags & ~MSG_MORE, mss, TCP_NAGLE_PUSH)
                 break
-            piece = <uint32_t>min(goal, length - copied)
+            room = goal
+            if ubuf != NULL:
+                room = min(room, MAX_SKB_FRAGS * stride)
+            piece = <uint32_t>min(room, length - copied)
             one = build_skb(&net.skbs, page, data + copied, piece, piece)
             if one == NULL:
                 err = -ENOBUFS
@@ -244,7 +248,6 @@ cdef inline int64_t tcp_sendmsg(
                 tcp_chrono_start(tp, TCP_CHRONO_BUSY, net.net.now_ns)
             skb_queue_tail(&tp.sk_write_queue, one)
             tp.nonagle &= <uint8_t>~TCP_NAGLE_PUSH
-            room = goal
         if ubuf != NULL:
             room = min(room, (MAX_SKB_FRAGS - one.frags) * stride)
             if one.ubuf == NULL:
@@ -281,7 +284,7 @@ cdef inline int64_t tcp_sendmsg(
             tcp_tx_timestamp(one if one != NULL else tp.tcp_rtx_queue.last, tsflags)
         tcp_push(net, tp, flags, mss, tp.nonagle)
     if ubuf != NULL:
-        if copied:
+        if copied and (copied == length or not flags & MSG_WAITALL):
             net_zcopy_put(net, tp, ubuf)
         else:
             msg_zerocopy_put_abort(net, tp, ubuf)

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 AF_INET, AF_INET6 = 2, 10
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
 SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING = 29, 35, 37
-SCM_TIMESTAMPING_OPT_STATS = 54
 IP_RECVERR, IPV6_RECVERR, TCP_CM_INQ = 11, 25, 36
-RX_SOFTWARE, SOFTWARE, OPT_STATS, OPT_RX_FILTER = 0x8, 0x10, 0x1000, 0x20000
-ORIGIN_ICMP, ORIGIN_ICMP6, ORIGIN_TIMESTAMPING = 2, 3, 4
+RX_SOFTWARE, SOFTWARE, OPT_RX_FILTER = 0x8, 0x10, 0x20000
+ORIGIN_ICMP, ORIGIN_ICMP6 = 2, 3
 MSG_CTRUNC, MSG_TRUNC, MSG_ERRQUEUE = 0x8, 0x20, 0x2000
 HEADER, ALIGN = 16, 8  # of struct cmsghdr
 
@@ -63,9 +62,6 @@ def of_error(net: Any, handle: int, now_ns: int) -> tuple[bytes, list[Message]] 
         made = stamps(net, handle, stamp_ns, True)
     else:  # SO_TIMESTAMP has a time for everything, if it is that of now
         made = [one for one in stamps(net, handle, now_ns, True) if one[1] != SO_TIMESTAMPING]
-    flags = net.getsockopt(handle, SOL_SOCKET, SO_TIMESTAMPING)[1]
-    if origin == ORIGIN_TIMESTAMPING and flags & OPT_STATS and data:
-        made.append((SOL_SOCKET, SCM_TIMESTAMPING_OPT_STATS, data))
     extended = struct.pack("=IBBBBII", errno, origin, kind, code, 0, info, value)
     six = net.sockname(handle)[0] == 6
     told_by = origin in (ORIGIN_ICMP, ORIGIN_ICMP6)
@@ -88,7 +84,7 @@ def fit(messages: Iterable[Message], room: int) -> tuple[list[Message], int]:
     made: list[Message] = []
     for level, kind, data in messages:
         if room < HEADER + len(data):
-            if room > HEADER:
+            if room >= HEADER:
                 made.append((level, kind, data[: room - HEADER]))
             return made, MSG_CTRUNC
         made.append((level, kind, data))

@@ -72,6 +72,7 @@ class Socket(Options):
         self._io_refs = 0
         self._closed = False
         self._connecting = False
+        self._inq = False  # TCP_INQ
         self._timeout_ns: int | None = None
         if family not in (_socket.AF_INET, _socket.AF_INET6):
             fail(errno.EAFNOSUPPORT)

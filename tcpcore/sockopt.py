@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TCP_CONGESTION = (_socket.IPPROTO_TCP, 13)
 TCP_INFO = (_socket.IPPROTO_TCP, 11)
 SO_MEMINFO = (_socket.SOL_SOCKET, 55)
+TCP_INQ = (_socket.IPPROTO_TCP, 36)
 IP_MTU = (_socket.IPPROTO_IP, 14)
 
 # What Linux takes and gives back, and nothing here depends on: (default, least, most); a flag
@@ -118,6 +119,11 @@ class Options(Transfer):
                     raise TypeError("a bytes-like object is required, not 'int'")
                 if linger or (level, optname) == TCP_CONGESTION:
                     fail(errno.EINVAL if linger else errno.ENOENT)
+                if (level, optname) == TCP_INQ:
+                    if value not in (0, 1):
+                        fail(errno.EINVAL)
+                    self._inq = bool(value)
+                    return
                 made: int = self._set_number(handle, level, optname, value)
             else:
                 data = bytes(view_of(value))
@@ -160,6 +166,8 @@ class Options(Transfer):
                 data = struct.pack("ii", on, seconds)
             elif (level, optname) == TCP_CONGESTION:
                 data = self._net.congestion(handle).encode().ljust(16, b"\0")
+            elif (level, optname) == TCP_INQ:
+                data = struct.pack("i", self._inq)
             elif (level, optname) == TCP_INFO:
                 data = tcp_info(self._net.info(handle))
             elif (level, optname) == SO_MEMINFO:

@@ -11,6 +11,9 @@ import operator
 import os
 import socket as _socket
 import stat
+import sys
+
+from tcpcore import cmsg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     Address = tuple[Any, ...]
 
 V4MAPPED = bytes(10) + b"\xff\xff"
-MSG_ERRQUEUE = 0x2000
+MSG_ZEROCOPY = 0x4000000
 PIECE = 1 << 18  # bytes handed to the engine at once
 ANSWER = 4 | 8 | 16  # POLLOUT, POLLERR, POLLHUP: a call to send has an answer
 
@@ -77,6 +80,7 @@ class Transfer:
     _net: Any
     _handle: int
     _stack: Stack
+    _inq: bool
     _timeout_ns: int | None
 
     def getblocking(self) -> bool:
@@ -121,9 +125,12 @@ class Transfer:
 
     def send(self, data: Buffer, flags: int = 0) -> int:
         """Queue data: how many bytes were taken. Without a timeout all of them are."""
+        return self._send_all(data, flags, -1)
+
+    def _send_all(self, data: Buffer, flags: int, tsflags: int) -> int:
         stack = self._stack
         sent = 0
-        if stack._peer is not None and type(data) is bytes and not flags:
+        if stack._peer is not None and type(data) is bytes and not flags and tsflags < 0:
             with stack._lock:
                 peer, handle = stack._peer, self._handle
                 if peer is not None and handle >= 0:
@@ -135,10 +142,10 @@ class Transfer:
                 return sent
         view = view_of(data)
         if not sent:
-            sent = self._send(view, flags, self._timeout_ns)
+            sent = self._send(view, flags, self._timeout_ns, tsflags)
         while self._timeout_ns is None and not flags & _socket.MSG_DONTWAIT and sent < len(view):
             try:
-                sent += self._send(view[sent:], flags, None)
+                sent += self._send(view[sent:], flags, None, tsflags)
             except OSError:
                 if sent:
                     break
@@ -162,18 +169,22 @@ class Transfer:
             if sent >= len(view):
                 return
 
-    def _send(self, view: memoryview, flags: int, timeout_ns: int | None) -> int:
+    def _send(self, view: memoryview, flags: int, timeout_ns: int | None, tsflags: int = -1) -> int:
         full = False
+        most = len(view) if flags & MSG_ZEROCOPY else PIECE  # which is told of as one
+        flags &= ~_socket.MSG_WAITALL
+        if timeout_ns is None and not flags & _socket.MSG_DONTWAIT:
+            flags |= _socket.MSG_WAITALL  # the rest follows
 
         def attempt(handle: int) -> int | None:
             nonlocal full
             if full and not self._net.poll(handle) & ANSWER:
                 return None  # who found no room is woken when a third of the buffer is free
             full = True
-            whole = type(view.obj) is bytes and len(view) == len(view.obj) <= PIECE
-            piece = view.obj if whole else bytes(view[:PIECE])  # of bytes no copy is made
-            more = flags | _socket.MSG_MORE if len(view) > PIECE else flags
-            found: int = self._net.sendmsg(handle, piece, more & ~_socket.MSG_DONTWAIT)
+            whole = type(view.obj) is bytes and len(view) == len(view.obj) <= most
+            piece = view.obj if whole else bytes(view[:most])  # of bytes no copy is made
+            more = flags | _socket.MSG_MORE if len(view) > most else flags
+            found: int = self._net.sendmsg(handle, piece, more & ~_socket.MSG_DONTWAIT, tsflags)
             return result_of(found)
 
         found: int = self._wait(attempt, flags, timeout_ns)
@@ -195,12 +206,19 @@ class Transfer:
         flags: int = 0,
         address: Address | None = None,
     ) -> int:
-        """`send` of several buffers, one after the other; there is no ancillary data to send."""
+        """`send` of several buffers, one after the other.
+
+        Ancillary data may be SO_TIMESTAMPING of SOL_SOCKET: which stamps this write asks for.
+        """
+        tsflags = -1
         for item in ancdata:
             if not isinstance(item, tuple) or len(item) != 3:
                 raise TypeError("[sendmsg() ancillary data items] must be sequences of length 3")
-            fail(errno.EINVAL)
-        return self.send(b"".join(view_of(one) for one in buffers), flags)
+            value = bytes(view_of(item[2]))
+            if item[:2] != (_socket.SOL_SOCKET, cmsg.SO_TIMESTAMPING) or len(value) != 4:
+                fail(errno.EINVAL)
+            tsflags = int.from_bytes(value, sys.byteorder)
+        return self._send_all(b"".join(view_of(one) for one in buffers), flags, tsflags)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send what is left of a file, or `count` bytes of it; how many that were."""
@@ -273,12 +291,40 @@ class Transfer:
     def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Address | None]:
-        """(data, ancillary data, flags, address): of a stream only the first tells anything."""
+        """(data, ancillary data, flags, address); a stream tells no address.
+
+        With MSG_ERRQUEUE it is the oldest message of the error queue, or BlockingIOError.
+        """
         if bufsize < 0:
             raise ValueError("negative buffer size in recvmsg()")
         if ancbufsize < 0:
             raise ValueError("invalid ancillary data buffer length")
-        return self._recv(bufsize, flags), [], int(flags & _socket.MSG_OOB), None
+        return *self._recvmsg(bufsize, ancbufsize, flags), None
+
+    def _recvmsg(
+        self, size: int, room: int, flags: int
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        told = int(flags & _socket.MSG_OOB)
+        if flags & cmsg.MSG_ERRQUEUE:
+            data, messages = self._recv_error()
+            told = cmsg.MSG_ERRQUEUE | (cmsg.MSG_TRUNC if len(data) > size else 0)
+            data = data[:size]
+        else:
+            data = self._recv(size, flags)
+            with self._stack._lock:
+                messages = cmsg.of_data(self._net, self._open(), self._inq)
+        fitting, cut = cmsg.fit(messages, room)
+        return data, fitting, told | cut
+
+    def _recv_error(self) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+        """The oldest message of the error queue; nobody ever waits for one."""
+        handle = self._open()
+        with self._stack._lock:
+            self._stack._sync()
+            found = cmsg.of_error(self._net, handle, self._stack.clock.now_ns())
+        if found is None:
+            fail(errno.EAGAIN)
+        return found
 
     def recvmsg_into(
         self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0
@@ -287,21 +333,21 @@ class Transfer:
         views = [room_of("recvmsg_into", one) for one in buffers]
         if ancbufsize < 0:
             raise ValueError("invalid ancillary data buffer length")
-        data = self._recv(sum(len(view) for view in views), flags)
+        size = sum(len(view) for view in views)
+        data, messages, told = self._recvmsg(size, ancbufsize, flags)
         at = 0
         for view in views:
             piece = data[at : at + len(view)]
             view[: len(piece)] = piece
             at += len(piece)
-        return len(data), [], int(flags & _socket.MSG_OOB), None
+        return len(data), messages, told, None
 
     def _recv(self, size: int, flags: int) -> bytes:
         size, flags = operator.index(size), operator.index(flags)
+        if flags & cmsg.MSG_ERRQUEUE:
+            return self._recv_error()[0][:size]
         if not size:
             return b""
-        if flags & MSG_ERRQUEUE:
-            self._open()
-            fail(errno.EAGAIN)  # there is nothing in it, ever
         wanted = flags & ~(_socket.MSG_DONTWAIT | _socket.MSG_WAITALL)
 
         def attempt(handle: int) -> bytes | None:

@@ -197,8 +197,14 @@ OPTIONS = [
     (0, 2, (-1, 12)),
     (41, 67, (0, 8)),
     (41, 26, (0, 1)),
+    (0, 11, (0, 1)),
+    (41, 25, (0, 1)),
+    (1, 29, (0, 1)),
+    (1, 35, (0, 1)),
+    (1, 37, (0, 0x10, 0x312, 0x392, 0xB92, 0x10B92, 0x10000)),
+    (1, 60, (0, 1, 1, 2)),
 ]
-FLAGS = [0, 0, 0, 0x8000, 0x80, 0x1]
+FLAGS = [0, 0, 0, 0x8000, 0x80, 0x1, 0x4000000, 0x4000000, 0x4000080, 0x4000100]
 
 
 def act(world: World) -> None:
@@ -238,9 +244,15 @@ def act(world: World) -> None:
     handle = rng.choice(host.open)
     if what < 50:
         size = rng.choice((1, 10, 100, 1000, 5000, 40000, 100000))
-        host.sendmsg(handle, rng.randbytes(size), rng.choice(FLAGS))
+        stamps = rng.choice((-1, -1, -1, 0, 0x302, 0x1000))
+        stride = rng.choice((0, 0, 0, 1000))
+        host.sendmsg(handle, rng.randbytes(size), rng.choice(FLAGS), stamps, stride)
     elif what < 80:
         host.recvmsg(handle, rng.choice((1, 100, 5000, 1 << 20)), rng.choice((0, 0, 0, 0, 2, 1)))
+        host.rx_stamp(handle)
+        host.inq(handle)
+        for _ in range(rng.randrange(4)):
+            host.recv_error(handle)
     elif what < 84:
         level, name, values = rng.choice(OPTIONS)
         host.setsockopt(handle, level, name, rng.choice(values))
@@ -256,6 +268,7 @@ def act(world: World) -> None:
     else:
         host.info(handle)
         host.poll(handle)
+        host.error_reports(handle)
         host.sockname(handle)
         host.peername(handle)
         for level, name, _ in OPTIONS:

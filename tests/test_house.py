@@ -61,9 +61,9 @@ LAYERS = {
         5: "result export stack readiness",
         4: "cut stream",
         3: "conflicts sources table socket where",
-        2: "pcap filter arrow",
-        1: "assembler engine summary device neigh router sockopt",
-        0: "arguments cmsg columns mib report link clock sysctl transfer _version",
+        2: "pcap filter arrow sockopt neigh router",
+        1: "assembler engine summary device transfer",
+        0: "arguments cmsg columns mib report link clock sysctl _version",
     }.items()
     for name in names.split()
 }

@@ -53,8 +53,9 @@ def test_there_are_enough() -> None:
     assert len(SCRIPTS) >= 150
     areas = {path.parent.name for path in SCRIPTS}
     assert areas >= {
-        "accept", "ack", "badargs", "blocking", "close", "handshake", "icmp", "keepalive",
-        "nagle", "reset", "rto", "syncookies", "timestamps", "urgent", "window", "zero_window",
+        "accept", "ack", "badargs", "blocking", "close", "errqueue", "handshake", "icmp",
+        "keepalive", "nagle", "reset", "rto", "syncookies", "timestamps", "urgent", "window",
+        "zero_window",
     }  # fmt: skip
     for path in SCRIPTS:
         assert path.read_text().lstrip().startswith("//"), f"{path.name} does not say what it shows"

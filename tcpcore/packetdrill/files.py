@@ -384,6 +384,8 @@ class Files:
     ) -> Wait:
         """What send does."""
         done = 0
+        if not file.nonblock and not flags & MSG_DONTWAIT:
+            flags |= MSG_WAITALL  # the rest follows
         while True:
             data = b"" if fault else bytes(size - done)
             made = self.net.sendmsg(file.handle, data, flags, tsflags, stride)

@@ -54,7 +54,6 @@ def tcp_undo_cwnd_reduction(net: Netns, tp: TcpSock, unmark: bool) -> None:
     if tp.prior_ssthresh:
         tp.snd_cwnd = tp.ca.undo_cwnd(tp)
         tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
-    tp.snd_cwnd_stamp_ns = net.now_ns
     tp.undo_marker = 0
 
 

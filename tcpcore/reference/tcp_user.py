@@ -201,7 +201,8 @@ def tcp_sendmsg(
 ) -> int:
     """Queue data and send what may go (RFC 9293 3.10.2).
 
-    Stamps are the socket's, or `tsflags`; without copying data lie in pieces of `stride` bytes.
+    Stamps are the socket's, or `tsflags`; without copying data lie in pieces of `stride` bytes,
+    and of a send of which the rest comes (MSG_WAITALL) the last part alone has a number.
 
     Returns
     -------
@@ -287,7 +288,7 @@ def tcp_sendmsg(
             tcp_tx_timestamp(tail, tsflags)
         tcp_push(net, tp, flags, mss, tp.nonagle)
     if ubuf is not None:
-        if copied:
+        if copied and (copied == len(view) or not flags & MSG_WAITALL):
             net_zcopy_put(net, tp, ubuf)
         else:
             msg_zerocopy_put_abort(net, tp, ubuf)
@@ -304,13 +305,13 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
 
     No bytes and no error: the peer has closed. The urgent octet is left out unless it is in line.
     """
+    if tp.errors is not None:
+        tp.errors.rx_stamp_ns = 0
     if tp.tcb.state == TCP_LISTEN:
         return -ENOTCONN, b""
     if flags & MSG_OOB:
         return tcp_recv_urg(tp, flags)
     out = bytearray()
-    if tp.errors is not None:
-        tp.errors.rx_stamp_ns = 0
     queue = tp.sk_receive_queue
     seq = tp.copied_seq
     index = 0
@@ -334,7 +335,7 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
                 elif out:
                     break
         out += bytes(skb.data[at : at + take])
-        if tp.errors is not None:
+        if tp.errors is not None and take > 0:
             tp.errors.rx_stamp_ns = skb.skb_mstamp_ns
         seq = (seq + take) & MASK32
         if tp.urg_data and after(seq, tp.urg_seq) and not flags & MSG_PEEK:
