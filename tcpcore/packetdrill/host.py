@@ -117,7 +117,8 @@ class HostTarget(Files, Target):
     def drain(self) -> None:
         """Take what leaves, and let calls that wait look again."""
         for _ in range(STEPS_MAX):
-            for packet, _gso_size in self.net.transmit():
+            left = self.net.transmit()
+            for packet, _gso_size in left:
                 one = Emitted(self.time_us, bytes(packet))
                 if self.commands.qdisc_limit != 0:
                     self.sent.append(one)
@@ -128,8 +129,8 @@ class HostTarget(Files, Target):
                 if isinstance(epoll, EpollFile):
                     epoll.wake(woken)
             again = [one for one in self.blocked if not self.step(one)]
-            if len(again) == len(self.blocked):
-                return
+            if len(again) == len(self.blocked) and not left:
+                return  # a call that goes on waiting may have sent, too
             self.blocked = again
 
     # The wire.
