@@ -120,7 +120,8 @@ class HostTarget(Files, Target):
     def drain(self) -> None:
         """Take what leaves, and let calls that wait look again."""
         for _ in range(STEPS_MAX):
-            for packet in self.net.transmit()[0]:
+            left = self.net.transmit()[0]
+            for packet in left:
                 one = Emitted(self.time_us, bytes(packet))
                 self.sent.append(one)
                 if self.tap:
@@ -130,8 +131,8 @@ class HostTarget(Files, Target):
                 if isinstance(epoll, EpollFile):
                     epoll.wake(woken)
             again = [one for one in self.blocked if not self.step(one)]
-            if len(again) == len(self.blocked):
-                return
+            if len(again) == len(self.blocked) and not left:
+                return  # a call that goes on waiting may have sent, too
             self.blocked = again
 
     # The wire.
