@@ -178,6 +178,8 @@ cdef inline int tcp_ack(
     cdef int64_t delivered = tp.delivered, lost = tp.lost
     cdef cleaned done
     cdef int32_t dup_acks
+    if before(r.th.ack, prior_una) and not (r.n_sacks and tcp_is_sack(tp)):
+        return flags  # overtaken by others: of what it tells only SACK may be news
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.net.now_ns
     tp.sk_err_soft = 0
@@ -204,8 +206,6 @@ cdef inline int tcp_ack(
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
     if tp.ca_state == TCP_CA_RECOVERY or tp.ca_state == TCP_CA_LOSS or tp.lost_out:
         tcp_xmit_retransmit_queue(net, tp)
-    if not tp.packets_out and tp.sk_write_queue.first != NULL:
-        tcp_ack_probe(net, tp)
     return flags
 
 

@@ -35,6 +35,7 @@ from tcp_minisocks cimport reqsk_drop, tcp_inherit
 from tcp_output cimport (
     SKB_TRUESIZE_EMPTY,
     tcp_data_snd_check,
+    tcp_push_one,
     tcp_push_pending_frames,
     tcp_send_ack,
     tcp_send_active_reset,
@@ -225,7 +226,7 @@ cdef inline int64_t tcp_sendmsg(
             tcp_mark_push(tp, one)
             tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
         elif one == tp.sk_write_queue.first:
-            tcp_push_pending_frames(net, tp, mss, tp.nonagle)
+            tcp_push_one(net, tp, mss)
     if copied:
         if copied < length:
             flags &= ~MSG_MORE

@@ -206,6 +206,8 @@ def tcp_ack(
     int : FLAG_, all that it did
     """
     tcb = tp.tcb
+    if before(th.ack, prior_una) and not (sack and tcp_is_sack(tp)):
+        return flags  # overtaken by others: of what it tells only SACK may be news
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.now_ns
     tp.sk_err_soft = 0
@@ -237,8 +239,6 @@ def tcp_ack(
         tcp_cong_control(net, tp, prior_una, acked, tp.delivered - delivered, tp.lost - lost, flags)
     if tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS) or tp.lost_out:
         tcp_xmit_retransmit_queue(net, tp)
-    if not tp.packets_out and tp.sk_write_queue:
-        tcp_ack_probe(net, tp)
     return flags
 
 

@@ -178,9 +178,7 @@ def tcp_data_queue(
     return False
 
 
-def tcp_rcv_skb(
-    net: Netns, before_it: SkBuff | None, seq: int, data: bytes, flags: int
-) -> SkBuff:
+def tcp_rcv_skb(net: Netns, before_it: SkBuff | None, seq: int, data: bytes, flags: int) -> SkBuff:
     """What came, and what it costs; pages alone are handed on to what they follow."""
     skb = SkBuff(seq, data, flags)
     skb.end_seq = (seq + len(data)) & MASK32

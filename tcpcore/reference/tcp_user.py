@@ -65,6 +65,7 @@ from .tcp_minisocks import reqsk_drop
 from .tcp_output import (
     SKB_TRUESIZE_EMPTY,
     tcp_data_snd_check,
+    tcp_push_one,
     tcp_push_pending_frames,
     tcp_send_ack,
     tcp_send_active_reset,
@@ -229,7 +230,7 @@ def tcp_sendmsg(net: Netns, tp: TcpSock, data: bytes, flags: int) -> int:
             tcp_mark_push(tp, skb)
             tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
         elif skb is queue[0]:
-            tcp_push_pending_frames(net, tp, mss, tp.nonagle)
+            tcp_push_one(net, tp, mss)
     if copied:
         more = flags & ~MSG_MORE if copied < len(view) else flags
         tcp_push(net, tp, more, mss, tp.nonagle)
