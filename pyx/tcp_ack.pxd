@@ -200,6 +200,8 @@ cdef inline int tcp_ack(
     cdef int32_t dup_acks
     cdef bint dubious, new_first = False
     cdef int reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
+    if before(r.th.ack, prior_una) and not (r.n_sacks and tcp_is_sack(tp)):
+        return flags  # overtaken by others: of what it tells only SACK may be news
     rs.prior_us = 0
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.net.now_ns
@@ -238,8 +240,6 @@ cdef inline int tcp_ack(
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
     if new_first or tp.lost_out or tp.ca_state == TCP_CA_RECOVERY or tp.ca_state == TCP_CA_LOSS:
         tcp_xmit_recovery(net, tp, new_first)
-    if not tp.packets_out and tp.sk_write_queue.first != NULL:
-        tcp_ack_probe(net, tp)
     return flags
 
 

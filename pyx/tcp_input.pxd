@@ -114,7 +114,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     cdef tcb *known = &tp.tcb
     cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
-    cdef uint32_t length = th.payload_len, ts_recent, snd_wnd = known.snd_wnd
+    cdef uint32_t length = th.payload_len, ts_recent, snd_wnd = known.snd_wnd, snd_wl1 = known.snd_wl1
     cdef bint early, behind, ended, late, moved, shut
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
@@ -142,6 +142,9 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         known.max_window = <uint32_t>min(<uint64_t>most, tp.bytes_acked)
         verdict = tcb_rcv_steps(known, th, 0) if late else tcb_rcv(known, th)
         known.max_window = max(known.max_window, most)
+        verdict &= ~<uint32_t>TCB_WINUPDATE  # and it tells nothing of the window
+        known.snd_wnd = snd_wnd
+        known.snd_wl1 = snd_wl1
     else:
         verdict = tcb_rcv_steps(known, th, 0) if late else tcb_rcv(known, th)
     if after(th.seq, tp.rcv_wup):  # RFC 7323 4.3: what lies behind the last ACK may be overtaken

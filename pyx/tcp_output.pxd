@@ -427,6 +427,12 @@ cdef inline void tcp_push_pending_frames(
         tcp_check_probe_timer(net, tp)
 
 
+cdef inline void tcp_push_one(netns *net, tcp_sock *tp, int64_t mss) noexcept nogil:
+    """Send one burst while a write goes on: the next may be filled further."""
+    if tp.tcb.state != TCP_CLOSE:
+        tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, True)
+
+
 cdef inline void tcp_data_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
     """Something has changed that sending may have waited for."""
     if tp.sk_write_queue.first != NULL:

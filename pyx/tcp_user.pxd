@@ -44,12 +44,12 @@ from tcp_cong cimport tcp_init_congestion_control
 from tcp_minisocks cimport reqsk_drop, tcp_inherit
 from tcp_output cimport (
     SKB_TRUESIZE_EMPTY,
+    tcp_push_one,
     tcp_push_pending_frames,
     tcp_send_ack,
     tcp_send_active_reset,
     tcp_send_fin,
     tcp_slow_start_after_idle_check,
-    tcp_write_xmit,
 )
 from tcp_rate cimport *
 from tcp_window cimport *
@@ -277,7 +277,7 @@ cdef inline int64_t tcp_sendmsg(
             tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
         elif one == tp.sk_write_queue.first:
             # What is left of it is filled again: a write may take twice what the buffer holds.
-            tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, True)
+            tcp_push_one(net, tp, mss)
     if copied:
         if tsflags > 0:
             one = tp.sk_write_queue.last

@@ -233,6 +233,8 @@ def tcp_ack(
     int : FLAG_, all that it did
     """
     tcb = tp.tcb
+    if before(th.ack, prior_una) and not (sack and tcp_is_sack(tp)):
+        return flags  # overtaken by others: of what it tells only SACK may be news
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.now_ns
     tp.sk_err_soft = 0
@@ -275,8 +277,6 @@ def tcp_ack(
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
     if new_first or tp.lost_out or tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS):
         tcp_xmit_recovery(net, tp, new_first)
-    if not tp.packets_out and tp.sk_write_queue:
-        tcp_ack_probe(net, tp)
     return flags
 
 

@@ -125,7 +125,8 @@ def tcp_rcv_state_process(
     tcb = tp.tcb
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
-    state, prior_una, snd_wnd = tcb.state, tcb.snd_una, tcb.snd_wnd
+    state, prior_una = tcb.state, tcb.snd_una
+    snd_wnd, snd_wl1 = tcb.snd_wnd, tcb.snd_wl1
     tcp_note_timestamp(tp, th)
     if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
         tcp_paws_pardon(net, tp, th)
@@ -149,6 +150,8 @@ def tcp_rcv_state_process(
         most, tcb.max_window = tcb.max_window, min(tcb.max_window, tp.bytes_acked)
         verdict = tcb_rcv_steps(tcb, th, 0) if late else tcb_rcv(tcb, th)
         tcb.max_window = max(tcb.max_window, most)
+        verdict &= ~TCB_WINUPDATE  # and it tells nothing of the window
+        tcb.snd_wnd, tcb.snd_wl1 = snd_wnd, snd_wl1
     else:
         verdict = tcb_rcv_steps(tcb, th, 0) if late else tcb_rcv(tcb, th)
     if after(th.seq, tp.rcv_wup):  # RFC 7323 4.3: what lies behind the last ACK may be overtaken

@@ -403,6 +403,12 @@ def tcp_push_pending_frames(net: Netns, tp: TcpSock, mss: int, nonagle: int) -> 
         tcp_check_probe_timer(net, tp)
 
 
+def tcp_push_one(net: Netns, tp: TcpSock, mss: int) -> None:
+    """Send one burst while a write goes on: the next may be filled further."""
+    if tp.tcb.state != TCP_CLOSE:
+        tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, True)
+
+
 def tcp_data_snd_check(net: Netns, tp: TcpSock) -> None:
     """Something has changed that sending may have waited for."""
     if tp.sk_write_queue:

@@ -76,12 +76,12 @@ from .tcp_input import tcp_fin_time_ns
 from .tcp_minisocks import reqsk_drop
 from .tcp_output import (
     SKB_TRUESIZE_EMPTY,
+    tcp_push_one,
     tcp_push_pending_frames,
     tcp_send_ack,
     tcp_send_active_reset,
     tcp_send_fin,
     tcp_slow_start_after_idle_check,
-    tcp_write_xmit,
 )
 from .tcp_rate import (
     TCP_CHRONO_BUSY,
@@ -281,7 +281,7 @@ def tcp_sendmsg(
             tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
         elif skb is queue[0]:
             # What is left of it is filled again: a write may take twice what the buffer holds.
-            tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, True)
+            tcp_push_one(net, tp, mss)
     if copied:
         if tsflags > 0:
             tail = tp.sk_write_queue[-1] if tp.sk_write_queue else tp.tcp_rtx_queue[-1]
