@@ -45,7 +45,10 @@ def tcp_rcv_rtt_update(tp: TcpSock, sample_us: int, window: bool) -> None:
 
 
 def tcp_rcvbuf_grow(net: Netns, tp: TcpSock, space: int) -> None:
-    """Hold twice what one round trip brings, what it has grown by, and what waits behind holes."""
+    """Hold twice what one round trip brings, what it has grown by, and what waits behind holes.
+
+    Deviation: 16 segments more while it grows, as Linux before 6.17: short queues stay filled.
+    """
     old, tp.rcvq_space = tp.rcvq_space, space
     if not net.sysctl.tcp_moderate_rcvbuf or tp.userlocks & SOCK_RCVBUF_LOCK:
         return
@@ -54,7 +57,7 @@ def tcp_rcvbuf_grow(net: Netns, tp: TcpSock, space: int) -> None:
     if rtt_us < RCVBUF_LOW_RTT_US:
         window += window * rtt_us // RCVBUF_LOW_RTT_US
     elif space > old > 0:
-        window += 2 * window * (space - old) // old
+        window += 2 * window * (space - old) // old + 16 * tp.advmss
     if tp.out_of_order_queue:
         window += (tp.out_of_order_queue[-1].end_seq - tp.tcb.rcv_nxt) & MASK32
     buffer = min(tcp_space_from_win(tp, window), net.sysctl.tcp_rmem[2])
