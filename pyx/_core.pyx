@@ -591,4 +591,5 @@ cdef class Conntrack:
 include "conntrack.pxi"
 include "streams.pxi"
 include "doors.pxi"
+include "tcp_info.pxi"
 include "core_net.pxi"

@@ -44,9 +44,8 @@ from tcp_output cimport (
     tcp_send_challenge_ack,
     tcp_send_delayed_ack,
     tcp_send_synack,
-    tcp_slow_start_after_idle_check,
 )
-from tcp_rate cimport tcp_update_pacing_rate
+from tcp_rate cimport tcp_slow_start_after_idle_check, tcp_update_pacing_rate
 from tcp_rcv_space cimport tcp_rcv_rtt_measure_ts
 from tcp_recovery cimport FLAG_DATA, FLAG_WIN_UPDATE
 from tcp_window cimport tcp_full_space, tcp_receive_window, tcp_sync_mss

@@ -30,10 +30,8 @@ from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
 from tcp_cong cimport (
-    CA_EVENT_CWND_RESTART,
     CA_EVENT_TX_START,
     ca_cwnd_event,
-    tcp_current_ssthresh,
     tcp_enter_cwr,
 )
 from tcp_rate cimport *
@@ -306,46 +304,6 @@ cdef inline void tcp_adjust_pcount(tcp_sock *tp, int sacked, int32_t less) noexc
         tp.retrans_out -= less
     if sacked & TCPCB_LOST:
         tp.lost_out -= less
-
-
-cdef inline void tcp_cwnd_restart(netns *net, tcp_sock *tp, int64_t idle_ns) noexcept nogil:
-    """After silence the path is not known any more (RFC 5681 4.1): half for each time-out."""
-    cdef int32_t restart = min(<int32_t>TCP_INIT_CWND, tp.snd_cwnd)
-    cdef int32_t cwnd
-    ca_cwnd_event(tp, CA_EVENT_CWND_RESTART, net.net.now_ns)
-    tp.snd_ssthresh = tcp_current_ssthresh(tp)
-    cwnd = tp.snd_cwnd
-    while True:
-        idle_ns -= tp.rto_ns
-        if idle_ns <= 0 or cwnd <= restart:
-            break
-        cwnd >>= 1
-    tp.snd_cwnd = max(cwnd, restart)
-
-
-cdef inline void tcp_slow_start_after_idle_check(netns *net, tcp_sock *tp) noexcept nogil:
-    cdef int64_t idle_ns
-    if not net.sysctl.tcp_slow_start_after_idle or tp.packets_out:
-        return
-    idle_ns = net.net.now_ns - tp.lsndtime_ns
-    if idle_ns > tp.rto_ns:
-        tcp_cwnd_restart(net, tp, idle_ns)
-
-
-cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexcept nogil:
-    """Remember whether the window was what held sending back (RFC 7661)."""
-    if (
-        not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
-        or limited
-        or (not tp.is_cwnd_limited and tp.packets_out > tp.max_packets_out)
-    ):
-        tp.is_cwnd_limited = limited
-        tp.max_packets_out = tp.packets_out
-        tp.cwnd_usage_seq = tp.tcb.snd_nxt
-    if not limited and tp.nospace and tp.sk_write_queue.first == NULL and (
-        tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT
-    ):
-        tcp_chrono_start(tp, TCP_CHRONO_SNDBUF_LIMITED, net.net.now_ns)
 
 
 cdef inline bint tcp_write_xmit(

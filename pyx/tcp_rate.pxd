@@ -1,10 +1,12 @@
 # How fast data arrives, how fast it may leave, and what holds it back.
 # Linux: net/ipv4/tcp_rate.c, tcp_chrono_start and tcp_chrono_stop in tcp_output.c,
-# tcp_update_pacing_rate in tcp_input.c.  draft-cheng-iccrg-delivery-rate-estimation.
+# tcp_update_pacing_rate in tcp_input.c.  RFC 7661; draft-cheng-iccrg-delivery-rate-estimation.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from sock cimport TCPCB_EVER_RETRANS, TCPCB_SACKED_ACKED, skb, tcp_sock
-from tcp cimport after
+from netns cimport netns
+from sock cimport TCP_INIT_CWND, TCPCB_EVER_RETRANS, TCPCB_SACKED_ACKED, skb, tcp_sock
+from tcp cimport TCP_CLOSE_WAIT, TCP_ESTABLISHED, after, before
+from tcp_cong cimport CA_EVENT_CWND_RESTART, ca_cwnd_event, tcp_current_ssthresh
 from timer cimport NSEC_PER_MSEC
 
 # What time is counted for; the later ones go before.
@@ -160,3 +162,46 @@ cdef inline uint64_t tcp_chrono_us(const tcp_sock *tp, uint8_t kind, int64_t now
     if kind == tp.chrono_type:
         spent_ms += <uint32_t>(<uint32_t>(now_ns // NSEC_PER_MSEC) - tp.chrono_start_ms)
     return spent_ms * 1000
+
+
+# A window that is not used.
+
+
+cdef inline void tcp_cwnd_restart(netns *net, tcp_sock *tp, int64_t idle_ns) noexcept nogil:
+    """After silence the path is not known any more (RFC 5681 4.1): half for each time-out."""
+    cdef int32_t restart = min(<int32_t>TCP_INIT_CWND, tp.snd_cwnd)
+    cdef int32_t cwnd
+    ca_cwnd_event(tp, CA_EVENT_CWND_RESTART, net.net.now_ns)
+    tp.snd_ssthresh = tcp_current_ssthresh(tp)
+    cwnd = tp.snd_cwnd
+    while True:
+        idle_ns -= tp.rto_ns
+        if idle_ns <= 0 or cwnd <= restart:
+            break
+        cwnd >>= 1
+    tp.snd_cwnd = max(cwnd, restart)
+
+
+cdef inline void tcp_slow_start_after_idle_check(netns *net, tcp_sock *tp) noexcept nogil:
+    cdef int64_t idle_ns
+    if not net.sysctl.tcp_slow_start_after_idle or tp.packets_out:
+        return
+    idle_ns = net.net.now_ns - tp.lsndtime_ns
+    if idle_ns > tp.rto_ns:
+        tcp_cwnd_restart(net, tp, idle_ns)
+
+
+cdef inline void tcp_cwnd_validate(netns *net, tcp_sock *tp, bint limited) noexcept nogil:
+    """Remember whether the window was what held sending back (RFC 7661)."""
+    if (
+        not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
+        or limited
+        or (not tp.is_cwnd_limited and tp.packets_out > tp.max_packets_out)
+    ):
+        tp.is_cwnd_limited = limited
+        tp.max_packets_out = tp.packets_out
+        tp.cwnd_usage_seq = tp.tcb.snd_nxt
+    if not limited and tp.nospace and tp.sk_write_queue.first == NULL and (
+        tp.tcb.state == TCP_ESTABLISHED or tp.tcb.state == TCP_CLOSE_WAIT
+    ):
+        tcp_chrono_start(tp, TCP_CHRONO_SNDBUF_LIMITED, net.net.now_ns)

@@ -32,7 +32,7 @@ PACKETDRILL_LAYERS = {
         3: "parser values target",
         2: "packet_parser flow options",
         1: "packet lexer",
-        0: "script constants",
+        0: "script constants descriptors",
     }.items()
     for name in names.split()
 }

@@ -12,6 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from tcpcore import cmsg
 from tcpcore.packetdrill.constants import CONSTANTS
+from tcpcore.packetdrill.descriptors import (
+    POLLERR,
+    POLLHUP,
+    POLLNVAL,
+    POLLOUT,
+    EpollFile,
+    Interest,
+    PipeFile,
+    SocketFile,
+    ZeroFile,
+)
 from tcpcore.packetdrill.target import Address, Answer, Unsupported
 from tcpcore.sockopt import (
     ASKED_IN_VAIN,
@@ -37,7 +48,6 @@ O_NONBLOCK = 0x800
 F_GETFD, F_SETFD, F_GETFL, F_SETFL = 1, 2, 3, 4
 SYN_SENT, SYN_RECV, LISTEN = 2, 3, 10
 CLOSING_STATES = (4, 11, 9)
-POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL, POLLRDHUP = 1, 4, 8, 16, 32, 0x2000
 EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLET = 1 << 28, 1 << 30, 1 << 31
 # POLLIN, OUT, ERR, HUP, RDNORM, WRNORM and EPOLLWAKEUP may stand beside EPOLLEXCLUSIVE.
 EXCLUSIVE_MAY = 1 | 4 | 8 | 16 | 0x40 | 0x100 | 1 << 29 | EPOLLET | EPOLLEXCLUSIVE
@@ -59,71 +69,6 @@ NAMES = {
     for name, value in CONSTANTS.items()
     if name.startswith(prefix)
 }
-
-
-class SocketFile:
-    """A socket of the host."""
-
-    def __init__(self, handle: int, family: int, nonblock: bool) -> None:
-        self.handle = handle
-        self.family = family
-        self.nonblock = nonblock
-        self.connecting = False
-        self.inq = False
-        self.kept: dict[tuple[int, int], int] = {}
-        self.full = False  # a write has found no room
-        self.passed_over: dict[tuple[int, int], bytes] = {}
-
-
-class Interest:
-    """What an epoll descriptor watches of another."""
-
-    def __init__(self, events: int, data: int) -> None:
-        self.events = events | POLLERR | POLLHUP
-        self.data = data
-        self.ready = True  # something may have changed since it was told
-        self.mask = 0  # what it was when it was looked at
-        self.reports = 0  # errors that were told by then
-
-
-class EpollFile:
-    """What epoll_create gives."""
-
-    def __init__(self, owner: Files) -> None:
-        self.owner = owner
-        self.nonblock = False
-        self.watched: dict[int, Interest] = {}
-
-    def wake(self, handles: list[int]) -> None:
-        """Sockets of which something has changed."""
-        for fd, interest in self.watched.items():
-            file = self.owner.files.get(fd)
-            if not isinstance(file, SocketFile) or file.handle not in handles:
-                continue
-            mask = self.owner.mask(fd)
-            reports = self.owner.net.error_reports(file.handle)
-            fresh = mask & ~interest.mask | (POLLOUT if file.full else 0) | POLLIN | POLLRDHUP
-            if interest.events & mask & fresh or reports != interest.reports:
-                interest.ready = True
-            interest.mask, interest.reports = mask, reports
-            file.full = file.full and not mask & POLLOUT
-
-
-class ZeroFile:
-    """A file of so many zeros."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.at = 0
-        self.nonblock = False
-
-
-class PipeFile:
-    """An end of a pipe: bytes that are in it, in a list that both ends have."""
-
-    def __init__(self, held: list[int]) -> None:
-        self.held = held
-        self.nonblock = False
 
 
 class Files:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tcpcore import engine as engines
 from tcpcore.mib import COUNTERS
 from tcpcore.packetdrill.constants import SK_MEMINFO
-from tcpcore.packetdrill.files import EpollFile, Files, SocketFile
+from tcpcore.packetdrill.descriptors import EpollFile, SocketFile
+from tcpcore.packetdrill.files import Files
 from tcpcore.packetdrill.shell import Shell
 from tcpcore.packetdrill.target import Answer, Emitted, Failure, Pending, Target
 from tcpcore.sysctl import Sysctl

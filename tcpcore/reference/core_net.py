@@ -28,13 +28,13 @@ from .sock import (
     TimewaitSock,
 )
 from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Bad, Drop, Mib, Segment
+from .tcp_close import tcp_close, tcp_disconnect, tcp_shutdown
 from .tcp_icmp import icmp_rcv, is_icmp
+from .tcp_info import sk_get_meminfo, tcp_get_info
 from .tcp_ipv4 import any_address, ip_source_routed, tcp_v4_connect, tcp_v4_rcv
 from .tcp_minisocks import reqsk_timer_handler
 from .tcp_sockopt import (
-    sk_get_meminfo,
     sock_set_linger,
-    tcp_get_info,
     tcp_getsockopt_level,
     tcp_inq_hint,
     tcp_ioctl,
@@ -125,19 +125,19 @@ class Net:
         return 0 if errors is None else errors.reports
 
     def shutdown(self, handle: int, how: int) -> int:
-        return user.tcp_shutdown(self.net, self.sock(handle), how)
+        return tcp_shutdown(self.net, self.sock(handle), how)
 
     def close(self, handle: int) -> None:
         tp = self.sock(handle)
         if tp.dead or tp.listener is not None:
             raise OSError(errno.EBADF, "no such socket")
-        user.tcp_close(self.net, tp)
+        tcp_close(self.net, tp)
 
     def abort(self, handle: int) -> None:
         tp = self.sock(handle)
         if tp.listener is not None:
             raise OSError(errno.EBADF, "no such socket")
-        user.tcp_disconnect(self.net, tp)
+        tcp_disconnect(self.net, tp)
 
     def setsockopt(self, handle: int, level: int, name: int, value: int) -> int:
         return tcp_setsockopt_level(self.net, self.sock(handle), level, name, value)

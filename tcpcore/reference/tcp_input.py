@@ -92,9 +92,8 @@ from .tcp_output import (
     tcp_send_challenge_ack,
     tcp_send_delayed_ack,
     tcp_send_synack,
-    tcp_slow_start_after_idle_check,
 )
-from .tcp_rate import tcp_update_pacing_rate
+from .tcp_rate import tcp_slow_start_after_idle_check, tcp_update_pacing_rate
 from .tcp_rcv_space import tcp_rcv_rtt_measure_ts
 from .tcp_recovery import FLAG_DATA, FLAG_WIN_UPDATE
 from .tcp_window import (

@@ -40,7 +40,6 @@ from .sock import (
     TCP_ATO_MIN_NS,
     TCP_DELACK_MAX_NS,
     TCP_DELACK_MIN_NS,
-    TCP_INIT_CWND,
     TCP_MIN_MSS,
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
@@ -57,8 +56,6 @@ from .tcb import tcb_xmit
 from .tcp import (
     MASK32,
     TCP_CLOSE,
-    TCP_CLOSE_WAIT,
-    TCP_ESTABLISHED,
     TCPHDR_ACK,
     TCPHDR_FIN,
     TCPHDR_PSH,
@@ -72,17 +69,15 @@ from .tcp import (
     before,
 )
 from .tcp_cong import (
-    CA_EVENT_CWND_RESTART,
     CA_EVENT_TX_START,
-    tcp_current_ssthresh,
     tcp_enter_cwr,
 )
 from .tcp_rate import (
     TCP_CHRONO_BUSY,
     TCP_CHRONO_RWND_LIMITED,
-    TCP_CHRONO_SNDBUF_LIMITED,
     tcp_chrono_start,
     tcp_chrono_stop,
+    tcp_cwnd_validate,
     tcp_rate_skb_sent,
 )
 from .tcp_window import (
@@ -298,40 +293,6 @@ def tcp_adjust_pcount(tp: TcpSock, sacked: int, less: int) -> None:
         tp.retrans_out -= less
     if sacked & TCPCB_LOST:
         tp.lost_out -= less
-
-
-def tcp_cwnd_restart(net: Netns, tp: TcpSock, idle_ns: int) -> None:
-    """After silence the path is not known any more (RFC 5681 4.1): half for each time-out."""
-    restart = min(TCP_INIT_CWND, tp.snd_cwnd)
-    tp.ca.cwnd_event(tp, CA_EVENT_CWND_RESTART, net.now_ns)
-    tp.snd_ssthresh = tcp_current_ssthresh(tp)
-    cwnd = tp.snd_cwnd
-    while (idle_ns := idle_ns - tp.rto_ns) > 0 and cwnd > restart:
-        cwnd >>= 1
-    tp.snd_cwnd = max(cwnd, restart)
-
-
-def tcp_slow_start_after_idle_check(net: Netns, tp: TcpSock) -> None:
-    if not net.sysctl.tcp_slow_start_after_idle or tp.packets_out:
-        return
-    idle_ns = net.now_ns - tp.lsndtime_ns
-    if idle_ns > tp.rto_ns:
-        tcp_cwnd_restart(net, tp, idle_ns)
-
-
-def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
-    """Remember whether the window was what held sending back (RFC 7661)."""
-    if (
-        not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
-        or limited
-        or (not tp.is_cwnd_limited and tp.packets_out > tp.max_packets_out)
-    ):
-        tp.is_cwnd_limited = limited
-        tp.max_packets_out = tp.packets_out
-        tp.cwnd_usage_seq = tp.tcb.snd_nxt
-    open_state = tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
-    if not limited and tp.nospace and not tp.sk_write_queue and open_state:
-        tcp_chrono_start(tp, TCP_CHRONO_SNDBUF_LIMITED, net.now_ns)
 
 
 def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: int) -> bool:

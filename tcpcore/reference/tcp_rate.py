@@ -1,13 +1,15 @@
 """How fast data arrives, how fast it may leave, and what holds it back.
 
 Linux: net/ipv4/tcp_rate.c, tcp_chrono_start and tcp_chrono_stop in tcp_output.c,
-tcp_update_pacing_rate in tcp_input.c.  draft-cheng-iccrg-delivery-rate-estimation.
+tcp_update_pacing_rate in tcp_input.c.  RFC 7661; draft-cheng-iccrg-delivery-rate-estimation.
 """
 
 from __future__ import annotations
 
-from .sock import TCPCB_SACKED_ACKED, SkBuff, TcpSock
-from .tcp import MASK32, after
+from .netns import Netns
+from .sock import TCP_INIT_CWND, TCPCB_SACKED_ACKED, SkBuff, TcpSock
+from .tcp import MASK32, TCP_CLOSE_WAIT, TCP_ESTABLISHED, after, before
+from .tcp_cong import CA_EVENT_CWND_RESTART, tcp_current_ssthresh
 from .timer import NSEC_PER_MSEC
 
 # What time is counted for; the later ones go before.
@@ -150,3 +152,40 @@ def tcp_chrono_us(tp: TcpSock, kind: int, now_ns: int) -> int:
     if kind == tp.chrono_type:
         spent_ms += (now_ns // NSEC_PER_MSEC - tp.chrono_start_ms) & MASK32
     return int(spent_ms * 1000)
+
+
+# A window that is not used.
+
+
+def tcp_cwnd_restart(net: Netns, tp: TcpSock, idle_ns: int) -> None:
+    """After silence the path is not known any more (RFC 5681 4.1): half for each time-out."""
+    restart = min(TCP_INIT_CWND, tp.snd_cwnd)
+    tp.ca.cwnd_event(tp, CA_EVENT_CWND_RESTART, net.now_ns)
+    tp.snd_ssthresh = tcp_current_ssthresh(tp)
+    cwnd = tp.snd_cwnd
+    while (idle_ns := idle_ns - tp.rto_ns) > 0 and cwnd > restart:
+        cwnd >>= 1
+    tp.snd_cwnd = max(cwnd, restart)
+
+
+def tcp_slow_start_after_idle_check(net: Netns, tp: TcpSock) -> None:
+    if not net.sysctl.tcp_slow_start_after_idle or tp.packets_out:
+        return
+    idle_ns = net.now_ns - tp.lsndtime_ns
+    if idle_ns > tp.rto_ns:
+        tcp_cwnd_restart(net, tp, idle_ns)
+
+
+def tcp_cwnd_validate(net: Netns, tp: TcpSock, limited: bool) -> None:
+    """Remember whether the window was what held sending back (RFC 7661)."""
+    if (
+        not before(tp.tcb.snd_una, tp.cwnd_usage_seq)
+        or limited
+        or (not tp.is_cwnd_limited and tp.packets_out > tp.max_packets_out)
+    ):
+        tp.is_cwnd_limited = limited
+        tp.max_packets_out = tp.packets_out
+        tp.cwnd_usage_seq = tp.tcb.snd_nxt
+    open_state = tp.tcb.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
+    if not limited and tp.nospace and not tp.sk_write_queue and open_state:
+        tcp_chrono_start(tp, TCP_CHRONO_SNDBUF_LIMITED, net.now_ns)
