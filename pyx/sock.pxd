@@ -336,8 +336,8 @@ cdef struct tcp_sock:
     skb_queue out_of_order_queue
     int64_t sk_wmem_queued
     int64_t sk_rmem_alloc
-    int64_t sk_rcvbuf
-    int64_t sk_sndbuf
+    int32_t sk_rcvbuf
+    int32_t sk_sndbuf
     int64_t rcv_wnd
     int64_t rcv_ssthresh
     int64_t window_clamp
@@ -347,8 +347,8 @@ cdef struct tcp_sock:
     int64_t mdev_max_us
     int64_t rttvar_us
     int64_t rto_ns
-    int64_t rto_min_ns
-    int64_t rto_max_ns
+    uint32_t rto_min_us
+    uint32_t rto_max_ms
     # Congestion control.
     int32_t snd_cwnd
     int32_t snd_cwnd_cnt
@@ -440,8 +440,8 @@ cdef struct tcp_sock:
     sack_block sack[4]  # blocks received
     sack_block duplicate_sack
     # What the caller asked for.
-    int64_t user_timeout_ns
-    int64_t linger2_ns  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
+    uint32_t user_timeout_ms
+    int32_t linger2_s  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
     uint32_t notsent_lowat
     int32_t sk_rcvlowat
     int32_t linger_s
@@ -536,3 +536,7 @@ cdef struct rcv_skb:
     skb_data *page  # where that lies, if it may be kept by reference
     uint32_t len
     sack_block sack[4]
+
+
+cdef inline int64_t tcp_user_timeout_ns(const tcp_sock *tp) noexcept nogil:
+    return <int64_t>tp.user_timeout_ms * 1000000

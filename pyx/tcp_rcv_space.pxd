@@ -69,7 +69,7 @@ cdef inline void tcp_rcvbuf_grow(netns *net, tcp_sock *tp, int64_t space) noexce
     buffer = tcp_space_from_win(tp, min(window, <int64_t>1 << 33))
     buffer = min(buffer, net.sysctl.tcp_rmem[2])
     if buffer > tp.sk_rcvbuf:
-        tp.sk_rcvbuf = buffer
+        tp.sk_rcvbuf = <int32_t>buffer
         tp.window_clamp = tcp_win_from_space(tp, buffer)
 
 
