@@ -323,6 +323,9 @@ cdef struct tcp_sock:
     uint32_t tlp_high_seq  # snd_nxt when a tail loss probe was sent; 0 for none
     uint32_t highest_sack  # 0 for none
     uint32_t rcvq_seq
+    uint32_t collapsed_seq  # what can be read is joined up to here
+    uint32_t ofo_new  # pieces behind holes since they were looked at, and how many there were
+    uint32_t ofo_walked
     uint32_t rcv_rtt_seq
     uint32_t rcv_rtt_last_tsecr
     uint32_t last_oow_ack_ms

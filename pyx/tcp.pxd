@@ -255,7 +255,10 @@ cdef enum:  # Mib
     TCP_LOSSPROBERECOVERY = 84
     TCP_SPURIOUSRTOS = 85
     TCP_DSACKUNDO = 86
-    NR_MIBS = 87
+    PRUNECALLED = 87
+    RCVPRUNED = 88
+    TCP_RCVCOLLAPSED = 89
+    NR_MIBS = 90
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -93,4 +93,7 @@ COUNTERS = (
     "TcpExtTCPLossProbeRecovery",
     "TcpExtTCPSpuriousRTOs",
     "TcpExtTCPDSACKUndo",
+    "TcpExtPruneCalled",
+    "TcpExtRcvPruned",
+    "TcpExtTCPRcvCollapsed",
 )
