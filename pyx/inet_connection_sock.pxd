@@ -177,15 +177,25 @@ cdef inline bint inet_csk_reqsk_queue_add(
     if listener.tcb.state != TCP_LISTEN:
         return False
     child.listener = listener
-    child.accept_next = NULL
+    child.accept_next = child
     if listener.accept_tail != NULL:
+        child.accept_next = listener.accept_tail.accept_next
         listener.accept_tail.accept_next = child
-    else:
-        listener.accept_head = child
     listener.accept_tail = child
     listener.accept_len += 1
     sk_wake(net, listener)
     return True
+
+
+cdef inline tcp_sock *inet_csk_reqsk_queue_remove(tcp_sock *listener) noexcept nogil:
+    """Who waits longest, of some who do."""
+    cdef tcp_sock *oldest = listener.accept_tail.accept_next
+    listener.accept_tail.accept_next = oldest.accept_next
+    if oldest == listener.accept_tail:
+        listener.accept_tail = NULL
+    listener.accept_len -= 1
+    oldest.accept_next = NULL
+    return oldest
 
 
 cdef inline void tcp_error(netns *net, tcp_sock *tp, int err) noexcept nogil:

@@ -323,6 +323,7 @@ cdef struct tcp_sock:
     uint32_t tlp_high_seq  # snd_nxt when a tail loss probe was sent; 0 for none
     uint32_t highest_sack  # 0 for none
     uint32_t rcvq_seq
+    uint32_t rcvq_space
     uint32_t collapsed_seq  # what can be read is joined up to here
     uint32_t ofo_new  # pieces behind holes since they were looked at, and how many there were
     uint32_t ofo_walked
@@ -380,13 +381,12 @@ cdef struct tcp_sock:
     int64_t ack_ato_ns
     int64_t ack_lrcvtime_ns
     int64_t ack_timeout_ns
-    int64_t rcvq_space
     int64_t rcvq_time_ns
     int64_t rcv_rtt_us  # times 8
     int64_t rcv_rtt_time_ns
     # Sizes.
-    int32_t mss_cache
     int32_t pmtu_cookie
+    uint16_t mss_cache
     uint32_t retransmits
     uint16_t advmss
     uint16_t mss_clamp
@@ -451,8 +451,7 @@ cdef struct tcp_sock:
     uint16_t keepalive_time_s
     uint16_t keepalive_intvl_s
     # Listener, and who waits to be accepted.
-    tcp_sock *accept_head
-    tcp_sock *accept_tail
+    tcp_sock *accept_tail  # who came last, and behind him who came first
     tcp_sock *accept_next
     tcp_sock *listener  # of a child that is not accepted yet
     tcp_sock *listen_next

@@ -415,7 +415,7 @@ cdef inline bint tcp_in_quickack_mode(const tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_initialize_rcv_mss(tcp_sock *tp) noexcept nogil:
-    cdef int64_t hint = min(min(tp.advmss, tp.mss_cache), <int32_t>TCP_MSS_DEFAULT)
+    cdef int64_t hint = min(min(tp.advmss, tp.mss_cache), <uint16_t>TCP_MSS_DEFAULT)
     hint = min(hint, tp.rcv_wnd // 2)
     tp.rcv_mss = <int32_t>max(hint, <int64_t>TCP_MIN_MSS)
 
@@ -460,7 +460,7 @@ cdef inline void tcp_measure_scaling_ratio(
     tp.scaling_ratio = <uint16_t>(ratio if ratio else 1)
     if tp.scaling_ratio != old:
         tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
-        tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
+        tp.rcvq_space = <uint32_t>min(<int64_t>tp.rcvq_space, tp.window_clamp)
 
 
 cdef inline void tcp_event_data_recv(

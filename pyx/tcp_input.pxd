@@ -409,7 +409,7 @@ cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
         tp.window_clamp = max(2 * advmss, most - advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
-    tp.rcvq_space = min(min(tp.rcv_ssthresh, tp.rcv_wnd), TCP_INIT_CWND * advmss)
+    tp.rcvq_space = <uint32_t>min(min(tp.rcv_ssthresh, tp.rcv_wnd), TCP_INIT_CWND * advmss)
     tcp_sndbuf_expand(net, tp)
 
 

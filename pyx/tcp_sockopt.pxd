@@ -234,7 +234,7 @@ cdef inline int tcp_poll(const netns *net, tcp_sock *tp) noexcept nogil:
     cdef int state = tp.tcb.state, mask = 0
     cdef int64_t readable
     if state == TCP_LISTEN:
-        return EPOLLIN if tp.accept_head != NULL else 0
+        return EPOLLIN if tp.accept_tail != NULL else 0
     if tp.shutdown == SHUTDOWN_MASK or state == TCP_CLOSE:
         mask |= EPOLLHUP
     if tp.shutdown & RCV_SHUTDOWN:
