@@ -1,4 +1,4 @@
-# What gives way where a receive buffer is full: the window, the room that small pieces waste, holes.
+# What gives way where a receive buffer is full: the window, small pieces, what is behind holes.
 # Linux: net/ipv4/tcp_input.c (tcp_prune_queue, tcp_clamp_window, tcp_collapse, tcp_prune_ofo_queue).
 # RFC 9293 3.8.6; RFC 2018 8.
 
