@@ -324,9 +324,6 @@ cdef struct tcp_sock:
     uint32_t highest_sack  # 0 for none
     uint32_t rcvq_seq
     uint32_t rcvq_space
-    uint32_t collapsed_seq  # what can be read is joined up to here
-    uint32_t ofo_new  # pieces behind holes since they were looked at, and how many there were
-    uint32_t ofo_walked
     uint32_t rcv_rtt_seq
     uint32_t rcv_rtt_last_tsecr
     uint32_t last_oow_ack_ms
@@ -387,7 +384,8 @@ cdef struct tcp_sock:
     # Sizes.
     int32_t pmtu_cookie
     uint16_t mss_cache
-    uint32_t retransmits
+    uint16_t retransmits
+    uint16_t ofo_due  # so many pieces more until those behind holes are looked at again
     uint16_t advmss
     uint16_t mss_clamp
     uint16_t rcv_mss

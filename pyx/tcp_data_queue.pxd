@@ -254,7 +254,7 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         one.end_seq = end_seq
         cost = one.truesize
         rb_insert(queue, where, one)
-        tp.ofo_new += 1
+        tp.ofo_due -= tp.ofo_due > 0
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, length)

@@ -1,8 +1,8 @@
-# What gives way where a receive buffer is full: the window, the room that small pieces waste, holes.
+# What gives way where a receive buffer is full: the window, small pieces, what is behind holes.
 # Linux: net/ipv4/tcp_input.c (tcp_prune_queue, tcp_clamp_window, tcp_collapse, tcp_prune_ofo_queue).
 # RFC 9293 3.8.6; RFC 2018 8.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from netns cimport NET_INC_STATS, netns
 from rbtree cimport rb_erase, rb_insert
 from skbuff cimport alloc_skb, kfree_skb, skb_pull, skb_put_data, skb_queue_after, skb_unlink
@@ -13,6 +13,8 @@ from tcp_window cimport tcp_win_from_space
 cdef enum:
     COLLAPSE_ROOM = PAGE - SKB_SHARED_INFO  # text of a joined piece
     OFO_WALK_FREE = 64  # so many pieces behind holes are looked at whenever memory runs out
+    OFO_DUE_MAX = 65535
+    LOOKED_AT = 1  # in `sacked`, which what was received has no other use for
 
 
 cdef inline bint tcp_prune_queue(netns *net, tcp_sock *tp, uint32_t seq) noexcept nogil:
@@ -45,16 +47,14 @@ cdef inline void tcp_clamp_window(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_collapse_receive_queue(netns *net, tcp_sock *tp) noexcept nogil:
     """Join what can be read, from the last piece on that was looked at before."""
     cdef skb *one = tp.sk_receive_queue.last
-    cdef uint32_t rcv_nxt = tp.tcb.rcv_nxt, mark = tp.collapsed_seq, start
+    cdef uint32_t start
     if one == NULL:
         return
-    if before(mark, tp.copied_seq) or after(mark, rcv_nxt):
-        mark = tp.copied_seq
-    while one.prev != NULL and after(one.seq, mark):
+    while one.prev != NULL and not one.sacked:
         one = one.prev
     start = one.seq if before(tp.copied_seq, one.seq) else tp.copied_seq
-    tcp_collapse(net, tp, &tp.sk_receive_queue, one, NULL, start, rcv_nxt)
-    tp.collapsed_seq = tp.sk_receive_queue.last.seq
+    tcp_collapse(net, tp, &tp.sk_receive_queue, one, NULL, start, tp.tcb.rcv_nxt)
+    tp.sk_receive_queue.last.sacked = LOOKED_AT
 
 
 cdef inline void tcp_collapse_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil:
@@ -67,13 +67,14 @@ cdef inline void tcp_collapse_ofo_queue(netns *net, tcp_sock *tp) noexcept nogil
     cdef skb *one = head
     cdef skb *last
     cdef int64_t cost, tiny = 0
-    if tp.ofo_walked > OFO_WALK_FREE and <int64_t>tp.ofo_new * 8 < tp.ofo_walked:
+    cdef uint32_t pieces = 0
+    if tp.ofo_due:
         return
-    tp.ofo_new = 0
-    tp.ofo_walked = 0
     while one != NULL:
-        tp.ofo_walked += 1
+        pieces += 1
         one = one.next
+    if pieces > OFO_WALK_FREE:
+        tp.ofo_due = <uint16_t>min(pieces >> 3, <uint32_t>OFO_DUE_MAX)
     while head != NULL:
         last = head
         cost = head.truesize

@@ -279,9 +279,7 @@ class TcpSock:
         "last_seg_size",
         "rcvq_space",
         "rcvq_seq",
-        "collapsed_seq",
-        "ofo_new",
-        "ofo_walked",
+        "ofo_due",
         "rcvq_time_ns",
         "rcv_rtt_us",
         "rcv_rtt_seq",
@@ -449,9 +447,7 @@ class TcpSock:
         self.last_seg_size = 0
         self.rcvq_space = 0
         self.rcvq_seq = 0
-        self.collapsed_seq = 0  # what can be read is joined up to here
-        self.ofo_new = 0  # pieces behind holes since they were looked at, and how many there were
-        self.ofo_walked = 0
+        self.ofo_due = 0  # so many pieces more until those behind holes are looked at again
         self.rcvq_time_ns = 0
         self.rcv_rtt_us = 0  # times 8
         self.rcv_rtt_seq = 0

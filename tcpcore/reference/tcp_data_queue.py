@@ -250,7 +250,7 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         skb.end_seq = end_seq
         cost = skb.truesize
         queue.insert(at, skb)
-        tp.ofo_new += 1
+        tp.ofo_due -= tp.ofo_due > 0
     tcp_sack_new_ofo_skb(tp, seq, end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, len(data))

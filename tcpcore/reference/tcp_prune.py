@@ -1,4 +1,4 @@
-"""What gives way where a receive buffer is full: the window, the room that small pieces waste, holes.
+"""What gives way where a receive buffer is full: the window, small pieces, what is behind holes.
 
 Linux: net/ipv4/tcp_input.c (tcp_prune_queue, tcp_clamp_window, tcp_collapse, tcp_prune_ofo_queue).
 RFC 9293 3.8.6; RFC 2018 8.
@@ -21,6 +21,8 @@ from .tcp_window import tcp_win_from_space
 
 COLLAPSE_ROOM = PAGE - SKB_SHARED_INFO  # text of a joined piece
 OFO_WALK_FREE = 64  # so many pieces behind holes are looked at whenever memory runs out
+OFO_DUE_MAX = 65535
+LOOKED_AT = 1  # in `sacked`, which what was received has no other use for
 
 
 def tcp_prune_queue(net: Netns, tp: TcpSock, seq: int) -> bool:
@@ -55,16 +57,13 @@ def tcp_collapse_receive_queue(net: Netns, tp: TcpSock) -> None:
     queue = tp.sk_receive_queue
     if not queue:
         return
-    rcv_nxt, mark = tp.tcb.rcv_nxt, tp.collapsed_seq
-    if before(mark, tp.copied_seq) or after(mark, rcv_nxt):
-        mark = tp.copied_seq
     run = [queue.pop()]
-    while queue and after(run[-1].seq, mark):
+    while queue and not run[-1].sacked:
         run.append(queue.pop())
     run.reverse()
     start = run[0].seq if before(tp.copied_seq, run[0].seq) else tp.copied_seq
-    queue.extend(tcp_collapse(net, tp, run, start, rcv_nxt))
-    tp.collapsed_seq = queue[-1].seq
+    queue.extend(tcp_collapse(net, tp, run, start, tp.tcb.rcv_nxt))
+    queue[-1].sacked = LOOKED_AT
 
 
 def tcp_collapse_ofo_queue(net: Netns, tp: TcpSock) -> None:
@@ -73,10 +72,10 @@ def tcp_collapse_ofo_queue(net: Netns, tp: TcpSock) -> None:
     All are looked at again once an eighth of them is new, so that each pays for eight at most.
     """
     queue = tp.out_of_order_queue
-    if tp.ofo_walked > OFO_WALK_FREE and tp.ofo_new * 8 < tp.ofo_walked:
+    if tp.ofo_due:
         return
-    tp.ofo_new = 0
-    tp.ofo_walked = len(queue)
+    if len(queue) > OFO_WALK_FREE:
+        tp.ofo_due = min(len(queue) >> 3, OFO_DUE_MAX)
     tiny = at = 0
     while at < len(queue):
         last, cost = at + 1, queue[at].truesize
