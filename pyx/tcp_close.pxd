@@ -189,7 +189,7 @@ cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
     net.n_orphans += 1
     tp.zapped = 1
     if tp.tcb.state == TCP_FIN_WAIT2:
-        if tp.linger2_ns < 0:
+        if tp.linger2_s < 0:
             tcp_set_state(net, tp, TCP_CLOSE)
             tcp_send_reset_now(net, tp, TCP_FIN_WAIT2)
             NET_INC_STATS(net, TCP_ABORTONLINGER)

@@ -418,7 +418,7 @@ cdef inline void tcp_incr_quickack(tcp_sock *tp, uint32_t most) noexcept nogil:
     cdef int64_t quick = tp.rcv_wnd // (2 * tp.rcv_mss)
     if not quick:
         quick = 2
-    tp.ack_quick = max(tp.ack_quick, <uint32_t>min(quick, <int64_t>most))
+    tp.ack_quick = <uint8_t>max(<int64_t>tp.ack_quick, min(quick, <int64_t>most))
 
 
 cdef inline void tcp_enter_quickack_mode(tcp_sock *tp, uint32_t most) noexcept nogil:
@@ -477,7 +477,7 @@ cdef inline void tcp_measure_scaling_ratio(
     tp.scaling_ratio = <uint16_t>(ratio if ratio else 1)
     if tp.scaling_ratio != old:
         tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
-        tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
+        tp.rcvq_space = <uint32_t>min(<int64_t>tp.rcvq_space, tp.window_clamp)
 
 
 cdef inline void tcp_event_data_recv(

@@ -349,7 +349,7 @@ cdef inline void tcp_inherit(tcp_sock *tp, const tcp_sock *listener) noexcept no
     tp.keepalive_time_s = listener.keepalive_time_s
     tp.keepalive_intvl_s = listener.keepalive_intvl_s
     tp.keepalive_probes = listener.keepalive_probes
-    tp.linger2_ns = listener.linger2_ns
+    tp.linger2_s = listener.linger2_s
     tp.notsent_lowat = listener.notsent_lowat
     tp.pmtudisc = listener.pmtudisc
     tp.rto_min_ns = listener.rto_min_ns

@@ -185,9 +185,9 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
             return -EINVAL
         tp.syn_retries = <uint8_t>value
     elif name == TCP_LINGER2:
-        tp.linger2_ns = -1 if value < 0 else min(value, <int64_t>120) * NSEC_PER_SEC
+        tp.linger2_s = -1 if value < 0 else <int32_t>min(value, <int64_t>120)
         if not value:
-            tp.linger2_ns = net.sysctl.tcp_fin_timeout * NSEC_PER_SEC
+            tp.linger2_s = <int32_t>net.sysctl.tcp_fin_timeout
     elif name == TCP_DEFER_ACCEPT:
         tp.defer_accept = <uint8_t>secs_to_retrans(value)
     elif name == TCP_WINDOW_CLAMP:
@@ -450,7 +450,7 @@ cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *valu
     elif name == TCP_SYNCNT:
         value[0] = tp.syn_retries if tp.syn_retries else net.sysctl.tcp_syn_retries
     elif name == TCP_LINGER2:
-        value[0] = -1 if tp.linger2_ns < 0 else tp.linger2_ns // NSEC_PER_SEC
+        value[0] = tp.linger2_s
     elif name == TCP_DEFER_ACCEPT:
         value[0] = retrans_to_secs(tp.defer_accept)
     elif name == TCP_WINDOW_CLAMP:

@@ -24,7 +24,7 @@ from tcp cimport (
 )
 from tcp_input cimport keepalive_time_when, tcp_fin_time_ns
 from tcp_output cimport tcp_send_ack, tcp_send_active_reset
-from tcp_recovery cimport tcp_enter_loss
+from tcp_recovery cimport tcp_enter_loss, tcp_rack_reo_timeout
 from tcp_retransmit cimport (
     tcp_retransmit_skb,
     tcp_send_loss_probe,
@@ -194,6 +194,9 @@ cdef inline void tcp_write_timer(netns *net, tcp_sock *tp) noexcept nogil:
     if event == ICSK_TIME_LOSS_PROBE:
         tcp_send_loss_probe(net, tp)
         return
+    if event == ICSK_TIME_REO_TIMEOUT:
+        tcp_rack_reo_timeout(net, tp)
+        return
     tp.icsk_pending = 0
     if event == ICSK_TIME_RETRANS:
         tcp_retransmit_timer(net, tp)
@@ -226,7 +229,7 @@ cdef inline void tcp_keepalive_timer(netns *net, tcp_sock *tp) noexcept nogil:
         return
     if tp.tcb.state == TCP_FIN_WAIT2 and tp.dead:
         wait_ns = tcp_fin_time_ns(tp) - TCP_TIMEWAIT_LEN_NS
-        if tp.linger2_ns >= 0 and wait_ns > 0:
+        if tp.linger2_s >= 0 and wait_ns > 0:
             tcp_time_wait(net, tp, TCP_FIN_WAIT2, wait_ns)
         else:
             tcp_send_active_reset(net, tp)

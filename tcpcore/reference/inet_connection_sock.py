@@ -11,6 +11,7 @@ from .netns import Netns, sk_reset_timer, sk_stop_timer, sk_wake
 from .sock import (
     ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
+    ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
     SHUTDOWN_MASK,
     TCP_TIMEOUT_INIT_NS,
@@ -43,7 +44,7 @@ def sk_alloc(net: Netns) -> TcpSock:
     tp.reordering = sysctl.tcp_reordering
     tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
     tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1_000_000
-    tp.linger2_ns = sysctl.tcp_fin_timeout * 1_000_000_000
+    tp.linger2_s = sysctl.tcp_fin_timeout
     tcp_init_congestion_control(tp, sysctl.tcp_congestion_control, net.now_ns)
     if len(net.wake) > 2 * len(net.socks) + 64:  # nobody has asked: those that are gone go
         net.wake = {handle: None for handle in net.wake if handle in net.socks}
@@ -172,11 +173,11 @@ def tcp_clear_xmit_timer(tp: TcpSock) -> None:
 def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
     """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3).
 
-    Where it takes the place of a probe's time, it runs since the first segment was sent.
+    Where it takes the place of a probe's or of RACK's, it runs since the first segment was sent.
     """
     if not tp.packets_out:
         tcp_clear_xmit_timer(tp)
-    elif tp.icsk_pending == ICSK_TIME_LOSS_PROBE:
+    elif tp.icsk_pending in (ICSK_TIME_LOSS_PROBE, ICSK_TIME_REO_TIMEOUT):
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, max(tcp_rto_delta_ns(net, tp), 1000))
     else:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)

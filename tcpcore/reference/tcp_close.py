@@ -166,7 +166,7 @@ KEPT = (
     "keepalive_time_s",
     "keepalive_intvl_s",
     "keepalive_probes",
-    "linger2_ns",
+    "linger2_s",
     "defer_accept",
     "notsent_lowat",
     "pmtudisc",
@@ -223,7 +223,7 @@ def tcp_close(net: Netns, tp: TcpSock) -> None:
     net.n_orphans += 1
     tp.zapped = True
     if tp.tcb.state == TCP_FIN_WAIT2:
-        if tp.linger2_ns < 0:
+        if tp.linger2_s < 0:
             tcp_set_state(net, tp, TCP_CLOSE)
             tcp_send_reset_now(net, tp, TCP_FIN_WAIT2)
             net.mib[Mib.TCP_ABORTONLINGER] += 1

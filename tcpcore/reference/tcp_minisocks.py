@@ -368,7 +368,7 @@ INHERITED = (
     "keepalive_time_s",
     "keepalive_intvl_s",
     "keepalive_probes",
-    "linger2_ns",
+    "linger2_s",
     "notsent_lowat",
     "pmtudisc",
     "rto_min_ns",

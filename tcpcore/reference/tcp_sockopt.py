@@ -165,9 +165,9 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
         tp.syn_retries = value
     elif name == TCP_LINGER2:
         most = 120
-        tp.linger2_ns = -1 if value < 0 else min(value, most) * NSEC_PER_SEC
+        tp.linger2_s = -1 if value < 0 else min(value, most)
         if not value:
-            tp.linger2_ns = net.sysctl.tcp_fin_timeout * NSEC_PER_SEC
+            tp.linger2_s = net.sysctl.tcp_fin_timeout
     elif name == TCP_DEFER_ACCEPT:
         tp.defer_accept = secs_to_retrans(value)
     elif name == TCP_WINDOW_CLAMP:
@@ -364,9 +364,7 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     (SOL_TCP, TCP_KEEPINTVL): lambda net, tp: keepalive_intvl_when(net, tp) // NSEC_PER_SEC,
     (SOL_TCP, TCP_KEEPCNT): lambda net, tp: tp.keepalive_probes or net.sysctl.tcp_keepalive_probes,
     (SOL_TCP, TCP_SYNCNT): lambda net, tp: tp.syn_retries or net.sysctl.tcp_syn_retries,
-    (SOL_TCP, TCP_LINGER2): lambda net, tp: (
-        -1 if tp.linger2_ns < 0 else tp.linger2_ns // NSEC_PER_SEC
-    ),
+    (SOL_TCP, TCP_LINGER2): lambda net, tp: tp.linger2_s,
     (SOL_TCP, TCP_DEFER_ACCEPT): lambda net, tp: retrans_to_secs(tp.defer_accept),
     (SOL_TCP, TCP_WINDOW_CLAMP): lambda net, tp: tp.window_clamp,
     (SOL_TCP, TCP_QUICKACK): lambda net, tp: tp.ack_pingpong < TCP_PINGPONG_THRESH,

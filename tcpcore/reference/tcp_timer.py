@@ -20,6 +20,7 @@ from .sock import (
     ICSK_ACK_TIMER,
     ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
+    ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
     TCP_ATO_MIN_NS,
     TCP_PINGPONG_THRESH,
@@ -37,7 +38,7 @@ from .tcp import (
 )
 from .tcp_input import keepalive_time_when, tcp_fin_time_ns
 from .tcp_output import tcp_send_ack, tcp_send_active_reset
-from .tcp_recovery import tcp_enter_loss
+from .tcp_recovery import tcp_enter_loss, tcp_rack_reo_timeout
 from .tcp_retransmit import (
     tcp_retransmit_skb,
     tcp_send_loss_probe,
@@ -190,6 +191,9 @@ def tcp_write_timer(net: Netns, tp: TcpSock) -> None:
     if event == ICSK_TIME_LOSS_PROBE:
         tcp_send_loss_probe(net, tp)
         return
+    if event == ICSK_TIME_REO_TIMEOUT:
+        tcp_rack_reo_timeout(net, tp)
+        return
     tp.icsk_pending = 0
     if event == ICSK_TIME_RETRANS:
         tcp_retransmit_timer(net, tp)
@@ -218,7 +222,7 @@ def tcp_keepalive_timer(net: Netns, tp: TcpSock) -> None:
         return
     if tp.tcb.state == TCP_FIN_WAIT2 and tp.dead:
         wait_ns = tcp_fin_time_ns(tp) - TCP_TIMEWAIT_LEN_NS
-        if tp.linger2_ns >= 0 and wait_ns > 0:
+        if tp.linger2_s >= 0 and wait_ns > 0:
             tcp_time_wait(net, tp, TCP_FIN_WAIT2, wait_ns)
         else:
             tcp_send_active_reset(net, tp)
