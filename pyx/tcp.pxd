@@ -258,7 +258,8 @@ cdef enum:  # Mib
     PRUNECALLED = 87
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
-    NR_MIBS = 90
+    TCP_LOSTRETRANSMIT = 90
+    NR_MIBS = 91
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -136,6 +136,7 @@ cdef inline int tcp_transmit_skb(
         return err
     tp.wstamp_ns = net.net.now_ns
     one.skb_mstamp_ns = net.net.now_ns
+    one.overtaken = one.rack_off = 0
     if one.end_seq != one.seq:
         tcp_rate_skb_sent(tp, one, net.net.now_ns)
     if one.ubuf != NULL:
@@ -272,6 +273,8 @@ cdef inline int tcp_fragment(
     rest.eor = one.eor
     one.eor = 0
     rest.skb_mstamp_ns = one.skb_mstamp_ns
+    rest.overtaken = one.overtaken
+    rest.rack_off = one.rack_off
     rest.delivered = one.delivered
     rest.delivered_us = one.delivered_us
     rest.first_tx_us = one.first_tx_us
@@ -440,12 +443,11 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         ato_ns = min(ato_ns, most)
     timeout_ns = jiffies_up(now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), <int64_t>1))
     if tp.ack_pending & ICSK_ACK_TIMER:
-        if tp.ack_timeout_ns <= jiffies_up(now_ns, ato_ns >> 2):
+        if tp.delack_timer.expires_ns <= jiffies_up(now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)
             return
-        timeout_ns = min(timeout_ns, tp.ack_timeout_ns)
+        timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
-    tp.ack_timeout_ns = timeout_ns
     sk_reset_timer(net, &tp.delack_timer.timer, timeout_ns)
 
 

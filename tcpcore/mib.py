@@ -96,4 +96,5 @@ COUNTERS = (
     "TcpExtPruneCalled",
     "TcpExtRcvPruned",
     "TcpExtTCPRcvCollapsed",
+    "TcpExtTCPLostRetransmit",
 )

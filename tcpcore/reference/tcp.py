@@ -268,7 +268,8 @@ class Mib(IntEnum):
     PRUNECALLED = 87
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
-    NR_MIBS = 90
+    TCP_LOSTRETRANSMIT = 90
+    NR_MIBS = 91
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order

@@ -138,7 +138,7 @@ def inet_csk_accept(net: Netns, tp: TcpSock) -> tuple[int, TcpSock | None]:
         return -EINVAL, None
     if not tp.accept_queue:
         return -EAGAIN, None
-    child = tp.accept_queue.popleft()
+    child = inet_csk_reqsk_queue_remove(tp)
     child.listener = None
     return 0, child
 
