@@ -15,7 +15,7 @@ RECOVERY, LOSS = 3, 4
 @needs_compiled
 @pytest.mark.parametrize("seed", range(24))
 def test_both_engines_find_the_same_lost(seed: int) -> None:
-    """Whole segments late, twice or never, at times near a round trip: both engines agree (8985 6.2)."""
+    """RFC 8985 6.2: segments late, twice or never, near a round trip: both engines agree."""
     from test_active_lockstep import Host as Both
 
     rng = random.Random(seed)
