@@ -151,6 +151,12 @@ def inet_csk_reqsk_queue_add(net: Netns, listener: TcpSock, child: TcpSock) -> b
     return True
 
 
+def inet_csk_reqsk_queue_remove(listener: TcpSock) -> TcpSock:
+    """Who waits longest, of some who do."""
+    oldest: TcpSock = listener.accept_queue.popleft()
+    return oldest
+
+
 def tcp_error(net: Netns, tp: TcpSock, err: int) -> None:
     """Let the caller know, once."""
     tp.sk_err = err

@@ -17,6 +17,7 @@ from .errqueue import (
 )
 from .inet_connection_sock import (
     inet_csk_destroy_sock,
+    inet_csk_reqsk_queue_remove,
     tcp_done,
     tcp_set_state,
     tcp_write_queue_purge,
@@ -180,7 +181,7 @@ KEPT = (
 def inet_csk_listen_stop(net: Netns, tp: TcpSock) -> None:
     """Requests are forgotten, connections that nobody has accepted are reset."""
     while tp.accept_queue:
-        child = tp.accept_queue.popleft()
+        child = inet_csk_reqsk_queue_remove(tp)
         child.dead = True
         tcp_disconnect(net, child)
     for sk in list(net.established.values()):
