@@ -181,6 +181,14 @@ KNOBS = {
 }
 
 
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as knobs keep them; TypeError or ValueError for what is none."""
+    unknown = values.keys() - KNOBS.keys()
+    if unknown:
+        raise TypeError(f"no such sysctl: {', '.join(sorted(unknown))}")
+    return {name: KNOBS[name].check(name, value) for name, value in values.items()}
+
+
 class Sysctl:
     """A stack's knobs, by their Linux names; what is not given has Linux's default.
 
@@ -205,13 +213,8 @@ class Sysctl:
     _values: dict[str, Any]
 
     def __init__(self, **values: Any) -> None:
-        unknown = values.keys() - KNOBS.keys()
-        if unknown:
-            raise TypeError(f"no such sysctl: {', '.join(sorted(unknown))}")
         made = {name: knob.default for name, knob in KNOBS.items()}
-        for name, value in values.items():
-            made[name] = KNOBS[name].check(name, value)
-        object.__setattr__(self, "_values", made)
+        object.__setattr__(self, "_values", made | checked(values))
 
     @classmethod
     def of(cls, given: Sysctl | Mapping[str, Any] | None) -> Sysctl:
@@ -224,7 +227,9 @@ class Sysctl:
 
     def replace(self, **values: Any) -> Sysctl:
         """A copy with other values."""
-        return Sysctl(**{**self._values, **values})
+        made = object.__new__(Sysctl)
+        object.__setattr__(made, "_values", self._values | checked(values))
+        return made
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Every knob and its value."""
