@@ -219,6 +219,10 @@ cdef struct sysctls:
     int64_t tcp_autocorking
     int64_t tcp_base_mss
     int64_t tcp_challenge_ack_limit
+    int64_t tcp_comp_sack_delay_ns
+    int64_t tcp_comp_sack_nr
+    int64_t tcp_comp_sack_rtt_percent
+    int64_t tcp_comp_sack_slack_ns
     int64_t tcp_congestion_control
     int64_t tcp_early_retrans
     int64_t tcp_fin_timeout
@@ -325,6 +329,7 @@ cdef struct tcp_sock:
     uint32_t rcvq_seq
     uint32_t rcv_rtt_seq
     uint32_t rcv_rtt_last_tsecr
+    uint32_t compressed_ack_rcv_nxt
     uint32_t last_oow_ack_ms
     uint32_t rto_stamp_ms  # when the first time-out of a row came; 0 for none
     uint32_t rtt_min_us
@@ -398,6 +403,8 @@ cdef struct tcp_sock:
     uint8_t backoff
     uint8_t ack_pending  # ICSK_ACK_
     uint8_t ack_pingpong
+    uint8_t compressed_ack  # duplicate ACKs that wait, with the timer of delayed ones
+    uint8_t dup_ack_counter  # sent at once with compressed_ack_rcv_nxt
     uint8_t icsk_pending
     uint8_t ca  # which controller
     uint8_t ca_state

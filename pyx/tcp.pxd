@@ -255,7 +255,8 @@ cdef enum:  # Mib
     TCP_LOSSPROBERECOVERY = 84
     TCP_SPURIOUSRTOS = 85
     TCP_DSACKUNDO = 86
-    NR_MIBS = 87
+    TCP_ACKCOMPRESSED = 87
+    NR_MIBS = 88
 
 # Completeness, OR over all segments in any order.
 cdef enum:

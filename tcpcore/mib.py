@@ -93,4 +93,5 @@ COUNTERS = (
     "TcpExtTCPLossProbeRecovery",
     "TcpExtTCPSpuriousRTOs",
     "TcpExtTCPDSACKUndo",
+    "TcpExtTCPAckCompressed",
 )

@@ -275,6 +275,9 @@ class TcpSock:
         "ack_ato_ns",
         "ack_lrcvtime_ns",
         "ack_timeout_ns",
+        "compressed_ack",
+        "compressed_ack_rcv_nxt",
+        "dup_ack_counter",
         "rcv_mss",
         "last_seg_size",
         "rcvq_space",
@@ -442,6 +445,9 @@ class TcpSock:
         self.ack_ato_ns = 0  # until data come
         self.ack_lrcvtime_ns = 0
         self.ack_timeout_ns = 0
+        self.compressed_ack = 0  # duplicate ACKs that wait, with the timer of delayed ones
+        self.compressed_ack_rcv_nxt = 0
+        self.dup_ack_counter = 0  # sent at once with that number
         self.rcv_mss = 0
         self.last_seg_size = 0
         self.rcvq_space = 0

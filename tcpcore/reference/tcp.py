@@ -268,7 +268,8 @@ class Mib(IntEnum):
     TCP_LOSSPROBERECOVERY = 84
     TCP_SPURIOUSRTOS = 85
     TCP_DSACKUNDO = 86
-    NR_MIBS = 87
+    TCP_ACKCOMPRESSED = 87
+    NR_MIBS = 88
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order
