@@ -33,6 +33,7 @@ from tcp cimport (
 )
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_rate cimport PACING_RATE_MAX, TCP_CHRONO_BUSY, tcp_chrono_stop
+from tcp_rtt cimport tcp_rto_min_ns, tcp_rto_max_ns
 from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
@@ -65,13 +66,13 @@ cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
     tcp_init_sock(tp)
     tp.sk_rcvlowat = 1
     tp.pmtudisc = 0 if net.sysctl.ip_no_pmtu_disc else 1
-    tp.sk_rcvbuf = sysctl.tcp_rmem[1]
-    tp.sk_sndbuf = sysctl.tcp_wmem[1]
+    tp.sk_rcvbuf = <int32_t>sysctl.tcp_rmem[1]
+    tp.sk_sndbuf = <int32_t>sysctl.tcp_wmem[1]
     tp.ttl = <uint8_t>sysctl.ip_default_ttl
     tp.reordering = <int32_t>sysctl.tcp_reordering
-    tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
-    tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1000000
-    tp.linger2_ns = sysctl.tcp_fin_timeout * 1000000000
+    tp.rto_min_us = <uint32_t>sysctl.tcp_rto_min_us
+    tp.rto_max_ms = <uint32_t>sysctl.tcp_rto_max_ms
+    tp.linger2_s = <int32_t>sysctl.tcp_fin_timeout
     tcp_init_congestion_control(tp, <int>sysctl.tcp_congestion_control, net.net.now_ns)
     return tp
 
@@ -176,15 +177,25 @@ cdef inline bint inet_csk_reqsk_queue_add(
     if listener.tcb.state != TCP_LISTEN:
         return False
     child.listener = listener
-    child.accept_next = NULL
+    child.accept_next = child
     if listener.accept_tail != NULL:
+        child.accept_next = listener.accept_tail.accept_next
         listener.accept_tail.accept_next = child
-    else:
-        listener.accept_head = child
     listener.accept_tail = child
     listener.accept_len += 1
     sk_wake(net, listener)
     return True
+
+
+cdef inline tcp_sock *inet_csk_reqsk_queue_remove(tcp_sock *listener) noexcept nogil:
+    """Who waits longest, of some who do."""
+    cdef tcp_sock *oldest = listener.accept_tail.accept_next
+    listener.accept_tail.accept_next = oldest.accept_next
+    if oldest == listener.accept_tail:
+        listener.accept_tail = NULL
+    listener.accept_len -= 1
+    oldest.accept_next = NULL
+    return oldest
 
 
 cdef inline void tcp_error(netns *net, tcp_sock *tp, int err) noexcept nogil:
@@ -200,7 +211,7 @@ cdef inline void tcp_reset_xmit_timer(
     netns *net, tcp_sock *tp, int what, int64_t delay_ns
 ) noexcept nogil:
     tp.icsk_pending = <uint8_t>what
-    delay_ns = min(delay_ns, tp.rto_max_ns)
+    delay_ns = min(delay_ns, tcp_rto_max_ns(tp))
     sk_reset_timer(net, &tp.retransmit_timer.timer, jiffies_up(net.net.now_ns, delay_ns))
 
 
@@ -248,7 +259,7 @@ cdef inline bint tcp_schedule_loss_probe(
     if tp.srtt_us:
         timeout_ns = (tp.srtt_us >> 2) * 1000
         # One segment alone: its acknowledgment may be delayed.
-        timeout_ns += tp.rto_min_ns if tp.packets_out == 1 else TCP_TLP_SLACK_NS
+        timeout_ns += tcp_rto_min_ns(tp) if tp.packets_out == 1 else TCP_TLP_SLACK_NS
     if not advancing_rto:
         rto_ns = tcp_rto_delta_ns(net, tp)
     if rto_ns > 0:
@@ -271,10 +282,10 @@ cdef inline int64_t tcp_probe0_when_ns(const tcp_sock *tp) noexcept nogil:
     """Twice as long for each time-out, up to the longest."""
     cdef int64_t when_ns = tcp_probe0_base_ns(tp)
     cdef int i = 0
-    while i < tp.backoff and when_ns < tp.rto_max_ns:
+    while i < tp.backoff and when_ns < tcp_rto_max_ns(tp):
         when_ns <<= 1
         i += 1
-    return min(when_ns, tp.rto_max_ns)
+    return min(when_ns, tcp_rto_max_ns(tp))
 
 
 cdef inline int64_t tcp_clamp_probe0_to_user_timeout(
@@ -282,9 +293,9 @@ cdef inline int64_t tcp_clamp_probe0_to_user_timeout(
 ) noexcept nogil:
     """Not beyond the time that the caller gives a shut window."""
     cdef int64_t left_ns
-    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+    if not tp.user_timeout_ms or not tp.probes_tstamp_ns:
         return delay_ns
-    left_ns = tp.user_timeout_ns - (net.net.now_ns - tp.probes_tstamp_ns)
+    left_ns = tcp_user_timeout_ns(tp) - (net.net.now_ns - tp.probes_tstamp_ns)
     return min(delay_ns, max(left_ns, <int64_t>2 * TICK_NS))
 
 

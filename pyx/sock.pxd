@@ -327,6 +327,7 @@ cdef struct tcp_sock:
     uint32_t tlp_high_seq  # snd_nxt when a tail loss probe was sent; 0 for none
     uint32_t highest_sack  # 0 for none
     uint32_t rcvq_seq
+    uint32_t rcvq_space
     uint32_t rcv_rtt_seq
     uint32_t rcv_rtt_last_tsecr
     uint32_t compressed_ack_rcv_nxt
@@ -341,8 +342,8 @@ cdef struct tcp_sock:
     skb_queue out_of_order_queue
     int64_t sk_wmem_queued
     int64_t sk_rmem_alloc
-    int64_t sk_rcvbuf
-    int64_t sk_sndbuf
+    int32_t sk_rcvbuf
+    int32_t sk_sndbuf
     int64_t rcv_wnd
     int64_t rcv_ssthresh
     int64_t window_clamp
@@ -352,8 +353,8 @@ cdef struct tcp_sock:
     int64_t mdev_max_us
     int64_t rttvar_us
     int64_t rto_ns
-    int64_t rto_min_ns
-    int64_t rto_max_ns
+    uint32_t rto_min_us
+    uint32_t rto_max_ms
     # Congestion control.
     int32_t snd_cwnd
     int32_t snd_cwnd_cnt
@@ -382,14 +383,14 @@ cdef struct tcp_sock:
     int64_t ack_ato_ns
     int64_t ack_lrcvtime_ns
     int64_t ack_timeout_ns
-    int64_t rcvq_space
     int64_t rcvq_time_ns
     int64_t rcv_rtt_us  # times 8
     int64_t rcv_rtt_time_ns
     # Sizes.
-    int32_t mss_cache
     int32_t pmtu_cookie
-    uint32_t retransmits
+    uint16_t mss_cache
+    uint16_t retransmits
+    uint16_t ofo_due  # so many pieces more until those behind holes are looked at again
     uint16_t advmss
     uint16_t mss_clamp
     uint16_t rcv_mss
@@ -447,16 +448,15 @@ cdef struct tcp_sock:
     sack_block sack[4]  # blocks received
     sack_block duplicate_sack
     # What the caller asked for.
-    int64_t user_timeout_ns
-    int64_t linger2_ns  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
+    uint32_t user_timeout_ms
+    int32_t linger2_s  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
     uint32_t notsent_lowat
     int32_t sk_rcvlowat
     int32_t linger_s
     uint16_t keepalive_time_s
     uint16_t keepalive_intvl_s
     # Listener, and who waits to be accepted.
-    tcp_sock *accept_head
-    tcp_sock *accept_tail
+    tcp_sock *accept_tail  # who came last, and behind him who came first
     tcp_sock *accept_next
     tcp_sock *listener  # of a child that is not accepted yet
     tcp_sock *listen_next
@@ -543,3 +543,7 @@ cdef struct rcv_skb:
     skb_data *page  # where that lies, if it may be kept by reference
     uint32_t len
     sack_block sack[4]
+
+
+cdef inline int64_t tcp_user_timeout_ns(const tcp_sock *tp) noexcept nogil:
+    return <int64_t>tp.user_timeout_ms * 1000000

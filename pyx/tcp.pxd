@@ -255,8 +255,11 @@ cdef enum:  # Mib
     TCP_LOSSPROBERECOVERY = 84
     TCP_SPURIOUSRTOS = 85
     TCP_DSACKUNDO = 86
-    TCP_ACKCOMPRESSED = 87
-    NR_MIBS = 88
+    PRUNECALLED = 87
+    RCVPRUNED = 88
+    TCP_RCVCOLLAPSED = 89
+    TCP_ACKCOMPRESSED = 90
+    NR_MIBS = 91
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -278,7 +278,7 @@ cdef inline bint sk_stream_memory_free(
 
 cdef inline bint sk_stream_is_writeable(const netns *net, const tcp_sock *tp) noexcept nogil:
     """True if a third of the buffer is free, and so is the rest of what a write asks for."""
-    return 3 * tp.sk_wmem_queued <= 2 * tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
+    return 3 * tp.sk_wmem_queued <= 2 * <int64_t>tp.sk_sndbuf and sk_stream_memory_free(net, tp, 1)
 
 
 cdef inline void tcp_new_space(netns *net, tcp_sock *tp) noexcept nogil:
@@ -301,4 +301,4 @@ cdef inline void tcp_sndbuf_expand(netns *net, tcp_sock *tp) noexcept nogil:
     per_mss += SKB_OVERHEAD
     segs = max(<int64_t>TCP_INIT_CWND, max(<int64_t>tp.snd_cwnd, <int64_t>tp.reordering + 1))
     if tp.sk_sndbuf < 2 * segs * per_mss:
-        tp.sk_sndbuf = min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])
+        tp.sk_sndbuf = <int32_t>min(2 * segs * per_mss, net.sysctl.tcp_wmem[2])

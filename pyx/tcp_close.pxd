@@ -8,6 +8,7 @@ from libc.string cimport memset
 from errqueue cimport skb_errqueue_purge
 from inet_connection_sock cimport (
     inet_csk_destroy_sock,
+    inet_csk_reqsk_queue_remove,
     tcp_done,
     tcp_init_sock,
     tcp_set_state,
@@ -135,13 +136,10 @@ cdef inline void inet_csk_listen_stop(netns *net, tcp_sock *tp) noexcept nogil:
     cdef sock_common *sk
     cdef sock_common *next
     cdef uint32_t i
-    while tp.accept_head != NULL:
-        child = tp.accept_head
-        tp.accept_head = child.accept_next
+    while tp.accept_tail != NULL:
+        child = inet_csk_reqsk_queue_remove(tp)
         child.dead = 1
         tcp_disconnect(net, child)
-    tp.accept_tail = NULL
-    tp.accept_len = 0
     if not tp.sk.sport:
         net.any_address -= 1
     if not tp.n_reqs:
@@ -189,7 +187,7 @@ cdef inline void tcp_close(netns *net, tcp_sock *tp) noexcept nogil:
     net.n_orphans += 1
     tp.zapped = 1
     if tp.tcb.state == TCP_FIN_WAIT2:
-        if tp.linger2_ns < 0:
+        if tp.linger2_s < 0:
             tcp_set_state(net, tp, TCP_CLOSE)
             tcp_send_reset_now(net, tp, TCP_FIN_WAIT2)
             NET_INC_STATS(net, TCP_ABORTONLINGER)

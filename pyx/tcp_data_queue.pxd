@@ -11,6 +11,7 @@ from tcb cimport tcb_pull
 from tcp cimport *
 from tcp_comp_sack cimport tcp_sack_compress_blocks, tcp_send_dup_ack
 from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
+from tcp_prune cimport tcp_prune_queue
 from tcp_rcv_space cimport tcp_rcv_rtt_measure, tcp_rcvbuf_grow
 from tcp_window cimport (
     tcp_choose_window,
@@ -46,36 +47,17 @@ cdef inline bint tcp_fits_forward_alloc(
 cdef inline bint tcp_try_rmem_schedule(
     netns *net, tcp_sock *tp, uint32_t seq, uint32_t length
 ) noexcept nogil:
-    """True if there is room; what waits behind a hole gives way to what comes before it."""
+    """True if there is room, or has been made."""
     if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
         return True
     if tcp_fits_forward_alloc(net, tp, seq, length):
         return True
-    if tp.sk_receive_queue.first == NULL and not after(seq, tp.tcb.rcv_nxt):
-        return True  # the stream gets on, whatever lies behind holes
-    tcp_prune_ofo_queue(net, tp, seq)
-    return tp.sk_rmem_alloc <= tp.sk_rcvbuf
-
-
-cdef inline void tcp_prune_ofo_queue(netns *net, tcp_sock *tp, uint32_t seq) noexcept nogil:
-    """Drop what lies behind a number, the last first, an eighth of the buffer at a time."""
-    cdef skb_queue *queue = &tp.out_of_order_queue
-    cdef skb *last = queue.last
-    cdef int64_t goal = tp.sk_rcvbuf >> 3
-    if last == NULL or after(seq, last.seq):
-        return
-    NET_INC_STATS(net, TCP_OFOPRUNE)
-    tp.n_sacks = 0  # as after a time-out: nothing is told of that may be gone
-    while last != NULL and not after(seq, last.seq):
-        tp.sk_rmem_alloc -= last.truesize
-        goal -= last.truesize
-        rb_erase(queue, last)
-        kfree_skb(&net.skbs, last)
-        last = queue.last
-        if goal <= 0:
-            if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
-                break
-            goal = tp.sk_rcvbuf >> 3
+    if tcp_prune_queue(net, tp, seq):
+        return True
+    if tp.sk_receive_queue.first != NULL or after(seq, tp.tcb.rcv_nxt):
+        return False
+    tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW | ICSK_ACK_NOMEM
+    return True  # the stream gets on, whatever lies behind holes
 
 
 cdef inline uint32_t skb_head_size(uint32_t length, uint32_t joined) noexcept nogil:
@@ -273,6 +255,7 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         one.end_seq = end_seq
         cost = one.truesize
         rb_insert(queue, where, one)
+        tp.ofo_due -= tp.ofo_due > 0
     tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, length)
@@ -437,7 +420,7 @@ cdef inline bint tcp_in_quickack_mode(const tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_initialize_rcv_mss(tcp_sock *tp) noexcept nogil:
-    cdef int64_t hint = min(min(tp.advmss, tp.mss_cache), <int32_t>TCP_MSS_DEFAULT)
+    cdef int64_t hint = min(min(tp.advmss, tp.mss_cache), <uint16_t>TCP_MSS_DEFAULT)
     hint = min(hint, tp.rcv_wnd // 2)
     tp.rcv_mss = <int32_t>max(hint, <int64_t>TCP_MIN_MSS)
 
@@ -482,7 +465,7 @@ cdef inline void tcp_measure_scaling_ratio(
     tp.scaling_ratio = <uint16_t>(ratio if ratio else 1)
     if tp.scaling_ratio != old:
         tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
-        tp.rcvq_space = min(tp.rcvq_space, tp.window_clamp)
+        tp.rcvq_space = <uint32_t>min(<int64_t>tp.rcvq_space, tp.window_clamp)
 
 
 cdef inline void tcp_event_data_recv(

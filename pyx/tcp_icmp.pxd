@@ -21,7 +21,7 @@ from sock cimport *
 from tcp cimport *
 from tcp_minisocks cimport reqsk_drop
 from tcp_recovery cimport tcp_simple_retransmit
-from tcp_rtt cimport tcp_set_rto
+from tcp_rtt cimport tcp_set_rto, tcp_rto_max_ns
 from tcp_timer cimport tcp_retransmit_timer
 from tcp_window cimport tcp_sync_mss
 from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped
@@ -251,7 +251,7 @@ cdef inline void tcp_ld_rto_revert(netns *net, tcp_sock *tp, uint32_t seq) noexc
         tcp_set_rto(tp)
     else:
         tp.rto_ns = TCP_TIMEOUT_INIT_NS
-    tp.rto_ns = min(tp.rto_ns << min(<int>tp.backoff, 20), tp.rto_max_ns)
+    tp.rto_ns = min(tp.rto_ns << min(<int>tp.backoff, 20), tcp_rto_max_ns(tp))
     left_ns = tp.rto_ns - (net.net.now_ns - head.skb_mstamp_ns)
     if left_ns > 0:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, left_ns)

@@ -49,6 +49,7 @@ from tcp_rate cimport tcp_slow_start_after_idle_check, tcp_update_pacing_rate
 from tcp_rcv_space cimport tcp_rcv_rtt_measure_ts
 from tcp_recovery cimport FLAG_DATA, FLAG_WIN_UPDATE
 from tcp_window cimport tcp_full_space, tcp_receive_window, tcp_sync_mss
+from timer cimport NSEC_PER_SEC
 
 cdef enum:
     REPLY_NONE = 0
@@ -188,7 +189,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         if tcp_closing_states(net, tp, state):
-            return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
+            return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_s < 0 else REPLY_NONE
     if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
         tcp_dsack_set(net, tp, th.seq, th.end_seq)
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
@@ -408,7 +409,7 @@ cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
         tp.window_clamp = max(2 * advmss, most - advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
-    tp.rcvq_space = min(min(tp.rcv_ssthresh, tp.rcv_wnd), TCP_INIT_CWND * advmss)
+    tp.rcvq_space = <uint32_t>min(min(tp.rcv_ssthresh, tp.rcv_wnd), TCP_INIT_CWND * advmss)
     tcp_sndbuf_expand(net, tp)
 
 
@@ -424,7 +425,7 @@ cdef inline bint tcp_closing_states(netns *net, tcp_sock *tp, int state) noexcep
         if not tp.dead:
             sk_wake(net, tp)
         elif tp.tcb.state == TCP_FIN_WAIT2:
-            if tp.linger2_ns < 0:
+            if tp.linger2_s < 0:
                 tcp_done(net, tp)
                 NET_INC_STATS(net, TCP_ABORTONDATA)
                 return True
@@ -451,7 +452,7 @@ cdef inline void tcp_fin_wait2_orphan(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline int64_t tcp_fin_time_ns(const tcp_sock *tp) noexcept nogil:
-    return max(tp.linger2_ns, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
+    return max(<int64_t>tp.linger2_s * NSEC_PER_SEC, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
 
 
 cdef inline bint tcp_data_after_close(

@@ -345,15 +345,15 @@ cdef inline void tcp_inherit(tcp_sock *tp, const tcp_sock *listener) noexcept no
     tp.sk.tos = listener.sk.tos
     tp.ttl = listener.ttl
     tp.user_mss = listener.user_mss
-    tp.user_timeout_ns = listener.user_timeout_ns
+    tp.user_timeout_ms = listener.user_timeout_ms
     tp.keepalive_time_s = listener.keepalive_time_s
     tp.keepalive_intvl_s = listener.keepalive_intvl_s
     tp.keepalive_probes = listener.keepalive_probes
-    tp.linger2_ns = listener.linger2_ns
+    tp.linger2_s = listener.linger2_s
     tp.notsent_lowat = listener.notsent_lowat
     tp.pmtudisc = listener.pmtudisc
-    tp.rto_min_ns = listener.rto_min_ns
-    tp.rto_max_ns = listener.rto_max_ns
+    tp.rto_min_us = listener.rto_min_us
+    tp.rto_max_ms = listener.rto_max_ms
 
 
 cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) noexcept nogil:
@@ -366,7 +366,7 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     known = &tp.tcb
     tcp_inherit(tp, listener)
     if net.route.rto_min:
-        tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC
+        tp.rto_min_us = <uint32_t>(net.route.rto_min * 1000)
     sk_errors_inherit(tp, listener)
     tp.sk.ip = req.sk.ip
     memcpy(tp.sk.saddr, req.sk.saddr, 16)

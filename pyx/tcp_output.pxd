@@ -54,6 +54,7 @@ from tcp_window cimport (
     tcp_tso_should_defer,
     tcp_wnd_end,
 )
+from tcp_rtt cimport tcp_rto_min_ns
 from timer cimport NSEC_PER_MSEC, jiffies_up
 from wire cimport TCP_HDR_LEN
 
@@ -254,7 +255,7 @@ cdef inline int tcp_fragment(
     cdef int32_t was = one.pcount
     cdef bint between = queue == &tp.tcp_rtx_queue and one != queue.first and one != queue.last
     cdef skb *rest
-    if between and tp.sk_wmem_queued >> 1 > tp.sk_sndbuf + 2 * SKB_TRUESIZE_GSO:
+    if between and tp.sk_wmem_queued >> 1 > <int64_t>tp.sk_sndbuf + 2 * SKB_TRUESIZE_GSO:
         NET_INC_STATS(net, TCP_WQUEUETOOBIG)
         return -ENOMEM
     rest = alloc_skb(&net.skbs, 0)
@@ -479,7 +480,7 @@ cdef inline void tcp_connect_init(netns *net, tcp_sock *tp) noexcept nogil:
     """What an active open begins with."""
     cdef int64_t advmss, most
     if net.route.rto_min:
-        tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC
+        tp.rto_min_us = <uint32_t>(net.route.rto_min * 1000)
     tp.tcp_header_len = TCP_HDR_LEN
     if net.sysctl.tcp_timestamps:
         tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
@@ -515,7 +516,7 @@ cdef inline void tcp_connect_init(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline int64_t net_timeout_init(const tcp_sock *tp) noexcept nogil:
-    return max(TCP_TIMEOUT_INIT_NS, tp.rto_min_ns)
+    return max(TCP_TIMEOUT_INIT_NS, tcp_rto_min_ns(tp))
 
 
 cdef inline int64_t tcp_clock_ms(const netns *net) noexcept nogil:

@@ -54,7 +54,7 @@ cdef inline void tcp_rcvbuf_grow(netns *net, tcp_sock *tp, int64_t space) noexce
     Deviation: 16 segments more while it grows, as Linux before 6.17: short queues stay filled.
     """
     cdef int64_t old = tp.rcvq_space, rtt_us = tp.rcv_rtt_us >> 3, window, buffer
-    tp.rcvq_space = space
+    tp.rcvq_space = <uint32_t>space
     if not net.sysctl.tcp_moderate_rcvbuf or tp.userlocks & SOCK_RCVBUF_LOCK:
         return
     # Beyond 1 GiB it is all that tcp_rmem allows, and products would not fit.
@@ -69,7 +69,7 @@ cdef inline void tcp_rcvbuf_grow(netns *net, tcp_sock *tp, int64_t space) noexce
     buffer = tcp_space_from_win(tp, min(window, <int64_t>1 << 33))
     buffer = min(buffer, net.sysctl.tcp_rmem[2])
     if buffer > tp.sk_rcvbuf:
-        tp.sk_rcvbuf = buffer
+        tp.sk_rcvbuf = <int32_t>buffer
         tp.window_clamp = tcp_win_from_space(tp, buffer)
 
 

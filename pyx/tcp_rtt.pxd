@@ -8,8 +8,12 @@ from tcp cimport after
 from timer cimport NSEC_PER_MSEC, TICK_NS
 
 
-cdef inline int64_t tcp_rto_min_us(const tcp_sock *tp) noexcept nogil:
-    return tp.rto_min_ns // 1000
+cdef inline int64_t tcp_rto_min_ns(const tcp_sock *tp) noexcept nogil:
+    return <int64_t>tp.rto_min_us * 1000
+
+
+cdef inline int64_t tcp_rto_max_ns(const tcp_sock *tp) noexcept nogil:
+    return <int64_t>tp.rto_max_ms * 1000000
 
 
 cdef inline int64_t tcp_rtt_tsopt_us(
@@ -33,7 +37,7 @@ cdef inline void tcp_rtt_estimator(tcp_sock *tp, int64_t mrtt_us) noexcept nogil
     if not tp.srtt_us:
         tp.srtt_us = mrtt_us << 3
         tp.mdev_us = mrtt_us << 1
-        tp.rttvar_us = tp.mdev_max_us = max(tp.mdev_us, tcp_rto_min_us(tp))
+        tp.rttvar_us = tp.mdev_max_us = max(tp.mdev_us, tp.rto_min_us)
         tp.rtt_seq = tp.tcb.snd_nxt
         return
     error = mrtt_us - (tp.srtt_us >> 3)
@@ -47,10 +51,10 @@ cdef inline void tcp_rtt_estimator(tcp_sock *tp, int64_t mrtt_us) noexcept nogil
         if tp.mdev_max_us < tp.rttvar_us:
             tp.rttvar_us -= (tp.rttvar_us - tp.mdev_max_us) >> 2
         tp.rtt_seq = tp.tcb.snd_nxt
-        tp.mdev_max_us = tcp_rto_min_us(tp)
+        tp.mdev_max_us = tp.rto_min_us
 
 
 cdef inline void tcp_set_rto(tcp_sock *tp) noexcept nogil:
     """The time-out of today's estimate, in whole ticks (RFC 6298 2.3 to 2.5)."""
     cdef int64_t rto_ns = ((tp.srtt_us >> 3) + tp.rttvar_us) * 1000
-    tp.rto_ns = min((rto_ns + TICK_NS - 1) // TICK_NS * TICK_NS, tp.rto_max_ns)
+    tp.rto_ns = min((rto_ns + TICK_NS - 1) // TICK_NS * TICK_NS, tcp_rto_max_ns(tp))

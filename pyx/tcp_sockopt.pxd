@@ -102,11 +102,11 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
     elif name == SO_SNDBUF:
         tp.userlocks |= SOCK_SNDBUF_LOCK
         value = min(<int64_t><uint32_t>value, net.sysctl.wmem_max)  # as if it had no sign
-        tp.sk_sndbuf = max(2 * value, <int64_t>SOCK_MIN_SNDBUF)
+        tp.sk_sndbuf = <int32_t>max(2 * value, <int64_t>SOCK_MIN_SNDBUF)
     elif name == SO_RCVBUF:
         tp.userlocks |= SOCK_RCVBUF_LOCK
         value = min(<int64_t><uint32_t>value, net.sysctl.rmem_max)
-        tp.sk_rcvbuf = max(2 * value, <int64_t>SOCK_MIN_RCVBUF)
+        tp.sk_rcvbuf = <int32_t>max(2 * value, <int64_t>SOCK_MIN_RCVBUF)
         if tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN:
             tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
@@ -185,9 +185,9 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
             return -EINVAL
         tp.syn_retries = <uint8_t>value
     elif name == TCP_LINGER2:
-        tp.linger2_ns = -1 if value < 0 else min(value, <int64_t>120) * NSEC_PER_SEC
+        tp.linger2_s = -1 if value < 0 else <int32_t>min(value, <int64_t>120)
         if not value:
-            tp.linger2_ns = net.sysctl.tcp_fin_timeout * NSEC_PER_SEC
+            tp.linger2_s = <int32_t>net.sysctl.tcp_fin_timeout
     elif name == TCP_DEFER_ACCEPT:
         tp.defer_accept = <uint8_t>secs_to_retrans(value)
     elif name == TCP_WINDOW_CLAMP:
@@ -212,18 +212,18 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
     elif name == TCP_USER_TIMEOUT:
         if value < 0:
             return -EINVAL
-        tp.user_timeout_ns = value * NSEC_PER_MSEC
+        tp.user_timeout_ms = <uint32_t>value
     elif name == TCP_NOTSENT_LOWAT:
         tp.notsent_lowat = value
     elif name == TCP_RTO_MAX_MS:
         if not 1000 <= value <= TCP_RTO_MAX_NS // NSEC_PER_MSEC:
             return -EINVAL
-        tp.rto_max_ns = value * NSEC_PER_MSEC
+        tp.rto_max_ms = <uint32_t>value
     elif name == TCP_RTO_MIN_US:
         value = jiffies_up(0, value * 1000)
         if not TCP_TIMEOUT_MIN_NS <= value <= TCP_RTO_MIN_NS:
             return -EINVAL
-        tp.rto_min_ns = value
+        tp.rto_min_us = <uint32_t>(value // 1000)
     else:
         return -ENOPROTOOPT
     return 0
@@ -234,7 +234,7 @@ cdef inline int tcp_poll(const netns *net, tcp_sock *tp) noexcept nogil:
     cdef int state = tp.tcb.state, mask = 0
     cdef int64_t readable
     if state == TCP_LISTEN:
-        return EPOLLIN if tp.accept_head != NULL else 0
+        return EPOLLIN if tp.accept_tail != NULL else 0
     if tp.shutdown == SHUTDOWN_MASK or state == TCP_CLOSE:
         mask |= EPOLLHUP
     if tp.shutdown & RCV_SHUTDOWN:
@@ -450,7 +450,7 @@ cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *valu
     elif name == TCP_SYNCNT:
         value[0] = tp.syn_retries if tp.syn_retries else net.sysctl.tcp_syn_retries
     elif name == TCP_LINGER2:
-        value[0] = -1 if tp.linger2_ns < 0 else tp.linger2_ns // NSEC_PER_SEC
+        value[0] = tp.linger2_s
     elif name == TCP_DEFER_ACCEPT:
         value[0] = retrans_to_secs(tp.defer_accept)
     elif name == TCP_WINDOW_CLAMP:
@@ -458,13 +458,13 @@ cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *valu
     elif name == TCP_QUICKACK:
         value[0] = tp.ack_pingpong < TCP_PINGPONG_THRESH
     elif name == TCP_USER_TIMEOUT:
-        value[0] = tp.user_timeout_ns // NSEC_PER_MSEC
+        value[0] = tp.user_timeout_ms
     elif name == TCP_NOTSENT_LOWAT:
         value[0] = <int32_t>tp.notsent_lowat
     elif name == TCP_RTO_MAX_MS:
-        value[0] = tp.rto_max_ns // NSEC_PER_MSEC
+        value[0] = tp.rto_max_ms
     elif name == TCP_RTO_MIN_US:
-        value[0] = tp.rto_min_ns // 1000
+        value[0] = tp.rto_min_us
     else:
         return -ENOPROTOOPT
     return 0

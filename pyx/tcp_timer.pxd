@@ -32,6 +32,7 @@ from tcp_retransmit cimport (
     tcp_send_probe0,
     tcp_write_wakeup,
 )
+from tcp_rtt cimport tcp_rto_min_ns, tcp_rto_max_ns
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 
@@ -52,20 +53,20 @@ cdef inline int64_t tcp_model_timeout_ns(
     const tcp_sock *tp, int64_t boundary, int64_t base_ns
 ) noexcept nogil:
     """How long `boundary` retransmissions take, each after twice the time of the one before."""
-    cdef int64_t ratio = tp.rto_max_ns // base_ns
+    cdef int64_t ratio = tcp_rto_max_ns(tp) // base_ns
     cdef int64_t threshold = -1
     while ratio:
         ratio >>= 1
         threshold += 1
     if boundary <= threshold:
         return ((<int64_t>2 << boundary) - 1) * base_ns
-    return ((<int64_t>2 << threshold) - 1) * base_ns + (boundary - threshold) * tp.rto_max_ns
+    return ((<int64_t>2 << threshold) - 1) * base_ns + (boundary - threshold) * tcp_rto_max_ns(tp)
 
 
 cdef inline bint retransmits_timed_out(
     const netns *net, const tcp_sock *tp, int64_t boundary, int64_t timeout_ns
 ) noexcept nogil:
-    cdef int64_t base_ns = tp.rto_min_ns
+    cdef int64_t base_ns = tcp_rto_min_ns(tp)
     if not tp.retransmits:
         return False
     if not timeout_ns:
@@ -87,11 +88,11 @@ cdef inline bint tcp_write_timeout(netns *net, tcp_sock *tp) noexcept nogil:
     else:
         retry_until = net.sysctl.tcp_retries2
         if tp.dead:
-            alive = tp.rto_ns < tp.rto_max_ns
+            alive = tp.rto_ns < tcp_rto_max_ns(tp)
             retry_until = tcp_orphan_retries(net, tp, alive)
             if not alive and not tp.retransmits:
                 retry_until = 0
-    expired = expired or retransmits_timed_out(net, tp, retry_until, tp.user_timeout_ns)
+    expired = expired or retransmits_timed_out(net, tp, retry_until, tcp_user_timeout_ns(tp))
     if expired:
         tcp_write_err(net, tp)
     else:
@@ -138,12 +139,12 @@ cdef inline void tcp_retransmit_timer(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline bint tcp_rtx_probe0_timed_out(const netns *net, const tcp_sock *tp) noexcept nogil:
-    cdef int64_t timeout_ns = 2 * tp.rto_max_ns, since_ns
-    if tp.user_timeout_ns:
+    cdef int64_t timeout_ns = 2 * tcp_rto_max_ns(tp), since_ns
+    if tp.user_timeout_ms:
         since_ns = net.net.now_ns - tp.retrans_stamp * NSEC_PER_MSEC
-        if tp.retrans_stamp and since_ns > tp.user_timeout_ns:
+        if tp.retrans_stamp and since_ns > tcp_user_timeout_ns(tp):
             return True  # whatever the peer answers, nothing gets on
-        timeout_ns = min(timeout_ns, tp.user_timeout_ns)
+        timeout_ns = min(timeout_ns, tcp_user_timeout_ns(tp))
     return net.net.now_ns - max(tp.rcv_tstamp_ns, <int64_t>1) > timeout_ns
 
 
@@ -153,10 +154,10 @@ cdef inline void tcp_out_reset_timer(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.tcb.state != TCP_SYN_SENT or tp.retransmits > net.sysctl.tcp_syn_linear_timeouts:
         if tp.backoff < 255:
             tp.backoff += 1
-        tp.rto_ns = min(tp.rto_ns << 1, tp.rto_max_ns)
+        tp.rto_ns = min(tp.rto_ns << 1, tcp_rto_max_ns(tp))
     delay_ns = tp.rto_ns
-    if tp.user_timeout_ns and tp.retrans_stamp:
-        left_ns = tp.user_timeout_ns - (net.net.now_ns - tp.retrans_stamp * NSEC_PER_MSEC)
+    if tp.user_timeout_ms and tp.retrans_stamp:
+        left_ns = tcp_user_timeout_ns(tp) - (net.net.now_ns - tp.retrans_stamp * NSEC_PER_MSEC)
         delay_ns = max(min(delay_ns, left_ns), <int64_t>NSEC_PER_MSEC)
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, delay_ns)
 
@@ -171,12 +172,12 @@ cdef inline void tcp_probe_timer(netns *net, tcp_sock *tp) noexcept nogil:
         return
     if not tp.probes_tstamp_ns:
         tp.probes_tstamp_ns = max(net.net.now_ns, <int64_t>1)
-    elif tp.user_timeout_ns and net.net.now_ns - tp.probes_tstamp_ns >= tp.user_timeout_ns:
+    elif tp.user_timeout_ms and net.net.now_ns - tp.probes_tstamp_ns >= tcp_user_timeout_ns(tp):
         tcp_write_err(net, tp)
         return
     most = net.sysctl.tcp_retries2
     if tp.dead:
-        alive = tcp_probe0_when_ns(tp) < tp.rto_max_ns
+        alive = tcp_probe0_when_ns(tp) < tcp_rto_max_ns(tp)
         most = tcp_orphan_retries(net, tp, alive)
         if not alive and tp.backoff >= most:
             tcp_write_err(net, tp)
@@ -230,7 +231,7 @@ cdef inline void tcp_keepalive_timer(netns *net, tcp_sock *tp) noexcept nogil:
         return
     if tp.tcb.state == TCP_FIN_WAIT2 and tp.dead:
         wait_ns = tcp_fin_time_ns(tp) - TCP_TIMEWAIT_LEN_NS
-        if tp.linger2_ns >= 0 and wait_ns > 0:
+        if tp.linger2_s >= 0 and wait_ns > 0:
             tcp_time_wait(net, tp, TCP_FIN_WAIT2, wait_ns)
         else:
             tcp_send_active_reset(net, tp)
@@ -245,8 +246,8 @@ cdef inline void tcp_keepalive_timer(netns *net, tcp_sock *tp) noexcept nogil:
             probes = tp.keepalive_probes
             if not probes:
                 probes = net.sysctl.tcp_keepalive_probes
-            if tp.user_timeout_ns:
-                late = idle_ns >= tp.user_timeout_ns and tp.probes_out != 0
+            if tp.user_timeout_ms:
+                late = idle_ns >= tcp_user_timeout_ns(tp) and tp.probes_out != 0
             else:
                 late = tp.probes_out >= probes
             if late:

@@ -14,7 +14,7 @@ from errqueue cimport (
     sk_errors_alloc,
     tcp_tx_timestamp,
 )
-from inet_connection_sock cimport tcp_set_state
+from inet_connection_sock cimport inet_csk_reqsk_queue_remove, tcp_set_state
 from inet_ports cimport inet_csk_get_port, inet_listen_hash, is_any, port_conflict
 from ip_output cimport inet_addr_is_local
 from netns cimport netns
@@ -100,18 +100,12 @@ cdef inline int inet_csk_listen_start(
 
 cdef inline int inet_csk_accept(netns *net, tcp_sock *tp, tcp_sock **child) noexcept nogil:
     """The oldest connection that is ready; 0 or a negative errno."""
-    cdef tcp_sock *oldest = tp.accept_head
     if tp.tcb.state != TCP_LISTEN:
         return -EINVAL
-    if oldest == NULL:
+    if tp.accept_tail == NULL:
         return -EAGAIN
-    tp.accept_head = oldest.accept_next
-    if tp.accept_head == NULL:
-        tp.accept_tail = NULL
-    tp.accept_len -= 1
-    oldest.accept_next = NULL
-    oldest.listener = NULL
-    child[0] = oldest
+    child[0] = inet_csk_reqsk_queue_remove(tp)
+    child[0].listener = NULL
     return 0
 
 

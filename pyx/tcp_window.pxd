@@ -183,7 +183,7 @@ cdef inline int64_t tcp_sync_mss(netns *net, tcp_sock *tp, int64_t mtu) noexcept
     """Follow the path's MTU; never more than half of the largest window seen."""
     cdef int64_t mss = tcp_bound_to_half_wnd(tp, tcp_mtu_to_mss(net, tp, mtu))
     tp.pmtu_cookie = <int32_t>mtu
-    tp.mss_cache = <int32_t>mss
+    tp.mss_cache = <uint16_t>mss
     return mss
 
 

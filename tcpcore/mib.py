@@ -93,5 +93,8 @@ COUNTERS = (
     "TcpExtTCPLossProbeRecovery",
     "TcpExtTCPSpuriousRTOs",
     "TcpExtTCPDSACKUndo",
+    "TcpExtPruneCalled",
+    "TcpExtRcvPruned",
+    "TcpExtTCPRcvCollapsed",
     "TcpExtTCPAckCompressed",
 )

@@ -200,6 +200,41 @@ def zero_window_small(s: Script) -> None:
 
 
 @script()
+def pruned_small(s: Script) -> None:
+    """T-06: what came in small pieces is copied into larger ones where the buffer is full."""
+    s.listener = s.host.socket(4)
+    s.host.bind(s.listener, s.any(), 80)
+    s.host.setsockopt(s.listener, SOL_SOCKET, SO_RCVBUF, 10000)
+    s.host.listen(s.listener, 5)
+    s.accepted(ALL, quiet=False)
+    for i in range(60):
+        s.put("PA" if i % 7 else "A", 230 - i % 20)
+        s.wait(0.06)
+    s.wait(0.3)
+    s.recv()
+    s.wait(0.3)
+
+
+@script()
+def pruned_holes(s: Script) -> None:
+    """T-06: pieces behind holes are joined, then dropped from the last on."""
+    s.listener = s.host.socket(4)
+    s.host.bind(s.listener, s.any(), 80)
+    s.host.setsockopt(s.listener, SOL_SOCKET, SO_RCVBUF, 10000)
+    s.host.listen(s.listener, 5)
+    s.accepted(ALL, quiet=False)
+    at = s.seq
+    for i in range(40):
+        s.put("A", 230, seq=at + 230 * (i + 1 + i // 9))
+    for i in range(12):
+        s.put("A", 230, seq=at + 230 * i)
+    s.recv()
+    s.put("A", 230, seq=at + 230 * 12)
+    s.recv()
+    s.wait(0.3)
+
+
+@script()
 def zero_window_rst(s: Script) -> None:
     """9293:MUST-66: with the window shut a RST and URG are processed."""
     s.accepted()

@@ -37,7 +37,7 @@ FLOORS = {
         10: "tcp_recovery tcp_data_queue inet_timewait_sock dev rows",
         9: "tcp_retransmit tcp_comp_sack",
         8: "tcp_output",
-        7: "inet_connection_sock tcp_rcv_space tcp_conntrack rows_analysis",
+        7: "inet_connection_sock tcp_rcv_space tcp_prune tcp_conntrack rows_analysis",
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
         5: "errqueue ip_output syncookies tcp_analysis conntrack filter tcp_undo tcp_rate",
         4: "netns rbtree ip_input offload synack",

@@ -29,7 +29,7 @@ NEWER_NAMES = """
     slow_start/app_limited slow_start/after_idle_off recovery/four_sacks
     recovery/all_but_first recovery/old_blocks recovery/parts recovery/reneging
     recovery/not_agreed recovery/no_moderation recovery/after_timeout blocking/notsent
-    blocking/notsent_knob
+    blocking/notsent_knob blocking/epoll_out_edge blocking/write_lowat rto/synack_max
 """
 NEWER = dict.fromkeys(NEWER_NAMES.split(), (7, 0))
 

@@ -17,6 +17,7 @@ from .sock import (
     TCP_TLP_SLACK_NS,
     CaState,
     TcpSock,
+    tcp_user_timeout_ns,
 )
 from .tcp import (
     TCP_CLOSE,
@@ -29,6 +30,7 @@ from .tcp import (
 )
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_rate import TCP_CHRONO_BUSY, tcp_chrono_stop
+from .tcp_rtt import tcp_rto_max_ns, tcp_rto_min_ns
 from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
@@ -41,9 +43,9 @@ def sk_alloc(net: Netns) -> TcpSock:
     tp.ttl = sysctl.ip_default_ttl
     tp.pmtudisc = 0 if sysctl.ip_no_pmtu_disc else 1
     tp.reordering = sysctl.tcp_reordering
-    tp.rto_min_ns = sysctl.tcp_rto_min_us * 1000
-    tp.rto_max_ns = sysctl.tcp_rto_max_ms * 1_000_000
-    tp.linger2_ns = sysctl.tcp_fin_timeout * 1_000_000_000
+    tp.rto_min_us = sysctl.tcp_rto_min_us
+    tp.rto_max_ms = sysctl.tcp_rto_max_ms
+    tp.linger2_s = sysctl.tcp_fin_timeout
     tcp_init_congestion_control(tp, sysctl.tcp_congestion_control, net.now_ns)
     if len(net.wake) > 2 * len(net.socks) + 64:  # nobody has asked: those that are gone go
         net.wake = {handle: None for handle in net.wake if handle in net.socks}
@@ -149,6 +151,12 @@ def inet_csk_reqsk_queue_add(net: Netns, listener: TcpSock, child: TcpSock) -> b
     return True
 
 
+def inet_csk_reqsk_queue_remove(listener: TcpSock) -> TcpSock:
+    """Who waits longest, of some who do."""
+    oldest: TcpSock = listener.accept_queue.popleft()
+    return oldest
+
+
 def tcp_error(net: Netns, tp: TcpSock, err: int) -> None:
     """Let the caller know, once."""
     tp.sk_err = err
@@ -160,7 +168,7 @@ def tcp_error(net: Netns, tp: TcpSock, err: int) -> None:
 
 def tcp_reset_xmit_timer(net: Netns, tp: TcpSock, what: int, delay_ns: int) -> None:
     tp.icsk_pending = what
-    delay_ns = min(delay_ns, tp.rto_max_ns)
+    delay_ns = min(delay_ns, tcp_rto_max_ns(tp))
     sk_reset_timer(net, tp.retransmit_timer, jiffies_up(net.now_ns, delay_ns))
 
 
@@ -202,7 +210,7 @@ def tcp_schedule_loss_probe(net: Netns, tp: TcpSock, advancing_rto: bool) -> boo
     if tp.srtt_us:
         timeout_ns = (tp.srtt_us >> 2) * 1000
         # One segment alone: its acknowledgment may be delayed.
-        timeout_ns += tp.rto_min_ns if tp.packets_out == 1 else TCP_TLP_SLACK_NS
+        timeout_ns += tcp_rto_min_ns(tp) if tp.packets_out == 1 else TCP_TLP_SLACK_NS
     else:
         timeout_ns = TCP_TIMEOUT_INIT_NS
     rto_ns = tp.rto_ns if advancing_rto else tcp_rto_delta_ns(net, tp)
@@ -224,9 +232,9 @@ def tcp_probe0_base_ns(tp: TcpSock) -> int:
 
 def tcp_clamp_probe0_to_user_timeout(net: Netns, tp: TcpSock, delay_ns: int) -> int:
     """Not beyond the time that the caller gives a shut window."""
-    if not tp.user_timeout_ns or not tp.probes_tstamp_ns:
+    if not tp.user_timeout_ms or not tp.probes_tstamp_ns:
         return delay_ns
-    left_ns = tp.user_timeout_ns - (net.now_ns - tp.probes_tstamp_ns)
+    left_ns = tcp_user_timeout_ns(tp) - (net.now_ns - tp.probes_tstamp_ns)
     return min(delay_ns, max(left_ns, 2 * TICK_NS))
 
 

@@ -178,12 +178,12 @@ class TcpSock:
         "ttl",
         "recverr",
         "user_mss",
-        "user_timeout_ns",
+        "user_timeout_ms",
         "syn_retries",
         "keepalive_time_s",
         "keepalive_intvl_s",
         "keepalive_probes",
-        "linger2_ns",
+        "linger2_s",
         "defer_accept",
         "notsent_lowat",
         "pmtudisc",
@@ -237,8 +237,8 @@ class TcpSock:
         "rtt_seq",
         "rtt_min_us",
         "rto_ns",
-        "rto_min_ns",
-        "rto_max_ns",
+        "rto_min_us",
+        "rto_max_ms",
         "backoff",
         "retransmits",
         "probes_out",
@@ -282,6 +282,7 @@ class TcpSock:
         "last_seg_size",
         "rcvq_space",
         "rcvq_seq",
+        "ofo_due",
         "rcvq_time_ns",
         "rcv_rtt_us",
         "rcv_rtt_seq",
@@ -342,12 +343,12 @@ class TcpSock:
         self.ttl = 64
         self.recverr = False
         self.user_mss = 0
-        self.user_timeout_ns = 0
+        self.user_timeout_ms = 0
         self.syn_retries = 0
         self.keepalive_time_s = 0
         self.keepalive_intvl_s = 0
         self.keepalive_probes = 0
-        self.linger2_ns = 0  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
+        self.linger2_s = 0  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
         self.defer_accept = 0
         self.notsent_lowat = 0
         self.pmtudisc = 1
@@ -405,8 +406,8 @@ class TcpSock:
         self.rtt_seq = 0
         self.rtt_min_us = 0xFFFFFFFF
         self.rto_ns = TCP_TIMEOUT_INIT_NS
-        self.rto_min_ns = TCP_RTO_MIN_NS
-        self.rto_max_ns = TCP_RTO_MAX_NS
+        self.rto_min_us = TCP_RTO_MIN_NS // 1000
+        self.rto_max_ms = TCP_RTO_MAX_NS // 1_000_000
         self.backoff = 0
         self.retransmits = 0
         self.probes_out = 0
@@ -452,6 +453,7 @@ class TcpSock:
         self.last_seg_size = 0
         self.rcvq_space = 0
         self.rcvq_seq = 0
+        self.ofo_due = 0  # so many pieces more until those behind holes are looked at again
         self.rcvq_time_ns = 0
         self.rcv_rtt_us = 0  # times 8
         self.rcv_rtt_seq = 0
@@ -597,3 +599,7 @@ class TimewaitSock:
         self.last_oow_ack_ms = 0
         self.tos = 0
         self.bound = False
+
+
+def tcp_user_timeout_ns(tp: TcpSock) -> int:
+    return tp.user_timeout_ms * 1_000_000

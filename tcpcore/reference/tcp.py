@@ -8,7 +8,6 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 
 MASK32 = 0xFFFFFFFF
-
 # Linux's numbers, which the columns state_a and state_b carry.
 TCP_ESTABLISHED = 1
 TCP_SYN_SENT = 2
@@ -29,7 +28,6 @@ TCPHDR_PSH = 0x008
 TCPHDR_ACK = 0x010
 TCPHDR_URG = 0x020
 TCPHDR_CONTROL = TCPHDR_SYN | TCPHDR_FIN | TCPHDR_RST
-
 TCPOPT_EOL = 0
 TCPOPT_NOP = 1
 TCPOPT_MSS = 2
@@ -40,7 +38,6 @@ TCPOLEN_MSS = 4
 TCPOLEN_WINDOW = 3
 TCPOLEN_SACK_PERM = 2
 TCPOLEN_TIMESTAMP = 10
-
 TCP_MAX_WSCALE = 14  # RFC 7323 2.3
 
 
@@ -268,8 +265,11 @@ class Mib(IntEnum):
     TCP_LOSSPROBERECOVERY = 84
     TCP_SPURIOUSRTOS = 85
     TCP_DSACKUNDO = 86
-    TCP_ACKCOMPRESSED = 87
-    NR_MIBS = 88
+    PRUNECALLED = 87
+    RCVPRUNED = 88
+    TCP_RCVCOLLAPSED = 89
+    TCP_ACKCOMPRESSED = 90
+    NR_MIBS = 91
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order

@@ -59,7 +59,7 @@ from .tcp_recovery import (
     tcp_sacktag_write_queue,
 )
 from .tcp_retransmit import tcp_xmit_retransmit_queue
-from .tcp_rtt import tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
+from .tcp_rtt import tcp_rto_max_ns, tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from .tcp_window import (
     tcp_current_mss,
     tcp_packets_in_flight,
@@ -181,7 +181,7 @@ def tcp_ack_probe(net: Netns, tp: TcpSock) -> None:
         if tp.icsk_pending == ICSK_TIME_PROBE0:
             tcp_clear_xmit_timer(tp)
     else:
-        delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
+        delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tcp_rto_max_ns(tp))
         delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, delay_ns)
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
 

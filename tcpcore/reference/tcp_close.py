@@ -17,6 +17,7 @@ from .errqueue import (
 )
 from .inet_connection_sock import (
     inet_csk_destroy_sock,
+    inet_csk_reqsk_queue_remove,
     tcp_done,
     tcp_set_state,
     tcp_write_queue_purge,
@@ -161,18 +162,18 @@ KEPT = (
     "ttl",
     "recverr",
     "user_mss",
-    "user_timeout_ns",
+    "user_timeout_ms",
     "syn_retries",
     "keepalive_time_s",
     "keepalive_intvl_s",
     "keepalive_probes",
-    "linger2_ns",
+    "linger2_s",
     "defer_accept",
     "notsent_lowat",
     "pmtudisc",
     "reordering",
-    "rto_min_ns",
-    "rto_max_ns",
+    "rto_min_us",
+    "rto_max_ms",
     "ca",
 )
 
@@ -180,7 +181,7 @@ KEPT = (
 def inet_csk_listen_stop(net: Netns, tp: TcpSock) -> None:
     """Requests are forgotten, connections that nobody has accepted are reset."""
     while tp.accept_queue:
-        child = tp.accept_queue.popleft()
+        child = inet_csk_reqsk_queue_remove(tp)
         child.dead = True
         tcp_disconnect(net, child)
     for sk in list(net.established.values()):
@@ -223,7 +224,7 @@ def tcp_close(net: Netns, tp: TcpSock) -> None:
     net.n_orphans += 1
     tp.zapped = True
     if tp.tcb.state == TCP_FIN_WAIT2:
-        if tp.linger2_ns < 0:
+        if tp.linger2_s < 0:
             tcp_set_state(net, tp, TCP_CLOSE)
             tcp_send_reset_now(net, tp, TCP_FIN_WAIT2)
             net.mib[Mib.TCP_ABORTONLINGER] += 1

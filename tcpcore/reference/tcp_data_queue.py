@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .netns import Netns, sk_wake
 from .sock import (
+    ICSK_ACK_NOMEM,
     ICSK_ACK_NOW,
     ICSK_ACK_PUSHED,
     ICSK_ACK_PUSHED2,
@@ -52,6 +53,7 @@ from .tcp import (
 )
 from .tcp_comp_sack import tcp_sack_compress_blocks, tcp_send_dup_ack
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
+from .tcp_prune import tcp_prune_queue
 from .tcp_rcv_space import tcp_rcv_rtt_measure, tcp_rcvbuf_grow
 from .tcp_window import (
     tcp_choose_window,
@@ -81,33 +83,17 @@ def tcp_fits_forward_alloc(net: Netns, tp: TcpSock, seq: int, length: int) -> bo
 
 
 def tcp_try_rmem_schedule(net: Netns, tp: TcpSock, seq: int, length: int) -> bool:
-    """True if there is room; what waits behind a hole gives way to what comes before it."""
+    """True if there is room, or has been made."""
     if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
         return True
     if tcp_fits_forward_alloc(net, tp, seq, length):
         return True
-    if not tp.sk_receive_queue and not after(seq, tp.tcb.rcv_nxt):
-        return True  # the stream gets on, whatever lies behind holes
-    tcp_prune_ofo_queue(net, tp, seq)
-    return tp.sk_rmem_alloc <= tp.sk_rcvbuf
-
-
-def tcp_prune_ofo_queue(net: Netns, tp: TcpSock, seq: int) -> None:
-    """Drop what lies behind a number, the last first, an eighth of the buffer at a time."""
-    queue = tp.out_of_order_queue
-    goal = tp.sk_rcvbuf >> 3
-    if not queue or after(seq, queue[-1].seq):
-        return
-    net.mib[Mib.TCP_OFOPRUNE] += 1
-    tp.sack.clear()  # as after a time-out: nothing is told of that may be gone
-    while queue and not after(seq, queue[-1].seq):
-        last = queue.pop()
-        tp.sk_rmem_alloc -= last.truesize
-        goal -= last.truesize
-        if goal <= 0:
-            if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
-                break
-            goal = tp.sk_rcvbuf >> 3
+    if tcp_prune_queue(net, tp, seq):
+        return True
+    if tp.sk_receive_queue or after(seq, tp.tcb.rcv_nxt):
+        return False
+    tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW | ICSK_ACK_NOMEM
+    return True  # the stream gets on, whatever lies behind holes
 
 
 def skb_head_size(length: int, joined: int) -> int:
@@ -265,6 +251,7 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         skb.end_seq = end_seq
         cost = skb.truesize
         queue.insert(at, skb)
+        tp.ofo_due -= tp.ofo_due > 0
     tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, len(data))

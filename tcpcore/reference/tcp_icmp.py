@@ -37,7 +37,7 @@ from .sock import ICSK_TIME_RETRANS, RequestSock, TcpSock, TimewaitSock
 from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Drop, Mib, between
 from .tcp_minisocks import reqsk_drop
 from .tcp_recovery import tcp_simple_retransmit
-from .tcp_rtt import tcp_set_rto
+from .tcp_rtt import tcp_rto_max_ns, tcp_set_rto
 from .tcp_timer import tcp_retransmit_timer
 from .tcp_window import tcp_sync_mss
 from .wire import IPPROTO_TCP
@@ -239,7 +239,7 @@ def tcp_ld_rto_revert(net: Netns, tp: TcpSock, seq: int) -> None:
         tcp_set_rto(tp)
     else:
         tp.rto_ns = 1_000_000_000
-    tp.rto_ns = min(tp.rto_ns << tp.backoff, tp.rto_max_ns)
+    tp.rto_ns = min(tp.rto_ns << tp.backoff, tcp_rto_max_ns(tp))
     left_ns = tp.rto_ns - (net.now_ns - tp.tcp_rtx_queue[0].skb_mstamp_ns)
     if left_ns > 0:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, left_ns)

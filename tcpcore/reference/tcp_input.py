@@ -101,6 +101,7 @@ from .tcp_window import (
     tcp_receive_window,
     tcp_sync_mss,
 )
+from .timer import NSEC_PER_SEC
 
 OPT_TIMESTAMP, OPT_SACK_PERM = int(Opt.OPT_TIMESTAMP), int(Opt.OPT_SACK_PERM)
 OPT_WSCALE, OPT_MSS = int(Opt.OPT_WSCALE), int(Opt.OPT_MSS)
@@ -195,7 +196,7 @@ def tcp_rcv_state_process(
         if state == TCP_FIN_WAIT1 and tcp_data_after_close(net, tp, th, state, rcv_nxt):
             return REPLY_RST
         if tcp_closing_states(net, tp, state):
-            return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_ns < 0 else REPLY_NONE
+            return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_s < 0 else REPLY_NONE
     if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
         tcp_dsack_set(net, tp, th.seq, th.end_seq)
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
@@ -405,7 +406,7 @@ def tcp_closing_states(net: Netns, tp: TcpSock, state: int) -> bool:
         if not tp.dead:
             sk_wake(net, tp)
         elif tcb.state == TCP_FIN_WAIT2:
-            if tp.linger2_ns < 0:
+            if tp.linger2_s < 0:
                 tcp_done(net, tp)
                 net.mib[Mib.TCP_ABORTONDATA] += 1
                 return True
@@ -430,7 +431,7 @@ def tcp_fin_wait2_orphan(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_fin_time_ns(tp: TcpSock) -> int:
-    return max(tp.linger2_ns, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
+    return max(tp.linger2_s * NSEC_PER_SEC, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
 
 
 def tcp_data_after_close(net: Netns, tp: TcpSock, th: Segment, state: int, rcv_nxt: int) -> bool:

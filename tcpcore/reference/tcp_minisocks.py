@@ -300,7 +300,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tcb = tp.tcb
     for name in INHERITED:
         setattr(tp, name, getattr(listener, name))
-    tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC or tp.rto_min_ns
+    tp.rto_min_us = net.route.rto_min * 1000 or tp.rto_min_us
     tp.ip = req.ip
     tp.saddr, tp.daddr, tp.sport, tp.dport = req.saddr, req.daddr, req.sport, req.dport
     sk_errors_inherit(tp, listener)
@@ -364,15 +364,15 @@ INHERITED = (
     "tos",
     "ttl",
     "user_mss",
-    "user_timeout_ns",
+    "user_timeout_ms",
     "keepalive_time_s",
     "keepalive_intvl_s",
     "keepalive_probes",
-    "linger2_ns",
+    "linger2_s",
     "notsent_lowat",
     "pmtudisc",
-    "rto_min_ns",
-    "rto_max_ns",
+    "rto_min_us",
+    "rto_max_ms",
 )
 
 

@@ -80,6 +80,7 @@ from .tcp_rate import (
     tcp_cwnd_validate,
     tcp_rate_skb_sent,
 )
+from .tcp_rtt import tcp_rto_min_ns
 from .tcp_window import (
     TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
@@ -444,7 +445,7 @@ def tcp_oow_rate_limited(net: Netns, owner: object) -> bool:
 
 def tcp_connect_init(net: Netns, tp: TcpSock) -> None:
     """What an active open begins with."""
-    tp.rto_min_ns = net.route.rto_min * NSEC_PER_MSEC or tp.rto_min_ns
+    tp.rto_min_us = net.route.rto_min * 1000 or tp.rto_min_us
     tp.tcp_header_len = TCP_HDR_LEN
     if net.sysctl.tcp_timestamps:
         tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
@@ -474,7 +475,7 @@ def tcp_connect_init(net: Netns, tp: TcpSock) -> None:
 
 
 def net_timeout_init(tp: TcpSock) -> int:
-    return max(1_000_000_000, tp.rto_min_ns)
+    return max(1_000_000_000, tcp_rto_min_ns(tp))
 
 
 def tcp_connect(net: Netns, tp: TcpSock) -> int:

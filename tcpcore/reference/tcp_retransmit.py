@@ -45,6 +45,7 @@ from .tcp_output import (
     tcp_transmit_skb,
     tcp_write_xmit,
 )
+from .tcp_rtt import tcp_rto_max_ns
 from .tcp_window import (
     tcp_current_mss,
     tcp_packets_in_flight,
@@ -240,7 +241,7 @@ def tcp_send_probe0(net: Netns, tp: TcpSock) -> None:
     if err <= 0:
         if tp.backoff < net.sysctl.tcp_retries2:
             tp.backoff += 1
-        delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns)
+        delay_ns = min(tcp_probe0_base_ns(tp) << tp.backoff, tcp_rto_max_ns(tp))
     else:
         delay_ns = 500 * NSEC_PER_MSEC
     delay_ns = tcp_clamp_probe0_to_user_timeout(net, tp, delay_ns)

@@ -11,8 +11,12 @@ from .tcp import MASK32, after
 from .timer import NSEC_PER_MSEC, TICK_NS
 
 
-def tcp_rto_min_us(tp: TcpSock) -> int:
-    return tp.rto_min_ns // 1000
+def tcp_rto_min_ns(tp: TcpSock) -> int:
+    return tp.rto_min_us * 1000
+
+
+def tcp_rto_max_ns(tp: TcpSock) -> int:
+    return tp.rto_max_ms * 1_000_000
 
 
 def tcp_rtt_tsopt_us(now_ns: int, tsecr: int, tsoffset: int) -> int:
@@ -31,7 +35,7 @@ def tcp_rtt_estimator(tp: TcpSock, mrtt_us: int) -> None:
     if not tp.srtt_us:
         tp.srtt_us = mrtt_us << 3
         tp.mdev_us = mrtt_us << 1
-        tp.rttvar_us = tp.mdev_max_us = max(tp.mdev_us, tcp_rto_min_us(tp))
+        tp.rttvar_us = tp.mdev_max_us = max(tp.mdev_us, tp.rto_min_us)
         tp.rtt_seq = tp.tcb.snd_nxt
         return
     error = mrtt_us - (tp.srtt_us >> 3)
@@ -45,10 +49,10 @@ def tcp_rtt_estimator(tp: TcpSock, mrtt_us: int) -> None:
         if tp.mdev_max_us < tp.rttvar_us:
             tp.rttvar_us -= (tp.rttvar_us - tp.mdev_max_us) >> 2
         tp.rtt_seq = tp.tcb.snd_nxt
-        tp.mdev_max_us = tcp_rto_min_us(tp)
+        tp.mdev_max_us = tp.rto_min_us
 
 
 def tcp_set_rto(tp: TcpSock) -> None:
     """The time-out of today's estimate, in whole ticks (RFC 6298 2.3 to 2.5)."""
     rto_ns = ((tp.srtt_us >> 3) + tp.rttvar_us) * 1000
-    tp.rto_ns = min(-(-rto_ns // TICK_NS) * TICK_NS, tp.rto_max_ns)
+    tp.rto_ns = min(-(-rto_ns // TICK_NS) * TICK_NS, tcp_rto_max_ns(tp))

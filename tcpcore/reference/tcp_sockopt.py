@@ -165,9 +165,9 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
         tp.syn_retries = value
     elif name == TCP_LINGER2:
         most = 120
-        tp.linger2_ns = -1 if value < 0 else min(value, most) * NSEC_PER_SEC
+        tp.linger2_s = -1 if value < 0 else min(value, most)
         if not value:
-            tp.linger2_ns = net.sysctl.tcp_fin_timeout * NSEC_PER_SEC
+            tp.linger2_s = net.sysctl.tcp_fin_timeout
     elif name == TCP_DEFER_ACCEPT:
         tp.defer_accept = secs_to_retrans(value)
     elif name == TCP_WINDOW_CLAMP:
@@ -191,18 +191,18 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == TCP_USER_TIMEOUT:
         if value < 0:
             return -EINVAL
-        tp.user_timeout_ns = value * NSEC_PER_MSEC
+        tp.user_timeout_ms = value
     elif name == TCP_NOTSENT_LOWAT:
         tp.notsent_lowat = value & MASK32
     elif name == TCP_RTO_MAX_MS:
         if not 1000 <= value <= TCP_RTO_MAX_NS // NSEC_PER_MSEC:
             return -EINVAL
-        tp.rto_max_ns = value * NSEC_PER_MSEC
+        tp.rto_max_ms = value
     elif name == TCP_RTO_MIN_US:
         rto_min_ns = jiffies_up(0, value * 1000)
         if not TCP_TIMEOUT_MIN_NS <= rto_min_ns <= TCP_RTO_MIN_NS:
             return -EINVAL
-        tp.rto_min_ns = rto_min_ns
+        tp.rto_min_us = rto_min_ns // 1000
     else:
         return -ENOPROTOOPT
     return 0
@@ -364,16 +364,14 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     (SOL_TCP, TCP_KEEPINTVL): lambda net, tp: keepalive_intvl_when(net, tp) // NSEC_PER_SEC,
     (SOL_TCP, TCP_KEEPCNT): lambda net, tp: tp.keepalive_probes or net.sysctl.tcp_keepalive_probes,
     (SOL_TCP, TCP_SYNCNT): lambda net, tp: tp.syn_retries or net.sysctl.tcp_syn_retries,
-    (SOL_TCP, TCP_LINGER2): lambda net, tp: (
-        -1 if tp.linger2_ns < 0 else tp.linger2_ns // NSEC_PER_SEC
-    ),
+    (SOL_TCP, TCP_LINGER2): lambda net, tp: tp.linger2_s,
     (SOL_TCP, TCP_DEFER_ACCEPT): lambda net, tp: retrans_to_secs(tp.defer_accept),
     (SOL_TCP, TCP_WINDOW_CLAMP): lambda net, tp: tp.window_clamp,
     (SOL_TCP, TCP_QUICKACK): lambda net, tp: tp.ack_pingpong < TCP_PINGPONG_THRESH,
-    (SOL_TCP, TCP_USER_TIMEOUT): lambda net, tp: tp.user_timeout_ns // NSEC_PER_MSEC,
+    (SOL_TCP, TCP_USER_TIMEOUT): lambda net, tp: tp.user_timeout_ms,
     (SOL_TCP, TCP_NOTSENT_LOWAT): lambda net, tp: (tp.notsent_lowat ^ 1 << 31) - (1 << 31),
-    (SOL_TCP, TCP_RTO_MAX_MS): lambda net, tp: tp.rto_max_ns // NSEC_PER_MSEC,
-    (SOL_TCP, TCP_RTO_MIN_US): lambda net, tp: tp.rto_min_ns // 1000,
+    (SOL_TCP, TCP_RTO_MAX_MS): lambda net, tp: tp.rto_max_ms,
+    (SOL_TCP, TCP_RTO_MIN_US): lambda net, tp: tp.rto_min_us,
     (SOL_IP, IP_TOS): lambda net, tp: tp.tos,
     (SOL_IP, IP_TTL): lambda net, tp: tp.ttl,
     (SOL_IP, IP_MTU_DISCOVER): lambda net, tp: tp.pmtudisc,

@@ -25,6 +25,7 @@ from .sock import (
     TCP_PINGPONG_THRESH,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
+    tcp_user_timeout_ns,
 )
 from .tcp import (
     MASK32,
@@ -45,6 +46,7 @@ from .tcp_retransmit import (
     tcp_send_probe0,
     tcp_write_wakeup,
 )
+from .tcp_rtt import tcp_rto_max_ns, tcp_rto_min_ns
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 
@@ -63,10 +65,10 @@ def tcp_orphan_retries(net: Netns, tp: TcpSock, alive: bool) -> int:
 
 def tcp_model_timeout_ns(tp: TcpSock, boundary: int, base_ns: int) -> int:
     """How long `boundary` retransmissions take, each after twice the time of the one before."""
-    threshold = (tp.rto_max_ns // base_ns).bit_length() - 1
+    threshold = (tcp_rto_max_ns(tp) // base_ns).bit_length() - 1
     if boundary <= threshold:
         return ((2 << boundary) - 1) * base_ns
-    return ((2 << threshold) - 1) * base_ns + (boundary - threshold) * tp.rto_max_ns
+    return ((2 << threshold) - 1) * base_ns + (boundary - threshold) * tcp_rto_max_ns(tp)
 
 
 def retransmits_timed_out(net: Netns, tp: TcpSock, boundary: int, timeout_ns: int) -> bool:
@@ -74,7 +76,9 @@ def retransmits_timed_out(net: Netns, tp: TcpSock, boundary: int, timeout_ns: in
         return False
     start_ns = tp.retrans_stamp * NSEC_PER_MSEC
     if not timeout_ns:
-        base_ns = NSEC_PER_SEC if tp.tcb.state in (TCP_SYN_SENT, TCP_SYN_RECV) else tp.rto_min_ns
+        base_ns = (
+            NSEC_PER_SEC if tp.tcb.state in (TCP_SYN_SENT, TCP_SYN_RECV) else tcp_rto_min_ns(tp)
+        )
         timeout_ns = tcp_model_timeout_ns(tp, boundary, base_ns)
     return net.now_ns - start_ns >= timeout_ns
 
@@ -89,12 +93,12 @@ def tcp_write_timeout(net: Netns, tp: TcpSock) -> bool:
     else:
         retry_until = sysctl.tcp_retries2
         if tp.dead:
-            alive = tp.rto_ns < tp.rto_max_ns
+            alive = tp.rto_ns < tcp_rto_max_ns(tp)
             retry_until = tcp_orphan_retries(net, tp, alive)
             if not alive and not tp.retransmits:
                 retry_until = 0
         expired = False
-    expired = expired or retransmits_timed_out(net, tp, retry_until, tp.user_timeout_ns)
+    expired = expired or retransmits_timed_out(net, tp, retry_until, tcp_user_timeout_ns(tp))
     if expired:
         tcp_write_err(net, tp)
     else:
@@ -137,12 +141,12 @@ def tcp_retransmit_timer(net: Netns, tp: TcpSock) -> None:
 
 
 def tcp_rtx_probe0_timed_out(net: Netns, tp: TcpSock) -> bool:
-    timeout_ns = 2 * tp.rto_max_ns
-    if tp.user_timeout_ns:
+    timeout_ns = 2 * tcp_rto_max_ns(tp)
+    if tp.user_timeout_ms:
         since_ns = net.now_ns - tp.retrans_stamp * NSEC_PER_MSEC
-        if tp.retrans_stamp and since_ns > tp.user_timeout_ns:
+        if tp.retrans_stamp and since_ns > tcp_user_timeout_ns(tp):
             return True  # whatever the peer answers, nothing gets on
-        timeout_ns = min(timeout_ns, tp.user_timeout_ns)
+        timeout_ns = min(timeout_ns, tcp_user_timeout_ns(tp))
     return net.now_ns - max(tp.rcv_tstamp_ns, 1) > timeout_ns
 
 
@@ -151,10 +155,10 @@ def tcp_out_reset_timer(net: Netns, tp: TcpSock) -> None:
     linear = net.sysctl.tcp_syn_linear_timeouts
     if tp.tcb.state != TCP_SYN_SENT or tp.retransmits > linear:
         tp.backoff = min(tp.backoff + 1, 255)
-        tp.rto_ns = min(tp.rto_ns << 1, tp.rto_max_ns)
+        tp.rto_ns = min(tp.rto_ns << 1, tcp_rto_max_ns(tp))
     delay_ns = tp.rto_ns
-    if tp.user_timeout_ns and tp.retrans_stamp:
-        left = tp.user_timeout_ns - (net.now_ns - tp.retrans_stamp * NSEC_PER_MSEC)
+    if tp.user_timeout_ms and tp.retrans_stamp:
+        left = tcp_user_timeout_ns(tp) - (net.now_ns - tp.retrans_stamp * NSEC_PER_MSEC)
         delay_ns = max(min(delay_ns, left), NSEC_PER_MSEC)
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, delay_ns)
 
@@ -167,12 +171,12 @@ def tcp_probe_timer(net: Netns, tp: TcpSock) -> None:
         return
     if not tp.probes_tstamp_ns:
         tp.probes_tstamp_ns = max(net.now_ns, 1)
-    elif tp.user_timeout_ns and net.now_ns - tp.probes_tstamp_ns >= tp.user_timeout_ns:
+    elif tp.user_timeout_ms and net.now_ns - tp.probes_tstamp_ns >= tcp_user_timeout_ns(tp):
         tcp_write_err(net, tp)
         return
     most = net.sysctl.tcp_retries2
     if tp.dead:
-        alive = min(tcp_probe0_base_ns(tp) << tp.backoff, tp.rto_max_ns) < tp.rto_max_ns
+        alive = min(tcp_probe0_base_ns(tp) << tp.backoff, tcp_rto_max_ns(tp)) < tcp_rto_max_ns(tp)
         most = tcp_orphan_retries(net, tp, alive)
         if not alive and tp.backoff >= most:
             tcp_write_err(net, tp)
@@ -224,7 +228,7 @@ def tcp_keepalive_timer(net: Netns, tp: TcpSock) -> None:
         return
     if tp.tcb.state == TCP_FIN_WAIT2 and tp.dead:
         wait_ns = tcp_fin_time_ns(tp) - TCP_TIMEWAIT_LEN_NS
-        if tp.linger2_ns >= 0 and wait_ns > 0:
+        if tp.linger2_s >= 0 and wait_ns > 0:
             tcp_time_wait(net, tp, TCP_FIN_WAIT2, wait_ns)
         else:
             tcp_send_active_reset(net, tp)
@@ -238,8 +242,8 @@ def tcp_keepalive_timer(net: Netns, tp: TcpSock) -> None:
         if idle_ns >= elapsed_ns:
             probes = tp.keepalive_probes or net.sysctl.tcp_keepalive_probes
             late = (
-                idle_ns >= tp.user_timeout_ns and tp.probes_out
-                if tp.user_timeout_ns
+                idle_ns >= tcp_user_timeout_ns(tp) and tp.probes_out
+                if tp.user_timeout_ms
                 else tp.probes_out >= probes
             )
             if late:

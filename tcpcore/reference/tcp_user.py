@@ -25,9 +25,7 @@ from .errqueue import (
     sk_errors_alloc,
     tcp_tx_timestamp,
 )
-from .inet_connection_sock import (
-    tcp_set_state,
-)
+from .inet_connection_sock import inet_csk_reqsk_queue_remove, tcp_set_state
 from .inet_ports import inet_csk_get_port, is_any, port_conflict
 from .ip_output import V4MAPPED, inet_addr_is_local
 from .netns import Netns
@@ -138,7 +136,7 @@ def inet_csk_accept(net: Netns, tp: TcpSock) -> tuple[int, TcpSock | None]:
         return -EINVAL, None
     if not tp.accept_queue:
         return -EAGAIN, None
-    child = tp.accept_queue.popleft()
+    child = inet_csk_reqsk_queue_remove(tp)
     child.listener = None
     return 0, child
 
