@@ -33,7 +33,7 @@ from tcp cimport (
 )
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_rate cimport PACING_RATE_MAX, TCP_CHRONO_BUSY, tcp_chrono_stop
-from tcp_rtt cimport tcp_rto_min_ns, tcp_rto_max_ns
+from tcp_rtt cimport tcp_rto_min_ns, tcp_rto_max_ns, tcp_user_timeout_ns
 from timer cimport NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
@@ -47,6 +47,7 @@ cdef inline void tcp_init_sock(tcp_sock *tp) noexcept nogil:
     tp.snd_cwnd = TCP_INIT_CWND
     tp.snd_ssthresh = TCP_INFINITE_SSTHRESH
     tp.mdev_us = 1000000
+    tp.rack_reo_wnd_steps = 1
     tp.app_limited = 0xFFFFFFFF
     tp.rate_app_limited = 1
     tp.sk_pacing_rate = PACING_RATE_MAX
@@ -223,13 +224,13 @@ cdef inline void tcp_clear_xmit_timer(tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_rearm_rto(netns *net, tcp_sock *tp) noexcept nogil:
     """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3).
 
-    Where it takes the place of a probe's time, it runs since the first segment was sent.
+    Where it takes the place of a probe's or of RACK's, it runs since the first segment was sent.
     """
     cdef int64_t delay_ns = tp.rto_ns
     if not tp.packets_out:
         tcp_clear_xmit_timer(tp)
         return
-    if tp.icsk_pending == ICSK_TIME_LOSS_PROBE:
+    if tp.icsk_pending == ICSK_TIME_LOSS_PROBE or tp.icsk_pending == ICSK_TIME_REO_TIMEOUT:
         delay_ns = max(tcp_rto_delta_ns(net, tp), <int64_t>1000)
     tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, delay_ns)
 

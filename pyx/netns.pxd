@@ -172,6 +172,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_min_snd_mss = 48
     knobs.tcp_moderate_rcvbuf = 1
     knobs.tcp_notsent_lowat = 0xFFFFFFFF
+    knobs.tcp_recovery = 1
     knobs.tcp_reordering = 3
     knobs.tcp_retries1 = 3
     knobs.tcp_retries2 = 15

@@ -1,9 +1,9 @@
 # Pieces of a queue as a tree beside their list: one is found, entered, taken out or changed in
 # steps that grow with the logarithm of how many there are, whatever order a peer thinks of (T-03,
 # T-06, T-22).  Linux: lib/rbtree.c; here a treap (Seidel and Aragon), by keyed random numbers.
-# A branch knows what SACK's scoreboard asks for.  The reference walks its lists.
+# A branch knows what SACK's scoreboard and RACK ask for.  The reference walks its lists.
 
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from skbuff cimport skb_queue_after, skb_unlink
 from sock cimport TCPCB_LOST, TCPCB_SACKED_ACKED, TCPCB_SACKED_RETRANS, skb, skb_queue
 from tcp cimport after
@@ -11,9 +11,10 @@ from tcp cimport after
 # What a piece is, or whether a branch has any of it.
 cdef enum:
     RB_UNSACKED = 1  # the peer has not told that it has it
-    RB_UNMARKED = 2  # nor is it known to be lost, nor was it sent again
-    RB_TO_RESEND = 4  # lost, not sent again
-    RB_LOST = 8
+    RB_TO_RESEND = 2  # lost, not sent again
+    RB_LOST = 4
+    RB_SENT = 8  # nothing that was sent later has arrived
+    RB_OVERTAKEN = 16  # something has: it is late, but not lost
 
 cdef extern from *:
     """
@@ -29,43 +30,46 @@ cdef inline uint32_t rb_marks(const skb *one) noexcept nogil:
     cdef uint32_t marks = RB_LOST if one.sacked & TCPCB_LOST else 0
     if one.sacked & TCPCB_SACKED_ACKED:
         return marks
-    if not one.sacked & TCPCB_SACKED_RETRANS:
-        marks |= RB_TO_RESEND if marks else RB_UNMARKED
+    if marks and not one.sacked & TCPCB_SACKED_RETRANS:
+        marks |= RB_TO_RESEND
+    elif not one.rack_off:
+        marks |= RB_OVERTAKEN if one.overtaken else RB_SENT
     return marks | RB_UNSACKED
 
 
 cdef inline bint rb_is(const skb *one, uint32_t marks, int64_t before_ns) noexcept nogil:
-    return rb_marks(one) & marks or (
-        one.sacked & TCPCB_SACKED_RETRANS and one.skb_mstamp_ns < before_ns
-    )
+    return rb_marks(one) & marks and one.skb_mstamp_ns < before_ns
 
 
 cdef inline bint rb_has(const skb *branch, uint32_t marks, int64_t before_ns) noexcept nogil:
-    return branch != NULL and (branch.rb_marks & marks or branch.rb_retrans_ns < before_ns)
+    if branch == NULL or not branch.rb_marks & marks:
+        return False
+    if marks == RB_SENT:
+        return branch.rb_sent_ns < before_ns
+    return branch.rb_overtaken_ns < before_ns if marks == RB_OVERTAKEN else True
 
 
 cdef inline void rb_sum(skb *one) noexcept nogil:
     """Tell of a branch by its two and its own piece."""
     cdef const skb *side
-    cdef int32_t pcount = one.pcount
-    cdef int32_t sacked = pcount if one.sacked & TCPCB_SACKED_ACKED else 0
-    cdef int64_t sacked_ns = one.skb_mstamp_ns if one.sacked & TCPCB_SACKED_ACKED else RB_ALWAYS
-    cdef int64_t retrans_ns = one.skb_mstamp_ns if one.sacked & TCPCB_SACKED_RETRANS else RB_NEVER
     cdef uint32_t marks = rb_marks(one)
+    cdef int64_t sent_ns = RB_NEVER, overtaken_ns = RB_NEVER, last_ns = RB_ALWAYS
     cdef int i
+    if marks & RB_SENT:
+        sent_ns = one.skb_mstamp_ns
+    elif marks & RB_OVERTAKEN:
+        overtaken_ns = last_ns = one.skb_mstamp_ns
     for i in range(2):
         side = one.rb_right if i else one.rb_left
         if side != NULL:
-            pcount += side.rb_pcount
-            sacked += side.rb_sacked
             marks |= side.rb_marks
-            sacked_ns = max(sacked_ns, side.rb_sacked_ns)
-            retrans_ns = min(retrans_ns, side.rb_retrans_ns)
-    one.rb_pcount = pcount
-    one.rb_sacked = sacked
+            sent_ns = min(sent_ns, side.rb_sent_ns)
+            overtaken_ns = min(overtaken_ns, side.rb_overtaken_ns)
+            last_ns = max(last_ns, side.rb_overtaken_last_ns)
     one.rb_marks = marks
-    one.rb_sacked_ns = sacked_ns
-    one.rb_retrans_ns = retrans_ns
+    one.rb_sent_ns = sent_ns
+    one.rb_overtaken_ns = overtaken_ns
+    one.rb_overtaken_last_ns = last_ns
 
 
 cdef inline void rb_changed(skb *one) noexcept nogil:
@@ -165,7 +169,10 @@ cdef inline skb *rb_find(const skb_queue *queue, uint32_t seq) noexcept nogil:
 
 
 cdef inline skb *rb_seek(skb *one, uint32_t marks, int64_t before_ns) noexcept nogil:
-    """The first piece, from this one on, that is any of `marks`, or was sent again before a time."""
+    """The first piece, from this one on, that is any of `marks` and was sent before a time.
+
+    Times are kept of RB_SENT and RB_OVERTAKEN; else it is RB_NEVER.
+    """
     cdef skb *below
     while one != NULL:
         if rb_is(one, marks, before_ns):
@@ -183,34 +190,6 @@ cdef inline skb *rb_seek(skb *one, uint32_t marks, int64_t before_ns) noexcept n
             one = one.rb_parent
         one = one.rb_parent
     return NULL
-
-
-cdef inline int32_t rb_pcount_before(const skb *one) noexcept nogil:
-    """How many segments are in the pieces before this one."""
-    cdef int32_t count = one.rb_left.rb_pcount if one.rb_left != NULL else 0
-    while one.rb_parent != NULL:
-        if one.rb_parent.rb_right == one:
-            count += one.rb_parent.rb_pcount - one.rb_pcount
-        one = one.rb_parent
-    return count
-
-
-cdef inline skb *rb_sacked_behind(const skb_queue *queue, int32_t least) noexcept nogil:
-    """The last piece behind which the peer has `least` segments or more, or NULL."""
-    cdef skb *one = rb_root(queue)
-    cdef skb *found = NULL
-    cdef int32_t behind = 0, right
-    while one != NULL:
-        right = one.rb_right.rb_sacked if one.rb_right != NULL else 0
-        if behind + right >= least:
-            found = one
-            one = one.rb_right
-        else:
-            behind += right
-            if one.sacked & TCPCB_SACKED_ACKED:
-                behind += one.pcount
-            one = one.rb_left
-    return found
 
 
 cdef inline void rb_changed_all(skb_queue *queue) noexcept nogil:

@@ -2,7 +2,7 @@
 # Linux: include/net/sock.h, inet_connection_sock.h, request_sock.h, inet_timewait_sock.h,
 # include/linux/tcp.h, skbuff.h.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tcp cimport segment, tcb
 from timer cimport lazy_timer, timer
 
@@ -15,6 +15,7 @@ cdef enum:
     ICSK_TIME_LOSS_PROBE = 5
     TCP_SYNACK_TIMER = 6  # a request's
     TCP_TW_TIMER = 7  # of what is in TIME-WAIT
+    ICSK_TIME_REO_TIMEOUT = 8
 
 cdef enum:
     TCP_MSS_DEFAULT = 536
@@ -181,6 +182,8 @@ cdef struct skb:
     uint8_t eor  # a record ends here: nothing is added
     uint8_t lent  # its bytes are not its own: nothing is written behind them
     uint8_t is_app_limited
+    uint8_t overtaken  # something that was sent later has arrived
+    uint8_t rack_off  # RACK has done with it, until it is sent again
     uint16_t gso_size  # bytes of a segment, where it is sent in several
     uint32_t rb_priority
     uint32_t delivered  # tp.delivered when it was sent
@@ -192,10 +195,9 @@ cdef struct skb:
     skb *rb_parent
     skb *rb_left
     skb *rb_right
-    int32_t rb_pcount
-    int32_t rb_sacked  # segments that the peer has
-    int64_t rb_sacked_ns  # when the last of them was sent
-    int64_t rb_retrans_ns  # when the first was that is sent again
+    int64_t rb_sent_ns  # when the first of RB_SENT was sent
+    int64_t rb_overtaken_ns  # when the first of RB_OVERTAKEN was, and the last
+    int64_t rb_overtaken_last_ns
     uint32_t rb_marks  # RB_
     uint8_t tx_flags  # SKBTX_
     uint8_t frags  # pieces of memory that those without copying are
@@ -240,6 +242,7 @@ cdef struct sysctls:
     int64_t tcp_moderate_rcvbuf
     int64_t tcp_notsent_lowat
     int64_t tcp_orphan_retries
+    int64_t tcp_recovery
     int64_t tcp_reordering
     int64_t tcp_retries1
     int64_t tcp_retries2
@@ -266,11 +269,11 @@ cdef struct sysctls:
 # CUBIC's and HyStart's (tcp_cong).
 cdef struct cubic:
     int64_t last_time
-    int64_t delay_min_us
     int64_t epoch_start
     int64_t round_start_ns
     int64_t last_ack_ns
-    int64_t curr_rtt_us
+    uint32_t delay_min_us
+    uint32_t curr_rtt_us
     int32_t cnt  # acknowledged segments that are worth one segment of window
     int32_t last_max_cwnd
     int32_t last_cwnd
@@ -334,7 +337,6 @@ cdef struct tcp_sock:
     uint32_t last_oow_ack_ms
     uint32_t rto_stamp_ms  # when the first time-out of a row came; 0 for none
     uint32_t rtt_min_us
-    uint32_t max_ack_backlog  # of a listener
     # Queues.
     skb_queue sk_write_queue  # not sent yet
     skb_queue tcp_rtx_queue  # sent, not acknowledged
@@ -382,7 +384,6 @@ cdef struct tcp_sock:
     int64_t probes_tstamp_ns
     int64_t ack_ato_ns
     int64_t ack_lrcvtime_ns
-    int64_t ack_timeout_ns
     int64_t rcvq_time_ns
     int64_t rcv_rtt_us  # times 8
     int64_t rcv_rtt_time_ns
@@ -397,12 +398,12 @@ cdef struct tcp_sock:
     uint16_t last_seg_size
     uint16_t user_mss
     uint16_t probes_out
-    uint16_t ack_quick
     uint16_t tcp_header_len
     uint16_t urg_data
     uint16_t scaling_ratio  # data in 256 bytes of receive memory
     uint8_t backoff
     uint8_t ack_pending  # ICSK_ACK_
+    uint8_t ack_quick
     uint8_t ack_pingpong
     uint8_t compressed_ack  # duplicate ACKs that wait, with the timer of delayed ones
     uint8_t dup_ack_counter  # sent at once with compressed_ack_rcv_nxt
@@ -443,19 +444,24 @@ cdef struct tcp_sock:
     uint8_t defer_accept
     uint8_t syn_retries
     uint8_t keepalive_probes
-    int32_t sk_err  # errno, told once
-    int32_t sk_err_soft
+    uint8_t rack_reo_wnd_steps  # of a quarter of the least round trip
+    uint8_t rack_reo_wnd_persist  # recoveries that this lasts
+    uint8_t rack_dsack_seen
+    uint8_t rack_advanced  # something has arrived since it looked
+    uint8_t rack_waits  # this acknowledgment has armed its timer
+    int16_t sk_err  # errno, told once
+    int16_t sk_err_soft
     sack_block sack[4]  # blocks received
     sack_block duplicate_sack
     # What the caller asked for.
     uint32_t user_timeout_ms
-    int32_t linger2_s  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
     uint32_t notsent_lowat
     int32_t sk_rcvlowat
     int32_t linger_s
     uint16_t keepalive_time_s
     uint16_t keepalive_intvl_s
     # Listener, and who waits to be accepted.
+    uint32_t max_ack_backlog
     tcp_sock *accept_tail  # who came last, and behind him who came first
     tcp_sock *accept_next
     tcp_sock *listener  # of a child that is not accepted yet
@@ -475,6 +481,12 @@ cdef struct tcp_sock:
     uint32_t dsack_dups
     uint32_t reord_seen
     uint32_t rcv_ooopack
+    # RACK (tcp_rack): of what has arrived, the latest sent, and its round trip.
+    int64_t rack_mstamp_us
+    uint32_t rack_end_seq
+    uint32_t rack_rtt_us
+    uint32_t rack_last_delivered  # tp.delivered when its window was widened
+    int32_t linger2_s  # how long FIN-WAIT-2 of an orphan lasts; -1: not at all
     # Rates (tcp_rate).
     uint64_t sk_pacing_rate
     uint32_t first_tx_us  # when what arrived last was sent
@@ -543,7 +555,3 @@ cdef struct rcv_skb:
     skb_data *page  # where that lies, if it may be kept by reference
     uint32_t len
     sack_block sack[4]
-
-
-cdef inline int64_t tcp_user_timeout_ns(const tcp_sock *tp) noexcept nogil:
-    return <int64_t>tp.user_timeout_ms * 1000000

@@ -258,8 +258,9 @@ cdef enum:  # Mib
     PRUNECALLED = 87
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
-    TCP_ACKCOMPRESSED = 90
-    NR_MIBS = 91
+    TCP_LOSTRETRANSMIT = 90
+    TCP_ACKCOMPRESSED = 91
+    NR_MIBS = 92
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -18,6 +18,7 @@ from sock cimport *
 from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_output cimport tcp_push_pending_frames
+from tcp_rack cimport tcp_rack_advance, tcp_rack_update_reo_wnd
 from tcp_rate cimport *
 from tcp_recovery cimport *
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
@@ -25,17 +26,13 @@ from tcp_rtt cimport tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
 
-# What an acknowledgment did to the retransmit queue.
-cdef struct cleaned:
-    int64_t rtt_us  # -1 for none
-    int32_t acked  # segments
-    int flags  # FLAG_
 
-
-cdef inline void tcp_clean_rtx_queue(
-    netns *net, tcp_sock *tp, uint32_t prior_una, rate_sample *rs, cleaned *done
+cdef inline int tcp_clean_rtx_queue(
+    netns *net, tcp_sock *tp, uint32_t prior_una, uint32_t prior_fack, rate_sample *rs
 ) noexcept nogil:
-    """Free what is acknowledged."""
+    """Free what is acknowledged: FLAG_. `prior_fack` is the highest that was told of, or 0."""
+    cdef uint32_t reord = prior_fack
+    cdef int64_t rtt_us = -1, sack_us = -1, ca_us = -1
     cdef uint32_t una = tp.tcb.snd_una
     cdef int64_t first_ns = -1, last_ns = -1, now_ns = net.net.now_ns
     cdef int flags = 0
@@ -62,12 +59,16 @@ cdef inline void tcp_clean_rtx_queue(
             last_ns = one.skb_mstamp_ns
             if first_ns < 0:
                 first_ns = last_ns
+            if before(one.seq, reord):
+                reord = one.seq
             if not after(one.end_seq, tp.high_seq):
                 flags |= FLAG_ORIG_SACK_ACKED
         if sacked & TCPCB_SACKED_ACKED:
             tp.sacked_out -= pcount
         elif tcp_is_sack(tp):
             tp.delivered += pcount
+            if not tcp_skb_spurious_retrans(tp, one):
+                tcp_rack_advance(net, tp, sacked, one.end_seq, one.skb_mstamp_ns)
         if sacked & TCPCB_LOST:
             tp.lost_out -= pcount
         tp.packets_out -= pcount
@@ -99,16 +100,35 @@ cdef inline void tcp_clean_rtx_queue(
             tcp_ack_tstamp(net, tp, one, prior_una)
         if one.sacked & TCPCB_SACKED_ACKED:
             flags |= FLAG_SACK_RENEGING
-    done.rtt_us = -1
     if first_ns >= 0 and not flags & FLAG_RETRANS_DATA_ACKED:
-        done.rtt_us = (now_ns - first_ns) // 1000
-        ca_pkts_acked(tp, max((now_ns - last_ns) // 1000, <int64_t>1), now_ns)
+        rtt_us = (now_ns - first_ns) // 1000
+        ca_us = (now_ns - last_ns) // 1000
+    if rs.first_sackt_ns >= 0:
+        sack_us = (now_ns - rs.first_sackt_ns) // 1000
+        ca_us = (now_ns - rs.last_sackt_ns) // 1000
+    if ca_us >= 0:
+        ca_pkts_acked(tp, max(ca_us, <int64_t>1), now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
         tcp_remove_reno_sacks(tp, acked)
         if flags & FLAG_RETRANS_DATA_ACKED:  # nobody knows what else was the copy's
             flags &= ~FLAG_ORIG_SACK_ACKED
-    done.flags = flags
-    done.acked = acked
+    elif prior_fack and reord != prior_fack:
+        tcp_check_sack_reordering(net, tp, reord)  # a hole was filled by what was sent once
+    tcp_ack_update_rtt(net, tp, flags, rtt_us if rtt_us >= 0 else sack_us, ca_us)
+    if flags & FLAG_ACKED or (one != NULL and sack_us > (now_ns - one.skb_mstamp_ns) // 1000):
+        flags |= FLAG_SET_XMIT_TIMER  # not for SACK alone, if the first went since
+    return flags
+
+
+cdef inline bint tcp_skb_spurious_retrans(const tcp_sock *tp, const skb *one) noexcept nogil:
+    """True if the echo of a time stamp tells that a piece had arrived before it went again."""
+    cdef uint32_t sent_ms = <uint32_t>(one.skb_mstamp_ns // NSEC_PER_MSEC)
+    return (
+        one.sacked & TCPCB_EVER_RETRANS
+        and tp.saw_tstamp
+        and tp.rcv_tsecr
+        and before(tp.rcv_tsecr, sent_ms + tp.tsoffset)
+    )
 
 
 cdef inline bint between_up(uint32_t low, uint32_t value, uint32_t high) noexcept nogil:
@@ -132,17 +152,18 @@ cdef inline int32_t tcp_trim_head(netns *net, tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_ack_update_rtt(
-    netns *net, tcp_sock *tp, int flags, int64_t rtt_us
+    netns *net, tcp_sock *tp, int flags, int64_t rtt_us, int64_t ca_us
 ) noexcept nogil:
-    """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
+    """Learn from the round trips of the first and the last of what arrived, -1 if there are none.
+
+    By Karn's rule, or by the echo of a time stamp (RFC 7323 4).
+    """
     if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_ACKED:
-        rtt_us = tcp_rtt_tsopt_us(net.net.now_ns, tp.rcv_tsecr, tp.tsoffset)
+        rtt_us = ca_us = tcp_rtt_tsopt_us(net.net.now_ns, tp.rcv_tsecr, tp.tsoffset)
     if rtt_us < 0:
         return
-    if not rtt_us:
-        rtt_us = 1
-    tp.rtt_min_us = <uint32_t>min(<int64_t>tp.rtt_min_us, rtt_us)
-    tcp_rtt_estimator(tp, rtt_us)
+    tp.rtt_min_us = <uint32_t>min(<int64_t>tp.rtt_min_us, max(ca_us, <int64_t>1))
+    tcp_rtt_estimator(tp, rtt_us if rtt_us else 1)
     tcp_set_rto(tp)
     tp.backoff = 0
 
@@ -195,14 +216,18 @@ cdef inline int tcp_ack(
     """
     cdef int32_t prior_packets = tp.packets_out
     cdef int64_t delivered = tp.delivered, lost = tp.lost
-    cdef cleaned done
+    cdef uint32_t prior_fack = tp.highest_sack if tcp_is_sack(tp) else 0
     cdef rate_sample rs
     cdef int32_t dup_acks
-    cdef bint dubious, new_first = False
+    cdef bint dubious, reneging_now, new_first = False
     cdef int reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
     if before(r.th.ack, prior_una) and not (r.n_sacks and tcp_is_sack(tp)):
         return flags  # overtaken by others: of what it tells only SACK may be news
     rs.prior_us = 0
+    rs.prior_delivered = 0
+    rs.late = 0
+    rs.first_sackt_ns = rs.last_sackt_ns = -1
+    tp.rack_waits = 0
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.net.now_ns
     tp.sk_err_soft = 0
@@ -219,9 +244,8 @@ cdef inline int tcp_ack(
         if tp.tlp_high_seq:
             tcp_process_tlp_ack(net, tp, r.th.ack, flags)
         return flags
-    tcp_clean_rtx_queue(net, tp, prior_una, &rs, &done)
-    flags |= done.flags
-    tcp_ack_update_rtt(net, tp, flags, done.rtt_us)
+    flags |= tcp_clean_rtx_queue(net, tp, prior_una, prior_fack, &rs)
+    tcp_rack_update_reo_wnd(net, tp, &rs)
     if tp.tlp_high_seq:
         tcp_process_tlp_ack(net, tp, r.th.ack, flags)
     dubious = not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != TCP_CA_OPEN
@@ -231,7 +255,8 @@ cdef inline int tcp_ack(
             dup_acks = 1
         new_first = tcp_fastretrans_alert(net, tp, dup_acks, flags)
         tcp_update_rto_time(net, tp)
-    if flags & FLAG_ACKED and not (dubious and flags & reneging == reneging):
+    reneging_now = dubious and flags & reneging == reneging
+    if flags & FLAG_SET_XMIT_TIMER and not reneging_now and not tp.rack_waits:
         tcp_set_xmit_timer(net, tp)
     tcp_rate_gen(
         tp, tp.delivered - delivered, flags & FLAG_SACK_RENEGING != 0, &rs, net.net.now_ns

@@ -35,8 +35,8 @@ cdef inline void tcp_send_dup_ack(netns *net, tcp_sock *tp) noexcept nogil:
     wait_ns = (rtt_us + (rtt_us >> 2)) * sysctl.tcp_comp_sack_rtt_percent
     wait_ns = min(wait_ns, sysctl.tcp_comp_sack_delay_ns) + sysctl.tcp_comp_sack_slack_ns
     expires_ns = now_ns + wait_ns
-    if now_ns < tp.ack_timeout_ns < expires_ns:
-        expires_ns = tp.ack_timeout_ns  # Linux leaves the timer of an ACK that has gone running
+    if now_ns < tp.delack_timer.expires_ns < expires_ns:
+        expires_ns = tp.delack_timer.expires_ns  # Linux leaves that of an ACK that has gone running
     sk_reset_timer(net, &tp.delack_timer.timer, expires_ns)
 
 
@@ -45,6 +45,7 @@ cdef inline void tcp_sack_compress_send_ack(netns *net, tcp_sock *tp) noexcept n
     if tp.compressed_ack:
         NET_ADD_STATS(net, TCP_ACKCOMPRESSED, tp.compressed_ack - 1)
         tp.compressed_ack = 0
+        tp.delack_timer.expires_ns = 0
         tcp_send_ack(net, tp)
 
 

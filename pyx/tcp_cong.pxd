@@ -145,7 +145,7 @@ cdef inline void ca_pkts_acked(tcp_sock *tp, int64_t rtt_us, int64_t now_ns) noe
         if now_ns - epoch < NSEC_PER_SEC:  # after a loss the queue is still long
             return
     if not tp.cubic.delay_min_us or rtt_us < tp.cubic.delay_min_us:
-        tp.cubic.delay_min_us = rtt_us
+        tp.cubic.delay_min_us = <uint32_t>rtt_us
     if not tp.cubic.found and tcp_in_slow_start(tp) and tp.snd_cwnd >= HYSTART_LOW_WINDOW:
         hystart_update(tp, rtt_us, now_ns)
 
@@ -184,7 +184,7 @@ cdef inline void cubictcp_update(
                     (<uint64_t>(ca.last_max_cwnd - cwnd) << CUBE_SHIFT) // CUBE
                 )
                 ca.bic_origin_point = ca.last_max_cwnd
-        t = now - ca.epoch_start + (ca.delay_min_us << BICTCP_HZ) // 1000000
+        t = now - ca.epoch_start + (<int64_t>ca.delay_min_us << BICTCP_HZ) // 1000000
         away = t - ca.bic_k if t >= ca.bic_k else ca.bic_k - t
         away = min(away, <int64_t>CUBE_MOST)
         delta = <int64_t>(<uint64_t>CUBE * away * away * away >> CUBE_SHIFT)
@@ -218,15 +218,15 @@ cdef inline void hystart_update(tcp_sock *tp, int64_t rtt_us, int64_t now_ns) no
         hystart_reset(tp, now_ns)
     if now_ns - ca.last_ack_ns <= HYSTART_ACK_DELTA_US * 1000:
         ca.last_ack_ns = now_ns
-        if now_ns - ca.round_start_ns > ca.delay_min_us * 500:
+        if now_ns - ca.round_start_ns > <int64_t>ca.delay_min_us * 500:
             ca.found = 1
     if not ca.curr_rtt_us or rtt_us < ca.curr_rtt_us:
-        ca.curr_rtt_us = rtt_us
+        ca.curr_rtt_us = <uint32_t>rtt_us
     if ca.sample_cnt < HYSTART_MIN_SAMPLES:
         ca.sample_cnt += 1
     else:
         eta_us = min(
-            max(ca.delay_min_us >> 3, <int64_t>HYSTART_DELAY_MIN_US),
+            max(<int64_t>ca.delay_min_us >> 3, <int64_t>HYSTART_DELAY_MIN_US),
             <int64_t>HYSTART_DELAY_MAX_US,
         )
         if ca.curr_rtt_us > ca.delay_min_us + eta_us:

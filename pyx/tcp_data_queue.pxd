@@ -406,7 +406,7 @@ cdef inline void tcp_incr_quickack(tcp_sock *tp, uint32_t most) noexcept nogil:
     cdef int64_t quick = tp.rcv_wnd // (2 * tp.rcv_mss)
     if not quick:
         quick = 2
-    tp.ack_quick = max(tp.ack_quick, <uint32_t>min(quick, <int64_t>most))
+    tp.ack_quick = <uint8_t>max(<int64_t>tp.ack_quick, min(quick, <int64_t>most))
 
 
 cdef inline void tcp_enter_quickack_mode(tcp_sock *tp, uint32_t most) noexcept nogil:

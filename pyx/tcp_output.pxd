@@ -136,6 +136,7 @@ cdef inline int tcp_transmit_skb(
         return err
     tp.wstamp_ns = net.net.now_ns
     one.skb_mstamp_ns = net.net.now_ns
+    one.overtaken = one.rack_off = 0
     if one.end_seq != one.seq:
         tcp_rate_skb_sent(tp, one, net.net.now_ns)
     if one.ubuf != NULL:
@@ -163,8 +164,10 @@ cdef inline void tcp_tstamp_sent(netns *net, tcp_sock *tp, skb *one) noexcept no
 cdef inline void tcp_event_ack_sent(netns *net, tcp_sock *tp, uint32_t ack) noexcept nogil:
     """Whatever carries an ACK pays what was owed."""
     tp.has_dsack = 0
-    NET_ADD_STATS(net, TCP_ACKCOMPRESSED, tp.compressed_ack)
-    tp.compressed_ack = 0
+    if tp.compressed_ack:
+        NET_ADD_STATS(net, TCP_ACKCOMPRESSED, tp.compressed_ack)
+        tp.compressed_ack = 0
+        tp.delack_timer.expires_ns = 0  # it was theirs
     if ack != tp.tcb.rcv_nxt:
         return
     if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
@@ -274,6 +277,8 @@ cdef inline int tcp_fragment(
     rest.eor = one.eor
     one.eor = 0
     rest.skb_mstamp_ns = one.skb_mstamp_ns
+    rest.overtaken = one.overtaken
+    rest.rack_off = one.rack_off
     rest.delivered = one.delivered
     rest.delivered_us = one.delivered_us
     rest.first_tx_us = one.first_tx_us
@@ -442,14 +447,14 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         ato_ns = min(ato_ns, most)
     timeout_ns = jiffies_up(now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), <int64_t>1))
     if tp.ack_pending & ICSK_ACK_TIMER:
-        if tp.ack_timeout_ns <= jiffies_up(now_ns, ato_ns >> 2):
+        if tp.delack_timer.expires_ns <= jiffies_up(now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)
             return
-        timeout_ns = min(timeout_ns, tp.ack_timeout_ns)
+        timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
-    tp.ack_timeout_ns = timeout_ns
-    if not tp.compressed_ack or timeout_ns < tp.delack_timer.expires_ns:
-        sk_reset_timer(net, &tp.delack_timer.timer, timeout_ns)
+    if tp.compressed_ack:  # they wait for it, too
+        timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
+    sk_reset_timer(net, &tp.delack_timer.timer, timeout_ns)
 
 
 cdef inline void tcp_send_challenge_ack(netns *net, tcp_sock *tp) noexcept nogil:

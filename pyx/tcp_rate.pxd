@@ -33,6 +33,12 @@ cdef struct rate_sample:
     uint32_t interval_us  # that sending took
     uint32_t last_end_seq
     uint8_t is_app_limited
+    # Of what SACK tells of, sent once: when the first and the last were sent, -1 for none; if
+    # any came late, the lowest of that.
+    uint8_t late
+    uint32_t reord
+    int64_t first_sackt_ns
+    int64_t last_sackt_ns
 
 
 # Delivery.

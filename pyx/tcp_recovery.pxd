@@ -1,21 +1,11 @@
 # What is lost: SACK's scoreboard, fast retransmit with and without it, undo, proportional rate.
-# Linux: net/ipv4/tcp_input.c.  RFC 2018, 2883, 5681 3.2, 5682, 6582, 6675, 8985 7, 9937.
+# Linux: net/ipv4/tcp_input.c, tcp_rack_reo_timeout in tcp_recovery.c.
+# RFC 2018, 2883, 5681 3.2, 5682, 6582, 6675, 8985, 9937.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from inet_connection_sock cimport tcp_reset_xmit_timer
+from inet_connection_sock cimport tcp_rearm_rto, tcp_reset_xmit_timer
 from netns cimport NET_INC_STATS, netns
-from rbtree cimport (
-    RB_ALWAYS,
-    RB_UNMARKED,
-    RB_UNSACKED,
-    rb_changed,
-    rb_changed_all,
-    rb_find,
-    rb_pcount_before,
-    rb_root,
-    rb_sacked_behind,
-    rb_seek,
-)
+from rbtree cimport RB_NEVER, RB_UNSACKED, rb_changed, rb_changed_all, rb_find, rb_seek
 from sock cimport *
 from tcp cimport *
 from tcp_cong cimport (
@@ -27,6 +17,14 @@ from tcp_cong cimport (
     tcp_init_cwnd_reduction,
 )
 from tcp_output cimport tcp_fragment
+from tcp_rack cimport (
+    mark_lost,
+    tcp_mark_skb_lost,
+    tcp_rack_advance,
+    tcp_rack_detect_loss,
+    tcp_rack_mark_lost,
+    tcp_rack_skb_timeout,
+)
 from tcp_rate cimport rate_sample, tcp_rate_skb_delivered
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_undo cimport (
@@ -50,6 +48,7 @@ cdef enum:
     FLAG_ORIG_SACK_ACKED = 0x200  # data of before the loss arrived that was never sent again
     FLAG_SND_UNA_ADVANCED = 0x400
     FLAG_DSACKING_ACK = 0x800
+    FLAG_SET_XMIT_TIMER = 0x1000  # wait anew for a probe or the time-out
     FLAG_SACK_RENEGING = 0x2000
     FLAG_DSACK_TLP = 0x20000  # the duplicate was a probe of the tail
     FLAG_ACKED = FLAG_DATA_ACKED | FLAG_SYN_ACKED
@@ -114,6 +113,8 @@ cdef inline int tcp_sacktag_write_queue(
         if tp.tlp_high_seq and tp.tlp_high_seq == blocks[0].end:
             if <uint32_t>(blocks[0].end - blocks[0].start) <= <uint32_t>tp.mss_cache:
                 flags |= FLAG_DSACK_TLP
+        if not flags & FLAG_DSACK_TLP and tp.reord_seen and tp.dsack_dups <= tp.total_retrans:
+            tp.rack_dsack_seen = 1
     duplicate = flags != 0
     mss = tcp_current_mss(net, tp)
     for i in range(count):
@@ -132,15 +133,17 @@ cdef inline int tcp_sacktag_write_queue(
             one = tp.tcp_rtx_queue.first
         elif not after(one.end_seq, told[i].start):
             one = one.next
-        one = rb_seek(one, RB_UNSACKED, RB_ALWAYS)
+        one = rb_seek(one, RB_UNSACKED, RB_NEVER)
         while one != NULL and before(one.seq, told[i].end):
             next = one.next
             if before(one.seq, told[i].start) or after(one.end_seq, told[i].end):
                 next = tcp_sack_split(net, tp, one, told[i].start, told[i].end, mss)
             else:
-                flags |= tcp_sacktag_one(net, tp, one)
+                flags |= tcp_sacktag_one(net, tp, one, rs)
                 tcp_rate_skb_delivered(tp, one, rs)
-            one = rb_seek(next, RB_UNSACKED, RB_ALWAYS)
+            one = rb_seek(next, RB_UNSACKED, RB_NEVER)
+    if rs.late and (tp.ca_state != TCP_CA_LOSS or tp.undo_marker):
+        tcp_check_sack_reordering(net, tp, rs.reord)
     return flags
 
 
@@ -160,9 +163,13 @@ cdef inline skb *tcp_sack_split(
     return one.next
 
 
-cdef inline int tcp_sacktag_one(netns *net, tcp_sock *tp, skb *one) noexcept nogil:
+cdef inline int tcp_sacktag_one(
+    netns *net, tcp_sock *tp, skb *one, rate_sample *rs
+) noexcept nogil:
     """The peer has this piece, though not all before it."""
     cdef int flags = FLAG_DATA_SACKED
+    cdef uint32_t low
+    tcp_rack_advance(net, tp, one.sacked, one.end_seq, one.skb_mstamp_ns)
     if one.sacked & TCPCB_SACKED_RETRANS:
         if one.sacked & TCPCB_LOST:
             one.sacked &= <uint8_t>~TCPCB_LOST
@@ -173,11 +180,17 @@ cdef inline int tcp_sacktag_one(netns *net, tcp_sock *tp, skb *one) noexcept nog
         one.sacked &= <uint8_t>~TCPCB_LOST
         tp.lost_out -= one.pcount
     if not one.sacked & TCPCB_EVER_RETRANS:
-        if tp.highest_sack and before(one.seq, tp.highest_sack):
-            tcp_check_reordering(net, tp, one)
+        low = rs.reord if rs.late else tp.highest_sack
+        if tp.highest_sack and before(one.seq, low):
+            rs.late = 1
+            rs.reord = one.seq
+        rs.last_sackt_ns = one.skb_mstamp_ns
+        if rs.first_sackt_ns < 0:
+            rs.first_sackt_ns = one.skb_mstamp_ns
         if not after(one.end_seq, tp.high_seq):
             flags |= FLAG_ORIG_SACK_ACKED
     one.sacked |= TCPCB_SACKED_ACKED
+    one.rack_off = 1
     tp.sacked_out += one.pcount
     tp.delivered += one.pcount
     if not tp.highest_sack or after(one.end_seq, tp.highest_sack):
@@ -186,71 +199,59 @@ cdef inline int tcp_sacktag_one(netns *net, tcp_sock *tp, skb *one) noexcept nog
     return flags
 
 
-cdef inline void tcp_check_reordering(netns *net, tcp_sock *tp, const skb *late) noexcept nogil:
-    """A piece came after later ones: that many segments of disorder are no loss."""
-    cdef const skb *last = rb_find(&tp.tcp_rtx_queue, tp.highest_sack - 1)
-    cdef int32_t metric = rb_pcount_before(last) + last.pcount - rb_pcount_before(late)
-    if metric > tp.reordering:
-        tp.reordering = <int32_t>min(<int64_t>metric, net.sysctl.tcp_max_reordering)
-        NET_INC_STATS(net, TCP_SACKREORDER)
+cdef inline void tcp_check_sack_reordering(
+    netns *net, tcp_sock *tp, uint32_t low_seq
+) noexcept nogil:
+    """A piece came after later ones: so many segments of disorder are no loss."""
+    cdef uint32_t high = tp.highest_sack if tp.highest_sack else tp.tcb.snd_una
+    cdef int64_t metric = <uint32_t>(high - low_seq), mss = tp.mss_cache
+    if not before(low_seq, high):
+        return
+    if metric > tp.reordering * mss:
+        tp.reordering = <int32_t>min((metric + mss - 1) // mss, net.sysctl.tcp_max_reordering)
     tp.reord_seen += 1
+    NET_INC_STATS(net, TCP_SACKREORDER)
 
 
-cdef inline void tcp_mark_skb_lost(tcp_sock *tp, skb *one) noexcept nogil:
-    mark_lost(tp, one)
-    rb_changed(one)
+cdef inline bint tcp_identify_packet_loss(netns *net, tcp_sock *tp, int flags) noexcept nogil:
+    """Mark what is lost; True if that was lost again which had been sent again."""
+    cdef int32_t retrans_out = tp.retrans_out
+    if tp.packets_out and tcp_is_sack(tp):
+        tcp_rack_mark_lost(net, tp)
+    elif tp.packets_out:
+        tcp_newreno_mark_lost(net, tp, flags & FLAG_SND_UNA_ADVANCED != 0)
+    return tp.retrans_out < retrans_out
 
 
-cdef inline void mark_lost(tcp_sock *tp, skb *one) noexcept nogil:
-    if one.sacked & TCPCB_SACKED_ACKED:
-        return
-    if one.sacked & TCPCB_LOST:
-        if one.sacked & TCPCB_SACKED_RETRANS:  # what was sent again is lost too
-            one.sacked &= <uint8_t>~TCPCB_SACKED_RETRANS
-            tp.retrans_out -= one.pcount
-            tp.lost += one.pcount
-        return
-    one.sacked |= TCPCB_LOST
-    tp.lost_out += one.pcount
-    tp.lost += one.pcount
-
-
-cdef inline void tcp_update_scoreboard(netns *net, tcp_sock *tp) noexcept nogil:
-    """Lost is what three (or `reordering`) later segments came before (RFC 6675 4, IsLost)."""
-    cdef const skb *last
-    cdef skb *one
-    if not tcp_is_sack(tp):
-        tcp_newreno_mark_lost(net, tp)
-        return
-    last = rb_sacked_behind(&tp.tcp_rtx_queue, tp.reordering)
-    if last != NULL:
-        one = rb_seek(tp.tcp_rtx_queue.first, RB_UNMARKED, RB_ALWAYS)
-        while one != NULL and not after(one.seq, last.seq):
-            tcp_mark_skb_lost(tp, one)
-            one = rb_seek(one, RB_UNMARKED, RB_ALWAYS)
-    tcp_mark_lost_retrans(tp)
-
-
-cdef inline void tcp_mark_lost_retrans(tcp_sock *tp) noexcept nogil:
-    """What was sent again is lost if something sent after that has arrived (RFC 8985's idea)."""
-    cdef int64_t latest = max(rb_root(&tp.tcp_rtx_queue).rb_sacked_ns, <int64_t>0)
-    cdef int64_t before_ns = latest - (tp.srtt_us >> 3) * 1000 // 4
-    cdef skb *one = rb_seek(tp.tcp_rtx_queue.first, 0, before_ns)
-    while one != NULL:
-        tcp_mark_skb_lost(tp, one)
-        one = rb_seek(one.next, 0, before_ns)
-
-
-cdef inline void tcp_newreno_mark_lost(netns *net, tcp_sock *tp) noexcept nogil:
+cdef inline void tcp_newreno_mark_lost(netns *net, tcp_sock *tp, bint advanced) noexcept nogil:
     """Without SACK only the first piece is known to be lost (RFC 6582 3.2)."""
     cdef skb *one = tp.tcp_rtx_queue.first
     cdef int64_t mss
+    if tp.ca_state < TCP_CA_RECOVERY:
+        if tp.sacked_out < tp.reordering:
+            return
+    elif tp.ca_state != TCP_CA_RECOVERY or not advanced:
+        return
     if one.sacked & TCPCB_LOST:
         return
     mss = tcp_current_mss(net, tp)
     if one.pcount > 1:
         tcp_fragment(net, tp, &tp.tcp_rtx_queue, one, mss, mss)
-    tcp_mark_skb_lost(tp, one)
+    tcp_mark_skb_lost(net, tp, one)
+
+
+cdef inline void tcp_rack_reo_timeout(netns *net, tcp_sock *tp) noexcept nogil:
+    """What was late is lost now (RFC 8985 6.3)."""
+    cdef int32_t flight = tcp_packets_in_flight(tp)
+    cdef uint32_t lost = tp.lost
+    tcp_rack_detect_loss(net, tp)
+    if tcp_packets_in_flight(tp) != flight:
+        if tp.ca_state != TCP_CA_RECOVERY:
+            tcp_enter_recovery(net, tp)
+            tcp_cwnd_reduction(net, tp, 1, <uint32_t>(tp.lost - lost), 0)
+        tcp_xmit_retransmit_queue(net, tp)
+    if tp.icsk_pending != ICSK_TIME_RETRANS:
+        tcp_rearm_rto(net, tp)
 
 
 cdef inline void tcp_add_reno_sack(tcp_sock *tp, int32_t segs) noexcept nogil:
@@ -326,10 +327,14 @@ cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
     while one != NULL:
         if reneging:
             one.sacked &= <uint8_t>~TCPCB_SACKED_ACKED
+        elif one != tp.tcp_rtx_queue.first:
+            if tcp_rack_skb_timeout(net, tp, one.skb_mstamp_ns, 0) > 0:  # sent a moment ago
+                one = one.next
+                continue
+        mark_lost(net, tp, one)
         if one.sacked & TCPCB_SACKED_RETRANS:
             one.sacked &= <uint8_t>~TCPCB_SACKED_RETRANS
             tp.retrans_out -= one.pcount
-        mark_lost(tp, one)
         one = one.next
     rb_changed_all(&tp.tcp_rtx_queue)
     if (
@@ -358,7 +363,7 @@ cdef inline void tcp_simple_retransmit(netns *net, tcp_sock *tp) noexcept nogil:
     cdef skb *one = tp.tcp_rtx_queue.first
     while one != NULL:
         if (one.gso_size if one.gso_size else one.len) > mss:
-            tcp_mark_skb_lost(tp, one)
+            tcp_mark_skb_lost(net, tp, one)
         one = one.next
     if not tp.lost_out:
         return
@@ -389,14 +394,6 @@ cdef inline void tcp_process_tlp_ack(
         tp.tlp_high_seq = 0  # a bare duplicate: the segment came twice
 
 
-cdef inline bint tcp_time_to_recover(const tcp_sock *tp) noexcept nogil:
-    if tp.lost_out:
-        return True
-    return tp.sacked_out >= tp.reordering or (
-        tp.sacked_out >= TCP_FASTRETRANS_THRESH and TCP_FASTRETRANS_THRESH > tp.reordering
-    )
-
-
 cdef inline bint tcp_check_sack_reneging(netns *net, tcp_sock *tp, int flags) noexcept nogil:
     """True if the peer seems to have dropped what it told of (RFC 2018 8): it is given half a
     round trip, then all is lost."""
@@ -415,7 +412,7 @@ cdef inline bint tcp_fastretrans_alert(
 
     True if new data is to be sent before what is lost (F-RTO).
     """
-    cdef bint new
+    cdef bint new, again
     if not tp.packets_out and tp.sacked_out:
         tp.sacked_out = 0
     if tcp_check_sack_reneging(net, tp, flags):
@@ -437,20 +434,18 @@ cdef inline bint tcp_fastretrans_alert(
         if flags & FLAG_SND_UNA_ADVANCED:
             if tcp_try_undo_partial(net, tp):
                 return False
-            if tp.packets_out and not tcp_is_sack(tp):
-                tcp_newreno_mark_lost(net, tp)
         elif not tcp_is_sack(tp) and (dup_acks > 0 or flags & FLAG_DATA_SACKED):
             tcp_add_reno_sack(tp, dup_acks)
         if tcp_try_undo_dsack(net, tp):
             tcp_try_to_open(net, tp)
-        if tp.packets_out and tcp_is_sack(tp):
-            tcp_update_scoreboard(net, tp)
-        if tp.ca_state != TCP_CA_RECOVERY and tcp_time_to_recover(tp):
+        tcp_identify_packet_loss(net, tp, flags)
+        if tp.ca_state != TCP_CA_RECOVERY and tp.lost_out:
             tcp_enter_recovery(net, tp)
         return False
     if tp.ca_state == TCP_CA_LOSS:
         new = tcp_process_loss(net, tp, flags, dup_acks)
-        if tp.ca_state != TCP_CA_OPEN:
+        again = tcp_identify_packet_loss(net, tp, flags)
+        if tp.ca_state != TCP_CA_OPEN and not again:
             return new
     if not tcp_is_sack(tp):
         if flags & FLAG_SND_UNA_ADVANCED:
@@ -459,16 +454,11 @@ cdef inline bint tcp_fastretrans_alert(
             tcp_add_reno_sack(tp, dup_acks)
     if tp.ca_state <= TCP_CA_DISORDER:
         tcp_try_undo_dsack(net, tp)
-    if tp.packets_out and tcp_is_sack(tp):
-        tcp_update_scoreboard(net, tp)
-    if not tcp_time_to_recover(tp):
+    tcp_identify_packet_loss(net, tp, flags)
+    if tp.lost_out:
+        tcp_enter_recovery(net, tp)
+    else:
         tcp_try_to_open(net, tp)
-        return False
-    tcp_enter_recovery(net, tp)
-    if tp.packets_out and not tcp_is_sack(tp):
-        tcp_newreno_mark_lost(net, tp)
-    elif tp.packets_out and not tp.lost_out:
-        tcp_mark_skb_lost(tp, tp.tcp_rtx_queue.first)
     return False
 
 

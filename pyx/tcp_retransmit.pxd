@@ -11,7 +11,7 @@ from inet_connection_sock cimport (
     tcp_reset_xmit_timer,
 )
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns
-from rbtree cimport RB_ALWAYS, RB_TO_RESEND, rb_changed, rb_erase, rb_seek
+from rbtree cimport RB_NEVER, RB_TO_RESEND, rb_changed, rb_erase, rb_seek
 from skbuff cimport kfree_skb, skb_pull, skb_shift
 from sock cimport *
 from tcp cimport *
@@ -141,7 +141,7 @@ cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept no
         if room <= 0:
             break
         next = one.next if one != NULL else tp.tcp_rtx_queue.first  # it may have been joined
-        one = rb_seek(next, RB_TO_RESEND, RB_ALWAYS)
+        one = rb_seek(next, RB_TO_RESEND, RB_NEVER)
         if one == NULL:
             break
         if tcp_retransmit_skb(net, tp, one, min(room, most)):
@@ -153,7 +153,9 @@ cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept no
         )
         if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:
             tp.prr_out += one.pcount
-        if one == tp.tcp_rtx_queue.first and tp.icsk_pending != ICSK_TIME_PROBE0:
+        if one != tp.tcp_rtx_queue.first or tp.icsk_pending == ICSK_TIME_PROBE0:
+            continue
+        if tp.icsk_pending != ICSK_TIME_REO_TIMEOUT:
             tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
 
 

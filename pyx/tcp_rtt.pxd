@@ -16,6 +16,10 @@ cdef inline int64_t tcp_rto_max_ns(const tcp_sock *tp) noexcept nogil:
     return <int64_t>tp.rto_max_ms * 1000000
 
 
+cdef inline int64_t tcp_user_timeout_ns(const tcp_sock *tp) noexcept nogil:
+    return <int64_t>tp.user_timeout_ms * 1000000
+
+
 cdef inline int64_t tcp_rtt_tsopt_us(
     int64_t now_ns, uint32_t tsecr, uint32_t tsoffset
 ) noexcept nogil:

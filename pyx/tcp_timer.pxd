@@ -25,14 +25,14 @@ from tcp cimport (
 from tcp_comp_sack cimport tcp_sack_compress_send_ack
 from tcp_input cimport keepalive_time_when, tcp_fin_time_ns
 from tcp_output cimport tcp_send_ack, tcp_send_active_reset
-from tcp_recovery cimport tcp_enter_loss
+from tcp_recovery cimport tcp_enter_loss, tcp_rack_reo_timeout
 from tcp_retransmit cimport (
     tcp_retransmit_skb,
     tcp_send_loss_probe,
     tcp_send_probe0,
     tcp_write_wakeup,
 )
-from tcp_rtt cimport tcp_rto_min_ns, tcp_rto_max_ns
+from tcp_rtt cimport tcp_rto_min_ns, tcp_rto_max_ns, tcp_user_timeout_ns
 from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 
@@ -195,6 +195,9 @@ cdef inline void tcp_write_timer(netns *net, tcp_sock *tp) noexcept nogil:
         return
     if event == ICSK_TIME_LOSS_PROBE:
         tcp_send_loss_probe(net, tp)
+        return
+    if event == ICSK_TIME_REO_TIMEOUT:
+        tcp_rack_reo_timeout(net, tp)
         return
     tp.icsk_pending = 0
     if event == ICSK_TIME_RETRANS:

@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from netns cimport NET_INC_STATS, netns
-from rbtree cimport RB_ALWAYS, RB_LOST, rb_changed, rb_seek
+from rbtree cimport RB_LOST, RB_NEVER, rb_changed, rb_seek
 from sock cimport *
 from tcp cimport (
     TCP_DSACKUNDO,
@@ -54,16 +54,17 @@ cdef inline void tcp_try_keep_open(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_undo_cwnd_reduction(netns *net, tcp_sock *tp, bint unmark) noexcept nogil:
     cdef skb *one
     if unmark:
-        one = rb_seek(tp.tcp_rtx_queue.first, RB_LOST, RB_ALWAYS)
+        one = rb_seek(tp.tcp_rtx_queue.first, RB_LOST, RB_NEVER)
         while one != NULL:
             one.sacked &= <uint8_t>~TCPCB_LOST
             rb_changed(one)
-            one = rb_seek(one, RB_LOST, RB_ALWAYS)
+            one = rb_seek(one, RB_LOST, RB_NEVER)
         tp.lost_out = 0
     if tp.prior_ssthresh:
         tp.snd_cwnd = ca_undo_cwnd(tp)
         tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
     tp.undo_marker = 0
+    tp.rack_advanced = 1  # look again at what may be lost
 
 
 cdef inline bint tcp_try_undo_recovery(netns *net, tcp_sock *tp) noexcept nogil:
@@ -71,6 +72,8 @@ cdef inline bint tcp_try_undo_recovery(netns *net, tcp_sock *tp) noexcept nogil:
     if tcp_may_undo(tp):
         NET_INC_STATS(net, TCP_LOSSUNDO if tp.ca_state == TCP_CA_LOSS else TCP_FULLUNDO)
         tcp_undo_cwnd_reduction(net, tp, False)
+    elif tp.rack_reo_wnd_persist:
+        tp.rack_reo_wnd_persist -= 1
     if tcp_is_non_sack_preventing_reopen(tp):
         return True
     tcp_set_ca_state(tp, TCP_CA_OPEN, net.net.now_ns)

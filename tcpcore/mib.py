@@ -96,5 +96,6 @@ COUNTERS = (
     "TcpExtPruneCalled",
     "TcpExtRcvPruned",
     "TcpExtTCPRcvCollapsed",
+    "TcpExtTCPLostRetransmit",
     "TcpExtTCPAckCompressed",
 )

@@ -148,6 +148,9 @@ KNOBS = {
         UINT_MAX, 0, UINT_MAX, "A socket is writable while fewer bytes wait to be sent."
     ),
     "tcp_orphan_retries": Knob(0, 0, 255, "Retransmissions of a closed socket; 0 stands for 8."),
+    "tcp_recovery": Knob(
+        1, 0, 255, "RACK (RFC 8985 6): 2 a window that stays as it is, 4 none for three duplicates."
+    ),
     "tcp_reordering": Knob(3, 1, 300, "Duplicate ACKs that mean loss, until more is learned."),
     "tcp_retries1": Knob(3, 0, 255, "Kept only: retransmissions before doubt (R1)."),
     "tcp_retries2": Knob(15, 0, 255, "Retransmissions before the connection is given up (R2)."),

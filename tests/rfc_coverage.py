@@ -86,7 +86,7 @@ CORE = {
     "6994": "experimental options",
 }
 LATER = {
-    "8985": "tail loss probes; marking by time comes with a later issue",
+    "8985": "marking by time, its window and timer; tail loss probes",
     "9937": "comes with a later issue",
     "3168": "comes with a later issue; a link's queue can mark (network.md)",
     "2883": "comes with a later issue",

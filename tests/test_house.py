@@ -36,7 +36,7 @@ FLOORS = {
         11: "tcp_ack",
         10: "tcp_recovery tcp_data_queue inet_timewait_sock dev rows",
         9: "tcp_retransmit tcp_comp_sack",
-        8: "tcp_output",
+        8: "tcp_output tcp_rack",
         7: "inet_connection_sock tcp_rcv_space tcp_prune tcp_conntrack rows_analysis",
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
         5: "errqueue ip_output syncookies tcp_analysis conntrack filter tcp_undo tcp_rate",
@@ -87,7 +87,7 @@ REACH_BELOW = {
 }
 # What one build needs and the other has no use for, by file: prefetching, pools, layouts.
 ONLY_COMPILED = {
-    "tcp_recovery": {"mark_lost"},  # without its tree
+    "tcp_rack": {"mark_lost"},  # without its tree
     "errqueue": {"err_queue_tail", "err_skb_alloc", "ubuf_free"},
     "conntrack": {
         "addrs_of",

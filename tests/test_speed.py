@@ -156,7 +156,7 @@ LOSSLESS = [
     if rate * rtt < (5e6 if buffer >= 1 else 2e6)
     and not (rate * rtt < 0.1e6 and buffer != 1)  # else all alike: 20 packets
 ]
-SECONDS = {1e6: 20, 10e6: 8, 100e6: 1}  # what waits behind a hole at the end counts for little
+SECONDS = {1e6: 30, 10e6: 8, 100e6: 1}  # what waits behind a hole at the end counts for little
 
 
 @pytest.mark.parametrize("control", ["cubic", "reno"])
@@ -172,7 +172,8 @@ def test_a_link_is_full(rate: float, rtt: float, buffer: float, control: str) ->
     print(f"share {share:.3f} of {reach(control, rate, rtt, queue, 0):.3f}")
     assert share >= 0.95 * reach(control, rate, rtt, queue, 0)
     assert not flow.timeouts
-    assert flow.longest_gap() < 2 * (rtt + queue * PACKET / rate) + 0.1
+    # a round to be told, one for the copy, and where that met the full queue another (RFC 8985 6)
+    assert flow.longest_gap() < 3 * (rtt + queue * PACKET / rate) + 0.1
 
 
 @pytest.mark.parametrize("control", ["cubic", "reno"])

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 # Linux's defaults of knobs that the engine has not: another value is passed over, and noted.
 DEFAULTS = {
     "tcp_ecn": "2", "tcp_ecn_option": "2", "tcp_ecn_fallback": "1",
-    "tcp_recovery": "1", "tcp_tso_win_divisor": "3", "tcp_min_tso_segs": "2", "tcp_fack": "0",
+    "tcp_tso_win_divisor": "3", "tcp_min_tso_segs": "2", "tcp_fack": "0",
     "tcp_pacing_ss_ratio": "200", "tcp_pacing_ca_ratio": "120", "tcp_mtu_probing": "0",
-    "tcp_comp_sack_nr": "44", "tcp_comp_sack_delay_ns": "1000000", "tcp_thin_linear_timeouts": "0",
-    "tcp_retrans_collapse": "1", "tcp_no_metrics_save": "0", "tcp_min_rtt_wlen": "300",
+    "tcp_thin_linear_timeouts": "0", "tcp_retrans_collapse": "1", "tcp_no_metrics_save": "0",
+    "tcp_min_rtt_wlen": "300",
     "tcp_fastopen": "1", "tcp_fastopen_key": "", "tcp_fastopen_blackhole_timeout_sec": "0",
     "tcp_plb_enabled": "0", "tcp_app_win": "31", "tcp_reflect_tos": "0",
     "tcp_migrate_req": "0", "tcp_ecn_option_beacon": "3", "tcp_probe_interval": "600",

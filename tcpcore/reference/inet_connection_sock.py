@@ -11,13 +11,13 @@ from .netns import Netns, sk_reset_timer, sk_stop_timer, sk_wake
 from .sock import (
     ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
+    ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
     SHUTDOWN_MASK,
     TCP_TIMEOUT_INIT_NS,
     TCP_TLP_SLACK_NS,
     CaState,
     TcpSock,
-    tcp_user_timeout_ns,
 )
 from .tcp import (
     TCP_CLOSE,
@@ -30,7 +30,7 @@ from .tcp import (
 )
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_rate import TCP_CHRONO_BUSY, tcp_chrono_stop
-from .tcp_rtt import tcp_rto_max_ns, tcp_rto_min_ns
+from .tcp_rtt import tcp_rto_max_ns, tcp_rto_min_ns, tcp_user_timeout_ns
 from .timer import NSEC_PER_MSEC, TICK_NS, jiffies_up
 
 
@@ -180,11 +180,11 @@ def tcp_clear_xmit_timer(tp: TcpSock) -> None:
 def tcp_rearm_rto(net: Netns, tp: TcpSock) -> None:
     """Start the time-out anew while something is in flight (RFC 6298 5.1 to 5.3).
 
-    Where it takes the place of a probe's time, it runs since the first segment was sent.
+    Where it takes the place of a probe's or of RACK's, it runs since the first segment was sent.
     """
     if not tp.packets_out:
         tcp_clear_xmit_timer(tp)
-    elif tp.icsk_pending == ICSK_TIME_LOSS_PROBE:
+    elif tp.icsk_pending in (ICSK_TIME_LOSS_PROBE, ICSK_TIME_REO_TIMEOUT):
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, max(tcp_rto_delta_ns(net, tp), 1000))
     else:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)

@@ -56,6 +56,7 @@ class Sysctl:
     tcp_moderate_rcvbuf: int = 1
     tcp_notsent_lowat: int = 0xFFFFFFFF
     tcp_orphan_retries: int = 0
+    tcp_recovery: int = 1
     tcp_reordering: int = 3
     tcp_retries1: int = 3
     tcp_retries2: int = 15

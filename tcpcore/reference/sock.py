@@ -19,6 +19,7 @@ ICSK_TIME_DACK = 2
 ICSK_TIME_PROBE0 = 3
 ICSK_TIME_KEEPOPEN = 4
 ICSK_TIME_LOSS_PROBE = 5
+ICSK_TIME_REO_TIMEOUT = 8
 TCP_SYNACK_TIMER = 6  # a request's
 TCP_TW_TIMER = 7  # of what is in TIME-WAIT
 
@@ -100,26 +101,10 @@ class SkBuff:
     """A piece of a stream with its sequence numbers, sent or received."""
 
     __slots__ = (
-        "seq",
-        "end_seq",
-        "data",
-        "truesize",
-        "tcp_flags",
-        "sacked",
-        "eor",
-        "pcount",
-        "gso_size",
-        "skb_mstamp_ns",
-        "delivered",
-        "delivered_us",
-        "first_tx_us",
-        "is_app_limited",
-        "tx_flags",
-        "tskey",
-        "ubuf",
-        "frags",
-        "frag",
-    )
+        "seq", "end_seq", "data", "truesize", "tcp_flags", "sacked", "eor", "pcount", "gso_size",
+        "skb_mstamp_ns", "rack_off", "delivered", "delivered_us", "first_tx_us", "is_app_limited",
+        "tx_flags", "tskey", "ubuf", "frags", "frag",
+    )  # fmt: skip
 
     def __init__(self, seq: int, data: bytes | bytearray | memoryview, flags: int) -> None:
         self.seq = seq
@@ -132,6 +117,7 @@ class SkBuff:
         self.pcount = 0  # segments of it, in MSS
         self.gso_size = 0  # bytes of a segment, where it is sent in several
         self.skb_mstamp_ns = 0  # when it was sent last
+        self.rack_off = False  # RACK has done with it, until it is sent again
         self.delivered = 0  # tp.delivered when it was sent
         self.delivered_us = 0  # and when that was; 0 once it has arrived
         self.first_tx_us = 0
@@ -272,14 +258,8 @@ class TcpSock:
         "ack_pending",
         "ack_quick",
         "ack_pingpong",
-        "ack_ato_ns",
-        "ack_lrcvtime_ns",
-        "ack_timeout_ns",
-        "compressed_ack",
-        "compressed_ack_rcv_nxt",
-        "dup_ack_counter",
-        "rcv_mss",
-        "last_seg_size",
+        "ack_ato_ns", "ack_lrcvtime_ns", "compressed_ack", "compressed_ack_rcv_nxt",
+        "dup_ack_counter", "rcv_mss", "last_seg_size",
         "rcvq_space",
         "rcvq_seq",
         "ofo_due",
@@ -303,6 +283,15 @@ class TcpSock:
         "data_segs_out",
         "dsack_dups",
         "reord_seen",
+        "rack_mstamp_us",
+        "rack_end_seq",
+        "rack_rtt_us",
+        "rack_last_delivered",
+        "rack_reo_wnd_steps",
+        "rack_reo_wnd_persist",
+        "rack_dsack_seen",
+        "rack_advanced",
+        "rack_waits",
         "rcv_ooopack",
         "first_tx_us", "delivered_us", "app_limited", "rate_delivered", "rate_interval_us",
         "rate_app_limited", "sk_pacing_rate", "chrono_type", "chrono_start_ms", "chrono_stat_ms",
@@ -445,7 +434,6 @@ class TcpSock:
         self.ack_pingpong = 0
         self.ack_ato_ns = 0  # until data come
         self.ack_lrcvtime_ns = 0
-        self.ack_timeout_ns = 0
         self.compressed_ack = 0  # duplicate ACKs that wait, with the timer of delayed ones
         self.compressed_ack_rcv_nxt = 0
         self.dup_ack_counter = 0  # sent at once with that number
@@ -476,6 +464,16 @@ class TcpSock:
         self.data_segs_out = 0
         self.dsack_dups = 0
         self.reord_seen = 0
+        # RACK (tcp_rack): of what has arrived, the latest sent, and its round trip.
+        self.rack_mstamp_us = 0
+        self.rack_end_seq = 0
+        self.rack_rtt_us = 0
+        self.rack_last_delivered = 0  # tp.delivered when its window was widened
+        self.rack_reo_wnd_steps = 1  # of a quarter of the least round trip
+        self.rack_reo_wnd_persist = 0  # recoveries that this lasts
+        self.rack_dsack_seen = False
+        self.rack_advanced = False  # something has arrived since it looked
+        self.rack_waits = False  # this acknowledgment has armed its timer
         self.rcv_ooopack = 0
         # Rates (tcp_rate).
         self.first_tx_us = 0  # when what arrived last was sent
@@ -599,7 +597,3 @@ class TimewaitSock:
         self.last_oow_ack_ms = 0
         self.tos = 0
         self.bound = False
-
-
-def tcp_user_timeout_ns(tp: TcpSock) -> int:
-    return tp.user_timeout_ms * 1_000_000

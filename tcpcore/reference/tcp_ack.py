@@ -30,6 +30,7 @@ from .sock import (
 )
 from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
 from .tcp_output import tcp_push_pending_frames
+from .tcp_rack import tcp_rack_advance, tcp_rack_update_reo_wnd
 from .tcp_rate import (
     TCP_CHRONO_BUSY,
     TCP_CHRONO_SNDBUF_LIMITED,
@@ -49,8 +50,10 @@ from .tcp_recovery import (
     FLAG_ORIG_SACK_ACKED,
     FLAG_RETRANS_DATA_ACKED,
     FLAG_SACK_RENEGING,
+    FLAG_SET_XMIT_TIMER,
     FLAG_SND_UNA_ADVANCED,
     FLAG_SYN_ACKED,
+    tcp_check_sack_reordering,
     tcp_cwnd_reduction,
     tcp_fastretrans_alert,
     tcp_is_sack,
@@ -69,9 +72,12 @@ from .tcp_window import (
 from .timer import NSEC_PER_MSEC
 
 
-def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample) -> tuple[int, int]:
-    """Free what is acknowledged: (FLAG_, round trip in us or -1)."""
+def tcp_clean_rtx_queue(
+    net: Netns, tp: TcpSock, prior_una: int, prior_fack: int, rs: RateSample
+) -> int:
+    """Free what is acknowledged: FLAG_. `prior_fack` is the highest that was told of, or 0."""
     flags = acked = 0
+    reord = prior_fack
     una = tp.tcb.snd_una
     sack_free = 0
     first_ns = last_ns = -1
@@ -95,6 +101,8 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample)
         elif not sacked & TCPCB_SACKED_ACKED:
             last_ns = skb.skb_mstamp_ns
             first_ns = last_ns if first_ns < 0 else first_ns
+            if before(skb.seq, reord):
+                reord = skb.seq
             if not after(skb.end_seq, tp.high_seq):
                 flags |= FLAG_ORIG_SACK_ACKED
         if sacked & TCPCB_SACKED_ACKED:
@@ -102,6 +110,8 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample)
             sack_free += pcount
         elif tcp_is_sack(tp):
             tp.delivered += pcount
+            if not tcp_skb_spurious_retrans(tp, skb):
+                tcp_rack_advance(net, tp, sacked, skb.end_seq, skb.skb_mstamp_ns)
         if sacked & TCPCB_LOST:
             tp.lost_out -= pcount
         tp.packets_out -= pcount
@@ -128,15 +138,35 @@ def tcp_clean_rtx_queue(net: Netns, tp: TcpSock, prior_una: int, rs: RateSample)
         tcp_ack_tstamp(net, tp, queue[0], prior_una)
         if queue[0].sacked & TCPCB_SACKED_ACKED:
             flags |= FLAG_SACK_RENEGING
-    rtt_us = -1
+    rtt_us = sack_us = ca_us = -1
     if first_ns >= 0 and not flags & FLAG_RETRANS_DATA_ACKED:
         rtt_us = (net.now_ns - first_ns) // 1000
-        tp.ca.pkts_acked(tp, max((net.now_ns - last_ns) // 1000, 1), net.now_ns)
+        ca_us = (net.now_ns - last_ns) // 1000
+    if rs.first_sackt_ns >= 0:
+        sack_us = (net.now_ns - rs.first_sackt_ns) // 1000
+        ca_us = (net.now_ns - rs.last_sackt_ns) // 1000
+    if ca_us >= 0:
+        tp.ca.pkts_acked(tp, max(ca_us, 1), net.now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
         tcp_remove_reno_sacks(tp, acked)
         if flags & FLAG_RETRANS_DATA_ACKED:  # nobody knows what else was the copy's
             flags &= ~FLAG_ORIG_SACK_ACKED
-    return flags, rtt_us
+    elif prior_fack and reord != prior_fack:
+        tcp_check_sack_reordering(net, tp, reord)  # a hole was filled by what was sent once
+    tcp_ack_update_rtt(net, tp, flags, rtt_us if rtt_us >= 0 else sack_us, ca_us)
+    if flags & FLAG_ACKED or (queue and sack_us > (net.now_ns - queue[0].skb_mstamp_ns) // 1000):
+        flags |= FLAG_SET_XMIT_TIMER  # not for SACK alone, if the first went since
+    return flags
+
+
+def tcp_skb_spurious_retrans(tp: TcpSock, skb: SkBuff) -> bool:
+    """True if the echo of a time stamp tells that a piece had arrived before it went again."""
+    return bool(
+        skb.sacked & TCPCB_EVER_RETRANS
+        and tp.saw_tstamp
+        and tp.rcv_tsecr
+        and before(tp.rcv_tsecr, (skb.skb_mstamp_ns // NSEC_PER_MSEC + tp.tsoffset) & MASK32)
+    )
 
 
 def between_up(low: int, value: int, high: int) -> bool:
@@ -159,13 +189,16 @@ def tcp_trim_head(net: Netns, tp: TcpSock) -> int:
     return int(was - skb.pcount)
 
 
-def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int) -> None:
-    """Learn from the round trip: by Karn's rule, or by the echo of a time stamp (RFC 7323 4)."""
+def tcp_ack_update_rtt(net: Netns, tp: TcpSock, flags: int, rtt_us: int, ca_us: int) -> None:
+    """Learn from the round trips of the first and the last of what arrived, -1 if there are none.
+
+    By Karn's rule, or by the echo of a time stamp (RFC 7323 4).
+    """
     if rtt_us < 0 and tp.saw_tstamp and tp.rcv_tsecr and flags & FLAG_ACKED:
-        rtt_us = tcp_rtt_tsopt_us(net.now_ns, tp.rcv_tsecr, tp.tsoffset)
+        rtt_us = ca_us = tcp_rtt_tsopt_us(net.now_ns, tp.rcv_tsecr, tp.tsoffset)
     if rtt_us < 0:
         return
-    tp.rtt_min_us = min(tp.rtt_min_us, rtt_us or 1)
+    tp.rtt_min_us = min(tp.rtt_min_us, max(ca_us, 1))
     tcp_rtt_estimator(tp, rtt_us or 1)
     tcp_set_rto(tp)
     tp.backoff = 0
@@ -238,6 +271,8 @@ def tcp_ack(
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.now_ns
     tp.sk_err_soft = 0
+    tp.rack_waits = False
+    prior_fack = tp.highest_sack if tcp_is_sack(tp) else 0
     prior_packets = tp.packets_out
     delivered, lost = tp.delivered, tp.lost
     rs = RateSample()
@@ -254,9 +289,8 @@ def tcp_ack(
         if tp.tlp_high_seq:
             tcp_process_tlp_ack(net, tp, th.ack, flags)
         return flags
-    cleaned, rtt_us = tcp_clean_rtx_queue(net, tp, prior_una, rs)
-    flags |= cleaned
-    tcp_ack_update_rtt(net, tp, flags, rtt_us)
+    flags |= tcp_clean_rtx_queue(net, tp, prior_una, prior_fack, rs)
+    tcp_rack_update_reo_wnd(net, tp, rs)
     if tp.tlp_high_seq:
         tcp_process_tlp_ack(net, tp, th.ack, flags)
     dubious = (
@@ -270,7 +304,8 @@ def tcp_ack(
         new_first = tcp_fastretrans_alert(net, tp, dup_acks, flags)
         tcp_update_rto_time(net, tp)
     reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
-    if flags & FLAG_ACKED and not (dubious and flags & reneging == reneging):
+    reneging_now = dubious and flags & reneging == reneging
+    if flags & FLAG_SET_XMIT_TIMER and not reneging_now and not tp.rack_waits:
         tcp_set_xmit_timer(net, tp)
     tcp_rate_gen(tp, tp.delivered - delivered, bool(flags & FLAG_SACK_RENEGING), rs, net.now_ns)
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:

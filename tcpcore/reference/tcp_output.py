@@ -160,6 +160,7 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         return err
     tp.wstamp_ns = net.now_ns
     skb.skb_mstamp_ns = net.now_ns
+    skb.rack_off = False
     if skb.end_seq != skb.seq:
         tcp_rate_skb_sent(tp, skb, net.now_ns)
     if skb.ubuf is not None:
@@ -180,8 +181,10 @@ def tcp_event_ack_sent(net: Netns, tp: TcpSock, ack: int) -> None:
     """Whatever carries an ACK pays what was owed."""
     if tp.duplicate_sack:
         tp.duplicate_sack = None
-    net.mib[Mib.TCP_ACKCOMPRESSED] += tp.compressed_ack
-    tp.compressed_ack = 0
+    if tp.compressed_ack:
+        net.mib[Mib.TCP_ACKCOMPRESSED] += tp.compressed_ack
+        tp.compressed_ack = 0
+        tp.delack_timer.expires_ns = 0  # it was theirs
     if ack != tp.tcb.rcv_nxt:
         return
     if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
@@ -269,6 +272,7 @@ def tcp_fragment(net: Netns, tp: TcpSock, queue: object, index: int, length: int
     rest.sacked = skb.sacked
     rest.eor, skb.eor = skb.eor, False
     rest.skb_mstamp_ns = skb.skb_mstamp_ns
+    rest.rack_off = skb.rack_off
     rest.delivered, rest.delivered_us = skb.delivered, skb.delivered_us
     rest.first_tx_us, rest.is_app_limited = skb.first_tx_us, skb.is_app_limited
     tcp_fragment_tstamp(skb, rest)
@@ -413,14 +417,14 @@ def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
         ato_ns = min(ato_ns, most)
     timeout_ns = jiffies_up(net.now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), 1))
     if tp.ack_pending & ICSK_ACK_TIMER:
-        if tp.ack_timeout_ns <= jiffies_up(net.now_ns, ato_ns >> 2):
+        if tp.delack_timer.expires_ns <= jiffies_up(net.now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)
             return
-        timeout_ns = min(timeout_ns, tp.ack_timeout_ns)
+        timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
-    tp.ack_timeout_ns = timeout_ns
-    if not tp.compressed_ack or timeout_ns < tp.delack_timer.expires_ns:
-        sk_reset_timer(net, tp.delack_timer, timeout_ns)
+    if tp.compressed_ack:  # they wait for it, too
+        timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
+    sk_reset_timer(net, tp.delack_timer, timeout_ns)
 
 
 def tcp_send_challenge_ack(net: Netns, tp: TcpSock) -> None:

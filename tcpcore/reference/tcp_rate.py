@@ -23,7 +23,7 @@ class RateSample:
 
     __slots__ = (
         "prior_us", "prior_delivered", "interval_us", "is_app_limited", "last_sent_ns",
-        "last_end_seq",
+        "last_end_seq", "first_sackt_ns", "last_sackt_ns", "late", "reord",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -33,6 +33,11 @@ class RateSample:
         self.is_app_limited = False
         self.last_sent_ns = 0
         self.last_end_seq = 0
+        # Of what SACK tells of, sent once: when the first and the last were sent, -1 for none; if
+        # any came late, the lowest of that.
+        self.first_sackt_ns = self.last_sackt_ns = -1
+        self.late = False
+        self.reord = 0
 
 
 # Delivery.

@@ -1,15 +1,15 @@
 """What is lost: SACK's scoreboard, fast retransmit with and without it, undo, proportional rate.
 
-Linux: net/ipv4/tcp_input.c.  RFC 2018, 2883, 5681 3.2, 5682, 6582, 6675, 8985 7, 9937.
+Linux: net/ipv4/tcp_input.c, tcp_rack_reo_timeout in tcp_recovery.c.
+RFC 2018, 2883, 5681 3.2, 5682, 6582, 6675, 8985, 9937.
 """
 
 from __future__ import annotations
 
-from .inet_connection_sock import tcp_reset_xmit_timer
+from .inet_connection_sock import tcp_rearm_rto, tcp_reset_xmit_timer
 from .netns import Netns
 from .sock import (
     ICSK_TIME_RETRANS,
-    TCP_FASTRETRANS_THRESH,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
@@ -26,6 +26,13 @@ from .tcp_cong import (
     tcp_set_ca_state,
 )
 from .tcp_output import tcp_fragment
+from .tcp_rack import (
+    tcp_mark_skb_lost,
+    tcp_rack_advance,
+    tcp_rack_detect_loss,
+    tcp_rack_mark_lost,
+    tcp_rack_skb_timeout,
+)
 from .tcp_rate import RateSample, tcp_rate_skb_delivered
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_undo import (
@@ -48,6 +55,7 @@ FLAG_DATA_SACKED = 0x20  # SACK told of something new
 FLAG_ORIG_SACK_ACKED = 0x200  # data of before the loss arrived that was never sent again
 FLAG_SND_UNA_ADVANCED = 0x400
 FLAG_DSACKING_ACK = 0x800
+FLAG_SET_XMIT_TIMER = 0x1000  # wait anew for a probe or the time-out
 FLAG_SACK_RENEGING = 0x2000
 FLAG_DSACK_TLP = 0x20000  # the duplicate was a probe of the tail
 FLAG_ACKED = FLAG_DATA_ACKED | FLAG_SYN_ACKED
@@ -109,6 +117,8 @@ def tcp_sacktag_write_queue(
         start, end = blocks[0]
         if tp.tlp_high_seq and tp.tlp_high_seq == end and (end - start) & MASK32 <= tp.mss_cache:
             flags |= FLAG_DSACK_TLP
+        elif tp.reord_seen and tp.dsack_dups <= tp.total_retrans:
+            tp.rack_dsack_seen = True
     duplicate = bool(flags)
     mss = tcp_current_mss(net, tp)
     told = []
@@ -132,9 +142,11 @@ def tcp_sacktag_write_queue(
                 if before(skb.seq, start) or after(skb.end_seq, end):
                     index += tcp_sack_split(net, tp, index, start, end, mss)
                     continue
-                flags |= tcp_sacktag_one(net, tp, skb)
+                flags |= tcp_sacktag_one(net, tp, skb, rs)
                 tcp_rate_skb_delivered(tp, skb, rs)
             index += 1
+    if rs.late and (tp.ca_state != CaState.TCP_CA_LOSS or tp.undo_marker):
+        tcp_check_sack_reordering(net, tp, rs.reord)
     return flags
 
 
@@ -152,8 +164,9 @@ def tcp_sack_split(net: Netns, tp: TcpSock, index: int, start: int, end: int, ms
     return 1 if tcp_fragment(net, tp, tp.tcp_rtx_queue, index, keep, mss) else 0
 
 
-def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff) -> int:
+def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff, rs: RateSample) -> int:
     """The peer has this piece, though not all before it."""
+    tcp_rack_advance(net, tp, skb.sacked, skb.end_seq, skb.skb_mstamp_ns)
     if skb.sacked & TCPCB_SACKED_RETRANS:
         if skb.sacked & TCPCB_LOST:
             skb.sacked &= ~TCPCB_LOST
@@ -165,11 +178,16 @@ def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff) -> int:
         tp.lost_out -= skb.pcount
     flags = FLAG_DATA_SACKED
     if not skb.sacked & TCPCB_EVER_RETRANS:
-        if tp.highest_sack and before(skb.seq, tp.highest_sack):
-            tcp_check_reordering(net, tp, skb)
+        low = rs.reord if rs.late else tp.highest_sack
+        if tp.highest_sack and before(skb.seq, low):
+            rs.late, rs.reord = True, skb.seq
+        rs.last_sackt_ns = skb.skb_mstamp_ns
+        if rs.first_sackt_ns < 0:
+            rs.first_sackt_ns = skb.skb_mstamp_ns
         if not after(skb.end_seq, tp.high_seq):
             flags |= FLAG_ORIG_SACK_ACKED
     skb.sacked |= TCPCB_SACKED_ACKED
+    skb.rack_off = True
     tp.sacked_out += skb.pcount
     tp.delivered += skb.pcount
     if not tp.highest_sack or after(skb.end_seq, tp.highest_sack):
@@ -177,67 +195,55 @@ def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff) -> int:
     return flags
 
 
-def tcp_check_reordering(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
-    """A piece came after later ones: that many segments of disorder are no loss."""
-    metric = 0
-    for one in tp.tcp_rtx_queue:
-        if not before(one.seq, skb.seq) and before(one.seq, tp.highest_sack):
-            metric += one.pcount
-    if metric > tp.reordering:
-        tp.reordering = min(metric, net.sysctl.tcp_max_reordering)
-        net.mib[Mib.TCP_SACKREORDER] += 1
+def tcp_check_sack_reordering(net: Netns, tp: TcpSock, low_seq: int) -> None:
+    """A piece came after later ones: so many segments of disorder are no loss."""
+    high = tp.highest_sack or tp.tcb.snd_una
+    if not before(low_seq, high):
+        return
+    metric = (high - low_seq) & MASK32
+    if metric > tp.reordering * tp.mss_cache:
+        tp.reordering = min(-(-metric // tp.mss_cache), net.sysctl.tcp_max_reordering)
     tp.reord_seen += 1
+    net.mib[Mib.TCP_SACKREORDER] += 1
 
 
-def tcp_mark_skb_lost(tp: TcpSock, skb: SkBuff) -> None:
-    if skb.sacked & TCPCB_SACKED_ACKED:
-        return
-    if skb.sacked & TCPCB_LOST:
-        if skb.sacked & TCPCB_SACKED_RETRANS:  # what was sent again is lost too
-            skb.sacked &= ~TCPCB_SACKED_RETRANS
-            tp.retrans_out -= skb.pcount
-            tp.lost += skb.pcount
-        return
-    skb.sacked |= TCPCB_LOST
-    tp.lost_out += skb.pcount
-    tp.lost += skb.pcount
+def tcp_identify_packet_loss(net: Netns, tp: TcpSock, flags: int) -> bool:
+    """Mark what is lost; True if that was lost again which had been sent again."""
+    retrans_out = tp.retrans_out
+    if tp.packets_out and tcp_is_sack(tp):
+        tcp_rack_mark_lost(net, tp)
+    elif tp.packets_out:
+        tcp_newreno_mark_lost(net, tp, bool(flags & FLAG_SND_UNA_ADVANCED))
+    return tp.retrans_out < retrans_out
 
 
-def tcp_update_scoreboard(net: Netns, tp: TcpSock) -> None:
-    """Lost is what three (or `reordering`) later segments came before (RFC 6675 4, IsLost)."""
-    if not tcp_is_sack(tp):
-        tcp_newreno_mark_lost(net, tp)
-        return
-    above = 0
-    for skb in reversed(tp.tcp_rtx_queue):
-        if skb.sacked & TCPCB_SACKED_ACKED:
-            above += skb.pcount
-        elif above >= tp.reordering and not skb.sacked & (TCPCB_LOST | TCPCB_SACKED_RETRANS):
-            tcp_mark_skb_lost(tp, skb)
-    tcp_mark_lost_retrans(tp)
-
-
-def tcp_mark_lost_retrans(tp: TcpSock) -> None:
-    """What was sent again is lost if something sent after that has arrived (RFC 8985's idea)."""
-    latest = 0
-    for skb in tp.tcp_rtx_queue:
-        if skb.sacked & TCPCB_SACKED_ACKED:
-            latest = max(latest, skb.skb_mstamp_ns)
-    wait_ns = (tp.srtt_us >> 3) * 1000 // 4 if tp.srtt_us else 0
-    for skb in tp.tcp_rtx_queue:
-        if skb.sacked & TCPCB_SACKED_RETRANS and skb.skb_mstamp_ns + wait_ns < latest:
-            tcp_mark_skb_lost(tp, skb)
-
-
-def tcp_newreno_mark_lost(net: Netns, tp: TcpSock) -> None:
+def tcp_newreno_mark_lost(net: Netns, tp: TcpSock, advanced: bool) -> None:
     """Without SACK only the first piece is known to be lost (RFC 6582 3.2)."""
+    if tp.ca_state < CaState.TCP_CA_RECOVERY:
+        if tp.sacked_out < tp.reordering:
+            return
+    elif tp.ca_state != CaState.TCP_CA_RECOVERY or not advanced:
+        return
     skb = tp.tcp_rtx_queue[0]
     if skb.sacked & TCPCB_LOST:
         return
     mss = tcp_current_mss(net, tp)
     if skb.pcount > 1:
         tcp_fragment(net, tp, tp.tcp_rtx_queue, 0, mss, mss)
-    tcp_mark_skb_lost(tp, skb)
+    tcp_mark_skb_lost(net, tp, skb)
+
+
+def tcp_rack_reo_timeout(net: Netns, tp: TcpSock) -> None:
+    """What was late is lost now (RFC 8985 6.3)."""
+    flight, lost = tcp_packets_in_flight(tp), tp.lost
+    tcp_rack_detect_loss(net, tp)
+    if tcp_packets_in_flight(tp) != flight:
+        if tp.ca_state != CaState.TCP_CA_RECOVERY:
+            tcp_enter_recovery(net, tp)
+            tcp_cwnd_reduction(net, tp, 1, tp.lost - lost, 0)
+        tcp_xmit_retransmit_queue(net, tp)
+    if tp.icsk_pending != ICSK_TIME_RETRANS:
+        tcp_rearm_rto(net, tp)
 
 
 def tcp_add_reno_sack(tp: TcpSock, segs: int) -> None:
@@ -311,10 +317,12 @@ def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
     for skb in tp.tcp_rtx_queue:
         if reneging:
             skb.sacked &= ~TCPCB_SACKED_ACKED
+        elif skb is not head and tcp_rack_skb_timeout(net, tp, skb, 0) > 0:
+            continue  # sent a moment ago
+        tcp_mark_skb_lost(net, tp, skb)
         if skb.sacked & TCPCB_SACKED_RETRANS:
             skb.sacked &= ~TCPCB_SACKED_RETRANS
             tp.retrans_out -= skb.pcount
-        tcp_mark_skb_lost(tp, skb)
     if (
         tp.ca_state <= CaState.TCP_CA_DISORDER
         or not after(tp.high_seq, tcb.snd_una)
@@ -340,7 +348,7 @@ def tcp_simple_retransmit(net: Netns, tp: TcpSock) -> None:
     mss = tcp_current_mss(net, tp)
     for skb in tp.tcp_rtx_queue:
         if (skb.gso_size or len(skb.data)) > mss:
-            tcp_mark_skb_lost(tp, skb)
+            tcp_mark_skb_lost(net, tp, skb)
     if not tp.lost_out:
         return
     if tp.ca_state != CaState.TCP_CA_LOSS:
@@ -366,12 +374,6 @@ def tcp_process_tlp_ack(net: Netns, tp: TcpSock, ack: int, flags: int) -> None:
         net.mib[Mib.TCP_LOSSPROBERECOVERY] += 1
     elif not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DATA_SACKED):
         tp.tlp_high_seq = 0  # a bare duplicate: the segment came twice
-
-
-def tcp_time_to_recover(tp: TcpSock) -> bool:
-    if tp.lost_out:
-        return True
-    return tp.sacked_out >= tp.reordering or tp.sacked_out >= TCP_FASTRETRANS_THRESH > tp.reordering
 
 
 def tcp_check_sack_reneging(net: Netns, tp: TcpSock, flags: int) -> bool:
@@ -412,20 +414,18 @@ def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) ->
         if flags & FLAG_SND_UNA_ADVANCED:
             if tcp_try_undo_partial(net, tp):
                 return False
-            if tp.packets_out and not tcp_is_sack(tp):
-                tcp_newreno_mark_lost(net, tp)
         elif not tcp_is_sack(tp) and duplicate:
             tcp_add_reno_sack(tp, dup_acks)
         if tcp_try_undo_dsack(net, tp):
             tcp_try_to_open(net, tp)
-        if tp.packets_out and tcp_is_sack(tp):
-            tcp_update_scoreboard(net, tp)
-        if tp.ca_state != CaState.TCP_CA_RECOVERY and tcp_time_to_recover(tp):
+        tcp_identify_packet_loss(net, tp, flags)
+        if tp.ca_state != CaState.TCP_CA_RECOVERY and tp.lost_out:
             tcp_enter_recovery(net, tp)
         return False
     if tp.ca_state == CaState.TCP_CA_LOSS:
         new = tcp_process_loss(net, tp, flags, dup_acks)
-        if tp.ca_state != CaState.TCP_CA_OPEN:
+        again = tcp_identify_packet_loss(net, tp, flags)
+        if tp.ca_state != CaState.TCP_CA_OPEN and not again:
             return new
     if not tcp_is_sack(tp):
         if flags & FLAG_SND_UNA_ADVANCED:
@@ -434,16 +434,11 @@ def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) ->
             tcp_add_reno_sack(tp, dup_acks)
     if tp.ca_state <= CaState.TCP_CA_DISORDER:
         tcp_try_undo_dsack(net, tp)
-    if tp.packets_out and tcp_is_sack(tp):
-        tcp_update_scoreboard(net, tp)
-    if not tcp_time_to_recover(tp):
+    tcp_identify_packet_loss(net, tp, flags)
+    if tp.lost_out:
+        tcp_enter_recovery(net, tp)
+    else:
         tcp_try_to_open(net, tp)
-        return False
-    tcp_enter_recovery(net, tp)
-    if tp.packets_out and not tcp_is_sack(tp):
-        tcp_newreno_mark_lost(net, tp)
-    elif tp.packets_out and not tp.lost_out:
-        tcp_mark_skb_lost(tp, tp.tcp_rtx_queue[0])
     return False
 
 

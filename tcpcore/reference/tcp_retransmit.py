@@ -17,6 +17,7 @@ from .inet_connection_sock import (
 from .netns import Netns
 from .sock import (
     ICSK_TIME_PROBE0,
+    ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
     TCP_NAGLE_OFF,
     TCPCB_EVER_RETRANS,
@@ -156,7 +157,10 @@ def tcp_xmit_retransmit_queue(net: Netns, tp: TcpSock) -> None:
         ] += skb.pcount
         if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
             tp.prr_out += skb.pcount
-        if skb is tp.tcp_rtx_queue[0] and tp.icsk_pending != ICSK_TIME_PROBE0:
+        if skb is tp.tcp_rtx_queue[0] and tp.icsk_pending not in (
+            ICSK_TIME_PROBE0,
+            ICSK_TIME_REO_TIMEOUT,
+        ):
             tcp_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.rto_ns)
 
 

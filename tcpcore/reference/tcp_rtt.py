@@ -19,6 +19,10 @@ def tcp_rto_max_ns(tp: TcpSock) -> int:
     return tp.rto_max_ms * 1_000_000
 
 
+def tcp_user_timeout_ns(tp: TcpSock) -> int:
+    return tp.user_timeout_ms * 1_000_000
+
+
 def tcp_rtt_tsopt_us(now_ns: int, tsecr: int, tsoffset: int) -> int:
     """The round trip that an echoed time stamp tells, us; -1 if it cannot be (RFC 7323 4.1)."""
     delta_ms = (now_ns // NSEC_PER_MSEC + tsoffset - tsecr) & MASK32

@@ -20,12 +20,12 @@ from .sock import (
     ICSK_ACK_TIMER,
     ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
+    ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
     TCP_ATO_MIN_NS,
     TCP_PINGPONG_THRESH,
     TCP_TIMEWAIT_LEN_NS,
     TcpSock,
-    tcp_user_timeout_ns,
 )
 from .tcp import (
     MASK32,
@@ -39,14 +39,14 @@ from .tcp import (
 from .tcp_comp_sack import tcp_sack_compress_send_ack
 from .tcp_input import keepalive_time_when, tcp_fin_time_ns
 from .tcp_output import tcp_send_ack, tcp_send_active_reset
-from .tcp_recovery import tcp_enter_loss
+from .tcp_recovery import tcp_enter_loss, tcp_rack_reo_timeout
 from .tcp_retransmit import (
     tcp_retransmit_skb,
     tcp_send_loss_probe,
     tcp_send_probe0,
     tcp_write_wakeup,
 )
-from .tcp_rtt import tcp_rto_max_ns, tcp_rto_min_ns
+from .tcp_rtt import tcp_rto_max_ns, tcp_rto_min_ns, tcp_user_timeout_ns
 from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
 
 
@@ -194,6 +194,9 @@ def tcp_write_timer(net: Netns, tp: TcpSock) -> None:
         return
     if event == ICSK_TIME_LOSS_PROBE:
         tcp_send_loss_probe(net, tp)
+        return
+    if event == ICSK_TIME_REO_TIMEOUT:
+        tcp_rack_reo_timeout(net, tp)
         return
     tp.icsk_pending = 0
     if event == ICSK_TIME_RETRANS:

@@ -55,6 +55,7 @@ def tcp_undo_cwnd_reduction(net: Netns, tp: TcpSock, unmark: bool) -> None:
         tp.snd_cwnd = tp.ca.undo_cwnd(tp)
         tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
     tp.undo_marker = 0
+    tp.rack_advanced = True  # look again at what may be lost
 
 
 def tcp_try_undo_recovery(net: Netns, tp: TcpSock) -> bool:
@@ -63,6 +64,8 @@ def tcp_try_undo_recovery(net: Netns, tp: TcpSock) -> bool:
         loss = tp.ca_state == CaState.TCP_CA_LOSS
         net.mib[Mib.TCP_LOSSUNDO if loss else Mib.TCP_FULLUNDO] += 1
         tcp_undo_cwnd_reduction(net, tp, False)
+    elif tp.rack_reo_wnd_persist:
+        tp.rack_reo_wnd_persist -= 1
     if tcp_is_non_sack_preventing_reopen(tp):
         return True
     tcp_set_ca_state(tp, CaState.TCP_CA_OPEN, net.now_ns)
