@@ -99,6 +99,7 @@ cdef inline bint tcp_data_queue(
     cdef const segment *th = &r.th
     cdef uint32_t skip
     cdef bint fin
+    tp.has_dsack = 0  # an ACK that waits tells of the last one alone
     if verdict & TCB_OFO:
         if before(th.seq, <uint32_t>(rcv_nxt + tcp_receive_window(tp))):
             tcp_data_queue_ofo(net, tp, r)
@@ -114,7 +115,7 @@ cdef inline bint tcp_data_queue(
         fin = verdict & TCB_FIN_TAKEN != 0
         if tp.out_of_order_queue.first != NULL and not fin:  # behind a FIN is nothing
             fin = tcp_ofo_queue(net, tp)
-            if tp.out_of_order_queue.first == NULL:
+            if fin or tp.out_of_order_queue.first == NULL:
                 tp.ack_pending |= ICSK_ACK_NOW
         tp.bytes_received += fin
         if tp.n_sacks:

@@ -131,6 +131,7 @@ def tcp_data_queue(
     -------
     bool : True if the peer's FIN is in
     """
+    tp.duplicate_sack = None  # an ACK that waits tells of the last one alone
     if verdict & TCB_OFO:
         if before(th.seq, (rcv_nxt + tcp_receive_window(tp)) & MASK32):
             tcp_data_queue_ofo(net, tp, th, data)
@@ -146,7 +147,7 @@ def tcp_data_queue(
         fin = bool(verdict & TCB_FIN_TAKEN)
         if tp.out_of_order_queue and not fin:  # behind a FIN is nothing
             fin = tcp_ofo_queue(net, tp)
-            if not tp.out_of_order_queue:
+            if fin or not tp.out_of_order_queue:
                 tp.ack_pending |= ICSK_ACK_NOW
         tp.bytes_received += fin
         if tp.sack:
