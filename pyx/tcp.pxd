@@ -259,7 +259,8 @@ cdef enum:  # Mib
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
-    NR_MIBS = 91
+    TCP_ACKCOMPRESSED = 91
+    NR_MIBS = 92
 
 # Completeness, OR over all segments in any order.
 cdef enum:

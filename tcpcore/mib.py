@@ -97,4 +97,5 @@ COUNTERS = (
     "TcpExtRcvPruned",
     "TcpExtTCPRcvCollapsed",
     "TcpExtTCPLostRetransmit",
+    "TcpExtTCPAckCompressed",
 )

@@ -106,6 +106,14 @@ KNOBS = {
     "tcp_challenge_ack_limit": Knob(
         INT_MAX, 0, INT_MAX, "Kept only: challenge ACKs of a host in a second."
     ),
+    "tcp_comp_sack_delay_ns": Knob(
+        1_000_000, 0, SECONDS_MAX * 10**9, "Longest that duplicate ACKs wait to be one, ns."
+    ),
+    "tcp_comp_sack_nr": Knob(44, 0, 255, "How many duplicate ACKs become one; 0: none waits."),
+    "tcp_comp_sack_rtt_percent": Knob(33, 1, 1000, "Share of a round trip that they wait, %."),
+    "tcp_comp_sack_slack_ns": Knob(
+        10_000, 0, SECONDS_MAX * 10**9, "By how much their timer may be late, ns."
+    ),
     "tcp_congestion_control": Knob(
         "cubic", 0, 0, "Congestion control of new sockets: cubic, reno."
     ),

@@ -269,7 +269,8 @@ class Mib(IntEnum):
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
-    NR_MIBS = 91
+    TCP_ACKCOMPRESSED = 91
+    NR_MIBS = 92
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order
