@@ -173,7 +173,7 @@ def test_no_script_is_too_long_for_a_kernel() -> None:
 def test_commands_of_a_kernel_end(monkeypatch: pytest.MonkeyPatch) -> None:
     from tcpcore.packetdrill import kernel
 
-    monkeypatch.setattr(kernel, "WORK_MAX_S", 0.5)
+    monkeypatch.setattr(kernel, "COMMAND_MAX_S", 0.5)
     result = run(SOCKET + "+0 `sleep 1000 | cat`", target="kernel")
     if result.kind == "skipped":
         pytest.skip(str(result.error))

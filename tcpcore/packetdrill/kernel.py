@@ -30,7 +30,6 @@ from tcpcore.packetdrill.constants import BASELINE
 from tcpcore.packetdrill.kernel_calls import KernelCalls
 from tcpcore.packetdrill.packet import ACK, MASK32, RST, SYN, dissect
 from tcpcore.packetdrill.target import (
-    WORK_MAX_S,
     Answer,
     Emitted,
     Failure,
@@ -58,6 +57,7 @@ VNET = struct.Struct("<BBHHHH")  # struct virtio_net_hdr
 NEEDS_CSUM, GSO_TCPV4 = 1, 1
 NEIGHBOUR = "198.18.0.1"  # somebody else on the wire (RFC 2544)
 SETTLE_S = 0.02  # in which the new interface says what it has to
+COMMAND_MAX_S = 60  # of one command
 CALL_MAX_S = 2.0  # what a call that has no time of return may take
 SPIN_US = 150  # the last of a wait, which sleeping would overshoot
 INFO_SIZE = 512
@@ -254,11 +254,11 @@ class KernelTarget(KernelCalls, Target):
                 start_new_session=True,
             )
             try:
-                status = shell.wait(WORK_MAX_S)
+                status = shell.wait(COMMAND_MAX_S)
             except subprocess.TimeoutExpired:
                 os.killpg(shell.pid, signal.SIGKILL)
                 shell.wait()
-                words = f"no end within {WORK_MAX_S} seconds"
+                words = f"no end within {COMMAND_MAX_S} seconds"
                 raise Failure(f"the command has {words}: {text.strip()[:200]}") from None
             if status:
                 output.seek(max(output.tell() - 200, 0))
