@@ -11,10 +11,12 @@ from typing import Any
 
 from tcpcore.packetdrill.constants import SK_MEMINFO
 from tcpcore.packetdrill.target import Address, Answer
+from tcpcore.packetdrill.values import octets
 from tcpcore.sockopt import TCP_INFO_FIELDS
 
 SO_MEMINFO, INFO_SIZE = 55, 512
 CONTROL_SIZE = 1024
+EVENTS_MAX = 1024
 MSG_ZEROCOPY = 0x4000000
 EPOLL_EVENT = struct.Struct("<IQ")  # packed, on x86-64
 _INFO = struct.Struct("=" + "".join(TCP_INFO_FIELDS))
@@ -236,7 +238,9 @@ class KernelCalls:
         return self._call("epoll_ctl", ep, op, fd, event)
 
     def do_epoll_wait(self, ep: int, most: int, timeout_ms: int) -> int | Answer:
-        room = self._room(EPOLL_EVENT.size * max(most, 1))
+        if most < EVENTS_MAX << 16:  # more is EINVAL
+            most = min(most, EVENTS_MAX)
+        room = self._room(EPOLL_EVENT.size * EVENTS_MAX)
         made = self._call("epoll_wait", ep, room, most, timeout_ms)
         if made < 0:
             return made
@@ -244,7 +248,7 @@ class KernelCalls:
         return Answer(made, [EPOLL_EVENT.unpack_from(room.raw, size * i) for i in range(made)])
 
     def do_open(self, path: str, flags: int) -> int:
-        return self._opened(self._call("open", path.encode(), flags, 0o600))
+        return self._opened(self._call("open", octets(path), flags, 0o600))
 
     def do_sendfile(self, out: int, source: int, offset: int | None, size: int) -> int:
         at = None if offset is None else ctypes.byref(ctypes.c_int64(offset))

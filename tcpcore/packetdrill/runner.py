@@ -104,6 +104,7 @@ class Runner:
                 flow.fd = None
                 if flow.state == "passive":
                     flow.state = "closed"
+        self.flows = [flow for flow in self.flows if flow.fd is not None or flow.state == "passive"]
 
     def child(self) -> Flow:
         """Somebody connects."""
