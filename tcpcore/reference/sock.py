@@ -514,6 +514,7 @@ class RequestSock:
         "ts_off",
         "cookie_base",
         "snt_synack_ns",
+        "snt_tsval_last",
         "rsk_window_clamp",
         "rsk_rcv_wnd",
         "last_oow_ack_ms",
@@ -543,7 +544,8 @@ class RequestSock:
         self.ts_recent = 0
         self.ts_off = 0
         self.cookie_base = 0
-        self.snt_synack_ns = 0
+        self.snt_synack_ns = 0  # of the first
+        self.snt_tsval_last = 0
         self.rsk_window_clamp = 0
         self.rsk_rcv_wnd = 0
         self.last_oow_ack_ms = 0
