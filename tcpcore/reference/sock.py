@@ -525,10 +525,8 @@ class RequestSock:
         self.listener = listener
         self.timer = Timer(self, TCP_SYNACK_TIMER)
         self.ip = 4
-        self.saddr = b""  # ours
-        self.daddr = b""
-        self.sport = 0
-        self.dport = 0
+        self.saddr = self.daddr = b""  # ours, the peer's
+        self.sport = self.dport = 0
         self.rcv_isn = 0
         self.snt_isn = 0
         self.rcv_nxt = 0
