@@ -508,7 +508,7 @@ cdef struct tcp_sock:
 cdef struct request_sock:
     sock_common sk
     tcp_sock *listener
-    int64_t snt_synack_ns
+    int64_t snt_synack_ns  # of the first
     uint32_t last_oow_ack_ms
     uint32_t rcv_isn
     uint32_t snt_isn
@@ -517,7 +517,8 @@ cdef struct request_sock:
     uint32_t cookie_base
     uint32_t rsk_window_clamp
     uint32_t rsk_rcv_wnd
-    uint32_t num_retrans
+    uint32_t snt_tsval_last
+    uint16_t num_retrans
     uint16_t mss  # the peer's, clamped
     uint8_t snd_wscale
     uint8_t rcv_wscale

@@ -393,7 +393,7 @@ class Files:
             return moved
         if isinstance(file, SocketFile) and isinstance(to, PipeFile):
             room = min(size, PIPE_SIZE - to.held[0])
-            got = (yield from self.receive(file, room, 0, False)).value
+            got = yield from self.splice_read(file, room)
             to.held[0] += max(got, 0)
             return got
         if isinstance(file, PipeFile) and isinstance(to, SocketFile):
@@ -402,6 +402,17 @@ class Files:
             file.held[0] -= max(sent, 0)
             return sent
         return -errno.EBADF if file is None or to is None else -errno.EINVAL
+
+    def splice_read(self, file: SocketFile, size: int) -> Wait:
+        """Take what there is; an urgent octet is neither taken nor waited for."""
+        while True:
+            at_mark = self.net.ioctl(file.handle, CONSTANTS["SIOCATMARK"])[1]
+            if at_mark and self.net.poll(file.handle) & CONSTANTS["POLLPRI"]:
+                return 0
+            got = (yield from self.receive(file, size, MSG_DONTWAIT, False)).value
+            if got != -errno.EAGAIN or file.nonblock:
+                return got
+            yield None
 
     # Options.
 

@@ -518,6 +518,7 @@ class RequestSock:
         "ts_off",
         "cookie_base",
         "snt_synack_ns",
+        "snt_tsval_last",
         "rsk_window_clamp",
         "rsk_rcv_wnd",
         "last_oow_ack_ms",
@@ -528,10 +529,8 @@ class RequestSock:
         self.listener = listener
         self.timer = Timer(self, TCP_SYNACK_TIMER)
         self.ip = 4
-        self.saddr = b""  # ours
-        self.daddr = b""
-        self.sport = 0
-        self.dport = 0
+        self.saddr = self.daddr = b""  # ours, the peer's
+        self.sport = self.dport = 0
         self.rcv_isn = 0
         self.snt_isn = 0
         self.rcv_nxt = 0
@@ -547,7 +546,8 @@ class RequestSock:
         self.ts_recent = 0
         self.ts_off = 0
         self.cookie_base = 0
-        self.snt_synack_ns = 0
+        self.snt_synack_ns = 0  # of the first
+        self.snt_tsval_last = 0
         self.rsk_window_clamp = 0
         self.rsk_rcv_wnd = 0
         self.last_oow_ack_ms = 0
