@@ -76,11 +76,13 @@ cdef tuple SYSCTLS = tuple(
         "tcp_comp_sack_slack_ns tcp_congestion_control tcp_early_retrans tcp_fin_timeout "
         "tcp_frto tcp_invalid_ratelimit tcp_keepalive_intvl tcp_keepalive_probes tcp_keepalive_time "
         "tcp_limit_output_bytes tcp_max_orphans tcp_max_reordering tcp_max_syn_backlog "
-        "tcp_max_tw_buckets tcp_min_snd_mss tcp_moderate_rcvbuf tcp_notsent_lowat "
+        "tcp_max_tw_buckets tcp_min_snd_mss tcp_min_tso_segs tcp_moderate_rcvbuf "
+        "tcp_notsent_lowat "
         "tcp_orphan_retries tcp_recovery tcp_reordering tcp_retries1 tcp_retries2 tcp_rfc1337 tcp_rmem "
         "tcp_rto_max_ms tcp_rto_min_us tcp_sack tcp_dsack tcp_shrink_window "
         "tcp_slow_start_after_idle tcp_stdurg tcp_syn_linear_timeouts tcp_syn_retries "
-        "tcp_synack_retries tcp_syncookies tcp_timestamps tcp_tw_reuse tcp_window_scaling "
+        "tcp_synack_retries tcp_syncookies tcp_timestamps tcp_tso_win_divisor tcp_tw_reuse "
+        "tcp_window_scaling "
         "tcp_wmem tcp_workaround_signed_windows wmem_max"
     ).split()
 )

@@ -170,6 +170,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_max_syn_backlog = 4096
     knobs.tcp_max_tw_buckets = 65536
     knobs.tcp_min_snd_mss = 48
+    knobs.tcp_min_tso_segs = 2
     knobs.tcp_moderate_rcvbuf = 1
     knobs.tcp_notsent_lowat = 0xFFFFFFFF
     knobs.tcp_recovery = 1
@@ -189,6 +190,7 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_synack_retries = 5
     knobs.tcp_syncookies = 1
     knobs.tcp_timestamps = 1
+    knobs.tcp_tso_win_divisor = 3
     knobs.tcp_tw_reuse = 2
     knobs.tcp_window_scaling = 1
     knobs.tcp_wmem[0] = 4096

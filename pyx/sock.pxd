@@ -239,6 +239,7 @@ cdef struct sysctls:
     int64_t tcp_max_syn_backlog
     int64_t tcp_max_tw_buckets
     int64_t tcp_min_snd_mss
+    int64_t tcp_min_tso_segs
     int64_t tcp_moderate_rcvbuf
     int64_t tcp_notsent_lowat
     int64_t tcp_orphan_retries
@@ -260,6 +261,7 @@ cdef struct sysctls:
     int64_t tcp_synack_retries
     int64_t tcp_syncookies
     int64_t tcp_timestamps
+    int64_t tcp_tso_win_divisor
     int64_t tcp_tw_reuse
     int64_t tcp_window_scaling
     int64_t tcp_wmem[3]

@@ -183,8 +183,10 @@ cdef inline void tcp_ack_probe(netns *net, tcp_sock *tp) noexcept nogil:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
 
 
-cdef inline bint tcp_may_raise_cwnd(const tcp_sock *tp, int flags) noexcept nogil:
-    if tp.reordering > 3:
+cdef inline bint tcp_may_raise_cwnd(
+    const netns *net, const tcp_sock *tp, int flags
+) noexcept nogil:
+    if tp.reordering > net.sysctl.tcp_reordering:
         return flags & (FLAG_DATA_SACKED | FLAG_DATA_ACKED)
     return flags & FLAG_DATA_ACKED
 
@@ -195,7 +197,7 @@ cdef inline void tcp_cong_control(
     """Move the congestion window by one acknowledgment."""
     if tp.ca_state == TCP_CA_CWR or tp.ca_state == TCP_CA_RECOVERY:
         tcp_cwnd_reduction(net, tp, delivered, lost, flags)
-    elif tcp_may_raise_cwnd(tp, flags):
+    elif tcp_may_raise_cwnd(net, tp, flags):
         ca_cong_avoid(tp, delivered, net.net.now_ns)
     tcp_update_pacing_rate(tp)
 

@@ -118,7 +118,7 @@ cdef inline bint tcp_data_queue(
             if fin or tp.out_of_order_queue.first == NULL:
                 tp.ack_pending |= ICSK_ACK_NOW
         tp.bytes_received += fin
-        if tp.n_sacks:
+        if tp.n_sacks and not fin:  # the ACK of a FIN that waited still tells of it
             tcp_sack_remove(tp)
         if not fin and not tp.dead:
             sk_wake(net, tp)
@@ -257,9 +257,9 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         cost = one.truesize
         rb_insert(queue, where, one)
         tp.ofo_due -= tp.ofo_due > 0
-    tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
+    tcp_sack_new_ofo_skb(net, tp, r.th.seq, r.th.end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
-        tcp_grow_window(net, tp, length)
+        tcp_grow_window(net, tp, r.len)
     tp.sk_rmem_alloc += cost
     if tp.listener == NULL and not tp.dead:
         tcp_rcvbuf_grow(net, tp, tp.rcvq_space)

@@ -334,7 +334,7 @@ cdef inline bint tcp_write_xmit(
                 cwnd_limited = True
                 break
             quota = 1
-        most = tcp_tso_segs(tp, mss)
+        most = tcp_tso_segs(net, tp, mss)
         quota = min(quota, most)
         if quota * mss > one.len:
             tcp_grow_skb(net, tp, quota * mss - one.len)

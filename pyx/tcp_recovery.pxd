@@ -88,9 +88,14 @@ cdef inline bint tcp_check_dsack(
         NET_INC_STATS(net, TCP_DSACKOFORECV)
     else:
         return False
-    tp.sack_ok |= 4
-    segs = max((end - start + tp.mss_cache - 1) // <uint32_t>tp.mss_cache, <uint32_t>1)
+    if not before(start, end) or end - start > tp.tcb.max_window:
+        return False
+    segs = (end - start + <uint32_t>tp.mss_cache - 1) // <uint32_t>tp.mss_cache
     tp.dsack_dups += segs
+    if tp.dsack_dups > tp.total_retrans:
+        return False  # so many were never sent again: the network has doubled them
+    tp.sack_ok |= 4
+    tp.delivered += segs
     if tp.undo_marker and tp.undo_retrans > 0 and not after(end, prior_una):
         if after(end, tp.undo_marker):
             tp.undo_retrans = max(tp.undo_retrans - <int32_t>segs, <int32_t>0)
@@ -113,7 +118,7 @@ cdef inline int tcp_sacktag_write_queue(
         if tp.tlp_high_seq and tp.tlp_high_seq == blocks[0].end:
             if <uint32_t>(blocks[0].end - blocks[0].start) <= <uint32_t>tp.mss_cache:
                 flags |= FLAG_DSACK_TLP
-        if not flags & FLAG_DSACK_TLP and tp.reord_seen and tp.dsack_dups <= tp.total_retrans:
+        if not flags & FLAG_DSACK_TLP and tp.reord_seen:
             tp.rack_dsack_seen = 1
     duplicate = flags != 0
     mss = tcp_current_mss(net, tp)

@@ -135,7 +135,7 @@ cdef inline void tcp_xmit_retransmit_queue(netns *net, tcp_sock *tp) noexcept no
     cdef int32_t room, most
     if not tp.packets_out:
         return
-    most = <int32_t>tcp_tso_segs(tp, tcp_current_mss(net, tp))
+    most = <int32_t>tcp_tso_segs(net, tp, tcp_current_mss(net, tp))
     while True:
         room = tp.snd_cwnd - tcp_packets_in_flight(tp)
         if room <= 0:

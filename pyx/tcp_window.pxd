@@ -19,6 +19,7 @@ cdef enum:
     TCPOLEN_SACK_PERBLOCK = 8
     MAX_TCP_OPTION_SPACE = 40
     SOCK_MIN_RCVBUF = 2304
+    TCP_TSO_DEFERRED = 3  # segments, if tcp_tso_win_divisor is off
 
 # Windows.
 
@@ -225,14 +226,18 @@ cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
     return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
 
 
-cdef inline int32_t tcp_tso_segs(const tcp_sock *tp, int64_t mss) noexcept nogil:
+cdef inline int32_t tcp_tso_segs(
+    const netns *net, const tcp_sock *tp, int64_t mss
+) noexcept nogil:
     """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
     cdef int64_t most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER, size = most
     if tp.srtt_us:
         size = <int64_t>(tp.sk_pacing_rate >> 10)
         if tp.rtt_min_us >> 9 < 32:
             size += most >> (tp.rtt_min_us >> 9)
-    return <int32_t>max(min(size, most) // mss, <int64_t>2)
+    return <int32_t>max(
+        min(size, most) // mss, min(net.sysctl.tcp_min_tso_segs, max(most // mss, <int64_t>2))
+    )
 
 
 cdef inline int tcp_tso_should_defer(
@@ -245,14 +250,17 @@ cdef inline int tcp_tso_should_defer(
     cdef int64_t now_ns = net.net.now_ns, srtt_ns, expected_ns
     cdef int64_t send_window = <uint32_t>(tcp_wnd_end(tp) - one.seq)
     cdef int64_t cong_window = (tp.snd_cwnd - tcp_packets_in_flight(tp)) * mss
-    cdef int64_t limit = min(send_window, cong_window)
+    cdef int64_t limit = min(send_window, cong_window), share = net.sysctl.tcp_tso_win_divisor
+    cdef bint enough
     if tp.ca_state >= TCP_CA_RECOVERY or now_ns - tp.wstamp_ns > NSEC_PER_MSEC:
         return 0
     if limit >= most * mss or (one.next != NULL and limit >= one.len):
         return 0
-    if limit >= min(<int64_t>tp.tcb.snd_wnd, tp.snd_cwnd * mss) // 3:
-        return 0
-    if tp.tcp_rtx_queue.first == NULL:
+    if share:
+        enough = limit >= min(<int64_t>tp.tcb.snd_wnd, tp.snd_cwnd * mss) // share
+    else:
+        enough = limit > TCP_TSO_DEFERRED * mss
+    if enough or tp.tcp_rtx_queue.first == NULL:
         return 0
     srtt_ns = max((tp.srtt_us >> 3) - 1, <int64_t>0) * 1000  # no time at all counts as 1 us
     expected_ns = tp.tcp_rtx_queue.first.skb_mstamp_ns + srtt_ns - now_ns

@@ -143,6 +143,9 @@ KNOBS = {
     ),
     "tcp_max_tw_buckets": Knob(65536, 0, INT_MAX, "Connections kept in TIME-WAIT."),
     "tcp_min_snd_mss": Knob(48, 48, 65535, "Segments are never made smaller, bytes."),
+    "tcp_min_tso_segs": Knob(
+        2, 1, 255, "A burst may have so many segments, however slow the pace."
+    ),
     "tcp_moderate_rcvbuf": _switch(1, "Grow the receive buffer as the transfer needs it."),
     "tcp_notsent_lowat": Knob(
         UINT_MAX, 0, UINT_MAX, "A socket is writable while fewer bytes wait to be sent."
@@ -172,6 +175,9 @@ KNOBS = {
     "tcp_synack_retries": Knob(5, 0, 255, "Retransmissions of a SYN-ACK."),
     "tcp_syncookies": _switch(1, "SYN cookies: 0 never, 1 when requests overflow, 2 always."),
     "tcp_timestamps": _switch(1, "Time stamps (RFC 7323): 1 with an offset for each peer."),
+    "tcp_tso_win_divisor": Knob(
+        3, 0, 255, "A burst that fills such a share of the window waits for no ACK; 0: 3 segments."
+    ),
     "tcp_tw_reuse": _switch(
         2, "Connect from a port in TIME-WAIT (RFC 6191): 0 never, 1 always, 2 to loopback.", 2
     ),

@@ -27,6 +27,8 @@ NEWER_NAMES = """
     window/beyond_bare window/clamp window/rcvbuf_late_least window/rcvbuf_late_more
     window/peer_small window/autotuned window/autotuned_holes window/joined_odd
     slow_start/app_limited slow_start/after_idle_off recovery/four_sacks
+    slow_start/min_tso_segs slow_start/min_tso_segs_1 slow_start/tso_win_divisor
+    recovery/dsack_delivered recovery/reordering_raises
     recovery/all_but_first recovery/old_blocks recovery/parts recovery/reneging
     recovery/not_agreed recovery/no_moderation recovery/after_timeout blocking/notsent
     blocking/notsent_knob blocking/epoll_out_edge blocking/write_lowat rto/synack_max

@@ -68,7 +68,7 @@ NAMES = {
     (level, value): name
     for level, prefix in ((0, "IP_"), (1, "SO_"), (6, "TCP_"), (41, "IPV6_"))
     for name, value in CONSTANTS.items()
-    if name.startswith(prefix)
+    if name.startswith(prefix) and not name.startswith("TCP_NLA_")
 }
 
 

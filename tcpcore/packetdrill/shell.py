@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Linux's defaults of knobs that the engine has not: another value is passed over, and noted.
 DEFAULTS = {
     "tcp_ecn": "2", "tcp_ecn_option": "2", "tcp_ecn_fallback": "1",
-    "tcp_tso_win_divisor": "3", "tcp_min_tso_segs": "2", "tcp_fack": "0",
+    "tcp_fack": "0",
     "tcp_pacing_ss_ratio": "200", "tcp_pacing_ca_ratio": "120", "tcp_mtu_probing": "0",
     "tcp_thin_linear_timeouts": "0", "tcp_retrans_collapse": "1", "tcp_no_metrics_save": "0",
     "tcp_min_rtt_wlen": "300",
@@ -258,6 +258,9 @@ class Shell:
         rest = [word for word in words if not re.fullmatch(r"-[a-zA-Z]+", word)]
         if not rest:
             return 2, ""
+        counter = re.fullmatch(r"\W*((?:Tcp|Ip|Udp|Icmp)(?:Ext)?[A-Z]\w*)\W*", rest[0])
+        if counter and counter[1] not in self.host.counters():
+            self.host.note(f"the counter {counter[1]}")
         if rest[1:]:
             text = "".join(self.proc_net(path) for path in rest[1:])
         pattern = rest[0] if "E" in flags else _basic(rest[0])

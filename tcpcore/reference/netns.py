@@ -53,6 +53,7 @@ class Sysctl:
     tcp_max_syn_backlog: int = 4096
     tcp_max_tw_buckets: int = 65536
     tcp_min_snd_mss: int = 48
+    tcp_min_tso_segs: int = 2
     tcp_moderate_rcvbuf: int = 1
     tcp_notsent_lowat: int = 0xFFFFFFFF
     tcp_orphan_retries: int = 0
@@ -74,6 +75,7 @@ class Sysctl:
     tcp_synack_retries: int = 5
     tcp_syncookies: int = 1
     tcp_timestamps: int = 1
+    tcp_tso_win_divisor: int = 3
     tcp_tw_reuse: int = 2
     tcp_window_scaling: int = 1
     tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)

@@ -219,8 +219,8 @@ def tcp_ack_probe(net: Netns, tp: TcpSock) -> None:
         tcp_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, delay_ns)
 
 
-def tcp_may_raise_cwnd(tp: TcpSock, flags: int) -> bool:
-    if tp.reordering > 3:
+def tcp_may_raise_cwnd(net: Netns, tp: TcpSock, flags: int) -> bool:
+    if tp.reordering > net.sysctl.tcp_reordering:
         return bool(flags & (FLAG_DATA_SACKED | FLAG_DATA_ACKED))
     return bool(flags & FLAG_DATA_ACKED)
 
@@ -229,7 +229,7 @@ def tcp_cong_control(net: Netns, tp: TcpSock, delivered: int, lost: int, flags: 
     """Move the congestion window by one acknowledgment."""
     if tp.ca_state in (CaState.TCP_CA_CWR, CaState.TCP_CA_RECOVERY):
         tcp_cwnd_reduction(net, tp, delivered, lost, flags)
-    elif tcp_may_raise_cwnd(tp, flags):
+    elif tcp_may_raise_cwnd(net, tp, flags):
         tp.ca.cong_avoid(tp, delivered, net.now_ns)
     tcp_update_pacing_rate(tp)
 

@@ -150,7 +150,7 @@ def tcp_data_queue(
             if fin or not tp.out_of_order_queue:
                 tp.ack_pending |= ICSK_ACK_NOW
         tp.bytes_received += fin
-        if tp.sack:
+        if tp.sack and not fin:  # the ACK of a FIN that waited still tells of it
             tcp_sack_remove(tp)
         if not fin and not tp.dead:
             sk_wake(net, tp)
@@ -253,9 +253,9 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         cost = skb.truesize
         queue.insert(at, skb)
         tp.ofo_due -= tp.ofo_due > 0
-    tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
+    tcp_sack_new_ofo_skb(net, tp, th.seq, th.end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
-        tcp_grow_window(net, tp, len(data))
+        tcp_grow_window(net, tp, th.payload_len)
     tp.sk_rmem_alloc += cost
     if tp.listener is None and not tp.dead:
         tcp_rcvbuf_grow(net, tp, tp.rcvq_space)

@@ -318,7 +318,7 @@ def tcp_write_xmit(net: Netns, tp: TcpSock, mss: int, nonagle: int, push_one: in
                 cwnd_limited = True
                 break
             quota = 1
-        most = tcp_tso_segs(tp, mss)
+        most = tcp_tso_segs(net, tp, mss)
         quota = min(quota, most)
         if quota * mss > len(skb.data):
             tcp_grow_skb(tp, quota * mss - len(skb.data))

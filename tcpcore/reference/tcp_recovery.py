@@ -93,9 +93,15 @@ def tcp_check_dsack(
         net.mib[Mib.TCP_DSACKOFORECV] += 1
     else:
         return False
-    tp.sack_ok |= 4
-    segs = max(-(-((end - start) & MASK32) // tp.mss_cache), 1)
+    span = (end - start) & MASK32
+    if not before(start, end) or span > tp.tcb.max_window:
+        return False
+    segs = -(-span // tp.mss_cache)
     tp.dsack_dups += segs
+    if tp.dsack_dups > tp.total_retrans:
+        return False  # so many were never sent again: the network has doubled them
+    tp.sack_ok |= 4
+    tp.delivered += segs
     in_time = not after(end, prior_una) and after(end, tp.undo_marker)
     if tp.undo_marker and tp.undo_retrans > 0 and in_time:
         tp.undo_retrans = max(tp.undo_retrans - segs, 0)
@@ -117,7 +123,7 @@ def tcp_sacktag_write_queue(
         start, end = blocks[0]
         if tp.tlp_high_seq and tp.tlp_high_seq == end and (end - start) & MASK32 <= tp.mss_cache:
             flags |= FLAG_DSACK_TLP
-        elif tp.reord_seen and tp.dsack_dups <= tp.total_retrans:
+        elif tp.reord_seen:
             tp.rack_dsack_seen = True
     duplicate = bool(flags)
     mss = tcp_current_mss(net, tp)

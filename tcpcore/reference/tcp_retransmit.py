@@ -140,7 +140,7 @@ def tcp_xmit_retransmit_queue(net: Netns, tp: TcpSock) -> None:
     """Send again what is marked lost, as far as the window allows."""
     if not tp.packets_out:
         return
-    most = tcp_tso_segs(tp, tcp_current_mss(net, tp))
+    most = tcp_tso_segs(net, tp, tcp_current_mss(net, tp))
     at = 0
     while at < len(tp.tcp_rtx_queue):
         skb = tp.tcp_rtx_queue[at]

@@ -27,6 +27,7 @@ TCPOLEN_SACK_BASE_ALIGNED = 4
 TCPOLEN_SACK_PERBLOCK = 8
 MAX_TCP_OPTION_SPACE = 40
 SOCK_MIN_RCVBUF = 2304
+TCP_TSO_DEFERRED = 3  # segments, if tcp_tso_win_divisor is off
 
 # Windows.
 
@@ -212,7 +213,7 @@ def tcp_packets_in_flight(tp: TcpSock) -> int:
     return tp.packets_out - (tp.sacked_out + tp.lost_out) + tp.retrans_out
 
 
-def tcp_tso_segs(tp: TcpSock, mss: int) -> int:
+def tcp_tso_segs(net: Netns, tp: TcpSock, mss: int) -> int:
     """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
     most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER
     size = most
@@ -220,7 +221,7 @@ def tcp_tso_segs(tp: TcpSock, mss: int) -> int:
         size = tp.sk_pacing_rate >> 10
         if tp.rtt_min_us >> 9 < 32:
             size += most >> (tp.rtt_min_us >> 9)
-    return max(min(size, most) // mss, 2)
+    return max(min(size, most) // mss, min(net.sysctl.tcp_min_tso_segs, max(most // mss, 2)))
 
 
 def tcp_tso_should_defer(net: Netns, tp: TcpSock, skb: SkBuff, mss: int, most: int) -> int:
@@ -238,7 +239,12 @@ def tcp_tso_should_defer(net: Netns, tp: TcpSock, skb: SkBuff, mss: int, most: i
     last = skb is tp.sk_write_queue[-1]
     if limit >= most * mss or (not last and limit >= len(skb.data)):
         return 0
-    if limit >= min(tp.tcb.snd_wnd, tp.snd_cwnd * mss) // 3 or not tp.tcp_rtx_queue:
+    share = net.sysctl.tcp_tso_win_divisor
+    if share:
+        enough = limit >= min(tp.tcb.snd_wnd, tp.snd_cwnd * mss) // share
+    else:
+        enough = limit > TCP_TSO_DEFERRED * mss
+    if enough or not tp.tcp_rtx_queue:
         return 0
     srtt_ns = max((tp.srtt_us >> 3) - 1, 0) * 1000  # no time at all counts as 1 us
     expected_ns = tp.tcp_rtx_queue[0].skb_mstamp_ns + srtt_ns - net.now_ns
