@@ -54,6 +54,7 @@ from tcp_sockopt cimport (
 )
 from tcp_timer cimport tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from tcp_user cimport (
+    MSG_TRUNC,
     inet_bind,
     inet_csk_accept,
     inet_csk_listen_start,
@@ -179,6 +180,8 @@ cdef class Net:
         if tp.sk_receive_queue.first != NULL:
             room = max(<int64_t>(<uint32_t>(tp.sk_receive_queue.last.end_seq - tp.copied_seq)), 1)
         out = PyBytes_FromStringAndSize(NULL, max(min(room, size), 1))
+        if flags & MSG_TRUNC:
+            memset(PyBytes_AS_STRING(out), 0, len(out))
         err = tcp_recvmsg(
             self.net, tp, <uint8_t *>PyBytes_AS_STRING(out), size, flags, &copied
         )

@@ -54,6 +54,8 @@ cdef inline sock_errors *sk_errors_alloc(tcp_sock *tp) noexcept nogil:
     """What there is, or a new one; NULL without memory."""
     if tp.errors == NULL:
         tp.errors = <sock_errors *>calloc(1, sizeof(sock_errors))
+        if tp.errors != NULL:
+            tp.errors.peek_off = -1
     return tp.errors
 
 
@@ -68,6 +70,7 @@ cdef inline void sk_errors_inherit(tcp_sock *tp, const tcp_sock *listener) noexc
     made.tsflags = listener.errors.tsflags
     made.rcvtstamp = listener.errors.rcvtstamp
     made.zerocopy = listener.errors.zerocopy
+    made.peek_off = listener.errors.peek_off
 
 
 cdef inline void sk_error_report(netns *net, tcp_sock *tp) noexcept nogil:

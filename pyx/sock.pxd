@@ -160,6 +160,7 @@ cdef struct sock_errors:
     uint32_t tsflags  # SOF_TIMESTAMPING_
     uint32_t tskey  # where bytes are counted from
     uint32_t zckey  # number of the next send
+    int32_t peek_off  # SO_PEEK_OFF: where the next look begins, behind what was read
     uint8_t rcvtstamp  # 1 SO_TIMESTAMP, 2 SO_TIMESTAMPNS
     uint8_t zerocopy
 
@@ -436,6 +437,7 @@ cdef struct tcp_sock:
     uint8_t defer_accept
     uint8_t syn_retries
     uint8_t keepalive_probes
+    uint8_t delack_max_ticks
     int32_t sk_err  # errno, told once
     int32_t sk_err_soft
     sack_block sack[4]  # blocks received

@@ -54,7 +54,7 @@ from tcp_window cimport (
     tcp_tso_should_defer,
     tcp_wnd_end,
 )
-from tcp_rtt cimport tcp_rto_min_ns
+from tcp_rtt cimport tcp_delack_max_ns, tcp_rto_min_ns
 from timer cimport NSEC_PER_MSEC, jiffies_up
 from wire cimport TCP_HDR_LEN
 
@@ -429,7 +429,7 @@ cdef inline uint32_t tcp_acceptable_seq(const tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
-    """Owe an acknowledgment for at most 200 ms (RFC 9293 3.8.6.3)."""
+    """Owe an acknowledgment for a while (RFC 9293 3.8.6.3)."""
     cdef int64_t ato_ns = tp.ack_ato_ns
     cdef int64_t now_ns = net.net.now_ns
     cdef int64_t most, timeout_ns
@@ -438,7 +438,8 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         if tp.srtt_us:
             most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
         ato_ns = min(ato_ns, most)
-    timeout_ns = jiffies_up(now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), <int64_t>1))
+    ato_ns = min(ato_ns, tcp_delack_max_ns(tp))
+    timeout_ns = jiffies_up(now_ns, max(ato_ns, <int64_t>1))
     if tp.ack_pending & ICSK_ACK_TIMER:
         if tp.ack_timeout_ns <= jiffies_up(now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)

@@ -93,7 +93,8 @@ class Net:
     def recv_into(self, handle: int, buffer: bytearray | memoryview, flags: int = 0) -> int:
         """`recvmsg` into a buffer: a negative errno, or how many bytes."""
         err, data = self.recvmsg(handle, len(buffer), flags)
-        buffer[: len(data)] = data
+        if not flags & user.MSG_TRUNC:
+            buffer[: len(data)] = data
         return err if err else len(data)
 
     def rx_stamp(self, handle: int) -> int:

@@ -104,6 +104,7 @@ class SockErrors:
         "rmem_alloc",
         "reports",
         "rx_stamp_ns",
+        "peek_off",
         "queue",
     )
 
@@ -117,6 +118,7 @@ class SockErrors:
         self.rmem_alloc = 0  # of sk_rmem_alloc, what the queue takes
         self.reports = 0  # how often the caller was told
         self.rx_stamp_ns = 0  # when what was read last had come
+        self.peek_off = -1  # SO_PEEK_OFF: where the next look begins, behind what was read
         self.queue: deque[ErrSkb] = deque()
 
 
@@ -138,6 +140,7 @@ def sk_errors_inherit(tp: TcpSock, listener: TcpSock) -> None:
     made.tsflags = listener.errors.tsflags
     made.rcvtstamp = listener.errors.rcvtstamp
     made.zerocopy = listener.errors.zerocopy
+    made.peek_off = listener.errors.peek_off
 
 
 def sk_error_report(net: Netns, tp: TcpSock) -> None:

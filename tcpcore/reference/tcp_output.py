@@ -80,7 +80,7 @@ from .tcp_rate import (
     tcp_cwnd_validate,
     tcp_rate_skb_sent,
 )
-from .tcp_rtt import tcp_rto_min_ns
+from .tcp_rtt import tcp_delack_max_ns, tcp_rto_min_ns
 from .tcp_window import (
     TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
@@ -402,14 +402,15 @@ def tcp_acceptable_seq(tp: TcpSock) -> int:
 
 
 def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
-    """Owe an acknowledgment for at most 200 ms (RFC 9293 3.8.6.3)."""
+    """Owe an acknowledgment for a while (RFC 9293 3.8.6.3)."""
     ato_ns = tp.ack_ato_ns
     if ato_ns > TCP_DELACK_MIN_NS:
         most = TCP_DELACK_MAX_NS
         if tp.srtt_us:
             most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
         ato_ns = min(ato_ns, most)
-    timeout_ns = jiffies_up(net.now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), 1))
+    ato_ns = min(ato_ns, tcp_delack_max_ns(tp))
+    timeout_ns = jiffies_up(net.now_ns, max(ato_ns, 1))
     if tp.ack_pending & ICSK_ACK_TIMER:
         if tp.ack_timeout_ns <= jiffies_up(net.now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)
