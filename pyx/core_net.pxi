@@ -149,7 +149,7 @@ cdef class Net:
 
     def accept(self, uint64_t handle):
         cdef tcp_sock *child = NULL
-        cdef int err = inet_csk_accept(self.net, self.sock(handle), &child)
+        cdef int err = inet_csk_accept(self.sock(handle), &child)
         return err if err else <int64_t>child.handle
 
     cpdef sendmsg(
@@ -213,7 +213,7 @@ cdef class Net:
         """The oldest message of the error queue, None if there is none.
 
         ee_errno, ee_origin, ee_type, ee_code, ee_info and ee_data; a time, ns (0: none); 16 bytes
-        of who told it, zeros for nobody; what it is about.
+        of who told it, zeros for nobody; what it is about; whether that is statistics.
         """
         cdef err_skb *one = sock_dequeue_err(self.net, self.sock(handle))
         if one == NULL:
@@ -224,6 +224,7 @@ cdef class Net:
                 one.stamp_ns,
                 PyBytes_FromStringAndSize(<const char *>one.offender, 16),
                 PyBytes_FromStringAndSize(<const char *>(one + 1), one.len),
+                one.opt_stats != 0,
             )
         finally:
             free(one)

@@ -144,6 +144,7 @@ cdef struct err_skb:
     uint8_t ee_origin
     uint8_t ee_type
     uint8_t ee_code
+    uint8_t opt_stats  # its bytes are TCP_NLA_
     uint32_t truesize
     uint32_t len
     uint8_t offender[16]  # who told it

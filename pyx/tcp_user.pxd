@@ -29,8 +29,13 @@ from tcp_output cimport (
     tcp_push_pending_frames,
     tcp_send_ack,
 )
-from tcp_rate cimport *
-from tcp_window cimport *
+from tcp_rate cimport (
+    TCP_CHRONO_BUSY,
+    tcp_chrono_start,
+    tcp_rate_check_app_limited,
+    tcp_slow_start_after_idle_check,
+)
+from tcp_window cimport tcp_choose_window, tcp_packets_in_flight, tcp_receive_window, tcp_send_mss
 from unaligned cimport ipv6_addr_v4mapped
 
 cdef enum:
@@ -98,7 +103,7 @@ cdef inline int inet_csk_listen_start(
     return 0
 
 
-cdef inline int inet_csk_accept(netns *net, tcp_sock *tp, tcp_sock **child) noexcept nogil:
+cdef inline int inet_csk_accept(tcp_sock *tp, tcp_sock **child) noexcept nogil:
     """The oldest connection that is ready; 0 or a negative errno."""
     if tp.tcb.state != TCP_LISTEN:
         return -EINVAL

@@ -12,7 +12,6 @@ from .errqueue import (
     SCM_TSTAMP_SND,
     SKBTX_SCHED_TSTAMP,
     SKBTX_SW_TSTAMP,
-    skb_tstamp_tx,
     tcp_fragment_tstamp,
     tstamp_only,
 )
@@ -81,6 +80,7 @@ from .tcp_rate import (
     tcp_rate_skb_sent,
 )
 from .tcp_rtt import tcp_delack_max_ns, tcp_rto_min_ns
+from .tcp_tstamp import skb_tstamp_tx
 from .tcp_window import (
     TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
@@ -143,8 +143,6 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     )  # fmt: skip
     if err < 0:
         return err
-    if not err and skb.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
-        tcp_tstamp_sent(net, tp, skb)
     net.ip_id = net.ip_id + skb.pcount & 0xFFFF
     if flags & TCPHDR_ACK:
         tcp_event_ack_sent(tp, ack)
@@ -153,6 +151,8 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         tcp_event_data_sent(net, tp)
         tp.data_segs_out += skb.pcount
         tp.bytes_sent += len(skb.data)
+    if not err and skb.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
+        tcp_tstamp_sent(net, tp, skb)
     if not err or skb.end_seq == skb.seq:
         tcb_xmit(tcb, th)
     if err:

@@ -130,7 +130,7 @@ def inet_csk_listen_start(net: Netns, tp: TcpSock, backlog: int, every_port: boo
     return 0
 
 
-def inet_csk_accept(net: Netns, tp: TcpSock) -> tuple[int, TcpSock | None]:
+def inet_csk_accept(tp: TcpSock) -> tuple[int, TcpSock | None]:
     """The oldest connection that is ready: (0, socket), or a negative errno."""
     if tp.tcb.state != TCP_LISTEN:
         return -EINVAL, None
