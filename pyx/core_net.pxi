@@ -54,6 +54,7 @@ from tcp_sockopt cimport (
 )
 from tcp_timer cimport tcp_delack_timer, tcp_keepalive_timer, tcp_write_timer
 from tcp_user cimport (
+    MSG_TRUNC,
     inet_bind,
     inet_csk_accept,
     inet_csk_listen_start,
@@ -151,7 +152,7 @@ cdef class Net:
 
     def accept(self, uint64_t handle):
         cdef tcp_sock *child = NULL
-        cdef int err = inet_csk_accept(self.net, self.sock(handle), &child)
+        cdef int err = inet_csk_accept(self.sock(handle), &child)
         return err if err else <int64_t>child.handle
 
     cpdef sendmsg(
@@ -182,6 +183,8 @@ cdef class Net:
         if tp.sk_receive_queue.first != NULL:
             room = max(<int64_t>(<uint32_t>(tp.sk_receive_queue.last.end_seq - tp.copied_seq)), 1)
         out = PyBytes_FromStringAndSize(NULL, max(min(room, size), 1))
+        if flags & MSG_TRUNC:
+            memset(PyBytes_AS_STRING(out), 0, len(out))
         err = tcp_recvmsg(
             self.net, tp, <uint8_t *>PyBytes_AS_STRING(out), size, flags, &copied
         )
@@ -213,7 +216,7 @@ cdef class Net:
         """The oldest message of the error queue, None if there is none.
 
         ee_errno, ee_origin, ee_type, ee_code, ee_info and ee_data; a time, ns (0: none); 16 bytes
-        of who told it, zeros for nobody; what it is about.
+        of who told it, zeros for nobody; what it is about; whether that is statistics.
         """
         cdef err_skb *one = sock_dequeue_err(self.net, self.sock(handle))
         if one == NULL:
@@ -224,6 +227,7 @@ cdef class Net:
                 one.stamp_ns,
                 PyBytes_FromStringAndSize(<const char *>one.offender, 16),
                 PyBytes_FromStringAndSize(<const char *>(one + 1), one.len),
+                one.opt_stats != 0,
             )
         finally:
             free(one)

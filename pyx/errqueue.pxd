@@ -2,7 +2,7 @@
 # Linux: net/core/skbuff.c (sock_queue_err_skb, __skb_tstamp_tx, msg_zerocopy_*), sock.c
 # (sock_set_timestamping), net/ipv4/ip_sockglue.c (ip_icmp_error, ip_recv_error), tcp_input.c.
 
-from libc.errno cimport EINVAL, ENOMSG
+from libc.errno cimport EINVAL
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -54,6 +54,8 @@ cdef inline sock_errors *sk_errors_alloc(tcp_sock *tp) noexcept nogil:
     """What there is, or a new one; NULL without memory."""
     if tp.errors == NULL:
         tp.errors = <sock_errors *>calloc(1, sizeof(sock_errors))
+        if tp.errors != NULL:
+            tp.errors.peek_off = -1
     return tp.errors
 
 
@@ -68,6 +70,7 @@ cdef inline void sk_errors_inherit(tcp_sock *tp, const tcp_sock *listener) noexc
     made.tsflags = listener.errors.tsflags
     made.rcvtstamp = listener.errors.rcvtstamp
     made.zerocopy = listener.errors.zerocopy
+    made.peek_off = listener.errors.peek_off
 
 
 cdef inline void sk_error_report(netns *net, tcp_sock *tp) noexcept nogil:
@@ -218,35 +221,6 @@ cdef inline void tcp_skb_collapse_tstamp(skb *one, const skb *behind) noexcept n
     if behind.tx_flags:
         one.tx_flags |= behind.tx_flags
         one.tskey = behind.tskey
-
-
-cdef inline void skb_tstamp_tx(
-    netns *net, tcp_sock *tp, const skb *one, int which, const uint8_t *data, uint32_t length
-) noexcept nogil:
-    """Tell when a byte was queued, sent or acknowledged (SCM_TSTAMP_), with what it was part of."""
-    cdef sock_errors *errors = tp.errors
-    cdef err_skb *made
-    if errors == NULL or tp.dead:
-        return
-    made = err_skb_alloc(ENOMSG, SO_EE_ORIGIN_TIMESTAMPING, data, length)
-    if made == NULL:
-        return
-    made.ee_info = which
-    if errors.tsflags & SOF_TIMESTAMPING_OPT_ID:
-        made.ee_data = one.tskey - errors.tskey
-    made.stamp_ns = net.net.now_ns
-    sock_queue_err(net, tp, made)
-
-
-cdef inline void tcp_ack_tstamp(
-    netns *net, tcp_sock *tp, const skb *one, uint32_t prior_una
-) noexcept nogil:
-    """Tell that a byte is acknowledged, once."""
-    if not one.tx_flags & SKBTX_ACK_TSTAMP:
-        return
-    if before(one.tskey, prior_una) or not before(one.tskey, tp.tcb.snd_una):
-        return
-    skb_tstamp_tx(net, tp, one, SCM_TSTAMP_ACK, one.data, 0 if tstamp_only(tp) else one.len)
 
 
 cdef inline bint tstamp_only(const tcp_sock *tp) noexcept nogil:

@@ -73,6 +73,7 @@ cdef inline tcp_sock *sk_alloc(netns *net) noexcept nogil:
     tp.reordering = <int32_t>sysctl.tcp_reordering
     tp.rto_min_us = <uint32_t>sysctl.tcp_rto_min_us
     tp.rto_max_ms = <uint32_t>sysctl.tcp_rto_max_ms
+    tp.delack_max_ticks = <uint8_t>(TCP_DELACK_MAX_NS // TICK_NS)
     tp.linger2_s = <int32_t>sysctl.tcp_fin_timeout
     tcp_init_congestion_control(tp, <int>sysctl.tcp_congestion_control, net.net.now_ns)
     return tp

@@ -239,9 +239,10 @@ cdef inline void ip_rt_update_pmtu(netns *net, const uint8_t *daddr, int64_t mtu
         if net.pmtu == NULL:
             return
     all = net.pmtu
-    if net.n_pmtu >= PMTU_MAX:
-        pmtu_forget(net, pmtu_at(net, all.paths[all.oldest - 1].addr))
     at = pmtu_at(net, daddr)
+    if not at[0] and net.n_pmtu >= PMTU_MAX:
+        pmtu_forget(net, pmtu_at(net, all.paths[all.oldest - 1].addr))
+        at = pmtu_at(net, daddr)
     number = at[0]
     if not number:
         number = all.spare

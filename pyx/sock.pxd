@@ -145,6 +145,7 @@ cdef struct err_skb:
     uint8_t ee_origin
     uint8_t ee_type
     uint8_t ee_code
+    uint8_t opt_stats  # its bytes are TCP_NLA_
     uint32_t truesize
     uint32_t len
     uint8_t offender[16]  # who told it
@@ -161,6 +162,7 @@ cdef struct sock_errors:
     uint32_t tsflags  # SOF_TIMESTAMPING_
     uint32_t tskey  # where bytes are counted from
     uint32_t zckey  # number of the next send
+    int32_t peek_off  # SO_PEEK_OFF: where the next look begins, behind what was read
     uint8_t rcvtstamp  # 1 SO_TIMESTAMP, 2 SO_TIMESTAMPNS
     uint8_t zerocopy
 
@@ -446,6 +448,7 @@ cdef struct tcp_sock:
     uint8_t defer_accept
     uint8_t syn_retries
     uint8_t keepalive_probes
+    uint8_t delack_max_ticks
     uint8_t rack_reo_wnd_steps  # of a quarter of the least round trip
     uint8_t rack_reo_wnd_persist  # recoveries that this lasts
     uint8_t rack_dsack_seen

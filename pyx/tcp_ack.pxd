@@ -3,7 +3,7 @@
 # RFC 9293 3.10.7.4 (fifth), 6298, 5681.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from errqueue cimport skb_zcopy_clear, tcp_ack_tstamp
+from errqueue cimport skb_zcopy_clear
 from inet_connection_sock cimport (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
@@ -19,8 +19,17 @@ from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_output cimport tcp_push_pending_frames
 from tcp_rack cimport tcp_rack_advance, tcp_rack_update_reo_wnd
-from tcp_rate cimport *
+from tcp_rate cimport (
+    TCP_CHRONO_BUSY,
+    TCP_CHRONO_SNDBUF_LIMITED,
+    rate_sample,
+    tcp_chrono_stop,
+    tcp_rate_gen,
+    tcp_rate_skb_delivered,
+    tcp_update_pacing_rate,
+)
 from tcp_recovery cimport *
+from tcp_tstamp cimport tcp_ack_tstamp
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_rtt cimport tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end

@@ -123,8 +123,6 @@ cdef inline void tcp_renew(netns *net, tcp_sock *tp) noexcept nogil:
     tcp_inherit(tp, &old)
     tp.zapped = old.zapped
     tp.sk_err = old.sk_err
-    tp.recverr = old.recverr
-    tp.syn_retries = old.syn_retries
     tp.defer_accept = old.defer_accept
     tp.reordering = old.reordering
     tcp_init_congestion_control(tp, old.ca, net.net.now_ns)

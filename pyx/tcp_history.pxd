@@ -79,9 +79,7 @@ cdef inline uint32_t class_count(
     ]
 
 
-cdef inline void analysis_note(
-    analysis *an, analysis_more *more, uint8_t which, int side
-) noexcept nogil:
+cdef inline void analysis_note(analysis_more *more, uint8_t which, int side) noexcept nogil:
     """Write a letter of the history, small for b: its place and one, and 13 more for b."""
     cdef uint64_t code = which + (14 if side and which != HISTORY_TURNED else 1)
     if more.history_len < HISTORY_MAX:
@@ -103,17 +101,17 @@ cdef inline void analysis_note_once(
     """Write the letter of an event that is told once of each side."""
     if not an.ends[side].noted >> which & 1:
         an.ends[side].noted |= 1 << which
-        analysis_note(an, more, which, side)
+        analysis_note(more, which, side)
 
 
 cdef inline void analysis_note_count(
-    analysis *an, analysis_more *more, int which, int side, uint32_t count
+    analysis_more *more, int which, int side, uint32_t count
 ) noexcept nogil:
     """Write the letter of an event that is told at the first, tenth, hundredth time."""
     while count and count % 10 == 0:
         count //= 10
     if count == 1:
-        analysis_note(an, more, which, side)
+        analysis_note(more, which, side)
 
 
 cdef inline void analysis_history(
@@ -130,22 +128,22 @@ cdef inline void analysis_history(
     cdef uint16_t control = th.flags & TCPHDR_CONTROL
     cdef int which
     if th.bad & BAD_TCP_CSUM:
-        analysis_note_count(an, more, HISTORY_C, side, rest.bad_checksum[side])
+        analysis_note_count(more, HISTORY_C, side, rest.bad_checksum[side])
     if classes & TCP_A_LOST_PACKET:
-        analysis_note_count(an, more, HISTORY_G, side, class_count(counts, far, 4))
+        analysis_note_count(more, HISTORY_G, side, class_count(counts, far, 4))
     if control & TCPHDR_SYN and control != TCPHDR_SYN:
         analysis_note_once(an, more, HISTORY_Q, side)
     elif control == (TCPHDR_FIN | TCPHDR_RST):
         analysis_note_once(an, more, HISTORY_I, side)
     elif control == TCPHDR_SYN:
         if th.flags & TCPHDR_ACK and not more.history_len:
-            analysis_note(an, more, HISTORY_TURNED, side)
+            analysis_note(more, HISTORY_TURNED, side)
         which = HISTORY_H if th.flags & TCPHDR_ACK else HISTORY_S
         analysis_note_once(an, more, which, side)
     if classes & TCP_A_RETRANSMISSION and th.payload_len:
-        analysis_note_count(an, more, HISTORY_T, side, class_count(counts, far, 0))
+        analysis_note_count(more, HISTORY_T, side, class_count(counts, far, 0))
     if classes & TCP_A_ZERO_WINDOW:
-        analysis_note_count(an, more, HISTORY_W, side, class_count(counts, far, 9))
+        analysis_note_count(more, HISTORY_W, side, class_count(counts, far, 9))
     if th.payload_len:
         analysis_note_once(an, more, HISTORY_D, side)
     elif not control and th.flags & TCPHDR_ACK:

@@ -2,7 +2,7 @@
 # Linux: tcp_get_info in net/ipv4/tcp.c, sk_get_meminfo in net/core/sock.c.
 
 from netns cimport netns
-from sock cimport PAGE, TCP_DELACK_MAX_NS, tcp_sock
+from sock cimport PAGE, tcp_sock
 from tcp cimport TCP_LISTEN, tcb
 from tcp_rate cimport (
     PACING_RATE_MAX,
@@ -12,6 +12,7 @@ from tcp_rate cimport (
     tcp_chrono_us,
     tcp_delivery_rate,
 )
+from tcp_rtt cimport tcp_delack_max_ns
 from timer cimport NSEC_PER_MSEC
 
 
@@ -51,7 +52,7 @@ cdef dict tcp_get_info(const netns *net, const tcp_sock *tp):
         "tcpi_snd_wscale": known.snd_wscale if tp.wscale_ok else 0,
         "tcpi_rcv_wscale": known.rcv_wscale if tp.wscale_ok else 0,
         "tcpi_rto": tp.rto_ns // 1000,
-        "tcpi_ato": min(tp.ack_ato_ns, TCP_DELACK_MAX_NS) // 1000,
+        "tcpi_ato": min(tp.ack_ato_ns, tcp_delack_max_ns(tp)) // 1000,
         "tcpi_snd_mss": tp.mss_cache,
         "tcpi_rcv_mss": tp.rcv_mss,
         "tcpi_unacked": tp.packets_out,

@@ -359,8 +359,10 @@ cdef inline void tcp_inherit(tcp_sock *tp, const tcp_sock *listener) noexcept no
     tp.sk_rcvlowat = listener.sk_rcvlowat
     tp.sk.tos = listener.sk.tos
     tp.ttl = listener.ttl
+    tp.recverr = listener.recverr
     tp.user_mss = listener.user_mss
     tp.user_timeout_ms = listener.user_timeout_ms
+    tp.syn_retries = listener.syn_retries
     tp.keepalive_time_s = listener.keepalive_time_s
     tp.keepalive_intvl_s = listener.keepalive_intvl_s
     tp.keepalive_probes = listener.keepalive_probes
@@ -369,6 +371,7 @@ cdef inline void tcp_inherit(tcp_sock *tp, const tcp_sock *listener) noexcept no
     tp.pmtudisc = listener.pmtudisc
     tp.rto_min_us = listener.rto_min_us
     tp.rto_max_ms = listener.rto_max_ms
+    tp.delack_max_ticks = listener.delack_max_ticks
 
 
 cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) noexcept nogil:

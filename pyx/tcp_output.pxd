@@ -10,7 +10,6 @@ from errqueue cimport (
     SCM_TSTAMP_SND,
     SKBTX_SCHED_TSTAMP,
     SKBTX_SW_TSTAMP,
-    skb_tstamp_tx,
     tcp_fragment_tstamp,
     tstamp_only,
 )
@@ -34,7 +33,14 @@ from tcp_cong cimport (
     ca_cwnd_event,
     tcp_enter_cwr,
 )
-from tcp_rate cimport *
+from tcp_rate cimport (
+    TCP_CHRONO_BUSY,
+    TCP_CHRONO_RWND_LIMITED,
+    tcp_chrono_start,
+    tcp_chrono_stop,
+    tcp_cwnd_validate,
+    tcp_rate_skb_sent,
+)
 from tcp_window cimport (
     TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
@@ -54,7 +60,8 @@ from tcp_window cimport (
     tcp_tso_should_defer,
     tcp_wnd_end,
 )
-from tcp_rtt cimport tcp_rto_min_ns
+from tcp_rtt cimport tcp_delack_max_ns, tcp_rto_min_ns
+from tcp_tstamp cimport skb_tstamp_tx
 from timer cimport NSEC_PER_MSEC, jiffies_up
 from wire cimport TCP_HDR_LEN
 
@@ -108,8 +115,6 @@ cdef inline int tcp_transmit_skb(
     err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err < 0:
         return err
-    if not err and one.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
-        tcp_tstamp_sent(net, tp, one)
     net.ip_id += <uint16_t>one.pcount
     if flags & TCPHDR_ACK:
         tcp_event_ack_sent(net, tp, ack)
@@ -118,6 +123,8 @@ cdef inline int tcp_transmit_skb(
         tcp_event_data_sent(net, tp)
         tp.data_segs_out += one.pcount
         tp.bytes_sent += one.len
+    if not err and one.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
+        tcp_tstamp_sent(net, tp, one)
     th.seq = one.seq
     th.end_seq = one.end_seq
     th.ack = ack
@@ -436,7 +443,7 @@ cdef inline uint32_t tcp_acceptable_seq(const tcp_sock *tp) noexcept nogil:
 
 
 cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
-    """Owe an acknowledgment for at most 200 ms (RFC 9293 3.8.6.3)."""
+    """Owe an acknowledgment for a while (RFC 9293 3.8.6.3)."""
     cdef int64_t ato_ns = tp.ack_ato_ns
     cdef int64_t now_ns = net.net.now_ns
     cdef int64_t most, timeout_ns
@@ -445,7 +452,8 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
         if tp.srtt_us:
             most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
         ato_ns = min(ato_ns, most)
-    timeout_ns = jiffies_up(now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), <int64_t>1))
+    ato_ns = min(ato_ns, tcp_delack_max_ns(tp))
+    timeout_ns = jiffies_up(now_ns, max(ato_ns, <int64_t>1))
     if tp.ack_pending & ICSK_ACK_TIMER:
         if tp.delack_timer.expires_ns <= jiffies_up(now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)

@@ -20,6 +20,15 @@ cdef inline int64_t tcp_user_timeout_ns(const tcp_sock *tp) noexcept nogil:
     return <int64_t>tp.user_timeout_ms * 1000000
 
 
+cdef inline int64_t tcp_delack_max_ns(const tcp_sock *tp) noexcept nogil:
+    """How long an ACK may be owed: less than the peer's least time-out, if that is as this one's.
+
+    200 ms at most (9293:MUST-40), or TCP_DELACK_MAX_US.
+    """
+    cdef int64_t rto_min_ns = max(<int64_t>tp.rto_min_us * 1000, <int64_t>2 * TICK_NS)
+    return min(<int64_t>tp.delack_max_ticks * TICK_NS, rto_min_ns - TICK_NS)
+
+
 cdef inline int64_t tcp_rtt_tsopt_us(
     int64_t now_ns, uint32_t tsecr, uint32_t tsoffset
 ) noexcept nogil:

@@ -15,7 +15,7 @@ from tcp_timer cimport keepalive_intvl_when
 from tcp_output cimport tcp_data_snd_check, tcp_push_pending_frames
 from tcp_user cimport tcp_cleanup_rbuf
 from tcp_window cimport SOCK_MIN_RCVBUF, tcp_current_mss, tcp_set_window_clamp, tcp_win_from_space
-from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
+from timer cimport NSEC_PER_MSEC, NSEC_PER_SEC, TICK_NS, jiffies_up
 
 cdef enum:
     SOL_IP = 0
@@ -35,6 +35,9 @@ cdef enum:
     SO_REUSEPORT = 15
     SO_RCVLOWAT = 18
     SO_ACCEPTCONN = 30
+    SO_SNDBUFFORCE = 32
+    SO_RCVBUFFORCE = 33
+    SO_PEEK_OFF = 42
     SO_PROTOCOL = 38
     SO_DOMAIN = 39
     SO_TIMESTAMP = 29
@@ -60,6 +63,7 @@ cdef enum:
     TCP_NOTSENT_LOWAT = 25
     TCP_RTO_MAX_MS = 44
     TCP_RTO_MIN_US = 45
+    TCP_DELACK_MAX_US = 46
 
 cdef enum:
     SIOCINQ = 0x541B
@@ -99,14 +103,16 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
         tp.reuse = value != 0
     elif name == SO_REUSEPORT:
         tp.reuseport = value != 0
-    elif name == SO_SNDBUF:
+    elif name == SO_SNDBUF or name == SO_SNDBUFFORCE:
         tp.userlocks |= SOCK_SNDBUF_LOCK
-        value = min(<int64_t><uint32_t>value, net.sysctl.wmem_max)  # as if it had no sign
-        tp.sk_sndbuf = <int32_t>max(2 * value, <int64_t>SOCK_MIN_SNDBUF)
-    elif name == SO_RCVBUF:
+        most = net.sysctl.wmem_max if name == SO_SNDBUF else <int64_t>MAX_SOCK_BUF
+        value = sock_buffer_size(value, most, name == SO_SNDBUF)
+        tp.sk_sndbuf = <int32_t>max(value, <int64_t>SOCK_MIN_SNDBUF)
+    elif name == SO_RCVBUF or name == SO_RCVBUFFORCE:
         tp.userlocks |= SOCK_RCVBUF_LOCK
-        value = min(<int64_t><uint32_t>value, net.sysctl.rmem_max)
-        tp.sk_rcvbuf = <int32_t>max(2 * value, <int64_t>SOCK_MIN_RCVBUF)
+        most = net.sysctl.rmem_max if name == SO_RCVBUF else <int64_t>MAX_SOCK_BUF
+        value = sock_buffer_size(value, most, name == SO_RCVBUF)
+        tp.sk_rcvbuf = <int32_t>max(value, <int64_t>SOCK_MIN_RCVBUF)
         if tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN:
             tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
@@ -127,6 +133,10 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
             most = net.sysctl.tcp_rmem[2]
         value = min(value if value >= 0 else <int64_t>MAX_SOCK_BUF, most >> 1)
         tp.sk_rcvlowat = value if value else 1
+    elif name == SO_PEEK_OFF:
+        if sk_errors_alloc(tp) == NULL:
+            return -ENOBUFS
+        tp.errors.peek_off = <int32_t>value
     elif name == SO_TIMESTAMPING:
         return sock_set_timestamping(tp, value)
     elif name == SO_ZEROCOPY and not 0 <= value <= 1:
@@ -143,6 +153,12 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
     else:
         return -ENOPROTOOPT
     return 0
+
+
+cdef inline int64_t sock_buffer_size(int64_t value, int64_t most, bint bounded) noexcept nogil:
+    """Twice what was asked for, as not all of it is data; a bound counts without a sign."""
+    value = <int64_t><uint32_t>value if bounded else max(value, <int64_t>0)
+    return 2 * min(value, most, <int64_t>MAX_SOCK_BUF)
 
 
 cdef inline int sock_set_linger(tcp_sock *tp, bint on, int64_t seconds) noexcept nogil:
@@ -218,12 +234,17 @@ cdef inline int tcp_setsockopt(netns *net, tcp_sock *tp, int name, int64_t value
     elif name == TCP_RTO_MAX_MS:
         if not 1000 <= value <= TCP_RTO_MAX_NS // NSEC_PER_MSEC:
             return -EINVAL
-        tp.rto_max_ms = <uint32_t>value
+        tp.rto_max_ms = <uint32_t>(jiffies_up(0, value * NSEC_PER_MSEC) // NSEC_PER_MSEC)
     elif name == TCP_RTO_MIN_US:
         value = jiffies_up(0, value * 1000)
         if not TCP_TIMEOUT_MIN_NS <= value <= TCP_RTO_MIN_NS:
             return -EINVAL
         tp.rto_min_us = <uint32_t>(value // 1000)
+    elif name == TCP_DELACK_MAX_US:
+        value = jiffies_up(0, value * 1000)
+        if not TCP_TIMEOUT_MIN_NS <= value <= TCP_DELACK_MAX_NS:
+            return -EINVAL
+        tp.delack_max_ticks = <uint8_t>(value // TICK_NS)
     else:
         return -ENOPROTOOPT
     return 0
@@ -427,6 +448,8 @@ cdef inline int sock_getsockopt(tcp_sock *tp, int name, int64_t *value) noexcept
         value[0] = tp.errors.tsflags if tp.errors != NULL else 0
     elif name == SO_ZEROCOPY:
         value[0] = tp.errors != NULL and tp.errors.zerocopy
+    elif name == SO_PEEK_OFF:
+        value[0] = tp.errors.peek_off if tp.errors != NULL else -1
     else:
         return -ENOPROTOOPT
     return 0
@@ -465,6 +488,8 @@ cdef inline int tcp_getsockopt(netns *net, tcp_sock *tp, int name, int64_t *valu
         value[0] = tp.rto_max_ms
     elif name == TCP_RTO_MIN_US:
         value[0] = tp.rto_min_us
+    elif name == TCP_DELACK_MAX_US:
+        value[0] = tp.delack_max_ticks * (<int64_t>TICK_NS // 1000)
     else:
         return -ENOPROTOOPT
     return 0

@@ -51,7 +51,7 @@ cdef inline void tcp_try_keep_open(netns *net, tcp_sock *tp) noexcept nogil:
         tp.high_seq = tp.tcb.snd_nxt
 
 
-cdef inline void tcp_undo_cwnd_reduction(netns *net, tcp_sock *tp, bint unmark) noexcept nogil:
+cdef inline void tcp_undo_cwnd_reduction(tcp_sock *tp, bint unmark) noexcept nogil:
     cdef skb *one
     if unmark:
         one = rb_seek(tp.tcp_rtx_queue.first, RB_LOST, RB_NEVER)
@@ -71,7 +71,7 @@ cdef inline bint tcp_try_undo_recovery(netns *net, tcp_sock *tp) noexcept nogil:
     """At the end of recovery: True if it goes on for NewReno's sake (RFC 6582 4.1)."""
     if tcp_may_undo(tp):
         NET_INC_STATS(net, TCP_LOSSUNDO if tp.ca_state == TCP_CA_LOSS else TCP_FULLUNDO)
-        tcp_undo_cwnd_reduction(net, tp, False)
+        tcp_undo_cwnd_reduction(tp, False)
     elif tp.rack_reo_wnd_persist:
         tp.rack_reo_wnd_persist -= 1
     if tcp_is_non_sack_preventing_reopen(tp):
@@ -84,7 +84,7 @@ cdef inline bint tcp_try_undo_dsack(netns *net, tcp_sock *tp) noexcept nogil:
     """Each copy was reported twice: the loss was none."""
     if not tp.undo_marker or tp.undo_retrans:
         return False
-    tcp_undo_cwnd_reduction(net, tp, False)
+    tcp_undo_cwnd_reduction(tp, False)
     NET_INC_STATS(net, TCP_DSACKUNDO)
     return True
 
@@ -95,7 +95,7 @@ cdef inline bint tcp_try_undo_partial(netns *net, tcp_sock *tp) noexcept nogil:
         return False
     if not tcp_any_retrans_done(tp):
         tp.retrans_stamp = 0
-    tcp_undo_cwnd_reduction(net, tp, True)
+    tcp_undo_cwnd_reduction(tp, True)
     NET_INC_STATS(net, TCP_PARTIALUNDO)
     tcp_try_keep_open(net, tp)
     return True
@@ -105,7 +105,7 @@ cdef inline bint tcp_try_undo_loss(netns *net, tcp_sock *tp, bint frto_undo) noe
     """The time-out was none, as F-RTO has found or `tcp_may_undo`."""
     if not frto_undo and not tcp_may_undo(tp):
         return False
-    tcp_undo_cwnd_reduction(net, tp, True)
+    tcp_undo_cwnd_reduction(tp, True)
     NET_INC_STATS(net, TCP_LOSSUNDO)
     if frto_undo:
         NET_INC_STATS(net, TCP_SPURIOUSRTOS)

@@ -29,8 +29,13 @@ from tcp_output cimport (
     tcp_push_pending_frames,
     tcp_send_ack,
 )
-from tcp_rate cimport *
-from tcp_window cimport *
+from tcp_rate cimport (
+    TCP_CHRONO_BUSY,
+    tcp_chrono_start,
+    tcp_rate_check_app_limited,
+    tcp_slow_start_after_idle_check,
+)
+from tcp_window cimport tcp_choose_window, tcp_packets_in_flight, tcp_receive_window, tcp_send_mss
 from unaligned cimport ipv6_addr_v4mapped
 
 cdef enum:
@@ -98,7 +103,7 @@ cdef inline int inet_csk_listen_start(
     return 0
 
 
-cdef inline int inet_csk_accept(netns *net, tcp_sock *tp, tcp_sock **child) noexcept nogil:
+cdef inline int inet_csk_accept(tcp_sock *tp, tcp_sock **child) noexcept nogil:
     """The oldest connection that is ready; 0 or a negative errno."""
     if tp.tcb.state != TCP_LISTEN:
         return -EINVAL
@@ -274,11 +279,13 @@ cdef inline int tcp_recvmsg(
     """Hand out what is there (RFC 9293 3.10.3): 0 or a negative errno.
 
     No bytes and no error: the peer has closed. The urgent octet is left out unless it is in line.
+    With MSG_TRUNC data are dropped, and `out` is as it was; a look (MSG_PEEK) with MSG_WAITALL is
+    -EAGAIN while less than `size` is there and more may come.
     """
     cdef skb *one = tp.sk_receive_queue.first
     cdef uint32_t seq = tp.copied_seq, at, ahead
     cdef int64_t n = 0, take
-    cdef bint peek = flags & MSG_PEEK
+    cdef bint peek = flags & MSG_PEEK, at_mark = False
     cdef int err
     copied[0] = 0
     if tp.errors != NULL:
@@ -287,6 +294,10 @@ cdef inline int tcp_recvmsg(
         return -ENOTCONN
     if flags & MSG_OOB:
         return tcp_recv_urg(tp, out, flags, copied)
+    if peek and tp.errors != NULL and tp.errors.peek_off > 0:
+        seq += <uint32_t>tp.errors.peek_off
+        while one != NULL and not before(seq, one.end_seq):
+            one = one.next
     while n < size and one != NULL:
         at = seq - one.seq
         take = min(<int64_t>one.len - at, size - n)
@@ -304,9 +315,11 @@ cdef inline int tcp_recvmsg(
                         one = tcp_eat_skb(net, tp, one, flags)
                     continue
                 elif n:
+                    at_mark = True
                     break
         if take > 0:
-            memcpy(out + n, one.data + at, take)
+            if not flags & MSG_TRUNC:
+                memcpy(out + n, one.data + at, take)
             if tp.errors != NULL:
                 tp.errors.rx_stamp_ns = one.skb_mstamp_ns
             n += take
@@ -316,7 +329,17 @@ cdef inline int tcp_recvmsg(
         if at + take >= one.len:
             one = tcp_eat_skb(net, tp, one, flags)
         if tp.urg_data and seq == tp.urg_seq and n:
+            at_mark = True
             break
+    if peek and flags & MSG_WAITALL and n < size and not at_mark:
+        if not (
+            tp.done
+            or tp.sk_err
+            or tp.shutdown & RCV_SHUTDOWN
+            or tp.tcb.state == TCP_CLOSE
+        ):
+            return -EAGAIN
+    sk_peek_offset(tp, n, peek)
     if n:
         copied[0] = n
         if not peek:
@@ -337,6 +360,14 @@ cdef inline int tcp_recvmsg(
     return -EAGAIN
 
 
+cdef inline void sk_peek_offset(tcp_sock *tp, int64_t copied, bint peek) noexcept nogil:
+    """SO_PEEK_OFF goes on with a look, and back with what was read."""
+    if tp.errors == NULL or tp.errors.peek_off < 0:
+        return
+    copied = tp.errors.peek_off + (copied if peek else -copied)
+    tp.errors.peek_off = <int32_t>min(max(copied, <int64_t>0), <int64_t>0x7FFFFFFF)
+
+
 cdef inline skb *tcp_eat_skb(netns *net, tcp_sock *tp, skb *one, int flags) noexcept nogil:
     """Pass over a piece, and free it unless it was only looked at; the next."""
     cdef skb *next = one.next
@@ -352,7 +383,8 @@ cdef inline int tcp_recv_urg(tcp_sock *tp, uint8_t *out, int flags, int64_t *cop
     if tp.oobinline or not tp.urg_data or tp.urg_data & TCP_URG_READ:
         return -EINVAL
     if tp.urg_data & TCP_URG_VALID:
-        out[0] = tp.urg_data & 0xFF
+        if not flags & MSG_TRUNC:
+            out[0] = tp.urg_data & 0xFF
         copied[0] = 1
         if not flags & MSG_PEEK:
             tp.urg_data = TCP_URG_READ

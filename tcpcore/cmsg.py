@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 AF_INET, AF_INET6 = 2, 10
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
 SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING = 29, 35, 37
+SCM_TIMESTAMPING_OPT_STATS = 54
 IP_RECVERR, IPV6_RECVERR, TCP_CM_INQ = 11, 25, 36
 RX_SOFTWARE, SOFTWARE, OPT_RX_FILTER = 0x8, 0x10, 0x20000
 ORIGIN_ICMP, ORIGIN_ICMP6 = 2, 3
@@ -55,11 +56,13 @@ def of_error(net: Any, handle: int, now_ns: int) -> tuple[bytes, list[Message]] 
     found = net.recv_error(handle)
     if found is None:
         return None
-    told, stamp_ns, offender, data = found
+    told, stamp_ns, offender, data, statistics = found
     errno, origin, kind, code, info, value = told
     made = []
     if stamp_ns:
         made = stamps(net, handle, stamp_ns, True)
+        if statistics and made and made[-1][1] == SO_TIMESTAMPING:
+            made.append((SOL_SOCKET, SCM_TIMESTAMPING_OPT_STATS, data))
     else:  # SO_TIMESTAMP has a time for everything, if it is that of now
         made = [one for one in stamps(net, handle, now_ns, True) if one[1] != SO_TIMESTAMPING]
     extended = struct.pack("=IBBBBII", errno, origin, kind, code, 0, info, value)

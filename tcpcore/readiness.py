@@ -141,7 +141,13 @@ class Selector(selectors.BaseSelector):
         Returns
         -------
         list of (SelectorKey, int)
-            Those that are ready, and for which of the events that they are watched for.
+            Those that are ready, and for which of the events that they are watched for. None, and
+            at once, where nothing is watched: there is no host whose time could pass.
+
+        Raises
+        ------
+        ValueError
+            If nothing is watched and there is no timeout.
         """
 
         def ready() -> list[tuple[selectors.SelectorKey, int]]:
@@ -175,7 +181,9 @@ def _mine(sock: Socket) -> Socket:
 def _wait(socks: list[Socket], ready: Callable[[], list[Any]], seconds: float | None) -> list[Any]:
     stacks = list({id(sock.stack): sock.stack for sock in socks}.values())
     if not stacks:
-        raise ValueError("there is nothing to wait for")
+        if seconds is None:
+            raise ValueError("there is nothing to wait for")
+        return []  # nobody's time could pass
     clocks = {id(stack.clock) for stack in stacks}
     if len(clocks) > 1 or (len(stacks) > 1 and not isinstance(stacks[0].clock, VirtualClock)):
         raise ValueError("sockets of several stacks can be waited for in one virtual time alone")

@@ -13,8 +13,8 @@ import operator
 import socket as _socket
 import warnings
 
-from tcpcore.sockopt import Options
-from tcpcore.transfer import fail, mapped, result_of
+from tcpcore.sockopt import Options, inherited
+from tcpcore.transfer import SO_RCVTIMEO, SO_SNDTIMEO, fail, mapped, result_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ class Socket(Options):
         self._io_refs = 0
         self._closed = False
         self._connecting = False
-        self._inq = False  # TCP_INQ
         self._timeout_ns: int | None = None
         if family not in (_socket.AF_INET, _socket.AF_INET6):
             fail(errno.EAFNOSUPPORT)
@@ -210,8 +209,10 @@ class Socket(Options):
 
         handle = self._at_once(attempt)
         if handle is None:
-            handle = self._wait(attempt)
+            handle = self._wait(attempt, end_ns=self._end_ns(SO_RCVTIMEO))
         made = Socket(self._stack, self._family, proto=self._proto, handle=handle)
+        if self._kept:
+            made._kept = inherited(self._kept)
         with self._stack._lock:
             peer = self._name(self._net.endpoints(handle)[1])
         return made, peer
@@ -235,6 +236,7 @@ class Socket(Options):
             return error.errno
 
     def _connect(self, packed: bytes, port: int) -> int:
+        late = errno.EALREADY if self._connecting else errno.EINPROGRESS
         with self._stack._lock:
             handle = self._open()
             self._stack._sync()
@@ -257,7 +259,11 @@ class Socket(Options):
                         return ended
         if self._timeout_ns == 0:
             return errno.EINPROGRESS
-        found: int = self._wait(self._connected)
+        end_ns = self._end_ns(SO_SNDTIMEO)
+        try:
+            found: int = self._wait(self._connected, end_ns=end_ns)
+        except BlockingIOError:
+            return late
         return found
 
     def _connected(self, handle: int) -> int | None:
@@ -386,6 +392,7 @@ class Socket(Options):
             self._stack._shared[handle] = self._stack._shared.get(handle, 1) + 1
         made = Socket(self._stack, self._family, self.type, self._proto, handle=handle)
         made._timeout_ns = self._timeout_ns
+        made._kept = self._kept
         return made
 
     def __enter__(self) -> Socket:

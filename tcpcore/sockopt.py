@@ -10,7 +10,7 @@ import operator
 import socket as _socket
 import struct
 
-from tcpcore.transfer import Transfer, fail, view_of
+from tcpcore.transfer import SO_RCVTIMEO, SO_SNDTIMEO, TCP_INQ, Transfer, fail, view_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 TCP_CONGESTION = (_socket.IPPROTO_TCP, 13)
 TCP_INFO = (_socket.IPPROTO_TCP, 11)
 SO_MEMINFO = (_socket.SOL_SOCKET, 55)
-TCP_INQ = (_socket.IPPROTO_TCP, 36)
 IP_MTU = (_socket.IPPROTO_IP, 14)
+# SO_RCVTIMEO_NEW and SO_SNDTIMEO_NEW are the same where a long has 64 bits.
+TIMEOUTS = {one: one for one in (SO_RCVTIMEO, SO_SNDTIMEO)}
+TIMEOUTS |= {(_socket.SOL_SOCKET, 66): SO_RCVTIMEO, (_socket.SOL_SOCKET, 67): SO_SNDTIMEO}
+TICK_NS = 4_000_000
+TICKS_MAX = (1 << 63) - 1  # which is no time at all
 
 # What Linux takes and gives back, and nothing here depends on: (default, least, most); a flag
 # where those are 0 and None, which is 1 for whatever is not 0.
@@ -36,8 +40,11 @@ KEPT: dict[tuple[int, int], tuple[int, int, int | None]] = {
     (1, 72): (0, 0, 2),  # SO_BUF_LOCK
     (6, 16): (0, 0, 1),  # TCP_THIN_LINEAR_TIMEOUTS
     (6, 27): (0, 0, 2),  # TCP_SAVE_SYN
+    TCP_INQ: (0, 0, 1),  # the caller's side has it
 }
 
+
+NOT_INHERITED = ((1, 12), (1, 49))  # SO_PRIORITY and SO_INCOMING_CPU are of one socket
 
 # Of what is asked for alone: SO_SNDLOWAT, SO_BPF_EXTENSIONS; and what asking gives instead.
 READ_ONLY: dict[tuple[int, int], int] = {(1, 19): 1, (1, 48): 64}
@@ -57,6 +64,38 @@ def keep(kept: dict[tuple[int, int], int], level: int, name: int, value: int) ->
         return -errno.EINVAL
     kept[level, name] = value
     return 0
+
+
+def inherited(kept: Mapping[tuple[int, int], int]) -> dict[tuple[int, int], int]:
+    """What of a listener's kept options an accepted socket begins with."""
+    return {key: value for key, value in kept.items() if key not in NOT_INHERITED}
+
+
+def keep_timeout(kept: dict[tuple[int, int], int], key: tuple[int, int], data: bytes) -> int:
+    """SO_RCVTIMEO or SO_SNDTIMEO, a struct timeval: 0 or a negative errno.
+
+    It is kept in ns, in whole ticks of 4 ms; none where it is 0 or too long, 0 where it is
+    negative: a call does not wait then.
+    """
+    if len(data) < 16:
+        return -errno.EINVAL
+    seconds, micros = struct.unpack_from("qq", data)
+    if not 0 <= micros < 1_000_000:
+        return -errno.EDOM
+    name = TIMEOUTS[key]
+    kept.pop(name, None)
+    if seconds < 0:
+        kept[name] = 0
+    elif (seconds or micros) and seconds < TICKS_MAX * TICK_NS // 1_000_000_000 - 1:
+        span_ns = seconds * 1_000_000_000 + micros * 1000
+        kept[name] = -(-span_ns // TICK_NS) * TICK_NS
+    return 0
+
+
+def timeout_data(kept: Mapping[tuple[int, int], int], key: tuple[int, int]) -> bytes:
+    """SO_RCVTIMEO or SO_SNDTIMEO as it is told: zeros for none."""
+    span_us = kept.get(TIMEOUTS[key], 0) // 1000
+    return struct.pack("qq", *divmod(span_us, 1_000_000))
 
 
 # The fields of struct tcp_info in their order: how wide, their names.
@@ -101,8 +140,6 @@ def shortened(level: int, data: bytes, size: int) -> bytes:
 class Options(Transfer):
     """What may be asked for and asked about by number."""
 
-    _kept: dict[tuple[int, int], int]
-
     def setsockopt(
         self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None
     ) -> None:
@@ -112,19 +149,18 @@ class Options(Transfer):
         linger = level == _socket.SOL_SOCKET and optname == _socket.SO_LINGER
         if value is None and optlen is not None:
             fail(errno.EFAULT if optlen >= 4 else errno.EINVAL)
+        made: int
         with self._stack._lock:
             self._stack._sync()
-            if isinstance(value, int):
+            if (level, optname) in TIMEOUTS:
+                data = b"" if isinstance(value, int) else bytes(view_of(value))
+                made = keep_timeout(self._kept, (level, optname), data)
+            elif isinstance(value, int):
                 if not -(1 << 31) <= value < 1 << 31:
                     raise TypeError("a bytes-like object is required, not 'int'")
                 if linger or (level, optname) == TCP_CONGESTION:
                     fail(errno.EINVAL if linger else errno.ENOENT)
-                if (level, optname) == TCP_INQ:
-                    if value not in (0, 1):
-                        fail(errno.EINVAL)
-                    self._inq = bool(value)
-                    return
-                made: int = self._set_number(handle, level, optname, value)
+                made = self._set_number(handle, level, optname, value)
             else:
                 data = bytes(view_of(value))
                 if (level, optname) == TCP_CONGESTION:
@@ -166,8 +202,6 @@ class Options(Transfer):
                 data = struct.pack("ii", on, seconds)
             elif (level, optname) == TCP_CONGESTION:
                 data = self._net.congestion(handle).encode().ljust(16, b"\0")
-            elif (level, optname) == TCP_INQ:
-                data = struct.pack("i", self._inq)
             elif (level, optname) == TCP_INFO:
                 data = tcp_info(self._net.info(handle))
             elif (level, optname) == SO_MEMINFO:
@@ -178,6 +212,8 @@ class Options(Transfer):
                 fail(ASKED_IN_VAIN[level, optname])
             elif (level, optname) == IP_MTU and not self._net.peername(handle)[1]:
                 fail(errno.ENOTCONN)
+            elif (level, optname) in TIMEOUTS:
+                data = timeout_data(self._kept, (level, optname))
             elif (level, optname) in KEPT:
                 data = struct.pack("i", self._kept.get((level, optname), KEPT[level, optname][0]))
             else:

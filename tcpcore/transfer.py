@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 V4MAPPED = bytes(10) + b"\xff\xff"
 MSG_ZEROCOPY = 0x4000000
+SIOCATMARK = 0x8905
+SO_RCVTIMEO, SO_SNDTIMEO = (_socket.SOL_SOCKET, 20), (_socket.SOL_SOCKET, 21)
+TCP_INQ = (_socket.IPPROTO_TCP, 36)
 PIECE = 1 << 18  # bytes handed to the engine at once
 ANSWER = 4 | 8 | 16  # POLLOUT, POLLERR, POLLHUP: a call to send has an answer
 
@@ -80,7 +83,7 @@ class Transfer:
     _net: Any
     _handle: int
     _stack: Stack
-    _inq: bool
+    _kept: dict[tuple[int, int], int]
     _timeout_ns: int | None
 
     def getblocking(self) -> bool:
@@ -91,13 +94,28 @@ class Transfer:
         raise NotImplementedError
 
     def _wait(
-        self, attempt: Callable[[int], Any], flags: int = 0, timeout_ns: int | None = -1
+        self,
+        attempt: Callable[[int], Any],
+        flags: int = 0,
+        timeout_ns: int | None = -1,
+        end_ns: int | None = None,
     ) -> Any:
-        """A call that waits as the socket is told to; `attempt` gives None to be asked again."""
+        """A call that waits as the socket is told to; `attempt` gives None to be asked again.
+
+        Where it waits as long as it takes, `end_ns` is when that is over: EAGAIN, as without
+        waiting.
+        """
         if timeout_ns == -1:
             timeout_ns = self._timeout_ns
         if flags & _socket.MSG_DONTWAIT:
             timeout_ns = 0
+        if timeout_ns is None and end_ns is not None:
+            left_ns = max(end_ns - self._stack.clock.now_ns(), 0)
+            self._open()
+            value = self._stack.wait(lambda: attempt(self._open()), left_ns)
+            if value is None:
+                fail(errno.EAGAIN)
+            return value
         self._open()
         value = self._stack.wait(lambda: attempt(self._open()), timeout_ns)
         if value is not None:
@@ -105,6 +123,14 @@ class Transfer:
         if timeout_ns == 0:
             fail(errno.EAGAIN)
         raise TimeoutError("timed out")
+
+    def _end_ns(self, option: tuple[int, int]) -> int | None:
+        """When SO_RCVTIMEO or SO_SNDTIMEO ends a call that begins now; None: never.
+
+        It counts where there is no timeout of Python's, as with the system's sockets.
+        """
+        span_ns = self._kept.get(option) if self._timeout_ns is None else None
+        return None if span_ns is None else self._stack.clock.now_ns() + span_ns
 
     def _at_once(self, attempt: Callable[[int], Any]) -> Any:
         """What an attempt gives where the peer is a host beside this one, and nothing is to wait
@@ -141,11 +167,12 @@ class Transfer:
             if sent and self._timeout_ns is not None:
                 return sent
         view = view_of(data)
+        end_ns = self._end_ns(SO_SNDTIMEO)
         if not sent:
-            sent = self._send(view, flags, self._timeout_ns, tsflags)
+            sent = self._send(view, flags, self._timeout_ns, tsflags, end_ns)
         while self._timeout_ns is None and not flags & _socket.MSG_DONTWAIT and sent < len(view):
             try:
-                sent += self._send(view[sent:], flags, None, tsflags)
+                sent += self._send(view[sent:], flags, None, tsflags, end_ns)
             except OSError:
                 if sent:
                     break
@@ -165,11 +192,21 @@ class Transfer:
                 left_ns = end_ns - self._stack.clock.now_ns()
                 if left_ns <= 0:
                     raise TimeoutError("timed out")
-            sent += self._send(view[sent:], flags, left_ns)
+            if SO_SNDTIMEO in self._kept:
+                sent += self._send_all(view[sent:], flags, -1)
+            else:
+                sent += self._send(view[sent:], flags, left_ns)
             if sent >= len(view):
                 return
 
-    def _send(self, view: memoryview, flags: int, timeout_ns: int | None, tsflags: int = -1) -> int:
+    def _send(
+        self,
+        view: memoryview,
+        flags: int,
+        timeout_ns: int | None,
+        tsflags: int = -1,
+        end_ns: int | None = None,
+    ) -> int:
         full = False
         most = len(view) if flags & MSG_ZEROCOPY else PIECE  # which is told of as one
         flags &= ~_socket.MSG_WAITALL
@@ -187,7 +224,7 @@ class Transfer:
             found: int = self._net.sendmsg(handle, piece, more & ~_socket.MSG_DONTWAIT, tsflags)
             return result_of(found)
 
-        found: int = self._wait(attempt, flags, timeout_ns)
+        found: int = self._wait(attempt, flags, timeout_ns, end_ns)
         return found
 
     def sendto(self, data: Buffer, *rest: Any) -> int:
@@ -273,14 +310,17 @@ class Transfer:
         view = view[: nbytes or len(view)]
         if flags or not len(view):
             data = self._recv(len(view), flags)
-            view[: len(data)] = data
+            if not flags & cmsg.MSG_TRUNC or flags & cmsg.MSG_ERRQUEUE:
+                view[: len(data)] = data
             return len(data)
 
         def attempt(handle: int) -> int | None:
             return result_of(self._net.recv_into(handle, view))
 
         found: int | None = self._at_once(attempt)
-        return self._wait(attempt) if found is None else found
+        if found is None:
+            found = self._wait(attempt, end_ns=self._end_ns(SO_RCVTIMEO))
+        return found
 
     def recvfrom_into(
         self, buffer: Any, nbytes: int = 0, flags: int = 0
@@ -312,7 +352,7 @@ class Transfer:
         else:
             data = self._recv(size, flags)
             with self._stack._lock:
-                messages = cmsg.of_data(self._net, self._open(), self._inq)
+                messages = cmsg.of_data(self._net, self._open(), bool(self._kept.get(TCP_INQ)))
         fitting, cut = cmsg.fit(messages, room)
         return data, fitting, told | cut
 
@@ -338,7 +378,8 @@ class Transfer:
         at = 0
         for view in views:
             piece = data[at : at + len(view)]
-            view[: len(piece)] = piece
+            if not flags & cmsg.MSG_TRUNC or flags & cmsg.MSG_ERRQUEUE:
+                view[: len(piece)] = piece
             at += len(piece)
         return len(data), messages, told, None
 
@@ -354,20 +395,34 @@ class Transfer:
             found, data = self._net.recvmsg(handle, size, wanted)
             return None if result_of(found) is None else data
 
-        if not flags & _socket.MSG_WAITALL or flags & _socket.MSG_PEEK or not self.getblocking():
-            found: bytes = self._wait(attempt, flags)
+        end_ns = self._end_ns(SO_RCVTIMEO)
+        waits = self.getblocking() and not flags & _socket.MSG_DONTWAIT
+        if not flags & _socket.MSG_WAITALL or not waits:
+            found: bytes = self._wait(attempt, flags, end_ns=end_ns)
             return found
+        if flags & _socket.MSG_PEEK:
+            wanted |= _socket.MSG_WAITALL  # None until all of it is there
+            try:
+                seen: bytes = self._wait(attempt, end_ns=end_ns)
+            except (BlockingIOError, TimeoutError):
+                wanted &= ~_socket.MSG_WAITALL
+                with self._stack._lock:
+                    some = attempt(self._open())
+                if some is None:
+                    raise
+                seen = some
+            return seen
         data = bytearray()
         whole = size
         while size:
             try:
-                piece: bytes = self._wait(attempt, flags)
+                piece: bytes = self._wait(attempt, flags, end_ns=end_ns)
             except OSError:
                 if data:
                     break
                 raise
             data += piece
             size = whole - len(data)
-            if not piece:
-                break
+            if not piece or self._net.ioctl(self._open(), SIOCATMARK)[1]:
+                break  # urgent data are read to, not over
         return bytes(data)

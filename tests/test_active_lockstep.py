@@ -201,9 +201,14 @@ OPTIONS = [
     (41, 25, (0, 1)),
     (1, 29, (0, 1)),
     (1, 35, (0, 1)),
-    (1, 37, (0, 0x10, 0x312, 0x392, 0xB92, 0x10B92, 0x10000)),
+    (1, 37, (0, 0x10, 0x312, 0x392, 0xB92, 0x10B92, 0x10000, 0x1B92)),
     (1, 60, (0, 1, 1, 2)),
+    (1, 32, (-1, 5000, 1 << 30)),
+    (1, 33, (-1, 5000, 1 << 30)),
+    (1, 42, (-1, 0, 0, 5, 1 << 30)),
+    (6, 46, (4000, 9000, 60000)),
 ]
+READ_FLAGS = [0, 0, 0, 0, 0, 2, 1, 0x20, 0x102, 0x22]
 FLAGS = [0, 0, 0, 0x8000, 0x80, 0x1, 0x4000000, 0x4000000, 0x4000080, 0x4000100]
 
 
@@ -248,7 +253,7 @@ def act(world: World) -> None:
         stride = rng.choice((0, 0, 0, 1000))
         host.sendmsg(handle, rng.randbytes(size), rng.choice(FLAGS), stamps, stride)
     elif what < 80:
-        host.recvmsg(handle, rng.choice((1, 100, 5000, 1 << 20)), rng.choice((0, 0, 0, 0, 2, 1)))
+        host.recvmsg(handle, rng.choice((1, 100, 5000, 1 << 20)), rng.choice(READ_FLAGS))
         host.rx_stamp(handle)
         host.inq(handle)
         for _ in range(rng.randrange(4)):

@@ -17,7 +17,7 @@ ENGINES = ("reference", "compiled") if ENGINE == "compiled" else ("reference",)
 MSG_ERRQUEUE, MSG_ZEROCOPY = 0x2000, 0x4000000
 SO_ZEROCOPY, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING, TCP_INQ = 60, 29, 35, 37, 36
 TX_SOFTWARE, RX_SOFTWARE, SOFTWARE, OPT_ID, TX_SCHED, TX_ACK = 0x2, 0x8, 0x10, 0x80, 0x100, 0x200
-TSONLY = 0x800
+TSONLY, OPT_STATS = 0x800, 0x1000
 DELAY_NS = 10_000_000
 Pair = tuple[tcpcore.Network, tcpcore.Socket, tcpcore.Socket]
 
@@ -241,3 +241,28 @@ def test_messages_fit() -> None:
     assert cmsg.fit(told, 32) == (told[:1], cmsg.MSG_CTRUNC)
     assert cmsg.fit([], 0) == ([], 0)
     assert cmsg.space(4) == 24
+
+
+def test_statistics_with_a_stamp(pair: Pair) -> None:
+    network, sock, _ = pair
+    flags = TX_ACK | SOFTWARE | OPT_ID | TSONLY | OPT_STATS
+    with pytest.raises(OSError, match="Invalid"):
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, OPT_STATS)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
+    sent_ns = network.clock.now_ns()
+    sock.send(b"x" * 100)
+    network.advance(1)
+    data, messages, _, _ = sock.recvmsg(1000, 1000, MSG_ERRQUEUE)
+    assert [message[:2] for message in messages] == [(1, SO_TIMESTAMPING), (1, 54), (0, 11)]
+    assert messages[1][2] == data
+    told = {}
+    while data:
+        size, kind = struct.unpack_from("=HH", data)
+        told[kind] = int.from_bytes(data[4:size], "little")
+        data = data[(size + 3) & ~3 :]
+    assert sorted(told) == [*range(1, 26), 27]
+    info = sock.info()
+    assert told[4] == info["tcpi_data_segs_out"] == 1
+    assert told[8] == info["tcpi_snd_cwnd"]
+    assert (told[13], told[16], told[18]) == (0, info["tcpi_delivered"], 100)
+    assert told[25] == sent_ns

@@ -38,7 +38,7 @@ FLOORS = {
         9: "tcp_retransmit tcp_comp_sack",
         8: "tcp_output tcp_rack",
         7: "inet_connection_sock tcp_rcv_space tcp_prune tcp_conntrack rows_analysis",
-        6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",
+        6: "tcp_window tcp_tstamp inet_ports conntrack_analyze conntrack_acct conntrack_queue",
         5: "errqueue ip_output syncookies tcp_analysis conntrack filter tcp_undo tcp_rate",
         4: "netns rbtree ip_input offload synack",
         3: "net skbuff tcp_rtt tcp_cong tcp_chrono ip_tunnel tcp_recvmsg",
@@ -89,6 +89,7 @@ REACH_BELOW = {
 ONLY_COMPILED = {
     "tcp_rack": {"mark_lost"},  # without its tree
     "errqueue": {"err_queue_tail", "err_skb_alloc", "ubuf_free"},
+    "tcp_tstamp": {"nla_put"},
     "conntrack": {
         "addrs_of",
         "analysis_at",

@@ -186,6 +186,11 @@ def test_path_mtus() -> None:
         script.dial(9000)
         pmtu = script.host.net.info(script.sk)["tcpi_pmtu"]
         assert pmtu == (1500 if i < 904 else 1000 + i % 400)
+    script.icmp(3, 4, rest=900)  # of 4999, which is known: nobody is forgotten for it
+    assert script.host.net.info(script.sk)["tcpi_pmtu"] == 900
+    script.peer = peers[904]
+    script.dial(9000)
+    assert script.host.net.info(script.sk)["tcpi_pmtu"] == 1000 + 904 % 400
 
 
 @needs_compiled

@@ -524,6 +524,10 @@ def test_selector(ours: Ours) -> None:
     finally:
         system.close()
     assert seen(ours, tcpcore.Selector()) == expected
+    empty = tcpcore.Selector()
+    assert empty.select(0) == empty.select(-1) == empty.select(0.1) == []
+    with pytest.raises(ValueError, match="nothing to wait for"):
+        empty.select()
 
 
 def test_not_inherited(ours: Ours) -> None:

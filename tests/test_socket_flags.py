@@ -336,6 +336,97 @@ def linger_values(api: Any) -> Seen:
     return seen
 
 
+@case
+def kernel_timeouts(api: Any) -> Seen:
+    one, other = api.pair()
+    listener = api.listener()
+    seen: Seen = []
+    for value in ((0, 1), (0, 4001), (2, 999999), (0, 1000000), (0, -1), (-1, 0), (1 << 62, 0)):
+        for name in (20, 21, 66):
+            data = struct.pack("qq", *value)
+            seen.append(kind(partial(other.setsockopt, 1, name, data)))
+            seen.append(kind(partial(other.getsockopt, 1, name, 16)))
+    seen.append(kind(lambda: other.setsockopt(1, 20, 1)))
+    seen.append(kind(lambda: other.setsockopt(1, 20, bytes(8))))
+    seen.append(kind(lambda: other.getsockopt(1, 20)))
+    for sock in (one, other, listener):
+        sock.setsockopt(1, 20, struct.pack("qq", 0, 10000))
+        sock.setsockopt(1, 21, struct.pack("qq", 0, 10000))
+    seen += [
+        kind(lambda: other.recv(1)),
+        kind(lambda: other.recv_into(bytearray(1))),
+        kind(lambda: other.recvmsg(1)),
+        kind(lambda: api.keep(other.dup()).getsockopt(1, 20, 16)),
+        kind(listener.accept),
+        one.send(b"abc"),
+    ]
+    api.settle()
+    seen += [
+        kind(lambda: other.recv(9, socket.MSG_WAITALL | socket.MSG_PEEK)),
+        kind(lambda: other.recv(9, socket.MSG_WAITALL)),
+        one.send(bytes(1 << 24)) < 1 << 24,
+        kind(lambda: one.send(bytes(1 << 24))),
+        kind(lambda: one.sendall(bytes(1 << 24))),
+    ]
+    one.settimeout(0.02)
+    return [*seen, kind(lambda: one.send(bytes(1 << 24)))]
+
+
+@case
+def accepted_sockets_inherit(api: Any) -> Seen:
+    listener = api.listener()
+    options = (
+        (1, 5, 1), (1, 12, 3), (1, 36, 7), (1, 42, 4), (0, 15, 1), (0, 11, 1), (0, 2, 9), (6, 7, 3),
+        (6, 8, 9), (6, 16, 1), (6, 27, 1), (6, 36, 1), (6, 44, 2000), (1, 10, 1), (6, 1, 1),
+    )  # fmt: skip
+    seen: Seen = []
+    for level, name, value in options:
+        seen.append(kind(partial(listener.setsockopt, level, name, value)))
+    listener.setsockopt(1, 20, struct.pack("qq", 3, 0))
+    one = api.socket()
+    one.connect(listener.getsockname())
+    other = api.keep(listener.accept()[0])
+    seen += [kind(partial(other.getsockopt, level, name)) for level, name, _ in options]
+    other.setsockopt(1, 5, 0)
+    return [
+        *seen,
+        other.getsockopt(1, 20, 16),
+        other.getsockopt(1, 21, 16),
+        listener.getsockopt(1, 5),
+    ]
+
+
+@case
+def dropped_and_looked_at(api: Any) -> Seen:
+    one, other = api.pair()
+    one.send(b"0123456789abcdefghij")
+    api.settle()
+    room = bytearray(b"....")
+    drop, look = socket.MSG_TRUNC, socket.MSG_PEEK
+    seen: Seen = [
+        len(other.recv(2, drop)),
+        other.recv_into(room, 3, drop),
+        other.recv_into(room, 3, drop | look),
+        bytes(room),
+        other.recvmsg_into([room], 0, drop)[0],
+        other.recvmsg(2)[:2],
+        bytes(room),
+        other.recv(2),
+        kind(lambda: other.setsockopt(1, 42, 0)),
+        other.recv(3, look),
+        other.recv(3, look),
+        other.getsockopt(1, 42),
+        other.recv(1),
+        other.getsockopt(1, 42),
+        other.recv(9, look | socket.MSG_DONTWAIT),
+        kind(lambda: other.recv(9, look | socket.MSG_DONTWAIT)),
+        kind(lambda: other.setsockopt(1, 42, -1)),
+        other.recv(9, look),
+    ]
+    one.shutdown(socket.SHUT_WR)
+    return [*seen, other.recv(99, look | socket.MSG_WAITALL), other.recv(99, socket.MSG_WAITALL)]
+
+
 @pytest.mark.parametrize("engine", ["reference", "compiled"])
 @pytest.mark.parametrize("name", CASES)
 def test_like_the_standard_library(name: str, engine: str) -> None:

@@ -15,10 +15,14 @@ class SocketFile:
         self.family = family
         self.nonblock = nonblock
         self.connecting = False
-        self.inq = False
         self.kept: dict[tuple[int, int], int] = {}
         self.full = False  # a write has found no room
         self.passed_over: dict[tuple[int, int], bytes] = {}
+
+    def end_ns(self, now_ns: int, option: tuple[int, int]) -> int | None:
+        """When SO_RCVTIMEO or SO_SNDTIMEO ends a call that begins now; None: never."""
+        span_ns = self.kept.get(option)
+        return None if span_ns is None else now_ns + span_ns
 
 
 class Interest:

@@ -30,11 +30,15 @@ from tcpcore.sockopt import (
     KEPT,
     READ_ONLY,
     SO_MEMINFO,
+    TIMEOUTS,
+    inherited,
     keep,
+    keep_timeout,
     shortened,
     tcp_info,
+    timeout_data,
 )
-from tcpcore.transfer import mapped
+from tcpcore.transfer import SO_RCVTIMEO, SO_SNDTIMEO, TCP_INQ, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -54,9 +58,9 @@ EXCLUSIVE_MAY = 1 | 4 | 8 | 16 | 0x40 | 0x100 | 1 << 29 | EPOLLET | EPOLLEXCLUSI
 PIPE_SIZE = 65536
 FILES_MAX = 1024  # RLIMIT_NOFILE, as Linux has it
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
-SO_RCVLOWAT, SO_TIMESTAMPING, TCP_INQ = 18, 37, 36
+SO_RCVLOWAT, SO_TIMESTAMPING = 18, 37
+SIOCATMARK = CONSTANTS["SIOCATMARK"]
 REQUESTS = {CONSTANTS[name] for name in ("SIOCINQ", "SIOCOUTQ", "SIOCOUTQNSD", "SIOCATMARK")}
-FORCED = {32: 7, 33: 8}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 # Options that Linux has: where the engine has not, they are passed over.
 KNOWN = {
     level: {value for name, value in CONSTANTS.items() if name.startswith(prefix)}
@@ -140,13 +144,16 @@ class Files:
             return self.no_socket(fd)
         if self.is_full():
             return -errno.EMFILE
+        end_ns = file.end_ns(self.now_ns, SO_RCVTIMEO)
         while (handle := self.net.accept(file.handle)) == -errno.EAGAIN:
-            if file.nonblock:
+            if file.nonblock or over(self.now_ns, end_ns):
                 return handle
-            yield None
+            yield end_ns
         if handle < 0:
             return handle
-        made = self.install(SocketFile(handle, file.family, bool(flags & O_NONBLOCK)))
+        child = SocketFile(handle, file.family, bool(flags & O_NONBLOCK))
+        child.kept = inherited(file.kept)
+        made = self.install(child)
         _, addr, port = self.net.endpoints(handle)[1]
         host = ipaddress.ip_address(addr[12:] if file.family == 2 else addr)
         shown = str(host)
@@ -163,6 +170,8 @@ class Files:
             file.connecting = False
             return 0
         state = self.net.state(file.handle)
+        late = -errno.EALREADY if file.connecting else -errno.EINPROGRESS
+        end_ns = file.end_ns(self.now_ns, SO_SNDTIMEO)
         if file.connecting:
             if state in (SYN_SENT, SYN_RECV) and file.nonblock:
                 return -errno.EALREADY
@@ -175,7 +184,9 @@ class Files:
             if file.nonblock:
                 return -errno.EINPROGRESS
         while self.net.state(file.handle) in (SYN_SENT, SYN_RECV):
-            yield None
+            if over(self.now_ns, end_ns):
+                return late
+            yield end_ns
         file.connecting = False
         _, error = self.net.getsockopt(file.handle, SOL_SOCKET, 4)
         if not error and not self.net.peername(file.handle)[1]:
@@ -252,7 +263,7 @@ class Files:
         made = yield from self.receive(file, size, flags, False)
         if made.value < 0:
             return made
-        messages = cmsg.of_data(self.net, file.handle, file.inq)
+        messages = cmsg.of_data(self.net, file.handle, bool(file.kept.get(TCP_INQ)))
         return Answer(made.value, (flags & MSG_OOB, messages))
 
     def receive(self, file: SocketFile, size: int, flags: int, fault: bool) -> Wait:
@@ -262,8 +273,12 @@ class Files:
             return Answer(-errno.EAGAIN if found is None else min(len(found[0]), size))
         got = 0
         least = size if flags & MSG_WAITALL else self.net.getsockopt(file.handle, 1, SO_RCVLOWAT)[1]
+        end_ns = file.end_ns(self.now_ns, SO_RCVTIMEO)
+        now = file.nonblock or flags & MSG_DONTWAIT
         while True:
             take = flags | MSG_PEEK if fault else flags
+            if now or over(self.now_ns, end_ns):
+                take &= ~MSG_WAITALL  # then a look gives what is there
             err, data = self.net.recvmsg(file.handle, size - got, take)
             if err == 0:
                 if fault and data and not flags & MSG_TRUNC:
@@ -271,10 +286,12 @@ class Files:
                 got += len(data)
                 if not data or got >= min(least, size) or flags & MSG_PEEK:
                     return Answer(got)
-            elif err != -errno.EAGAIN or file.nonblock or flags & MSG_DONTWAIT:
+                if self.net.ioctl(file.handle, SIOCATMARK)[1]:
+                    return Answer(got)
+            elif err != -errno.EAGAIN or now or over(self.now_ns, end_ns):
                 return Answer(got or err)
             else:
-                yield None
+                yield end_ns
                 if got and self.net.poll(file.handle) & POLLERR:
                     return Answer(got)  # the error is for the next call
 
@@ -341,6 +358,7 @@ class Files:
     ) -> Wait:
         """What send does."""
         done = 0
+        end_ns = file.end_ns(self.now_ns, SO_SNDTIMEO)
         if not file.nonblock and not flags & MSG_DONTWAIT:
             flags |= MSG_WAITALL  # the rest follows
         while True:
@@ -354,11 +372,13 @@ class Files:
             done += max(made, 0)
             if done == size:
                 return done
-            if file.nonblock or flags & MSG_DONTWAIT:
+            if file.nonblock or flags & MSG_DONTWAIT or over(self.now_ns, end_ns):
                 return done or -errno.EAGAIN
-            yield None
+            yield end_ns
             while not self.net.poll(file.handle) & (POLLOUT | POLLERR | POLLHUP):
-                yield None
+                if over(self.now_ns, end_ns):
+                    return done or -errno.EAGAIN
+                yield end_ns
             if done and self.net.poll(file.handle) & POLLERR:
                 return done
 
@@ -440,16 +460,16 @@ class Files:
         least = 0 if level == 0 else 1 if level == 41 else 4
         if size < least:
             return -errno.EINVAL
+        if key in TIMEOUTS and size < 16:
+            return -errno.EINVAL
         if data is None:
             return -errno.EFAULT
+        if key in TIMEOUTS:
+            return keep_timeout(file.kept, key, data)
         value = int.from_bytes(data[:4], "little", signed=len(data) >= 4)
-        if key == (SOL_TCP, TCP_INQ):
-            file.inq = bool(value)
-            return 0 if value in (0, 1) else -errno.EINVAL
         if key in KEPT:
             return keep(file.kept, level, name, value)
-        option = FORCED.get(name, name) if level == SOL_SOCKET else name
-        made = int(self.net.setsockopt(file.handle, level, option, value))
+        made = int(self.net.setsockopt(file.handle, level, name, value))
         if made == -errno.ENOPROTOOPT and name in KNOWN.get(level, ()) and key not in NEVER_SET:
             self.note(NAMES.get(key, str(key)))
             file.passed_over[key] = data
@@ -479,8 +499,8 @@ class Files:
             return Answer(-errno.ENOTCONN)
         elif key in KEPT:
             data = struct.pack("=i", file.kept.get(key, KEPT[key][0]))
-        elif key == (SOL_TCP, TCP_INQ):
-            data = struct.pack("<I", file.inq)
+        elif key in TIMEOUTS:
+            data = timeout_data(file.kept, key)
         elif key in file.passed_over:
             data = file.passed_over[key]
         else:
@@ -588,6 +608,11 @@ class Files:
             if seen or (end_ns is not None and self.now_ns >= end_ns):
                 return Answer(len(seen), seen)
             yield end_ns
+
+
+def over(now_ns: int, end_ns: int | None) -> bool:
+    """Whether a call has waited as long as it may."""
+    return end_ns is not None and now_ns >= end_ns
 
 
 def packed(where: Address) -> tuple[bytes, int]:

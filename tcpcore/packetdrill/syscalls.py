@@ -300,7 +300,7 @@ class Calls:
             seen = data[: len(wanted)] if value.open else data
             if seen.rstrip(b"\0") != wanted.rstrip(b"\0"):
                 raise Failure(f"getsockopt: expected {wanted!r}, got {data!r}")
-        elif isinstance(value, Struct):
+        elif isinstance(value, Struct) or (isinstance(value, Listing) and len(value.items) > 1):
             wanted_data = option_value(value)
             if data != wanted_data:
                 raise Failure(f"getsockopt: expected {wanted_data!r}, got {data!r}")

@@ -79,7 +79,7 @@ class Net:
         return user.inet_csk_listen_start(self.net, self.sock(handle), backlog, every_port)
 
     def accept(self, handle: int) -> int:
-        err, child = user.inet_csk_accept(self.net, self.sock(handle))
+        err, child = user.inet_csk_accept(self.sock(handle))
         return child.handle if child is not None else err
 
     def sendmsg(
@@ -93,7 +93,8 @@ class Net:
     def recv_into(self, handle: int, buffer: bytearray | memoryview, flags: int = 0) -> int:
         """`recvmsg` into a buffer: a negative errno, or how many bytes."""
         err, data = self.recvmsg(handle, len(buffer), flags)
-        buffer[: len(data)] = data
+        if not flags & user.MSG_TRUNC:
+            buffer[: len(data)] = data
         return err if err else len(data)
 
     def rx_stamp(self, handle: int) -> int:
@@ -107,17 +108,17 @@ class Net:
 
     def recv_error(
         self, handle: int
-    ) -> tuple[tuple[int, int, int, int, int, int], int, bytes, bytes] | None:
+    ) -> tuple[tuple[int, int, int, int, int, int], int, bytes, bytes, bool] | None:
         """The oldest message of the error queue, None if there is none.
 
         ee_errno, ee_origin, ee_type, ee_code, ee_info and ee_data; a time, ns (0: none); 16 bytes
-        of who told it, zeros for nobody; what it is about.
+        of who told it, zeros for nobody; what it is about; whether that is statistics.
         """
         one = sock_dequeue_err(self.net, self.sock(handle))
         if one is None:
             return None
         told = one.ee_errno, one.ee_origin, one.ee_type, one.ee_code, one.ee_info, one.ee_data
-        return told, one.stamp_ns, one.offender, one.data
+        return told, one.stamp_ns, one.offender, one.data, one.opt_stats
 
     def error_reports(self, handle: int) -> int:
         """How often the caller was told that the queue has something."""

@@ -7,7 +7,7 @@ Linux: net/core/skbuff.c (sock_queue_err_skb, __skb_tstamp_tx, msg_zerocopy_*), 
 from __future__ import annotations
 
 from collections import deque
-from errno import EINVAL, ENOMSG
+from errno import EINVAL
 
 from .netns import Netns, sk_wake
 from .sock import SkBuff, TcpSock
@@ -73,6 +73,7 @@ class ErrSkb:
         "ee_info",
         "ee_data",
         "stamp_ns",
+        "opt_stats",
         "truesize",
         "offender",
         "data",
@@ -86,6 +87,7 @@ class ErrSkb:
         self.ee_info = 0
         self.ee_data = 0
         self.stamp_ns = 0
+        self.opt_stats = False  # its bytes are TCP_NLA_
         self.truesize = ERR_TRUESIZE + len(data)
         self.offender = bytes(16)  # who told it
         self.data = data
@@ -104,6 +106,7 @@ class SockErrors:
         "rmem_alloc",
         "reports",
         "rx_stamp_ns",
+        "peek_off",
         "queue",
     )
 
@@ -117,6 +120,7 @@ class SockErrors:
         self.rmem_alloc = 0  # of sk_rmem_alloc, what the queue takes
         self.reports = 0  # how often the caller was told
         self.rx_stamp_ns = 0  # when what was read last had come
+        self.peek_off = -1  # SO_PEEK_OFF: where the next look begins, behind what was read
         self.queue: deque[ErrSkb] = deque()
 
 
@@ -138,6 +142,7 @@ def sk_errors_inherit(tp: TcpSock, listener: TcpSock) -> None:
     made.tsflags = listener.errors.tsflags
     made.rcvtstamp = listener.errors.rcvtstamp
     made.zerocopy = listener.errors.zerocopy
+    made.peek_off = listener.errors.peek_off
 
 
 def sk_error_report(net: Netns, tp: TcpSock) -> None:
@@ -244,28 +249,6 @@ def tcp_skb_collapse_tstamp(skb: SkBuff, behind: SkBuff) -> None:
     if behind.tx_flags:
         skb.tx_flags |= behind.tx_flags
         skb.tskey = behind.tskey
-
-
-def skb_tstamp_tx(net: Netns, tp: TcpSock, skb: SkBuff, which: int, data: bytes) -> None:
-    """Tell when a byte was queued, sent or acknowledged (SCM_TSTAMP_), with what it was part of."""
-    errors = tp.errors
-    if errors is None or tp.dead:
-        return
-    one = ErrSkb(ENOMSG, SO_EE_ORIGIN_TIMESTAMPING, data)
-    one.ee_info = which
-    if errors.tsflags & SOF_TIMESTAMPING_OPT_ID:
-        one.ee_data = (skb.tskey - errors.tskey) & MASK32
-    one.stamp_ns = net.now_ns
-    sock_queue_err(net, tp, one)
-
-
-def tcp_ack_tstamp(net: Netns, tp: TcpSock, skb: SkBuff, prior_una: int) -> None:
-    """Tell that a byte is acknowledged, once."""
-    if not skb.tx_flags & SKBTX_ACK_TSTAMP:
-        return
-    if before(skb.tskey, prior_una) or not before(skb.tskey, tp.tcb.snd_una):
-        return
-    skb_tstamp_tx(net, tp, skb, SCM_TSTAMP_ACK, b"" if tstamp_only(tp) else bytes(skb.data))
 
 
 def tstamp_only(tp: TcpSock) -> bool:

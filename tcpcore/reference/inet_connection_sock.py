@@ -14,6 +14,7 @@ from .sock import (
     ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
     SHUTDOWN_MASK,
+    TCP_DELACK_MAX_NS,
     TCP_TIMEOUT_INIT_NS,
     TCP_TLP_SLACK_NS,
     CaState,
@@ -45,6 +46,7 @@ def sk_alloc(net: Netns) -> TcpSock:
     tp.reordering = sysctl.tcp_reordering
     tp.rto_min_us = sysctl.tcp_rto_min_us
     tp.rto_max_ms = sysctl.tcp_rto_max_ms
+    tp.delack_max_ticks = TCP_DELACK_MAX_NS // TICK_NS
     tp.linger2_s = sysctl.tcp_fin_timeout
     tcp_init_congestion_control(tp, sysctl.tcp_congestion_control, net.now_ns)
     if len(net.wake) > 2 * len(net.socks) + 64:  # nobody has asked: those that are gone go

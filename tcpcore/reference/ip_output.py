@@ -128,7 +128,7 @@ def ip_rt_update_pmtu(net: Netns, daddr: bytes, mtu: int) -> None:
     v4 = daddr.startswith(V4MAPPED)
     if dst_mtu(net, daddr) < mtu or (not v4 and mtu < IPV6_MIN_MTU):
         return  # an older word was of less; no IPv6 link has less
-    if len(net.pmtu) >= net.pmtu_max:
+    if daddr not in net.pmtu and len(net.pmtu) >= net.pmtu_max:
         net.pmtu.pop(next(iter(net.pmtu)))
     low = net.sysctl.min_pmtu if v4 else IPV6_MIN_MTU
     net.pmtu[daddr] = max(mtu, low), net.now_ns + net.sysctl.mtu_expires * NSEC_PER_SEC

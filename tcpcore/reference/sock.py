@@ -224,7 +224,7 @@ class TcpSock:
         "rtt_min_us",
         "rto_ns",
         "rto_min_us",
-        "rto_max_ms",
+        "rto_max_ms", "delack_max_ticks",
         "backoff",
         "retransmits",
         "probes_out",
@@ -397,6 +397,7 @@ class TcpSock:
         self.rto_ns = TCP_TIMEOUT_INIT_NS
         self.rto_min_us = TCP_RTO_MIN_NS // 1000
         self.rto_max_ms = TCP_RTO_MAX_NS // 1_000_000
+        self.delack_max_ticks = 50
         self.backoff = 0
         self.retransmits = 0
         self.probes_out = 0

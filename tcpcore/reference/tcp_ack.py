@@ -5,7 +5,7 @@ Linux: tcp_ack, tcp_clean_rtx_queue in net/ipv4/tcp_input.c.  RFC 9293 3.10.7.4 
 
 from __future__ import annotations
 
-from .errqueue import skb_zcopy_clear, tcp_ack_tstamp
+from .errqueue import skb_zcopy_clear
 from .inet_connection_sock import (
     tcp_clamp_probe0_to_user_timeout,
     tcp_clear_xmit_timer,
@@ -63,6 +63,7 @@ from .tcp_recovery import (
 )
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_rtt import tcp_rto_max_ns, tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
+from .tcp_tstamp import tcp_ack_tstamp
 from .tcp_window import (
     tcp_current_mss,
     tcp_packets_in_flight,

@@ -174,6 +174,7 @@ KEPT = (
     "reordering",
     "rto_min_us",
     "rto_max_ms",
+    "delack_max_ticks",
     "ca",
 )
 

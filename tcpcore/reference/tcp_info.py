@@ -6,9 +6,10 @@ Linux: tcp_get_info in net/ipv4/tcp.c, sk_get_meminfo in net/core/sock.c.
 from __future__ import annotations
 
 from .netns import Netns
-from .sock import PAGE, TCP_DELACK_MAX_NS, TcpSock
+from .sock import PAGE, TcpSock
 from .tcp import MASK32, TCP_LISTEN
 from .tcp_rate import PACING_RATE_MAX, tcp_chrono_us, tcp_delivery_rate
+from .tcp_rtt import tcp_delack_max_ns
 from .timer import NSEC_PER_MSEC
 
 TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE = 1, 2, 4
@@ -48,7 +49,7 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         "tcpi_snd_wscale": tcb.snd_wscale if tp.wscale_ok else 0,
         "tcpi_rcv_wscale": tcb.rcv_wscale if tp.wscale_ok else 0,
         "tcpi_rto": tp.rto_ns // 1000,
-        "tcpi_ato": min(tp.ack_ato_ns, TCP_DELACK_MAX_NS) // 1000,
+        "tcpi_ato": min(tp.ack_ato_ns, tcp_delack_max_ns(tp)) // 1000,
         "tcpi_snd_mss": tp.mss_cache,
         "tcpi_rcv_mss": tp.rcv_mss,
         "tcpi_unacked": tp.packets_out,

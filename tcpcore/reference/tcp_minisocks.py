@@ -372,8 +372,10 @@ INHERITED = (
     "sk_rcvlowat",
     "tos",
     "ttl",
+    "recverr",
     "user_mss",
     "user_timeout_ms",
+    "syn_retries",
     "keepalive_time_s",
     "keepalive_intvl_s",
     "keepalive_probes",
@@ -382,6 +384,7 @@ INHERITED = (
     "pmtudisc",
     "rto_min_us",
     "rto_max_ms",
+    "delack_max_ticks",
 )
 
 

@@ -12,7 +12,6 @@ from .errqueue import (
     SCM_TSTAMP_SND,
     SKBTX_SCHED_TSTAMP,
     SKBTX_SW_TSTAMP,
-    skb_tstamp_tx,
     tcp_fragment_tstamp,
     tstamp_only,
 )
@@ -80,7 +79,8 @@ from .tcp_rate import (
     tcp_cwnd_validate,
     tcp_rate_skb_sent,
 )
-from .tcp_rtt import tcp_rto_min_ns
+from .tcp_rtt import tcp_delack_max_ns, tcp_rto_min_ns
+from .tcp_tstamp import skb_tstamp_tx
 from .tcp_window import (
     TCPOLEN_TSTAMP_ALIGNED,
     tcp_advertise_mss,
@@ -143,8 +143,6 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     )  # fmt: skip
     if err < 0:
         return err
-    if not err and skb.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
-        tcp_tstamp_sent(net, tp, skb)
     net.ip_id = net.ip_id + skb.pcount & 0xFFFF
     if flags & TCPHDR_ACK:
         tcp_event_ack_sent(net, tp, ack)
@@ -153,6 +151,8 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         tcp_event_data_sent(net, tp)
         tp.data_segs_out += skb.pcount
         tp.bytes_sent += len(skb.data)
+    if not err and skb.tx_flags & (SKBTX_SCHED_TSTAMP | SKBTX_SW_TSTAMP):
+        tcp_tstamp_sent(net, tp, skb)
     if not err or skb.end_seq == skb.seq:
         tcb_xmit(tcb, th)
     if err:
@@ -408,14 +408,15 @@ def tcp_acceptable_seq(tp: TcpSock) -> int:
 
 
 def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
-    """Owe an acknowledgment for at most 200 ms (RFC 9293 3.8.6.3)."""
+    """Owe an acknowledgment for a while (RFC 9293 3.8.6.3)."""
     ato_ns = tp.ack_ato_ns
     if ato_ns > TCP_DELACK_MIN_NS:
         most = TCP_DELACK_MAX_NS
         if tp.srtt_us:
             most = min(most, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN_NS))
         ato_ns = min(ato_ns, most)
-    timeout_ns = jiffies_up(net.now_ns, max(min(ato_ns, TCP_DELACK_MAX_NS), 1))
+    ato_ns = min(ato_ns, tcp_delack_max_ns(tp))
+    timeout_ns = jiffies_up(net.now_ns, max(ato_ns, 1))
     if tp.ack_pending & ICSK_ACK_TIMER:
         if tp.delack_timer.expires_ns <= jiffies_up(net.now_ns, ato_ns >> 2):
             tcp_send_ack(net, tp)

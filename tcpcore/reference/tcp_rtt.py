@@ -23,6 +23,15 @@ def tcp_user_timeout_ns(tp: TcpSock) -> int:
     return tp.user_timeout_ms * 1_000_000
 
 
+def tcp_delack_max_ns(tp: TcpSock) -> int:
+    """How long an ACK may be owed: less than the peer's least time-out, if that is as this one's.
+
+    200 ms at most (9293:MUST-40), or TCP_DELACK_MAX_US.
+    """
+    rto_min_ns: int = max(tp.rto_min_us * 1000, 2 * TICK_NS)
+    return min(tp.delack_max_ticks * TICK_NS, rto_min_ns - TICK_NS)
+
+
 def tcp_rtt_tsopt_us(now_ns: int, tsecr: int, tsoffset: int) -> int:
     """The round trip that an echoed time stamp tells, us; -1 if it cannot be (RFC 7323 4.1)."""
     delta_ms = (now_ns // NSEC_PER_MSEC + tsoffset - tsecr) & MASK32

@@ -22,6 +22,7 @@ from .sock import (
     SHUTDOWN_MASK,
     SOCK_RCVBUF_LOCK,
     SOCK_SNDBUF_LOCK,
+    TCP_DELACK_MAX_NS,
     TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
@@ -50,20 +51,21 @@ from .tcp_output import tcp_data_snd_check, tcp_push_pending_frames
 from .tcp_timer import keepalive_intvl_when
 from .tcp_user import tcp_cleanup_rbuf
 from .tcp_window import tcp_current_mss, tcp_set_window_clamp, tcp_win_from_space
-from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, jiffies_up
+from .timer import NSEC_PER_MSEC, NSEC_PER_SEC, TICK_NS, jiffies_up
 
 SOL_IP, SOL_SOCKET, SOL_TCP, SOL_IPV6 = 0, 1, 6, 41
 
 SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF = 2, 3, 4, 7, 8
 SO_KEEPALIVE, SO_OOBINLINE, SO_LINGER, SO_REUSEPORT = 9, 10, 13, 15
 SO_RCVLOWAT, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN = 18, 30, 38, 39
+SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_PEEK_OFF = 32, 33, 42
 SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING, SO_ZEROCOPY = 29, 35, 37, 60
 
 TCP_NODELAY, TCP_MAXSEG, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL = 1, 2, 3, 4, 5
 TCP_KEEPCNT, TCP_SYNCNT, TCP_LINGER2, TCP_DEFER_ACCEPT, TCP_WINDOW_CLAMP = 6, 7, 8, 9, 10
 TCP_INFO, TCP_QUICKACK, TCP_CONGESTION, TCP_USER_TIMEOUT = 11, 12, 13, 18
 TCP_NOTSENT_LOWAT = 25
-TCP_RTO_MAX_MS, TCP_RTO_MIN_US = 44, 45
+TCP_RTO_MAX_MS, TCP_RTO_MIN_US, TCP_DELACK_MAX_US = 44, 45, 46
 SIOCINQ, SIOCOUTQ, SIOCATMARK, SIOCOUTQNSD = 0x541B, 0x5411, 0x8905, 0x894B
 
 IP_TOS, IP_TTL, IP_MTU_DISCOVER, IP_RECVERR, IP_MTU = 1, 2, 10, 11, 14
@@ -87,14 +89,14 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
         tp.reuse = bool(value)
     elif name == SO_REUSEPORT:
         tp.reuseport = bool(value)
-    elif name == SO_SNDBUF:
+    elif name in (SO_SNDBUF, SO_SNDBUFFORCE):
         tp.userlocks |= SOCK_SNDBUF_LOCK
-        value = min(value & MASK32, net.sysctl.wmem_max)  # as if it had no sign
-        tp.sk_sndbuf = max(2 * value, SOCK_MIN_SNDBUF)
-    elif name == SO_RCVBUF:
+        most = net.sysctl.wmem_max if name == SO_SNDBUF else MAX_SOCK_BUF
+        tp.sk_sndbuf = max(sock_buffer_size(value, most, name == SO_SNDBUF), SOCK_MIN_SNDBUF)
+    elif name in (SO_RCVBUF, SO_RCVBUFFORCE):
         tp.userlocks |= SOCK_RCVBUF_LOCK
-        value = min(value & MASK32, net.sysctl.rmem_max)
-        tp.sk_rcvbuf = max(2 * value, SOCK_MIN_RCVBUF)
+        most = net.sysctl.rmem_max if name == SO_RCVBUF else MAX_SOCK_BUF
+        tp.sk_rcvbuf = max(sock_buffer_size(value, most, name == SO_RCVBUF), SOCK_MIN_RCVBUF)
         if tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN):
             tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
@@ -110,6 +112,11 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == SO_RCVLOWAT:
         most = tp.sk_rcvbuf if tp.userlocks & SOCK_RCVBUF_LOCK else net.sysctl.tcp_rmem[2]
         tp.sk_rcvlowat = min(value if value >= 0 else MAX_SOCK_BUF, most >> 1) or 1
+    elif name == SO_PEEK_OFF:
+        errors = sk_errors_alloc(tp)
+        if errors is None:
+            return -ENOBUFS
+        errors.peek_off = value
     elif name == SO_TIMESTAMPING:
         return sock_set_timestamping(tp, value)
     elif name == SO_ZEROCOPY and not 0 <= value <= 1:
@@ -125,6 +132,12 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     else:
         return -ENOPROTOOPT
     return 0
+
+
+def sock_buffer_size(value: int, most: int, bounded: bool) -> int:
+    """Twice what was asked for, as not all of it is data; a bound counts without a sign."""
+    value = value & MASK32 if bounded else max(value, 0)
+    return 2 * min(value, most, MAX_SOCK_BUF)
 
 
 def sock_set_linger(tp: TcpSock, on: bool, seconds: int) -> int:
@@ -197,12 +210,17 @@ def tcp_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
     elif name == TCP_RTO_MAX_MS:
         if not 1000 <= value <= TCP_RTO_MAX_NS // NSEC_PER_MSEC:
             return -EINVAL
-        tp.rto_max_ms = value
+        tp.rto_max_ms = jiffies_up(0, value * NSEC_PER_MSEC) // NSEC_PER_MSEC
     elif name == TCP_RTO_MIN_US:
         rto_min_ns = jiffies_up(0, value * 1000)
         if not TCP_TIMEOUT_MIN_NS <= rto_min_ns <= TCP_RTO_MIN_NS:
             return -EINVAL
         tp.rto_min_us = rto_min_ns // 1000
+    elif name == TCP_DELACK_MAX_US:
+        delack_max_ns = jiffies_up(0, value * 1000)
+        if not TCP_TIMEOUT_MIN_NS <= delack_max_ns <= TCP_DELACK_MAX_NS:
+            return -EINVAL
+        tp.delack_max_ticks = delack_max_ns // TICK_NS
     else:
         return -ENOPROTOOPT
     return 0
@@ -372,6 +390,7 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     (SOL_TCP, TCP_NOTSENT_LOWAT): lambda net, tp: (tp.notsent_lowat ^ 1 << 31) - (1 << 31),
     (SOL_TCP, TCP_RTO_MAX_MS): lambda net, tp: tp.rto_max_ms,
     (SOL_TCP, TCP_RTO_MIN_US): lambda net, tp: tp.rto_min_us,
+    (SOL_TCP, TCP_DELACK_MAX_US): lambda net, tp: tp.delack_max_ticks * TICK_NS // 1000,
     (SOL_IP, IP_TOS): lambda net, tp: tp.tos,
     (SOL_IP, IP_TTL): lambda net, tp: tp.ttl,
     (SOL_IP, IP_MTU_DISCOVER): lambda net, tp: tp.pmtudisc,
@@ -384,6 +403,7 @@ OPTIONS: dict[tuple[int, int], Callable[[Netns, TcpSock], int]] = {
     ),
     (SOL_SOCKET, SO_TIMESTAMPING): lambda net, tp: tp.errors.tsflags if tp.errors else 0,
     (SOL_SOCKET, SO_ZEROCOPY): lambda net, tp: tp.errors is not None and tp.errors.zerocopy,
+    (SOL_SOCKET, SO_PEEK_OFF): lambda net, tp: tp.errors.peek_off if tp.errors else -1,
     (SOL_IPV6, IPV6_V6ONLY): lambda net, tp: tp.ipv6only,
     (SOL_IPV6, IPV6_TCLASS): lambda net, tp: tp.tos,
     (SOL_IPV6, IPV6_UNICAST_HOPS): lambda net, tp: tp.ttl,

@@ -46,7 +46,7 @@ def tcp_try_keep_open(net: Netns, tp: TcpSock) -> None:
         tp.high_seq = tp.tcb.snd_nxt
 
 
-def tcp_undo_cwnd_reduction(net: Netns, tp: TcpSock, unmark: bool) -> None:
+def tcp_undo_cwnd_reduction(tp: TcpSock, unmark: bool) -> None:
     if unmark:
         for skb in tp.tcp_rtx_queue:
             skb.sacked &= ~TCPCB_LOST
@@ -63,7 +63,7 @@ def tcp_try_undo_recovery(net: Netns, tp: TcpSock) -> bool:
     if tcp_may_undo(tp):
         loss = tp.ca_state == CaState.TCP_CA_LOSS
         net.mib[Mib.TCP_LOSSUNDO if loss else Mib.TCP_FULLUNDO] += 1
-        tcp_undo_cwnd_reduction(net, tp, False)
+        tcp_undo_cwnd_reduction(tp, False)
     elif tp.rack_reo_wnd_persist:
         tp.rack_reo_wnd_persist -= 1
     if tcp_is_non_sack_preventing_reopen(tp):
@@ -76,7 +76,7 @@ def tcp_try_undo_dsack(net: Netns, tp: TcpSock) -> bool:
     """Each copy was reported twice: the loss was none."""
     if not tp.undo_marker or tp.undo_retrans:
         return False
-    tcp_undo_cwnd_reduction(net, tp, False)
+    tcp_undo_cwnd_reduction(tp, False)
     net.mib[Mib.TCP_DSACKUNDO] += 1
     return True
 
@@ -87,7 +87,7 @@ def tcp_try_undo_partial(net: Netns, tp: TcpSock) -> bool:
         return False
     if not tcp_any_retrans_done(tp):
         tp.retrans_stamp = 0
-    tcp_undo_cwnd_reduction(net, tp, True)
+    tcp_undo_cwnd_reduction(tp, True)
     net.mib[Mib.TCP_PARTIALUNDO] += 1
     tcp_try_keep_open(net, tp)
     return True
@@ -97,7 +97,7 @@ def tcp_try_undo_loss(net: Netns, tp: TcpSock, frto_undo: bool) -> bool:
     """The time-out was none, as F-RTO has found or `tcp_may_undo`."""
     if not frto_undo and not tcp_may_undo(tp):
         return False
-    tcp_undo_cwnd_reduction(net, tp, True)
+    tcp_undo_cwnd_reduction(tp, True)
     net.mib[Mib.TCP_LOSSUNDO] += 1
     net.mib[Mib.TCP_SPURIOUSRTOS] += frto_undo
     tp.retransmits = 0

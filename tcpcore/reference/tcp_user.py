@@ -130,7 +130,7 @@ def inet_csk_listen_start(net: Netns, tp: TcpSock, backlog: int, every_port: boo
     return 0
 
 
-def inet_csk_accept(net: Netns, tp: TcpSock) -> tuple[int, TcpSock | None]:
+def inet_csk_accept(tp: TcpSock) -> tuple[int, TcpSock | None]:
     """The oldest connection that is ready: (0, socket), or a negative errno."""
     if tp.tcb.state != TCP_LISTEN:
         return -EINVAL, None
@@ -284,6 +284,8 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
     """Hand out what is there (RFC 9293 3.10.3): (0 or a negative errno, bytes).
 
     No bytes and no error: the peer has closed. The urgent octet is left out unless it is in line.
+    With MSG_TRUNC data are dropped, and zeros handed out; a look (MSG_PEEK) with MSG_WAITALL is
+    -EAGAIN while less than `size` is there and more may come.
     """
     if tp.errors is not None:
         tp.errors.rx_stamp_ns = 0
@@ -295,6 +297,11 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
     queue = tp.sk_receive_queue
     seq = tp.copied_seq
     index = 0
+    at_mark = False
+    if flags & MSG_PEEK and tp.errors is not None and tp.errors.peek_off > 0:
+        seq = (seq + tp.errors.peek_off) & MASK32
+        while index < len(queue) and not before(seq, queue[index].end_seq):
+            index += 1
     while len(out) < size and index < len(queue):
         skb = queue[index]
         at = (seq - skb.seq) & MASK32
@@ -313,8 +320,9 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
                         index = tcp_eat_skb(tp, index, flags)
                     continue
                 elif out:
+                    at_mark = True
                     break
-        out += bytes(skb.data[at : at + take])
+        out += bytes(take) if flags & MSG_TRUNC else bytes(skb.data[at : at + take])
         if tp.errors is not None and take > 0:
             tp.errors.rx_stamp_ns = skb.skb_mstamp_ns
         seq = (seq + take) & MASK32
@@ -323,7 +331,13 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
         if at + take >= len(skb.data):
             index = tcp_eat_skb(tp, index, flags)
         if tp.urg_data and seq == tp.urg_seq and out:
+            at_mark = True
             break
+    if flags & MSG_PEEK and flags & MSG_WAITALL and len(out) < size:
+        ended = tp.done or tp.sk_err or tp.shutdown & RCV_SHUTDOWN or tp.tcb.state == TCP_CLOSE
+        if not at_mark and not ended:
+            return -EAGAIN, b""
+    sk_peek_offset(tp, len(out), flags)
     if out and not flags & MSG_PEEK:
         tp.copied_seq = seq
         tcp_rcv_space_adjust(net, tp)
@@ -342,6 +356,15 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
     return -EAGAIN, b""
 
 
+def sk_peek_offset(tp: TcpSock, copied: int, flags: int) -> None:
+    """SO_PEEK_OFF goes on with a look, and back with what was read."""
+    errors = tp.errors
+    if errors is None or errors.peek_off < 0:
+        return
+    moved = copied if flags & MSG_PEEK else -copied
+    errors.peek_off = min(max(errors.peek_off + moved, 0), 0x7FFFFFFF)
+
+
 def tcp_eat_skb(tp: TcpSock, index: int, flags: int) -> int:
     if flags & MSG_PEEK:
         return index + 1
@@ -355,7 +378,7 @@ def tcp_recv_urg(tp: TcpSock, flags: int) -> tuple[int, bytes]:
     if tp.oobinline or not tp.urg_data or tp.urg_data & 0x400:
         return -EINVAL, b""
     if tp.urg_data & TCP_URG_VALID:
-        octet = bytes([tp.urg_data & 0xFF])
+        octet = b"\0" if flags & MSG_TRUNC else bytes([tp.urg_data & 0xFF])
         if not flags & MSG_PEEK:
             tp.urg_data = 0x400
         return 0, octet
