@@ -259,7 +259,10 @@ cdef enum:  # Mib
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
-    NR_MIBS = 91
+    TCP_MD5NOTFOUND = 91
+    TCP_MD5UNEXPECTED = 92
+    TCP_MD5FAILURE = 93
+    NR_MIBS = 94
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -54,6 +54,7 @@ from tcp_window cimport (
     tcp_tso_should_defer,
     tcp_wnd_end,
 )
+from tcp_md5 cimport MD5_AT
 from tcp_rtt cimport tcp_rto_min_ns
 from timer cimport NSEC_PER_MSEC, jiffies_up
 from wire cimport TCP_HDR_LEN
@@ -92,6 +93,8 @@ cdef inline int tcp_transmit_skb(
             urg = 0xFFFF
             flags |= TCPHDR_URG
     out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
+    out.md5 = opts.md5
+    out.md5_at = MD5_AT
     out.saddr = tp.sk.saddr
     out.daddr = tp.sk.daddr
     out.sport = tp.sk.sport

@@ -5,10 +5,11 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from errqueue cimport tcp_skb_collapse_tstamp
 from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, dst_mtu, options
-from netns cimport NET_INC_STATS, netns
+from netns cimport NET_INC_STATS, netns, tcp_md5_lookup
 from skbuff cimport kfree_skb, skb_shift, skb_unlink
 from sock cimport *
 from tcp cimport *
+from tcp_md5 cimport TCPOLEN_MD5SIG_ALIGNED
 from timer cimport NSEC_PER_MSEC
 from wire cimport TCP_HDR_LEN
 from unaligned cimport fls64, ipv6_addr_v4mapped
@@ -193,7 +194,7 @@ cdef inline int64_t tcp_current_mss(netns *net, tcp_sock *tp) noexcept nogil:
     cdef int64_t mss = tp.mss_cache
     if mtu != tp.pmtu_cookie:
         mss = tcp_sync_mss(net, tp, mtu)
-    return mss - (TCP_HDR_LEN + tcp_established_options_size(tp) - tp.tcp_header_len)
+    return mss - (TCP_HDR_LEN + tcp_established_options_size(net, tp) - tp.tcp_header_len)
 
 
 cdef inline int64_t tcp_send_mss(netns *net, tcp_sock *tp, bint oob, int64_t *goal) noexcept nogil:
@@ -201,7 +202,7 @@ cdef inline int64_t tcp_send_mss(netns *net, tcp_sock *tp, bint oob, int64_t *go
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef int64_t most
     goal[0] = mss
-    if not oob:
+    if not (oob or tp.sk.md5sig_info):
         most = tcp_bound_to_half_wnd(tp, GSO_MAX_SIZE - 1 - MAX_TCP_HEADER)
         goal[0] = max(most // mss * mss, mss)
     return mss
@@ -226,8 +227,13 @@ cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
 
 
 cdef inline int32_t tcp_tso_segs(const tcp_sock *tp, int64_t mss) noexcept nogil:
-    """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
+    """Segments to send at once: what the pace brings in about a millisecond, more on short ways.
+
+    Of what is signed one: each segment has its own signature.
+    """
     cdef int64_t most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER, size = most
+    if tp.sk.md5sig_info:
+        return 1
     if tp.srtt_us:
         size = <int64_t>(tp.sk_pacing_rate >> 10)
         if tp.rtt_min_us >> 9 < 32:
@@ -311,10 +317,11 @@ cdef inline uint32_t tcp_time_stamp(const netns *net, const tcp_sock *tp) noexce
 
 
 cdef inline void tcp_syn_options(netns *net, tcp_sock *tp, options *opts) noexcept nogil:
-    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2)."""
+    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2); stamps or a signature."""
     opts.n_sacks = 0
     opts.mss = <uint16_t>tcp_advertise_mss(net, tp)
-    opts.has_tstamp = net.sysctl.tcp_timestamps != 0
+    opts.md5 = tcp_md5_lookup(net, &tp.sk)
+    opts.has_tstamp = net.sysctl.tcp_timestamps != 0 and opts.md5 == NULL
     if opts.has_tstamp:
         opts.tsval = tcp_time_stamp(net, tp)
         opts.tsecr = tp.tcb.ts_recent
@@ -354,6 +361,9 @@ cdef inline void tcp_established_options(
 ) noexcept nogil:
     cdef int room = MAX_TCP_OPTION_SPACE
     cdef int i, own = 0
+    opts.md5 = tcp_md5_lookup(net, &tp.sk)
+    if opts.md5 != NULL:
+        room -= TCPOLEN_MD5SIG_ALIGNED
     opts.mss = 0
     opts.has_wscale = opts.sack_perm = 0
     opts.has_tstamp = tp.tstamp_ok
@@ -369,9 +379,14 @@ cdef inline void tcp_established_options(
         opts.sack[i] = tp.sack[i - own]
 
 
-cdef inline int64_t tcp_established_options_size(const tcp_sock *tp) noexcept nogil:
+cdef inline int64_t tcp_established_options_size(
+    const netns *net, const tcp_sock *tp
+) noexcept nogil:
     cdef int size = TCPOLEN_TSTAMP_ALIGNED if tp.tstamp_ok else 0
-    cdef int blocks = tcp_sack_blocks(tp, MAX_TCP_OPTION_SPACE - size)
+    cdef int blocks
+    if tcp_md5_lookup(net, &tp.sk) != NULL:
+        size += TCPOLEN_MD5SIG_ALIGNED
+    blocks = tcp_sack_blocks(tp, MAX_TCP_OPTION_SPACE - size)
     if blocks:
         size += TCPOLEN_SACK_BASE_ALIGNED + TCPOLEN_SACK_PERBLOCK * blocks
     return size

@@ -97,4 +97,7 @@ COUNTERS = (
     "TcpExtRcvPruned",
     "TcpExtTCPRcvCollapsed",
     "TcpExtTCPLostRetransmit",
+    "TcpExtTCPMD5NotFound",
+    "TcpExtTCPMD5Unexpected",
+    "TcpExtTCPMD5Failure",
 )

@@ -23,6 +23,12 @@ TCP_INFO = (_socket.IPPROTO_TCP, 11)
 SO_MEMINFO = (_socket.SOL_SOCKET, 55)
 TCP_INQ = (_socket.IPPROTO_TCP, 36)
 IP_MTU = (_socket.IPPROTO_IP, 14)
+TCP_MD5SIG = (_socket.IPPROTO_TCP, 14)
+TCP_MD5SIG_EXT = (_socket.IPPROTO_TCP, 32)
+TCP_MD5SIG_MAXKEYLEN = 80
+MD5SIG = struct.Struct("=128sBBHi80s")  # struct tcp_md5sig: an address, then the key's
+FLAG_PREFIX, FLAG_IFINDEX = 1, 2
+V4MAPPED = bytes(10) + b"\xff\xff"
 
 # What Linux takes and gives back, and nothing here depends on: (default, least, most); a flag
 # where those are 0 and None, which is 1 for whatever is not 0.
@@ -91,6 +97,33 @@ def tcp_info(info: Mapping[str, int]) -> bytes:
     return struct.pack("=" + "".join(TCP_INFO_FIELDS), *values)
 
 
+def md5sig(family: int, extended: bool, data: bytes) -> tuple[bytes, int, int, bytes]:
+    """`struct tcp_md5sig` as the engine takes it: (address, bits of it, flags, key).
+
+    The address has 16 bytes, IPv4 mapped; an empty key forgets one.
+
+    Raises
+    ------
+    OSError
+        EINVAL for what Linux does not take: another family than the socket's, a prefix longer than
+        an address, a key of more than 80 bytes, the key of a VRF, of which there is none here.
+    """
+    if len(data) < MD5SIG.size:
+        fail(errno.EINVAL)
+    address, flags, prefixlen, keylen, ifindex, key = MD5SIG.unpack_from(data)
+    if struct.unpack_from("=H", address)[0] != family:
+        fail(errno.EINVAL)
+    found = V4MAPPED + address[4:8] if family == _socket.AF_INET else address[8:24]
+    most = 32 if found.startswith(V4MAPPED) else 128
+    if not (extended and flags & FLAG_PREFIX):
+        prefixlen = most
+    if prefixlen > most or (extended and flags & FLAG_IFINDEX and ifindex):
+        fail(errno.EINVAL)
+    if keylen > TCP_MD5SIG_MAXKEYLEN:
+        fail(errno.EINVAL)
+    return found, 128 - most + prefixlen, flags & FLAG_IFINDEX, key[:keylen]
+
+
 def shortened(level: int, data: bytes, size: int) -> bytes:
     """As much as is asked for; of SOL_IP one byte where the value fits it."""
     if level == 0 and 0 < size < 4 == len(data) and not any(data[1:]):
@@ -101,6 +134,7 @@ def shortened(level: int, data: bytes, size: int) -> bytes:
 class Options(Transfer):
     """What may be asked for and asked about by number."""
 
+    _family: _socket.AddressFamily
     _kept: dict[tuple[int, int], int]
 
     def setsockopt(
@@ -124,6 +158,8 @@ class Options(Transfer):
                         fail(errno.EINVAL)
                     self._inq = bool(value)
                     return
+                if (level, optname) in (TCP_MD5SIG, TCP_MD5SIG_EXT):
+                    fail(errno.EINVAL)
                 made: int = self._set_number(handle, level, optname, value)
             else:
                 data = bytes(view_of(value))
@@ -137,6 +173,9 @@ class Options(Transfer):
                     if not on:
                         seconds = self._net.linger(handle)[1]
                     made = self._net.set_linger(handle, bool(on), seconds)
+                elif (level, optname) in (TCP_MD5SIG, TCP_MD5SIG_EXT):
+                    extended = (level, optname) == TCP_MD5SIG_EXT
+                    made = self._net.set_md5(handle, *md5sig(self._family, extended, data))
                 elif len(data) < 4 and level:
                     made = -errno.EINVAL
                 else:  # of SOL_IP one byte will do, and none is 0

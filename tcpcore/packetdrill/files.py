@@ -30,7 +30,10 @@ from tcpcore.sockopt import (
     KEPT,
     READ_ONLY,
     SO_MEMINFO,
+    TCP_MD5SIG,
+    TCP_MD5SIG_EXT,
     keep,
+    md5sig,
     shortened,
     tcp_info,
 )
@@ -405,6 +408,13 @@ class Files:
                 return -errno.EFAULT
             word = data.split(b"\0")[0].decode("latin-1")
             return int(self.net.set_congestion(file.handle, word))
+        if key in (TCP_MD5SIG, TCP_MD5SIG_EXT):
+            family = 2 if self.net.sockname(file.handle)[0] == 4 else 10
+            try:
+                signed = md5sig(family, key == TCP_MD5SIG_EXT, data or b"")
+            except OSError as error:
+                return -(error.errno or 0)
+            return int(self.net.set_md5(file.handle, *signed))
         if key == (SOL_SOCKET, SO_LINGER):
             if size < 8:
                 return -errno.EINVAL

@@ -298,7 +298,7 @@ class TcpSock:
         "first_tx_us", "delivered_us", "app_limited", "rate_delivered", "rate_interval_us",
         "rate_app_limited", "sk_pacing_rate", "chrono_type", "chrono_start_ms", "chrono_stat_ms",
         "total_rto", "total_rto_recoveries", "total_rto_time", "rto_stamp_ms", "timeout_rehash",
-        "errors",
+        "errors", "md5sig_info",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -488,6 +488,7 @@ class TcpSock:
         self.rto_stamp_ms = 0  # when the first time-out of a row came; 0 for none
         self.timeout_rehash = 0
         self.errors: Any = None  # what is told beside the stream, once somebody has asked
+        self.md5sig_info: Any = None  # keys, once there was one (tcp_md5)
 
 
 class RequestSock:
@@ -574,8 +575,8 @@ class TimewaitSock:
         "tstamp_ok",
         "last_oow_ack_ms",
         "tos",
-        "bound",
-    )
+        "bound", "md5sig_info",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.timer = Timer(self, TCP_TW_TIMER)
@@ -596,3 +597,4 @@ class TimewaitSock:
         self.last_oow_ack_ms = 0
         self.tos = 0
         self.bound = False
+        self.md5sig_info: Any = None

@@ -139,7 +139,7 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         th.opts, th.wscale = int(Opt.OPT_WSCALE), opts.wscale
     err = ip_queue_xmit(
         net, tp.saddr, tp.daddr, tp.sport, tp.dport, skb.seq, ack, flags, window, urg, options,
-        bytes(skb.data), mss, tp.tos, tp.ttl, net.ip_id, tp.pmtudisc > 0,
+        bytes(skb.data), mss, tp.tos, tp.ttl, net.ip_id, tp.pmtudisc > 0, opts.md5,
     )  # fmt: skip
     if err < 0:
         return err

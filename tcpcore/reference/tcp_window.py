@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .errqueue import tcp_skb_collapse_tstamp
 from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, V4MAPPED, Options, dst_mtu
-from .netns import Netns
+from .netns import Netns, tcp_md5_lookup
 from .sock import (
     GSO_MAX_SIZE,
     ICSK_ACK_NOMEM,
@@ -19,6 +19,7 @@ from .sock import (
     TcpSock,
 )
 from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, Mib, after
+from .tcp_md5 import TCPOLEN_MD5SIG_ALIGNED
 from .timer import NSEC_PER_MSEC
 from .wire import TCP_HDR_LEN
 
@@ -189,7 +190,7 @@ def tcp_current_mss(net: Netns, tp: TcpSock) -> int:
 def tcp_send_mss(net: Netns, tp: TcpSock, oob: bool) -> tuple[int, int]:
     """(MSS, how large a piece a write makes): whole segments, at most 64 KiB."""
     mss = tcp_current_mss(net, tp)
-    if oob:
+    if oob or tp.md5sig_info is not None:
         return mss, mss
     most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER
     half = tp.tcb.max_window >> 1 if tp.tcb.max_window > 536 else tp.tcb.max_window
@@ -213,7 +214,12 @@ def tcp_packets_in_flight(tp: TcpSock) -> int:
 
 
 def tcp_tso_segs(tp: TcpSock, mss: int) -> int:
-    """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
+    """Segments to send at once: what the pace brings in about a millisecond, more on short ways.
+
+    Of what is signed one: each segment has its own signature.
+    """
+    if tp.md5sig_info is not None:
+        return 1
     most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER
     size = most
     if tp.srtt_us:
@@ -298,10 +304,11 @@ def tcp_time_stamp(net: Netns, tp: TcpSock) -> int:
 
 
 def tcp_syn_options(net: Netns, tp: TcpSock) -> Options:
-    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2)."""
+    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2); stamps or a signature."""
     opts = Options()
     opts.mss = tcp_advertise_mss(net, tp)
-    if net.sysctl.tcp_timestamps:
+    opts.md5 = tcp_md5_lookup(tp)
+    if net.sysctl.tcp_timestamps and opts.md5 is None:
         opts.tsval, opts.tsecr = tcp_time_stamp(net, tp), tp.tcb.ts_recent
     if net.sysctl.tcp_window_scaling:
         opts.wscale = tp.tcb.rcv_wscale
@@ -338,6 +345,9 @@ def tcp_sack_blocks(tp: TcpSock, room: int) -> list[tuple[int, int]]:
 def tcp_established_options(net: Netns, tp: TcpSock) -> Options:
     opts = Options()
     room = MAX_TCP_OPTION_SPACE
+    opts.md5 = tcp_md5_lookup(tp)
+    if opts.md5 is not None:
+        room -= TCPOLEN_MD5SIG_ALIGNED
     if tp.tstamp_ok:
         opts.tsval, opts.tsecr = tcp_time_stamp(net, tp), tp.tcb.ts_recent
         room -= TCPOLEN_TSTAMP_ALIGNED
@@ -347,6 +357,8 @@ def tcp_established_options(net: Netns, tp: TcpSock) -> Options:
 
 def tcp_established_options_size(tp: TcpSock) -> int:
     size = TCPOLEN_TSTAMP_ALIGNED if tp.tstamp_ok else 0
+    if tcp_md5_lookup(tp) is not None:
+        size += TCPOLEN_MD5SIG_ALIGNED
     blocks = tcp_sack_blocks(tp, MAX_TCP_OPTION_SPACE - size)
     if blocks:
         size += TCPOLEN_SACK_BASE_ALIGNED + TCPOLEN_SACK_PERBLOCK * len(blocks)
