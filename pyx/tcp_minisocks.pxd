@@ -272,7 +272,7 @@ cdef inline int tcp_check_req(
     cdef bint stamped = th.opts & OPT_TIMESTAMP != 0 and req.tstamp_ok
     cdef bint paws = stamped and before(th.tsval, req.ts_recent)
     cdef uint16_t flags = th.flags
-    cdef uint32_t rcv_nxt = req.rcv_isn + 1
+    cdef uint32_t rcv_nxt = req.rcv_isn + 1, window
     cdef int64_t delay_ns
     if (
         th.seq == req.rcv_isn
@@ -286,7 +286,8 @@ cdef inline int tcp_check_req(
         return REQ_DROP
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
-    if paws or before(th.end_seq, rcv_nxt) or after(th.seq, rcv_nxt + req.rsk_rcv_wnd):
+    window = rcv_nxt + min(req.rsk_rcv_wnd, <uint32_t>65535)  # what the SYN-ACK told
+    if paws or before(th.end_seq, rcv_nxt) or after(th.seq, window):
         if not flags & TCPHDR_RST and not tcp_oow_limited(net, &req.last_oow_ack_ms, th):
             return REQ_ACK
         if paws:

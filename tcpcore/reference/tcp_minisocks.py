@@ -247,7 +247,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         return REQ_DROP, None
     if flags & TCPHDR_ACK and th.ack != (req.snt_isn + 1) & MASK32:
         return REQ_RST, None
-    window = (req.rcv_nxt + req.rsk_rcv_wnd) & MASK32
+    window = (req.rcv_nxt + min(req.rsk_rcv_wnd, 65535)) & MASK32  # what the SYN-ACK told
     inside = not before(th.end_seq, req.rcv_nxt) and not after(th.seq, window)
     if paws or not inside:
         if not flags & TCPHDR_RST and not tcp_oow_limited(net, req, th):
