@@ -270,13 +270,7 @@ ONLY_COMPILED = {
         "sock_take",
     },
     "tcp_recvmsg": {
-        "bound_of",
-        "by_number",
-        "by_seq",
-        "piece_key",
-        "pieces_sort",
-        "plan_free",
-        "plan_room",
+        *("bound_of", "by_number", "by_seq", "piece_key", "pieces_sort", "plan_free", "plan_room")
     },
     "wire": {"tcp_header"},
 }
