@@ -236,6 +236,10 @@ cdef struct sysctls:
     int64_t tcp_autocorking
     int64_t tcp_base_mss
     int64_t tcp_challenge_ack_limit
+    int64_t tcp_comp_sack_delay_ns
+    int64_t tcp_comp_sack_nr
+    int64_t tcp_comp_sack_rtt_percent
+    int64_t tcp_comp_sack_slack_ns
     int64_t tcp_congestion_control
     int64_t tcp_early_retrans
     int64_t tcp_fin_timeout
@@ -345,10 +349,10 @@ cdef struct tcp_sock:
     uint32_t rcvq_space
     uint32_t rcv_rtt_seq
     uint32_t rcv_rtt_last_tsecr
+    uint32_t compressed_ack_rcv_nxt
     uint32_t last_oow_ack_ms
     uint32_t rto_stamp_ms  # when the first time-out of a row came; 0 for none
     uint32_t rtt_min_us
-    uint32_t max_ack_backlog  # of a listener
     # Queues.
     skb_queue sk_write_queue  # not sent yet
     skb_queue tcp_rtx_queue  # sent, not acknowledged
@@ -417,6 +421,8 @@ cdef struct tcp_sock:
     uint8_t ack_pending  # ICSK_ACK_
     uint8_t ack_quick
     uint8_t ack_pingpong
+    uint8_t compressed_ack  # duplicate ACKs that wait, with the timer of delayed ones
+    uint8_t dup_ack_counter  # sent at once with compressed_ack_rcv_nxt
     uint8_t icsk_pending
     uint8_t ca  # which controller
     uint8_t ca_state
@@ -471,6 +477,7 @@ cdef struct tcp_sock:
     uint16_t keepalive_time_s
     uint16_t keepalive_intvl_s
     # Listener, and who waits to be accepted.
+    uint32_t max_ack_backlog
     tcp_sock *accept_tail  # who came last, and behind him who came first
     tcp_sock *accept_next
     tcp_sock *listener  # of a child that is not accepted yet

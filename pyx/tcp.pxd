@@ -259,10 +259,11 @@ cdef enum:  # Mib
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
-    TCP_MD5NOTFOUND = 91
-    TCP_MD5UNEXPECTED = 92
-    TCP_MD5FAILURE = 93
-    NR_MIBS = 94
+    TCP_ACKCOMPRESSED = 91
+    TCP_MD5NOTFOUND = 92
+    TCP_MD5UNEXPECTED = 93
+    TCP_MD5FAILURE = 94
+    NR_MIBS = 95
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -97,6 +97,7 @@ COUNTERS = (
     "TcpExtRcvPruned",
     "TcpExtTCPRcvCollapsed",
     "TcpExtTCPLostRetransmit",
+    "TcpExtTCPAckCompressed",
     "TcpExtTCPMD5NotFound",
     "TcpExtTCPMD5Unexpected",
     "TcpExtTCPMD5Failure",

@@ -6,6 +6,7 @@ The language is packetdrill's: https://github.com/google/packetdrill.
 from __future__ import annotations
 
 import re
+from string import ascii_letters, digits, hexdigits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,20 +14,29 @@ if TYPE_CHECKING:
 
 BLANK = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/)+", re.DOTALL)
 
-# Kinds in the order in which a tie is decided.
+
+# Kinds in the order in which a tie is decided: what they begin with, and all of them.
 KINDS = (
-    ("ellipsis", re.compile(r"\.\.\.")),
-    ("option", re.compile(r"--\w+", re.ASCII)),
-    ("float", re.compile(r"-?\d*\.\d+", re.ASCII)),
-    ("integer", re.compile(r"-?\d+", re.ASCII)),
-    ("hex", re.compile(r"0[xX][0-9a-fA-F]+")),
-    ("word", re.compile(r"\w+", re.ASCII)),
-    ("string", re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL)),
-    ("shell", re.compile(r"`(?:\\.|[^`\\])*`", re.DOTALL)),
-    ("code", re.compile(r"%\{.*?\}%", re.DOTALL)),
-    ("ipv4", re.compile(r"\d{1,3}(?:\.\d{1,3}){3}", re.ASCII)),
-    ("ipv6", re.compile(r"(?:[0-9a-fA-F]{0,4}:){2,7}(?:[0-9a-fA-F]{1,4}|\d+(?:\.\d+){3})?")),
+    ("ellipsis", ".", re.compile(r"\.\.\.")),
+    ("option", "-", re.compile(r"--\w+", re.ASCII)),
+    ("float", "-." + digits, re.compile(r"-?\d*\.\d+", re.ASCII)),
+    ("integer", "-" + digits, re.compile(r"-?\d+", re.ASCII)),
+    ("hex", "0", re.compile(r"0[xX][0-9a-fA-F]+")),
+    ("word", "_" + ascii_letters + digits, re.compile(r"\w+", re.ASCII)),
+    ("string", '"', re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL)),
+    ("shell", "`", re.compile(r"`(?:\\.|[^`\\])*`", re.DOTALL)),
+    ("code", "%", re.compile(r"%\{.*?\}%", re.DOTALL)),
+    ("ipv4", digits, re.compile(r"\d{1,3}(?:\.\d{1,3}){3}", re.ASCII)),
+    (
+        "ipv6",
+        ":" + hexdigits,
+        re.compile(r"(?:[0-9a-fA-F]{0,4}:){2,7}(?:[0-9a-fA-F]{1,4}|\d+(?:\.\d+){3})?"),
+    ),
 )
+BEGINNINGS = {
+    first: [(name, pattern.match) for name, firsts, pattern in KINDS if first in firsts]
+    for first in map(chr, range(128))
+}
 CHARACTERS = frozenset("<>()[]{},:=.*+~|-/&!")
 ESCAPES = {"f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -108,8 +118,8 @@ def tokens(text: str, at: int, defines: dict[str, str]) -> Iterator[Token]:
             yield Token("end", "", at, at, line)
             return
         kind, end = "", at
-        for name, pattern in KINDS:
-            found = pattern.match(text, at)
+        for name, match in BEGINNINGS.get(text[at], ()):
+            found = match(text, at)
             if found and found.end() > end:
                 kind, end = name, found.end()
         if not kind:

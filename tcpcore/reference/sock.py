@@ -258,10 +258,8 @@ class TcpSock:
         "ack_pending",
         "ack_quick",
         "ack_pingpong",
-        "ack_ato_ns",
-        "ack_lrcvtime_ns",
-        "rcv_mss",
-        "last_seg_size",
+        "ack_ato_ns", "ack_lrcvtime_ns", "compressed_ack", "compressed_ack_rcv_nxt",
+        "dup_ack_counter", "rcv_mss", "last_seg_size",
         "rcvq_space",
         "rcvq_seq",
         "ofo_due",
@@ -436,6 +434,9 @@ class TcpSock:
         self.ack_pingpong = 0
         self.ack_ato_ns = 0  # until data come
         self.ack_lrcvtime_ns = 0
+        self.compressed_ack = 0  # duplicate ACKs that wait, with the timer of delayed ones
+        self.compressed_ack_rcv_nxt = 0
+        self.dup_ack_counter = 0  # sent at once with that number
         self.rcv_mss = 0
         self.last_seg_size = 0
         self.rcvq_space = 0
@@ -574,8 +575,7 @@ class TimewaitSock:
         "ts_offset",
         "tstamp_ok",
         "last_oow_ack_ms",
-        "tos",
-        "bound", "md5sig_info",
+        "tos", "bound", "md5sig_info",
     )  # fmt: skip
 
     def __init__(self) -> None:
