@@ -93,8 +93,7 @@ cdef inline int tcp_transmit_skb(
             urg = 0xFFFF
             flags |= TCPHDR_URG
     out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
-    out.md5 = opts.md5
-    out.md5_at = MD5_AT
+    out.md5, out.md5_at = opts.md5, MD5_AT
     out.saddr = tp.sk.saddr
     out.daddr = tp.sk.daddr
     out.sport = tp.sk.sport
