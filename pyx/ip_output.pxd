@@ -13,7 +13,13 @@ from secure_seq cimport siphash
 from skbuff cimport refcount_inc
 from sock cimport sack_block, skb_data, tcp_md5sig_key
 from tcp cimport *
-from tcp_md5 cimport TCPOLEN_MD5SIG, TCPOLEN_MD5SIG_ALIGNED, TCPOPT_MD5SIG, tcp_md5_hash
+from tcp_md5 cimport (
+    TCPOLEN_MD5SIG,
+    TCPOLEN_MD5SIG_ALIGNED,
+    TCPOPT_MD5SIG,
+    tcp_md5_hash,
+    unlikely,
+)
 from timer cimport NSEC_PER_SEC
 from unaligned cimport get_u32, ipv6_addr_v4mapped, put_be16, put_be32, put_u16
 from wire cimport IPPROTO_TCP, TCP_HDR_LEN
@@ -85,7 +91,7 @@ cdef inline int tcp_options_write(uint8_t *out, const options *opts) noexcept no
     cdef uint8_t *at = out
     cdef uint8_t size
     cdef int i
-    if opts.md5 != NULL:
+    if unlikely(opts.md5 != NULL):
         at += tcp_md5_option(at)
     if opts.mss:
         put_be32(at, tcp_option_word(TCPOPT_MSS, 4, <uint8_t>(opts.mss >> 8), <uint8_t>opts.mss))
@@ -390,7 +396,7 @@ cdef inline int tcp_build_frame(
     put_u16(th + 16, 0)
     put_be16(th + 18, seg.urg)
     memcpy(th + TCP_HDR_LEN, seg.options, MAX_OPTIONS)  # how many there are costs more to ask
-    if seg.md5 != NULL:
+    if unlikely(seg.md5 != NULL):
         tcp_md5_hash(
             seg.md5,
             seg.saddr,

@@ -17,7 +17,7 @@ from slab cimport (
     kmem_cache_zalloc,
 )
 from sock cimport *
-from tcp_md5 cimport tcp_md5_do_add, tcp_md5_do_lookup
+from tcp_md5 cimport tcp_md5_do_add, tcp_md5_do_lookup, unlikely
 from timer cimport (
     lazy_timer,
     timer,
@@ -492,9 +492,9 @@ cdef inline const tcp_md5sig_key *tcp_md5_lookup(
     const netns *net, const sock_common *sk
 ) noexcept nogil:
     """The key of a connection, or of what is left of it; NULL for none."""
-    if not sk.md5sig_info:
-        return NULL
-    return tcp_md5_do_lookup(&net.md5sigs[sk.md5sig_info], sk.daddr)
+    if unlikely(sk.md5sig_info != 0):
+        return tcp_md5_do_lookup(&net.md5sigs[sk.md5sig_info], sk.daddr)
+    return NULL
 
 
 cdef inline int tcp_md5_key_copy(

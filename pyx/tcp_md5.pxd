@@ -19,6 +19,9 @@ cdef extern from "md5.h":
     void md5_update(md5_ctx *ctx, const void *data, size_t length) nogil
     void md5_final(md5_ctx *ctx, uint8_t *digest) nogil
 
+cdef extern from *:
+    bint unlikely(bint condition) nogil  # a macro that Cython has
+
 cdef enum:
     TCPOPT_MD5SIG = 19
     TCPOPT_AO = 29

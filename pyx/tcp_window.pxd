@@ -9,7 +9,7 @@ from netns cimport NET_INC_STATS, netns, tcp_md5_lookup
 from skbuff cimport kfree_skb, skb_shift, skb_unlink
 from sock cimport *
 from tcp cimport *
-from tcp_md5 cimport TCPOLEN_MD5SIG_ALIGNED
+from tcp_md5 cimport TCPOLEN_MD5SIG_ALIGNED, unlikely
 from timer cimport NSEC_PER_MSEC
 from wire cimport TCP_HDR_LEN
 from unaligned cimport fls64, ipv6_addr_v4mapped
@@ -202,7 +202,7 @@ cdef inline int64_t tcp_send_mss(netns *net, tcp_sock *tp, bint oob, int64_t *go
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef int64_t most
     goal[0] = mss
-    if not (oob or tp.sk.md5sig_info):
+    if not unlikely(oob or tp.sk.md5sig_info != 0):
         most = tcp_bound_to_half_wnd(tp, GSO_MAX_SIZE - 1 - MAX_TCP_HEADER)
         goal[0] = max(most // mss * mss, mss)
     return mss
@@ -232,7 +232,7 @@ cdef inline int32_t tcp_tso_segs(const tcp_sock *tp, int64_t mss) noexcept nogil
     Of what is signed one: each segment has its own signature.
     """
     cdef int64_t most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER, size = most
-    if tp.sk.md5sig_info:
+    if unlikely(tp.sk.md5sig_info != 0):
         return 1
     if tp.srtt_us:
         size = <int64_t>(tp.sk_pacing_rate >> 10)
@@ -362,7 +362,7 @@ cdef inline void tcp_established_options(
     cdef int room = MAX_TCP_OPTION_SPACE
     cdef int i, own = 0
     opts.md5 = tcp_md5_lookup(net, &tp.sk)
-    if opts.md5 != NULL:
+    if unlikely(opts.md5 != NULL):
         room -= TCPOLEN_MD5SIG_ALIGNED
     opts.mss = 0
     opts.has_wscale = opts.sack_perm = 0

@@ -214,7 +214,7 @@ ONLY_COMPILED = {
     "tcp_data_queue": {"tcp_rcv_skb"},
     "tcp_input": {"tcp_is_simple"},
     "tcp_ipv4": {"rcv_skb_addr", "tcp_only_stamped"},
-    "tcp_md5": {"md5_addr_match", "md5_final", "md5_init", "md5_update"},
+    "tcp_md5": {"md5_addr_match", "md5_final", "md5_init", "md5_update", "unlikely"},
     "tcp_minisocks": {"tcp_inherit"},
     "tcp_output": {"skb_control", "tcp_clock_ms"},
     "tcp_sockopt": {"sock_getsockopt", "tcp_getsockopt"},
