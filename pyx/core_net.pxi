@@ -49,6 +49,7 @@ from tcp_sockopt cimport (
     tcp_inq_hint,
     tcp_poll,
     tcp_ioctl,
+    tcp_md5_setsockopt,
     tcp_set_congestion_control,
     tcp_setsockopt_level,
 )
@@ -278,6 +279,20 @@ cdef class Net:
         if name not in CONGESTION_CONTROLS:
             return -_errno.ENOENT
         return tcp_set_congestion_control(self.net, tp, CONGESTION_CONTROLS.index(name))
+
+    def set_md5(self, uint64_t handle, bytes addr, int prefixlen, int flags, bytes key):
+        cdef tcp_sock *tp = self.sock(handle)
+        if len(addr) != 16 or not 0 <= prefixlen <= 128 or len(key) > 80:
+            raise ValueError("an address of 16 bytes, at most 128 bits of it and 80 bytes of key")
+        return tcp_md5_setsockopt(
+            self.net,
+            tp,
+            <const uint8_t *>PyBytes_AS_STRING(addr),
+            prefixlen,
+            flags & 0xFF,
+            <const uint8_t *>PyBytes_AS_STRING(key),
+            <int>len(key),
+        )
 
     def congestion(self, uint64_t handle):
         return CONGESTION_CONTROLS[self.sock(handle).ca]

@@ -32,6 +32,7 @@ from tcp cimport (
     segment,
     tcb,
 )
+from tcp_md5 cimport md5 as c_md5
 from tcp_queue cimport skb, sock_queue
 from unaligned cimport cpu_to_be32, get_be16, ipv6_addr_set_v4mapped
 from wire cimport tcp_parse_options
@@ -42,6 +43,13 @@ def csum(bytes data, uint32_t start=0):
     cdef uint16_t folded = csum_fold(start)
     folded = csum_fold(csum_partial(PyBytes_AS_STRING(data), len(data), get_be16(&folded)))
     return get_be16(&folded)
+
+
+def md5(bytes data):
+    """MD5 of data."""
+    cdef uint8_t digest[16]
+    c_md5(PyBytes_AS_STRING(data), len(data), digest)
+    return (<char *>digest)[:16]
 
 
 def siphash(bytes key, bytes data):

@@ -5,7 +5,16 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 from inet_connection_sock cimport tcp_clear_xmit_timers, tcp_done
 from inet_ports cimport inet_ehash_insert, inet_inherit_port, inet_put_port, inet_unhash
-from netns cimport NET_INC_STATS, netns, sk_bury, sk_prot_alloc, sk_reset_timer, sk_stop_timer
+from netns cimport (
+    NET_INC_STATS,
+    netns,
+    sk_bury,
+    sk_prot_alloc,
+    sk_reset_timer,
+    sk_stop_timer,
+    tcp_md5_key_copy,
+    tcp_md5_lookup,
+)
 from sock cimport *
 from tcp cimport TCP_TIME_WAIT, TCP_TIMEWAITOVERFLOW, TCP_TW
 from tcp_window cimport tcp_receive_window
@@ -20,13 +29,17 @@ cdef inline void tcp_time_wait(
     cdef int64_t stamp_ns
     if net.n_tw < net.sysctl.tcp_max_tw_buckets:
         tw = <timewait_sock *>sk_prot_alloc(net, SK_TIMEWAIT)
+    if tw != NULL:
+        memcpy(tw.sk.daddr, tp.sk.daddr, 16)
+        if tcp_md5_key_copy(net, &tw.sk, tcp_md5_lookup(net, &tp.sk)):
+            sk_bury(net, &tw.sk)
+            tw = NULL
     if tw == NULL:
         NET_INC_STATS(net, TCP_TIMEWAITOVERFLOW)
         tcp_done(net, tp)
         return
     tw.sk.ip = tp.sk.ip
     memcpy(tw.sk.saddr, tp.sk.saddr, 16)
-    memcpy(tw.sk.daddr, tp.sk.daddr, 16)
     tw.sk.sport = tp.sk.sport
     tw.sk.dport = tp.sk.dport
     tw.sk.tos = tp.sk.tos

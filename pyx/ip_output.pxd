@@ -11,8 +11,15 @@ from netns cimport NET_ADD_STATS, NET_INC_STATS, PMTU_MAX, netns, out_frame
 from netns cimport path_mtu, path_mtus
 from secure_seq cimport siphash
 from skbuff cimport refcount_inc
-from sock cimport sack_block, skb_data
+from sock cimport sack_block, skb_data, tcp_md5sig_key
 from tcp cimport *
+from tcp_md5 cimport (
+    TCPOLEN_MD5SIG,
+    TCPOLEN_MD5SIG_ALIGNED,
+    TCPOPT_MD5SIG,
+    tcp_md5_hash,
+    unlikely,
+)
 from timer cimport NSEC_PER_SEC
 from unaligned cimport get_u32, ipv6_addr_v4mapped, put_be16, put_be32, put_u16
 from wire cimport IPPROTO_TCP, TCP_HDR_LEN
@@ -39,6 +46,7 @@ cdef struct options:
     uint32_t tsval
     uint32_t tsecr
     sack_block sack[4]
+    const tcp_md5sig_key *md5  # NULL: it is not signed
 
 # Everything that a segment's headers are made of.
 cdef struct segment_out:
@@ -55,6 +63,8 @@ cdef struct segment_out:
     uint8_t tos
     uint8_t ttl
     uint8_t df
+    const tcp_md5sig_key *md5  # what signs it, or NULL
+    uint8_t md5_at  # where the digest stands in the options
     uint8_t options_len
     uint8_t options[40]  # MAX_OPTIONS
 
@@ -70,11 +80,19 @@ cdef inline uint32_t tcp_option_word(uint8_t a, uint8_t b, uint8_t c, uint8_t d)
     return <uint32_t>a << 24 | <uint32_t>b << 16 | <uint32_t>c << 8 | d
 
 
+cdef inline int tcp_md5_option(uint8_t *at) noexcept nogil:
+    """Room for a signature: bytes."""
+    put_be32(at, tcp_option_word(TCPOPT_NOP, TCPOPT_NOP, TCPOPT_MD5SIG, TCPOLEN_MD5SIG))
+    return TCPOLEN_MD5SIG_ALIGNED
+
+
 cdef inline int tcp_options_write(uint8_t *out, const options *opts) noexcept nogil:
     """Lay options out as Linux does: whole words, the padding in front where it can be; bytes."""
     cdef uint8_t *at = out
     cdef uint8_t size
     cdef int i
+    if unlikely(opts.md5 != NULL):
+        at += tcp_md5_option(at)
     if opts.mss:
         put_be32(at, tcp_option_word(TCPOPT_MSS, 4, <uint8_t>(opts.mss >> 8), <uint8_t>opts.mss))
         at += 4
@@ -299,6 +317,7 @@ cdef inline int ip_queue_xmit(
     """Queue a segment, cut to `mss` where the link does not take it whole; 0, or -ENOBUFS.
 
     Its text stays where it lies, in a page. NET_XMIT_DROP: the queue before the link refused it.
+    With a key each segment is signed: no link could cut it.
     """
     cdef segment_out one
     cdef uint32_t at, size, last
@@ -311,7 +330,7 @@ cdef inline int ip_queue_xmit(
         NET_INC_STATS(net, TCP_OUTSEGS)
     if net.qdisc_drops:
         return NET_XMIT_DROP
-    if not mss or length <= mss or net.gso:
+    if not mss or length <= mss or (net.gso and seg.md5 == NULL):
         return tcp_build_frame(
             net, seg, page, data, length, <uint32_t>mss if mss and length > mss else 0
         )
@@ -378,6 +397,17 @@ cdef inline int tcp_build_frame(
     put_u16(th + 16, 0)
     put_be16(th + 18, seg.urg)
     memcpy(th + TCP_HDR_LEN, seg.options, MAX_OPTIONS)  # how many there are costs more to ask
+    if unlikely(seg.md5 != NULL):
+        tcp_md5_hash(
+            seg.md5,
+            seg.saddr,
+            seg.daddr,
+            th,
+            tcp_len,
+            data,
+            length,
+            th + TCP_HDR_LEN + seg.md5_at,
+        )
     queued = &net.out[net.n_out]
     queued.offset = net.out_used
     queued.length = ip_len + header

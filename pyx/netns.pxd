@@ -1,9 +1,10 @@
 # An endpoint's whole state: clock, timers, tables, addresses, keys, knobs, what waits to leave.
 # Linux: include/net/net_namespace.h, netns/ipv4.h.
 
+from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from ip_fragment cimport ip_frags_free
 from net cimport net as host
 from secure_seq cimport siphash
@@ -16,6 +17,7 @@ from slab cimport (
     kmem_cache_zalloc,
 )
 from sock cimport *
+from tcp_md5 cimport tcp_md5_do_add, tcp_md5_do_lookup, unlikely
 from timer cimport (
     lazy_timer,
     timer,
@@ -122,6 +124,10 @@ cdef struct netns:
     uint64_t *wake  # handles of which something can be told
     uint32_t n_wake
     uint32_t max_wake
+    tcp_md5sig_info *md5sigs  # keys of sockets, by number; 0 is nobody's
+    uint32_t n_md5sigs
+    uint32_t max_md5sigs
+    uint32_t md5sig_spare
     uint16_t ip_id
     uint64_t rng
 
@@ -247,6 +253,8 @@ cdef inline void netns_reap(netns *net) noexcept nogil:
         sk = net.grave
         net.grave = sk.ehash_next
         timer_forget(&net.timers, &sk.sk_timer)
+        if sk.md5sig_info:
+            tcp_clear_md5_list(net, sk)
         if sk.kind == SK_TCP:
             tp = <tcp_sock *>sk
             timer_forget(&net.timers, &tp.retransmit_timer.timer)
@@ -284,6 +292,9 @@ cdef inline void netns_free(netns *net) noexcept nogil:
             while tp != NULL:
                 sk_queues_purge(net, tp)
                 tp = tp.handle_next
+    for i in range(net.n_md5sigs):
+        free(net.md5sigs[i + 1].keys)
+    free(net.md5sigs)
     out_purge(net)
     ip_frags_free(&net.net.frags)
     timers_free(&net.timers)
@@ -443,3 +454,59 @@ cdef inline void sk_wake(netns *net, tcp_sock *tp) noexcept nogil:
         tp.woken = 1
         net.wake[net.n_wake] = tp.handle
         net.n_wake += 1
+
+
+cdef inline tcp_md5sig_info *tcp_md5sig_info_add(netns *net, sock_common *sk) noexcept nogil:
+    """The keys of a socket, or room for the first; NULL without memory."""
+    cdef tcp_md5sig_info *infos = net.md5sigs
+    cdef uint32_t number = sk.md5sig_info, room
+    if number:
+        return &infos[number]
+    number = net.md5sig_spare
+    if number:
+        net.md5sig_spare = infos[number].spare
+    else:
+        if net.n_md5sigs + 1 >= net.max_md5sigs:
+            room = 2 * net.max_md5sigs + 8
+            infos = <tcp_md5sig_info *>realloc(net.md5sigs, room * sizeof(tcp_md5sig_info))
+            if infos == NULL:
+                return NULL
+            net.md5sigs = infos
+            net.max_md5sigs = room
+        net.n_md5sigs += 1
+        number = net.n_md5sigs
+    memset(&infos[number], 0, sizeof(tcp_md5sig_info))
+    sk.md5sig_info = number
+    return &infos[number]
+
+
+cdef inline void tcp_clear_md5_list(netns *net, sock_common *sk) noexcept nogil:
+    """A socket's keys go with it."""
+    cdef tcp_md5sig_info *info = &net.md5sigs[sk.md5sig_info]
+    free(info.keys)
+    info.keys = NULL
+    info.spare = net.md5sig_spare
+    net.md5sig_spare = sk.md5sig_info
+    sk.md5sig_info = 0
+
+
+cdef inline const tcp_md5sig_key *tcp_md5_lookup(
+    const netns *net, const sock_common *sk
+) noexcept nogil:
+    """The key of a connection, or of what is left of it; NULL for none."""
+    if unlikely(sk.md5sig_info != 0):
+        return tcp_md5_do_lookup(&net.md5sigs[sk.md5sig_info], sk.daddr)
+    return NULL
+
+
+cdef inline int tcp_md5_key_copy(
+    netns *net, sock_common *to, const tcp_md5sig_key *key
+) noexcept nogil:
+    """Let a child, or the rest of a connection, have the key for its peer alone; 0 or -ENOMEM."""
+    cdef tcp_md5sig_info *info
+    if key == NULL:
+        return 0
+    info = tcp_md5sig_info_add(net, to)
+    if info == NULL:
+        return -ENOMEM
+    return tcp_md5_do_add(info, to.daddr, 128, key.flags, key.key, key.keylen)

@@ -166,6 +166,21 @@ cdef struct sock_errors:
     uint8_t rcvtstamp  # 1 SO_TIMESTAMP, 2 SO_TIMESTAMPNS
     uint8_t zerocopy
 
+# Whose segments are signed with which secret (tcp_md5).
+cdef struct tcp_md5sig_key:
+    uint8_t addr[16]  # IPv4 mapped
+    uint8_t prefixlen  # of the 16 bytes
+    uint8_t flags
+    uint8_t keylen
+    uint8_t key[80]
+
+# The keys of one socket, or of what is left of it.
+cdef struct tcp_md5sig_info:
+    tcp_md5sig_key *keys
+    uint32_t n
+    uint32_t room
+    uint32_t spare  # number of the next that nobody has
+
 # A piece of a stream with its sequence numbers, sent or received.
 cdef struct skb:
     skb *next
@@ -302,6 +317,7 @@ cdef struct sock_common:
     uint8_t ip
     uint8_t tos
     uint8_t hashed
+    uint32_t md5sig_info  # number of its keys among the host's, once there was one; 0: none
 
 cdef struct sack_block:
     uint32_t start

@@ -260,7 +260,10 @@ cdef enum:  # Mib
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
     TCP_ACKCOMPRESSED = 91
-    NR_MIBS = 92
+    TCP_MD5NOTFOUND = 92
+    TCP_MD5UNEXPECTED = 93
+    TCP_MD5FAILURE = 94
+    NR_MIBS = 95
 
 # Completeness, OR over all segments in any order.
 cdef enum:

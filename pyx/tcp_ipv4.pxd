@@ -22,9 +22,10 @@ from ip_output cimport (
     is_multicast,
     options,
     segment_out,
+    tcp_md5_option,
     tcp_options_write,
 )
-from netns cimport NET_INC_STATS, netns
+from netns cimport NET_INC_STATS, netns, tcp_md5_lookup
 from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
 from sock cimport *
 from syncookies cimport cookie_v4_check
@@ -35,15 +36,13 @@ from tcp_input cimport (
     tcp_rcv_state_process,
     tcp_rcv_synsent_state_process,
 )
+from tcp_md5 cimport MD5_AT, tcp_md5_do_lookup, tcp_md5_verify, tcp_parse_auth_options
 from tcp_minisocks cimport *
 from tcp_output cimport tcp_connect
 from timer cimport NSEC_PER_MSEC
 from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped, ipv6_addr_v4mapped
 
 cdef enum:
-    OPT_MD5SIG = 19
-    OPT_AO = 29
-    OPTIONS_UNSEEN = 4
     AF_INET = 2
     AF_INET6 = 10
     SOCKADDR_IN_LEN = 16
@@ -155,23 +154,31 @@ cdef inline int tcp_sack_parse(rcv_skb *r) noexcept nogil:
     return 0
 
 
-cdef inline bint tcp_inbound_hash(const segment *th) noexcept nogil:
-    """True for options that an endpoint may look at: well formed, none of a key (RFC 2385, 5925).
+cdef inline bint tcp_inbound_hash(
+    netns *net, const sock_common *sk, const rcv_skb *r
+) noexcept nogil:
+    """Whether a segment may be looked at: signed as the socket asks for, or not (RFC 2385 2.0).
 
-    Deviation: as Linux, from 9293:MUST-7, a segment whose options lie is dropped without a word;
-    the last four bytes may say what they will.
+    What is not is dropped without a word, and counted.
     """
-    cdef const uint8_t *at = th.transport_header + 20
-    cdef const uint8_t *end = th.transport_header + 4 * th.doff
-    if tcp_only_stamped(th):
+    cdef const tcp_md5sig_key *key = NULL
+    cdef const uint8_t *at
+    if not sk.md5sig_info and tcp_only_stamped(&r.th):
         return True
-    while end - at > OPTIONS_UNSEEN and at[0]:
-        if at[0] == 1:
-            at += 1
-            continue
-        if at[0] == OPT_MD5SIG or at[0] == OPT_AO or at[1] < 2 or at[1] > end - at:
-            return False
-        at += at[1]
+    if tcp_parse_auth_options(&r.th, &at):
+        return False
+    if sk.md5sig_info:
+        key = tcp_md5_do_lookup(&net.md5sigs[sk.md5sig_info], r.saddr)
+    if at == NULL:
+        if key != NULL:
+            NET_INC_STATS(net, TCP_MD5NOTFOUND)
+        return key == NULL
+    if key == NULL:
+        NET_INC_STATS(net, TCP_MD5UNEXPECTED)
+        return False
+    if not tcp_md5_verify(key, r, at):
+        NET_INC_STATS(net, TCP_MD5FAILURE)
+        return False
     return True
 
 
@@ -237,23 +244,25 @@ cdef inline int tcp_v4_rcv(netns *net, rcv_skb *r) noexcept nogil:
     if sk == NULL:
         tp = inet_lookup_listener(net, r.daddr, r.dport)
         if tp == NULL:
-            if tcp_inbound_hash(th):
-                tcp_v4_send_reset(net, r)
+            tcp_v4_send_reset(net, r, NULL)
             return TCP_CLOSED
-        if not tcp_inbound_hash(th):
+        if not tcp_inbound_hash(net, &tp.sk, r):
             return TCP_BAD_DOFF
         return tcp_v4_do_rcv(net, tp, r)
-    if not tcp_inbound_hash(th):
-        return TCP_BAD_DOFF
     if sk.kind == SK_REQUEST:
+        tp = (<request_sock *>sk).listener
+        if not tcp_inbound_hash(net, &tp.sk, r):
+            return TCP_BAD_DOFF
         what = tcp_check_req(net, <request_sock *>sk, r, &child)
         if what == REQ_RST:
-            tcp_v4_send_reset(net, r)
+            tcp_v4_send_reset(net, r, tp)
         elif what == REQ_ACK:
             tcp_v4_reqsk_send_ack(net, <request_sock *>sk)
         elif what == REQ_CHILD:
             return tcp_child_process(net, child, r)
         return 0
+    if not tcp_inbound_hash(net, sk, r):
+        return TCP_BAD_DOFF
     return tcp_v4_do_rcv(net, <tcp_sock *>sk, r)
 
 
@@ -266,7 +275,7 @@ cdef inline int tcp_child_process(netns *net, tcp_sock *child, rcv_skb *r) noexc
     """The handshake's ACK reaches the socket that was made for it."""
     tcp_segs_in(child, &r.th)
     if tcp_rcv_state_process(net, child, r) == REPLY_RST:
-        tcp_v4_send_reset(net, r)
+        tcp_v4_send_reset(net, r, child)
     return 0
 
 
@@ -283,7 +292,7 @@ cdef inline int tcp_v4_do_rcv(netns *net, tcp_sock *tp, rcv_skb *r) noexcept nog
     else:
         reply = tcp_rcv_state_process(net, tp, r)
     if reply == REPLY_RST:
-        tcp_v4_send_reset(net, r)
+        tcp_v4_send_reset(net, r, tp)
     return 0
 
 
@@ -301,7 +310,7 @@ cdef inline int tcp_v4_listen_rcv(netns *net, tcp_sock *listener, rcv_skb *r) no
                 return tcp_child_process(net, child, r)
             if valid:  # but there is no room: the peer is left alone
                 return 0
-        tcp_v4_send_reset(net, r)
+        tcp_v4_send_reset(net, r, listener)
         return 0
     if flags & TCPHDR_SYN and not flags & TCPHDR_FIN:
         tcp_conn_request(net, listener, r, 0)
@@ -346,26 +355,46 @@ cdef inline void tcp_v4_timewait(netns *net, timewait_sock *tw, rcv_skb *r) noex
         listener = inet_lookup_listener(net, r.daddr, r.dport)
         if listener != NULL:
             inet_twsk_kill(net, tw)
-            tcp_conn_request(net, listener, r, isn)
+            if tcp_inbound_hash(net, &listener.sk, r):
+                tcp_conn_request(net, listener, r, isn)
             return
         what = TW_ACK
     if what == TW_ACK:
         tcp_v4_timewait_ack(net, tw)
     elif what == TW_RST:
-        tcp_v4_send_reset(net, r)
+        tcp_v4_send_reset(net, r, NULL)
         inet_twsk_kill(net, tw)
 
 
 # Answers without a socket.
 
 
-cdef inline void tcp_v4_send_reset(netns *net, const rcv_skb *r) noexcept nogil:
-    """Nobody is here (RFC 9293 3.5.2): never in answer to a reset, nor from an address not ours."""
+cdef inline void tcp_v4_send_reset(
+    netns *net, const rcv_skb *r, const tcp_sock *sk
+) noexcept nogil:
+    """Nobody is here (RFC 9293 3.5.2): never in answer to a reset, nor from an address not ours.
+
+    `sk` is whose key signs it; without one a segment that is signed is answered where
+    `tcp_md5_of_the_lost` finds one.
+    """
     cdef const segment *th = &r.th
+    cdef const uint8_t *at
     cdef segment_out out
     if th.flags & TCPHDR_RST or not inet_addr_is_local(net, r.daddr):
         return
     memset(&out, 0, sizeof(out))
+    if sk == NULL:
+        if tcp_parse_auth_options(th, &at):
+            return
+        if at != NULL:
+            out.md5 = tcp_md5_of_the_lost(net, r, at)
+            if out.md5 == NULL:
+                return
+    elif sk.sk.md5sig_info:
+        out.md5 = tcp_md5_do_lookup(&net.md5sigs[sk.sk.md5sig_info], r.saddr)
+    if out.md5 != NULL:
+        out.options_len = <uint8_t>tcp_md5_option(out.options)
+        out.md5_at = MD5_AT
     out.flags = TCPHDR_RST
     if th.flags & TCPHDR_ACK:
         out.seq = th.ack
@@ -383,6 +412,21 @@ cdef inline void tcp_v4_send_reset(netns *net, const rcv_skb *r) noexcept nogil:
     ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 
+cdef inline const tcp_md5sig_key *tcp_md5_of_the_lost(
+    netns *net, const rcv_skb *r, const uint8_t *at
+) noexcept nogil:
+    """The key of a signed segment whose connection is gone: a listener may still have it.
+
+    That is one on the port it comes from, as both ends of BGP have; and only if it signs rightly.
+    """
+    cdef const tcp_sock *listener = inet_lookup_listener(net, r.daddr, r.sport)
+    cdef const tcp_md5sig_key *key
+    if listener == NULL or not listener.sk.md5sig_info:
+        return NULL
+    key = tcp_md5_do_lookup(&net.md5sigs[listener.sk.md5sig_info], r.saddr)
+    return key if key != NULL and tcp_md5_verify(key, r, at) else NULL
+
+
 cdef inline void tcp_v4_send_ack(
     netns *net,
     const sock_common *sk,
@@ -392,8 +436,9 @@ cdef inline void tcp_v4_send_ack(
     bint stamped,
     uint32_t tsval,
     uint32_t tsecr,
+    const tcp_md5sig_key *key,
 ) noexcept nogil:
-    """An acknowledgment for what has no socket."""
+    """An acknowledgment for what has no socket; its signature comes last."""
     cdef segment_out out
     cdef options opts
     memset(&out, 0, sizeof(out))
@@ -402,6 +447,10 @@ cdef inline void tcp_v4_send_ack(
     opts.tsval = tsval
     opts.tsecr = tsecr
     out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
+    if key != NULL:
+        out.md5 = key
+        out.md5_at = out.options_len + MD5_AT
+        out.options_len += <uint8_t>tcp_md5_option(out.options + out.options_len)
     out.saddr = sk.saddr
     out.daddr = sk.daddr
     out.sport = sk.sport
@@ -420,7 +469,15 @@ cdef inline void tcp_v4_timewait_ack(netns *net, const timewait_sock *tw) noexce
     cdef uint32_t stamp = <uint32_t>(net.net.now_ns // NSEC_PER_MSEC) + tw.ts_offset
     cdef uint32_t window = min(tw.rcv_wnd >> tw.rcv_wscale, <uint32_t>65535)
     tcp_v4_send_ack(
-        net, &tw.sk, tw.snd_nxt, tw.rcv_nxt, window, tw.tstamp_ok, stamp, tw.ts_recent
+        net,
+        &tw.sk,
+        tw.snd_nxt,
+        tw.rcv_nxt,
+        window,
+        tw.tstamp_ok,
+        stamp,
+        tw.ts_recent,
+        tcp_md5_lookup(net, &tw.sk),
     )
 
 
@@ -436,4 +493,5 @@ cdef inline void tcp_v4_reqsk_send_ack(netns *net, const request_sock *req) noex
         req.tstamp_ok,
         stamp,
         req.ts_recent,
+        reqsk_md5_lookup(net, req),
     )

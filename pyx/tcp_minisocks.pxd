@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from errqueue cimport sk_errors_inherit
 from inet_connection_sock cimport (
+    inet_csk_destroy_sock,
     inet_csk_reqsk_queue_add,
     inet_csk_reqsk_queue_is_full,
     sk_acceptq_is_full,
@@ -20,12 +21,14 @@ from netns cimport (
     sk_prot_alloc,
     sk_reset_timer,
     sk_stop_timer,
+    tcp_md5_key_copy,
 )
 from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
 from sock cimport *
 from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence
 from tcp cimport *
 from tcp_cong cimport tcp_init_congestion_control
+from tcp_md5 cimport MD5_AT, tcp_md5_do_lookup
 from tcp_output cimport tcp_oow_rate_limited
 from tcp_rtt cimport tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from tcp_window cimport dst_metric_advmss, tcp_full_space, tcp_select_initial_window
@@ -77,6 +80,14 @@ cdef inline void tcp_openreq_init(netns *net, request_sock *req, const rcv_skb *
     req.tstamp_ok = th.opts & OPT_TIMESTAMP != 0 and sysctl.tcp_timestamps != 0
     req.ts_recent = th.tsval if req.tstamp_ok else 0
     req.sk.tos = req.listener.sk.tos
+
+
+cdef inline const tcp_md5sig_key *reqsk_md5_lookup(
+    const netns *net, const request_sock *req
+) noexcept nogil:
+    """The listener's key for who has asked, or NULL."""
+    cdef uint32_t number = req.listener.sk.md5sig_info
+    return tcp_md5_do_lookup(&net.md5sigs[number], req.sk.daddr) if number else NULL
 
 
 cdef inline int64_t reqsk_advmss(netns *net, const request_sock *req) noexcept nogil:
@@ -169,6 +180,9 @@ cdef inline int tcp_v4_send_synack(
     cdef segment_out out
     cdef options opts
     cdef int64_t now_ms = net.net.now_ns // NSEC_PER_MSEC
+    opts.md5 = reqsk_md5_lookup(net, req)
+    if opts.md5 != NULL and req.sack_ok and not cookie:
+        req.tstamp_ok = 0  # no block would fit beside both
     opts.mss = <uint16_t>mss
     opts.has_tstamp = req.tstamp_ok
     if req.tstamp_ok:
@@ -184,6 +198,8 @@ cdef inline int tcp_v4_send_synack(
     if not req.snt_synack_ns:
         req.snt_synack_ns = max(net.net.now_ns, <int64_t>1)
     out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
+    out.md5 = opts.md5
+    out.md5_at = MD5_AT
     out.saddr = req.sk.saddr
     out.daddr = req.sk.daddr
     out.sport = req.sk.sport
@@ -266,7 +282,7 @@ cdef inline int tcp_check_req(
     cdef bint stamped = th.opts & OPT_TIMESTAMP != 0 and req.tstamp_ok
     cdef bint paws = stamped and before(th.tsval, req.ts_recent)
     cdef uint16_t flags = th.flags
-    cdef uint32_t rcv_nxt = req.rcv_isn + 1
+    cdef uint32_t rcv_nxt = req.rcv_isn + 1, window
     cdef int64_t delay_ns
     if (
         th.seq == req.rcv_isn
@@ -280,11 +296,12 @@ cdef inline int tcp_check_req(
         return REQ_DROP
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
+    window = rcv_nxt + min(req.rsk_rcv_wnd, <uint32_t>65535)  # what the SYN-ACK told
     if (
         paws
         or tcp_tsecr_reject(req, th)
         or before(th.end_seq, rcv_nxt)
-        or after(th.seq, rcv_nxt + req.rsk_rcv_wnd)
+        or after(th.seq, window)
     ):
         if not flags & TCPHDR_RST and not tcp_oow_limited(net, &req.last_oow_ack_ms, th):
             return REQ_ACK
@@ -381,6 +398,10 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     cdef tcb *known
     if tp == NULL:
         return NULL
+    memcpy(tp.sk.daddr, req.sk.daddr, 16)
+    if tcp_md5_key_copy(net, &tp.sk, reqsk_md5_lookup(net, req)):
+        inet_csk_destroy_sock(net, tp)
+        return NULL
     known = &tp.tcb
     tcp_inherit(tp, listener)
     if net.route.rto_min:
@@ -388,7 +409,6 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     sk_errors_inherit(tp, listener)
     tp.sk.ip = req.sk.ip
     memcpy(tp.sk.saddr, req.sk.saddr, 16)
-    memcpy(tp.sk.daddr, req.sk.daddr, 16)
     tp.sk.sport = req.sk.sport
     tp.sk.dport = req.sk.dport
     tp.has_saddr = tp.has_daddr = 1

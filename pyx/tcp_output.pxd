@@ -49,6 +49,8 @@ from tcp_window cimport (
     tcp_established_options,
     tcp_full_space,
     tcp_grow_skb,
+    tcp_mss_split_point,
+    tcp_nagle_test,
     tcp_packets_in_flight,
     tcp_select_initial_window,
     tcp_select_window,
@@ -60,6 +62,7 @@ from tcp_window cimport (
     tcp_tso_should_defer,
     tcp_wnd_end,
 )
+from tcp_md5 cimport MD5_AT
 from tcp_rtt cimport tcp_delack_max_ns, tcp_rto_min_ns
 from tcp_tstamp cimport skb_tstamp_tx
 from timer cimport NSEC_PER_MSEC, jiffies_up
@@ -99,6 +102,7 @@ cdef inline int tcp_transmit_skb(
             urg = 0xFFFF
             flags |= TCPHDR_URG
     out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
+    out.md5, out.md5_at = opts.md5, MD5_AT
     out.saddr = tp.sk.saddr
     out.daddr = tp.sk.daddr
     out.sport = tp.sk.sport
@@ -213,49 +217,6 @@ cdef inline void tcp_event_new_data_sent(netns *net, tcp_sock *tp, skb *one) noe
 
 
 # When data may go.
-
-
-cdef inline bint tcp_nagle_check(
-    const tcp_sock *tp, uint32_t length, int64_t mss, int nonagle
-) noexcept nogil:
-    """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
-    if length >= mss:
-        return False
-    if nonagle & TCP_NAGLE_CORK:
-        return True
-    return not nonagle and tp.packets_out != 0 and tcp_minshall_check(tp)
-
-
-cdef inline bint tcp_minshall_check(const tcp_sock *tp) noexcept nogil:
-    return after(tp.snd_sml, tp.tcb.snd_una) and not after(tp.snd_sml, tp.tcb.snd_nxt)
-
-
-cdef inline bint tcp_nagle_test(
-    const tcp_sock *tp, const skb *one, int64_t mss, int nonagle
-) noexcept nogil:
-    if nonagle & TCP_NAGLE_PUSH:
-        return True
-    if tp.snd_up != tp.tcb.snd_una or one.tcp_flags & TCPHDR_FIN:
-        return True
-    return not tcp_nagle_check(tp, one.len, mss, nonagle)
-
-
-cdef inline int64_t tcp_mss_split_point(
-    const tcp_sock *tp, const skb *one, int64_t mss, int64_t quota, int nonagle
-) noexcept nogil:
-    """How much of a piece may go: whole segments, unless the rest is the last and may go too."""
-    cdef int64_t room = <uint32_t>(tcp_wnd_end(tp) - one.seq)
-    cdef int64_t most = mss * quota
-    cdef int64_t needed, partial
-    if most <= room and one.next != NULL:
-        return most
-    needed = min(<int64_t>one.len, room)
-    if most <= needed:
-        return most
-    partial = needed % mss
-    if partial and tcp_nagle_check(tp, <uint32_t>partial, mss, nonagle):
-        return needed - partial
-    return needed
 
 
 cdef inline int tcp_fragment(

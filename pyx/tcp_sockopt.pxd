@@ -1,16 +1,17 @@
 # Options of a socket, by Linux's numbers; what it is ready for.
 # Linux: do_tcp_setsockopt, do_tcp_getsockopt in net/ipv4/tcp.c; sk_setsockopt.
 
-from libc.errno cimport EINVAL, ENOBUFS, ENOENT, ENOPROTOOPT, ENOTTY, EOPNOTSUPP
+from libc.errno cimport EINVAL, ENOBUFS, ENOENT, ENOMEM, ENOPROTOOPT, ENOTTY, EOPNOTSUPP
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from errqueue cimport skb_errqueue_purge, sk_errors_alloc, sock_set_timestamping
-from netns cimport netns, sk_reset_timer, sk_stop_timer
+from netns cimport netns, sk_reset_timer, sk_stop_timer, tcp_md5sig_info_add
 from skbuff cimport skb_queue_bytes
 from sock cimport *
 from tcp cimport *
 from tcp_ack cimport sk_stream_is_writeable
 from tcp_cong cimport CA_CUBIC, CA_RENO, tcp_init_congestion_control
 from tcp_input cimport keepalive_time_when
+from tcp_md5 cimport tcp_md5_do_add, tcp_md5_do_del
 from tcp_timer cimport keepalive_intvl_when
 from tcp_output cimport tcp_data_snd_check, tcp_push_pending_frames
 from tcp_user cimport tcp_cleanup_rbuf
@@ -334,6 +335,31 @@ cdef inline int tcp_set_congestion_control(netns *net, tcp_sock *tp, int which) 
         return -ENOENT
     tcp_init_congestion_control(tp, which, net.net.now_ns)
     return 0
+
+
+cdef inline int tcp_md5_setsockopt(
+    netns *net,
+    tcp_sock *tp,
+    const uint8_t *addr,
+    int prefixlen,
+    int flags,
+    const uint8_t *key,
+    int keylen,
+) noexcept nogil:
+    """TCP_MD5SIG (RFC 2385): set a key, or forget it if it is empty; 0 or a negative errno.
+
+    The address has 16 bytes, IPv4 mapped, of which `prefixlen` bits count; a key of other flags is
+    another one.
+    """
+    cdef tcp_md5sig_info *info
+    if not keylen:
+        if not tp.sk.md5sig_info:
+            return -ENOENT
+        return tcp_md5_do_del(&net.md5sigs[tp.sk.md5sig_info], addr, prefixlen, flags)
+    info = tcp_md5sig_info_add(net, &tp.sk)
+    if info == NULL:
+        return -ENOMEM
+    return tcp_md5_do_add(info, addr, prefixlen, flags, key, keylen)
 
 
 cdef inline int ip_setsockopt(tcp_sock *tp, int level, int name, int64_t value) noexcept nogil:

@@ -5,10 +5,11 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from errqueue cimport tcp_skb_collapse_tstamp
 from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, dst_mtu, options
-from netns cimport NET_INC_STATS, netns
+from netns cimport NET_INC_STATS, netns, tcp_md5_lookup
 from skbuff cimport kfree_skb, skb_shift, skb_unlink
 from sock cimport *
 from tcp cimport *
+from tcp_md5 cimport TCPOLEN_MD5SIG_ALIGNED, unlikely
 from timer cimport NSEC_PER_MSEC
 from wire cimport TCP_HDR_LEN
 from unaligned cimport fls64, ipv6_addr_v4mapped
@@ -194,7 +195,7 @@ cdef inline int64_t tcp_current_mss(netns *net, tcp_sock *tp) noexcept nogil:
     cdef int64_t mss = tp.mss_cache
     if mtu != tp.pmtu_cookie:
         mss = tcp_sync_mss(net, tp, mtu)
-    return mss - (TCP_HDR_LEN + tcp_established_options_size(tp) - tp.tcp_header_len)
+    return mss - (TCP_HDR_LEN + tcp_established_options_size(net, tp) - tp.tcp_header_len)
 
 
 cdef inline int64_t tcp_send_mss(netns *net, tcp_sock *tp, bint oob, int64_t *goal) noexcept nogil:
@@ -202,7 +203,7 @@ cdef inline int64_t tcp_send_mss(netns *net, tcp_sock *tp, bint oob, int64_t *go
     cdef int64_t mss = tcp_current_mss(net, tp)
     cdef int64_t most
     goal[0] = mss
-    if not oob:
+    if not unlikely(oob or tp.sk.md5sig_info != 0):
         most = tcp_bound_to_half_wnd(tp, GSO_MAX_SIZE - 1 - MAX_TCP_HEADER)
         goal[0] = max(most // mss * mss, mss)
     return mss
@@ -229,8 +230,13 @@ cdef inline int32_t tcp_packets_in_flight(const tcp_sock *tp) noexcept nogil:
 cdef inline int32_t tcp_tso_segs(
     const netns *net, const tcp_sock *tp, int64_t mss
 ) noexcept nogil:
-    """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
+    """Segments to send at once: what the pace brings in about a millisecond, more on short ways.
+
+    Of what is signed one: each segment has its own signature.
+    """
     cdef int64_t most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER, size = most
+    if unlikely(tp.sk.md5sig_info != 0):
+        return 1
     if tp.srtt_us:
         size = <int64_t>(tp.sk_pacing_rate >> 10)
         if tp.rtt_min_us >> 9 < 32:
@@ -311,6 +317,49 @@ cdef inline bint tcp_snd_wnd_test(const tcp_sock *tp, const skb *one, int64_t ms
     return not after(end, tcp_wnd_end(tp))
 
 
+cdef inline bint tcp_nagle_check(
+    const tcp_sock *tp, uint32_t length, int64_t mss, int nonagle
+) noexcept nogil:
+    """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
+    if length >= mss:
+        return False
+    if nonagle & TCP_NAGLE_CORK:
+        return True
+    return not nonagle and tp.packets_out != 0 and tcp_minshall_check(tp)
+
+
+cdef inline bint tcp_minshall_check(const tcp_sock *tp) noexcept nogil:
+    return after(tp.snd_sml, tp.tcb.snd_una) and not after(tp.snd_sml, tp.tcb.snd_nxt)
+
+
+cdef inline bint tcp_nagle_test(
+    const tcp_sock *tp, const skb *one, int64_t mss, int nonagle
+) noexcept nogil:
+    if nonagle & TCP_NAGLE_PUSH:
+        return True
+    if tp.snd_up != tp.tcb.snd_una or one.tcp_flags & TCPHDR_FIN:
+        return True
+    return not tcp_nagle_check(tp, one.len, mss, nonagle)
+
+
+cdef inline int64_t tcp_mss_split_point(
+    const tcp_sock *tp, const skb *one, int64_t mss, int64_t quota, int nonagle
+) noexcept nogil:
+    """How much of a piece may go: whole segments, unless the rest is the last and may go too."""
+    cdef int64_t room = <uint32_t>(tcp_wnd_end(tp) - one.seq)
+    cdef int64_t most = mss * quota
+    cdef int64_t needed, partial
+    if most <= room and one.next != NULL:
+        return most
+    needed = min(<int64_t>one.len, room)
+    if most <= needed:
+        return most
+    partial = needed % mss
+    if partial and tcp_nagle_check(tp, <uint32_t>partial, mss, nonagle):
+        return needed - partial
+    return needed
+
+
 # Options.
 
 
@@ -319,10 +368,11 @@ cdef inline uint32_t tcp_time_stamp(const netns *net, const tcp_sock *tp) noexce
 
 
 cdef inline void tcp_syn_options(netns *net, tcp_sock *tp, options *opts) noexcept nogil:
-    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2)."""
+    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2); stamps or a signature."""
     opts.n_sacks = 0
     opts.mss = <uint16_t>tcp_advertise_mss(net, tp)
-    opts.has_tstamp = net.sysctl.tcp_timestamps != 0
+    opts.md5 = tcp_md5_lookup(net, &tp.sk)
+    opts.has_tstamp = net.sysctl.tcp_timestamps != 0 and opts.md5 == NULL
     if opts.has_tstamp:
         opts.tsval = tcp_time_stamp(net, tp)
         opts.tsecr = tp.tcb.ts_recent
@@ -362,6 +412,9 @@ cdef inline void tcp_established_options(
 ) noexcept nogil:
     cdef int room = MAX_TCP_OPTION_SPACE
     cdef int i, own = 0
+    opts.md5 = tcp_md5_lookup(net, &tp.sk)
+    if unlikely(opts.md5 != NULL):
+        room -= TCPOLEN_MD5SIG_ALIGNED
     opts.mss = 0
     opts.has_wscale = opts.sack_perm = 0
     opts.has_tstamp = tp.tstamp_ok
@@ -377,9 +430,14 @@ cdef inline void tcp_established_options(
         opts.sack[i] = tp.sack[i - own]
 
 
-cdef inline int64_t tcp_established_options_size(const tcp_sock *tp) noexcept nogil:
+cdef inline int64_t tcp_established_options_size(
+    const netns *net, const tcp_sock *tp
+) noexcept nogil:
     cdef int size = TCPOLEN_TSTAMP_ALIGNED if tp.tstamp_ok else 0
-    cdef int blocks = tcp_sack_blocks(tp, MAX_TCP_OPTION_SPACE - size)
+    cdef int blocks
+    if tcp_md5_lookup(net, &tp.sk) != NULL:
+        size += TCPOLEN_MD5SIG_ALIGNED
+    blocks = tcp_sack_blocks(tp, MAX_TCP_OPTION_SPACE - size)
     if blocks:
         size += TCPOLEN_SACK_BASE_ALIGNED + TCPOLEN_SACK_PERBLOCK * blocks
     return size

@@ -98,4 +98,7 @@ COUNTERS = (
     "TcpExtTCPRcvCollapsed",
     "TcpExtTCPLostRetransmit",
     "TcpExtTCPAckCompressed",
+    "TcpExtTCPMD5NotFound",
+    "TcpExtTCPMD5Unexpected",
+    "TcpExtTCPMD5Failure",
 )

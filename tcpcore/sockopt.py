@@ -27,6 +27,12 @@ TIMEOUTS = {one: one for one in (SO_RCVTIMEO, SO_SNDTIMEO)}
 TIMEOUTS |= {(_socket.SOL_SOCKET, 66): SO_RCVTIMEO, (_socket.SOL_SOCKET, 67): SO_SNDTIMEO}
 TICK_NS = 4_000_000
 TICKS_MAX = (1 << 63) - 1  # which is no time at all
+TCP_MD5SIG = (_socket.IPPROTO_TCP, 14)
+TCP_MD5SIG_EXT = (_socket.IPPROTO_TCP, 32)
+TCP_MD5SIG_MAXKEYLEN = 80
+MD5SIG = struct.Struct("=128sBBHi80s")  # struct tcp_md5sig: an address, then the key's
+FLAG_PREFIX, FLAG_IFINDEX = 1, 2
+V4MAPPED = bytes(10) + b"\xff\xff"
 
 # What Linux takes and gives back, and nothing here depends on: (default, least, most); a flag
 # where those are 0 and None, which is 1 for whatever is not 0.
@@ -130,6 +136,33 @@ def tcp_info(info: Mapping[str, int]) -> bytes:
     return struct.pack("=" + "".join(TCP_INFO_FIELDS), *values)
 
 
+def md5sig(family: int, extended: bool, data: bytes) -> tuple[bytes, int, int, bytes]:
+    """`struct tcp_md5sig` as the engine takes it: (address, bits of it, flags, key).
+
+    The address has 16 bytes, IPv4 mapped; an empty key forgets one.
+
+    Raises
+    ------
+    OSError
+        EINVAL for what Linux does not take: another family than the socket's, a prefix longer than
+        an address, a key of more than 80 bytes, the key of a VRF, of which there is none here.
+    """
+    if len(data) < MD5SIG.size:
+        fail(errno.EINVAL)
+    address, flags, prefixlen, keylen, ifindex, key = MD5SIG.unpack_from(data)
+    if struct.unpack_from("=H", address)[0] != family:
+        fail(errno.EINVAL)
+    found = V4MAPPED + address[4:8] if family == _socket.AF_INET else address[8:24]
+    most = 32 if found.startswith(V4MAPPED) else 128
+    if not (extended and flags & FLAG_PREFIX):
+        prefixlen = most
+    if prefixlen > most or (extended and flags & FLAG_IFINDEX and ifindex):
+        fail(errno.EINVAL)
+    if keylen > TCP_MD5SIG_MAXKEYLEN:
+        fail(errno.EINVAL)
+    return found, 128 - most + prefixlen, flags & FLAG_IFINDEX, key[:keylen]
+
+
 def shortened(level: int, data: bytes, size: int) -> bytes:
     """As much as is asked for; of SOL_IP one byte where the value fits it."""
     if level == 0 and 0 < size < 4 == len(data) and not any(data[1:]):
@@ -139,6 +172,8 @@ def shortened(level: int, data: bytes, size: int) -> bytes:
 
 class Options(Transfer):
     """What may be asked for and asked about by number."""
+
+    _family: _socket.AddressFamily
 
     def setsockopt(
         self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None
@@ -160,6 +195,8 @@ class Options(Transfer):
                     raise TypeError("a bytes-like object is required, not 'int'")
                 if linger or (level, optname) == TCP_CONGESTION:
                     fail(errno.EINVAL if linger else errno.ENOENT)
+                if (level, optname) in (TCP_MD5SIG, TCP_MD5SIG_EXT):
+                    fail(errno.EINVAL)
                 made = self._set_number(handle, level, optname, value)
             else:
                 data = bytes(view_of(value))
@@ -173,6 +210,9 @@ class Options(Transfer):
                     if not on:
                         seconds = self._net.linger(handle)[1]
                     made = self._net.set_linger(handle, bool(on), seconds)
+                elif (level, optname) in (TCP_MD5SIG, TCP_MD5SIG_EXT):
+                    extended = (level, optname) == TCP_MD5SIG_EXT
+                    made = self._net.set_md5(handle, *md5sig(self._family, extended, data))
                 elif len(data) < 4 and level:
                     made = -errno.EINVAL
                 else:  # of SOL_IP one byte will do, and none is 0

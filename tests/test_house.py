@@ -41,7 +41,7 @@ FLOORS = {
         6: "tcp_window tcp_tstamp inet_ports conntrack_analyze conntrack_acct conntrack_queue",
         5: "errqueue ip_output syncookies tcp_analysis conntrack filter tcp_undo tcp_rate",
         4: "netns rbtree ip_input offload synack",
-        3: "net skbuff tcp_rtt tcp_cong tcp_chrono ip_tunnel tcp_recvmsg",
+        3: "net skbuff tcp_md5 tcp_rtt tcp_cong tcp_chrono ip_tunnel tcp_recvmsg",
         2: "sock tcb tcp_history tcp_queue ip_fragment wire inet_hashtables",
         1: "tcp",
         0: "timer csum secure_seq pcap slab",
@@ -178,6 +178,7 @@ ONLY_COMPILED = {
         "pmtu_at",
         "pmtu_forget",
         "skb_copy_and_csum",
+        "tcp_md5_option",
         "tcp_option_word",
     },
     "netns": {
@@ -193,6 +194,8 @@ ONLY_COMPILED = {
         "sk_lookup",
         "sk_prot_alloc",
         "sk_queues_purge",
+        "tcp_clear_md5_list",
+        "tcp_md5sig_info_add",
         "timer_owner",
     },
     "tcp_cong": {
@@ -212,6 +215,7 @@ ONLY_COMPILED = {
     "tcp_data_queue": {"tcp_rcv_skb"},
     "tcp_input": {"tcp_is_simple"},
     "tcp_ipv4": {"rcv_skb_addr", "tcp_only_stamped"},
+    "tcp_md5": {"md5_addr_match", "md5_final", "md5_init", "md5_update", "unlikely"},
     "tcp_minisocks": {"tcp_inherit"},
     "tcp_output": {"skb_control", "tcp_clock_ms"},
     "tcp_sockopt": {"sock_getsockopt", "tcp_getsockopt"},
@@ -267,13 +271,7 @@ ONLY_COMPILED = {
         "sock_take",
     },
     "tcp_recvmsg": {
-        "bound_of",
-        "by_number",
-        "by_seq",
-        "piece_key",
-        "pieces_sort",
-        "plan_free",
-        "plan_room",
+        *("bound_of", "by_number", "by_seq", "piece_key", "pieces_sort", "plan_free", "plan_room")
     },
     "wire": {"tcp_header"},
 }

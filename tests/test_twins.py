@@ -127,6 +127,7 @@ def test_sums_and_hashes(reference: ModuleType, compiled: ModuleType, seed: int)
         key = rng.randbytes(16)
         same(reference, compiled, "csum", data, rng.getrandbits(16))
         same(reference, compiled, "siphash", key, data)
+        same(reference, compiled, "md5", data)
         ends = rng.randbytes(16), rng.randbytes(16), rng.getrandbits(16), rng.getrandbits(16)
         same(reference, compiled, "flow_hash", key, *ends)
 

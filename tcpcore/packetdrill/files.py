@@ -15,14 +15,13 @@ from tcpcore.packetdrill.constants import CONSTANTS
 from tcpcore.packetdrill.descriptors import (
     POLLERR,
     POLLHUP,
-    POLLNVAL,
     POLLOUT,
     EpollFile,
-    Interest,
     PipeFile,
     SocketFile,
     ZeroFile,
 )
+from tcpcore.packetdrill.polling import Polling
 from tcpcore.packetdrill.target import Address, Answer, Unsupported
 from tcpcore.sockopt import (
     ASKED_IN_VAIN,
@@ -30,10 +29,13 @@ from tcpcore.sockopt import (
     KEPT,
     READ_ONLY,
     SO_MEMINFO,
+    TCP_MD5SIG,
+    TCP_MD5SIG_EXT,
     TIMEOUTS,
     inherited,
     keep,
     keep_timeout,
+    md5sig,
     shortened,
     tcp_info,
     timeout_data,
@@ -52,9 +54,6 @@ O_NONBLOCK = 0x800
 F_GETFD, F_SETFD, F_GETFL, F_SETFL = 1, 2, 3, 4
 SYN_SENT, SYN_RECV, LISTEN = 2, 3, 10
 CLOSING_STATES = (4, 11, 9)
-EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLET = 1 << 28, 1 << 30, 1 << 31
-# POLLIN, OUT, ERR, HUP, RDNORM, WRNORM and EPOLLWAKEUP may stand beside EPOLLEXCLUSIVE.
-EXCLUSIVE_MAY = 1 | 4 | 8 | 16 | 0x40 | 0x100 | 1 << 29 | EPOLLET | EPOLLEXCLUSIVE
 PIPE_SIZE = 65536
 FILES_MAX = 1024  # RLIMIT_NOFILE, as Linux has it
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
@@ -76,7 +75,7 @@ NAMES = {
 }
 
 
-class Files:
+class Files(Polling):
     """Descriptors and calls; `net`, `now_ns`, `note` and `commands` are the target's."""
 
     if TYPE_CHECKING:
@@ -450,6 +449,13 @@ class Files:
                 return -errno.EFAULT
             word = data.split(b"\0")[0].decode("latin-1")
             return int(self.net.set_congestion(file.handle, word))
+        if key in (TCP_MD5SIG, TCP_MD5SIG_EXT):
+            family = 2 if self.net.sockname(file.handle)[0] == 4 else 10
+            try:
+                signed = md5sig(family, key == TCP_MD5SIG_EXT, data or b"")
+            except OSError as error:
+                return -(error.errno or 0)
+            return int(self.net.set_md5(file.handle, *signed))
         if key == (SOL_SOCKET, SO_LINGER):
             if size < 8:
                 return -errno.EINVAL
@@ -531,83 +537,6 @@ class Files:
             raise Unsupported(f"the request {request:#x} of ioctl")
         failed, value = self.net.ioctl(file.handle, request)
         return Answer(failed, value)
-
-    # Readiness.
-
-    def mask(self, fd: int) -> int:
-        """What a descriptor is ready for."""
-        file = self.files.get(fd)
-        if not isinstance(file, SocketFile):
-            return POLLNVAL if file is None else 5
-        bits = int(self.net.poll(file.handle))
-        return bits | (0x40 if bits & 1 else 0) | (0x100 if bits & 4 else 0)
-
-    def do_poll(self, wanted: list[tuple[int, int]], timeout_ms: int) -> Wait:
-        end_ns = None if timeout_ms < 0 else self.now_ns + timeout_ms * 1_000_000
-        while True:
-            seen = [
-                0 if fd == -1 else self.mask(fd) & (events | POLLERR | POLLHUP | POLLNVAL)
-                for fd, events in wanted
-            ]
-            ready = sum(1 for one in seen if one)
-            if ready or (end_ns is not None and self.now_ns >= end_ns):
-                return Answer(ready, seen)
-            yield end_ns
-
-    def do_epoll_create(self, size: int) -> int:
-        return -errno.EINVAL if size <= 0 else self.install(EpollFile(self))
-
-    def do_epoll_ctl(self, ep: int, op: int, fd: int, events: int, data: int) -> int:
-        epoll = self.files.get(ep)
-        if epoll is None or fd not in self.files:
-            return -errno.EBADF
-        if not isinstance(epoll, EpollFile) or epoll is self.files[fd]:
-            return -errno.EINVAL
-        there = fd in epoll.watched
-        if events & EPOLLEXCLUSIVE and (
-            op == CONSTANTS["EPOLL_CTL_MOD"]
-            or (op == CONSTANTS["EPOLL_CTL_ADD"] and events & ~EXCLUSIVE_MAY)
-        ):
-            return -errno.EINVAL
-        if op == CONSTANTS["EPOLL_CTL_ADD"]:
-            if there:
-                return -errno.EEXIST
-        elif op not in (CONSTANTS["EPOLL_CTL_MOD"], CONSTANTS["EPOLL_CTL_DEL"]):
-            return -errno.EINVAL
-        elif not there:
-            return -errno.ENOENT
-        elif op == CONSTANTS["EPOLL_CTL_MOD"] and epoll.watched[fd].events & EPOLLEXCLUSIVE:
-            return -errno.EINVAL
-        if op == CONSTANTS["EPOLL_CTL_DEL"]:
-            del epoll.watched[fd]
-        else:
-            epoll.watched[fd] = Interest(events & 0xFFFFFFFF, data)
-            epoll.watched[fd].mask = self.mask(fd)
-        return 0
-
-    def do_epoll_wait(self, ep: int, most: int, timeout_ms: int) -> Wait:
-        epoll = self.files.get(ep)
-        if not isinstance(epoll, EpollFile) or most <= 0:
-            return -errno.EBADF if epoll is None else -errno.EINVAL
-        end_ns = None if timeout_ms < 0 else self.now_ns + timeout_ms * 1_000_000
-        while True:
-            seen: list[tuple[int, int]] = []
-            for fd, interest in epoll.watched.items():
-                if len(seen) == most:
-                    break
-                mask = self.mask(fd)
-                interest.mask &= mask
-                bits = mask & interest.events
-                if not bits or not interest.ready:
-                    continue
-                seen.append((bits, interest.data))
-                if interest.events & EPOLLET:
-                    interest.ready = False
-                if interest.events & EPOLLONESHOT:
-                    interest.events &= EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE
-            if seen or (end_ns is not None and self.now_ns >= end_ns):
-                return Answer(len(seen), seen)
-            yield end_ns
 
 
 def over(now_ns: int, end_ns: int | None) -> bool:

@@ -55,7 +55,9 @@ def merge(parts: list[Segment]) -> Segment:
     return made
 
 
-def difference(flow: Flow, line: TcpPacket, seen: Segment, ts_tolerance: int | None) -> str:
+def difference(
+    flow: Flow, line: TcpPacket, seen: Segment, ts_tolerance: int | None, md5_key: bytes = b""
+) -> str:
     """What is different, in words; empty if nothing is.
 
     Parameters
@@ -65,6 +67,8 @@ def difference(flow: Flow, line: TcpPacket, seen: Segment, ts_tolerance: int | N
     seen : Segment
     ts_tolerance : int or None
         How far a timestamp may be from where the script has it, ticks; None: as it likes.
+    md5_key : bytes
+        What a valid signature is made with.
     """
     if seen.bad_checksum:
         return "a wrong checksum"
@@ -90,7 +94,7 @@ def difference(flow: Flow, line: TcpPacket, seen: Segment, ts_tolerance: int | N
                 return _told(name, int(bool(line.flags & bit)), int(bool(seen.flags & bit)))
     if seen.reserved:
         return _told("reserved bits", 0, seen.reserved)
-    return _numbers(flow, line, seen) or _options(flow, line, seen, ts_tolerance)
+    return _numbers(flow, line, seen) or _options(flow, line, seen, ts_tolerance, md5_key)
 
 
 def _told(what: str, expected: object, sent: object) -> str:
@@ -127,7 +131,9 @@ def _numbers(flow: Flow, line: TcpPacket, seen: Segment) -> str:
     return ""
 
 
-def _options(flow: Flow, line: TcpPacket, seen: Segment, ts_tolerance: int | None) -> str:
+def _options(
+    flow: Flow, line: TcpPacket, seen: Segment, ts_tolerance: int | None, md5_key: bytes
+) -> str:
     sent = parse_options(seen.raw_options)
     if sent is None:
         return "options whose lengths do not add up"
@@ -145,6 +151,8 @@ def _options(flow: Flow, line: TcpPacket, seen: Segment, ts_tolerance: int | Non
             if wanted.name == "sack":
                 edges = tuple(flow.remote(edge, syn) for edge in wanted.values)
                 wanted = TcpOption("sack", edges)
+            if wanted.name == "md5" and wanted.values:
+                wanted = TcpOption("md5", blob=seen.md5(md5_key))
             if option_bytes(wanted) != option_bytes(one):
                 return f"option {one.name}"
     if any(seen.payload):

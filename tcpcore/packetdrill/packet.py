@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import struct
 
@@ -117,6 +118,14 @@ class Segment:
         self.bad_checksum = False
         self.time_us = 0
 
+    def md5(self, key: bytes) -> bytes:
+        """The segment's signature under a key (RFC 2385 2.0)."""
+        head = 20 + len(self.raw_options)
+        word = head // 4 << 12 | self.flags
+        ends = pseudo_header(self.source, self.destination, IPPROTO_TCP, head + len(self.payload))
+        bare = _TCP.pack(self.sport, self.dport, self.seq, self.ack, word, self.window, 0, self.urg)
+        return hashlib.md5(ends + bare + self.payload + key, usedforsecurity=False).digest()
+
     def build(self) -> bytes:
         """The bytes of the packet, both checksums right."""
         head = 20 + len(self.raw_options)
@@ -191,6 +200,7 @@ def option_words(options: list[TcpOption]) -> str:
             words.append(" ".join(("ECN", *counters)))
         else:
             extra = " ".join(str(value) for value in one.values) or one.blob.hex()
+            extra = "valid" if one.name == "md5" and one.values else extra
             words.append(f"{one.name} {extra}".strip())
     return f"<{','.join(words)}>" if words else ""
 

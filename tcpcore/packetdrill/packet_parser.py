@@ -221,6 +221,8 @@ class PacketParser:
                 self.expect(":")
                 edges.append(self.number("the end of a SACK block"))
             return TcpOption(name, tuple(edges))
+        if name == "md5" and self.accept("valid"):
+            return TcpOption(name, (1,), bytes(16))
         if name in ("FO", "FOEXP", "md5"):
             return TcpOption(name, blob=self.hexadecimal(name))
         if name == "ECN":

@@ -61,6 +61,7 @@ class Runner:
         self.remote_packed = ipaddress.ip_address(config.remote_ip).packed
         self.calls = Calls(self)
         self.snippets = Snippets(script.name)
+        self.md5_key = b""  # of the last TCP_MD5SIG that had one
         self.flows: list[Flow] = []
         self.flow: Flow | None = None  # the socket under test
         self.blocked: tuple[Pending, Event, int, int] | None = None
@@ -289,9 +290,13 @@ class Runner:
         except ValueError as error:
             raise Failure(str(error)) from None
         made.raw_options = b"".join(option_bytes(one) for one in options)
+        made.payload = bytes(line.length)
+        if any(one.name == "md5" and one.values for one in options):
+            signed = TcpOption("md5", blob=made.md5(self.md5_key))
+            options = [signed if one.name == "md5" and one.values else one for one in options]
+            made.raw_options = b"".join(option_bytes(one) for one in options)
         if 40 + len(made.raw_options) + line.length > 0xFFFF:
             raise Failure("the packet is longer than IPv4 can say")
-        made.payload = bytes(line.length)
         made.tos = line.tos if line.tos is not None else 0
         if line.ecn is not None:
             made.tos = made.tos & ~3 | ECN_BITS[line.ecn]
@@ -353,7 +358,7 @@ class Runner:
             share = round(self.config.tolerance_percent * start / 100)
             tolerance = max(self.config.tolerance_usecs, share)
             ticks = tolerance // self.config.tcp_ts_tick_usecs
-        found = difference(self.flow, line, seen, ticks)
+        found = difference(self.flow, line, seen, ticks, self.md5_key)
         if found:
             self.differs(line, seen, f"packet differs in {found}")
 

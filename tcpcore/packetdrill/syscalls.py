@@ -167,6 +167,8 @@ class Calls:
 
     def _setsockopt(self, fd: Any, level: Any, name: Any, value: Any, size: Any) -> Made:
         data = option_value(value)
+        if isinstance(value, Struct) and isinstance(value.fields.get("tcpm_key"), Text):
+            self.runner.md5_key = octets(value.fields["tcpm_key"].text)
         room = integer(size) if size is not REST else len(data or b"")
         if data is not None and room >= 0:
             data = data[:room].ljust(min(room, 4096), b"\0")

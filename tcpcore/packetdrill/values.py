@@ -132,6 +132,8 @@ def option_value(value: Any) -> bytes | None:
         found = structure(value, "linger", "onoff", "linger")
         on, seconds = (number(found.fields[name]) for name in ("onoff", "linger"))
         return struct.pack("=II", on & 0xFFFFFFFF, seconds & 0xFFFFFFFF)
+    if isinstance(value, Struct) and "tcpm_addr" in value.fields:
+        return md5sig(value)
     if isinstance(value, Name) and value.name == "NULL":
         return None
     if isinstance(value, Listing) and len(value.items) > 1:
@@ -152,6 +154,28 @@ def octets(text: str) -> bytes:
         bytes([ord(one)]) if ord(one) < 256 else one.encode("utf-8", "surrogateescape")
         for one in text
     )
+
+
+def md5sig(value: Struct) -> bytes:
+    """struct tcp_md5sig of {tcpm_addr=inet_addr("1.2.3.4"), tcpm_key="secret"}; the rest may be
+    told, too: tcpm_family, tcpm_flags, tcpm_prefixlen, tcpm_ifindex, tcpm_keylen."""
+    fields = value.fields
+    host = fields["tcpm_addr"]
+    if not isinstance(host, Call) or not isinstance(host.argument, Text):
+        raise ScriptError('tcpm_addr is written inet_addr("1.2.3.4")')
+    try:
+        ip = ipaddress.ip_address(host.argument.text)
+    except ValueError as error:
+        raise ScriptError(str(error)) from None
+    family = number(fields.get("tcpm_family", 2 if ip.version == 4 else 10)) & 0xFFFF
+    address = struct.pack("=H", family) + bytes(2 if ip.version == 4 else 6) + ip.packed
+    word = fields.get("tcpm_key", Text("", False))
+    key = octets(word.text) if isinstance(word, Text) else b""
+    flags, prefixlen, ifindex = (
+        number(fields.get(f"tcpm_{name}", 0)) for name in ("flags", "prefixlen", "ifindex")
+    )
+    size = number(fields.get("tcpm_keylen", len(key))) & 0xFFFF
+    return struct.pack("=128sBBHi80s", address, flags & 255, prefixlen & 255, size, ifindex, key)
 
 
 def _int(value: int) -> bytes:

@@ -38,6 +38,7 @@ from .tcp_sockopt import (
     tcp_getsockopt_level,
     tcp_inq_hint,
     tcp_ioctl,
+    tcp_md5_setsockopt,
     tcp_poll,
     tcp_set_congestion_control,
     tcp_setsockopt_level,
@@ -155,6 +156,11 @@ class Net:
 
     def set_congestion(self, handle: int, name: str) -> int:
         return tcp_set_congestion_control(self.net, self.sock(handle), name)
+
+    def set_md5(self, handle: int, addr: bytes, prefixlen: int, flags: int, key: bytes) -> int:
+        if len(addr) != 16 or not 0 <= prefixlen <= 128 or len(key) > 80:
+            raise ValueError("an address of 16 bytes, at most 128 bits of it and 80 bytes of key")
+        return tcp_md5_setsockopt(self.sock(handle), addr, prefixlen, flags, key)
 
     def congestion(self, handle: int) -> str:
         return str(self.sock(handle).ca.name)

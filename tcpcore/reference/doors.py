@@ -9,12 +9,14 @@ from .ip_input import ip_rcv
 from .net import Net
 from .secure_seq import siphash
 from .tcp import MASK32, TCPHDR_FIN, TCPHDR_SYN, Bad, Drop, Segment, Tcb
+from .tcp_md5 import md5
 from .wire import tcp_parse_options
 
 __all__ = [
     "csum",
     "flow_hash",
     "fragment_pieces",
+    "md5",
     "parse_frame",
     "parse_options",
     "siphash",

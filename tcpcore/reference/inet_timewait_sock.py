@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from .inet_connection_sock import tcp_clear_xmit_timers, tcp_done
 from .inet_ports import inet_ehash_insert, inet_inherit_port, inet_put_port, inet_unhash
-from .netns import Netns, sk_reset_timer, sk_stop_timer
+from .netns import (
+    Netns,
+    sk_reset_timer,
+    sk_stop_timer,
+    tcp_md5_key_copy,
+    tcp_md5_lookup,
+)
 from .sock import TCP_TIMEWAIT_LEN_NS, TcpSock, TimewaitSock
 from .tcp import TCP_TIME_WAIT, Mib
 from .tcp_window import tcp_receive_window
@@ -35,6 +41,7 @@ def tcp_time_wait(net: Netns, tp: TcpSock, state: int, timeout_ns: int) -> None:
     tw.tstamp_ok = tp.tstamp_ok
     tw.last_oow_ack_ms = tp.last_oow_ack_ms
     tw.tos = tp.tos
+    tcp_md5_key_copy(tw, tcp_md5_lookup(tp))
     tcp_clear_xmit_timers(tp)
     inet_unhash(net, tp)
     had_port = tp.bound

@@ -20,6 +20,7 @@ from .tcp import (
     TCPOPT_WINDOW,
     Mib,
 )
+from .tcp_md5 import MD5_AT, MD5_DIGEST, MD5_OPTION, Md5SigKey, tcp_md5_hash
 from .timer import NSEC_PER_SEC
 from .wire import IPPROTO_TCP, TCP_HDR_LEN
 
@@ -41,7 +42,7 @@ _U32 = Struct(">I")
 class Options:
     """What a segment's options say; those that are None or empty are left out."""
 
-    __slots__ = ("mss", "wscale", "sack_perm", "tsval", "tsecr", "sack")
+    __slots__ = ("mss", "wscale", "sack_perm", "tsval", "tsecr", "sack", "md5")
 
     def __init__(self) -> None:
         self.mss = 0
@@ -50,11 +51,12 @@ class Options:
         self.tsval: int | None = None
         self.tsecr = 0
         self.sack: list[tuple[int, int]] = []
+        self.md5: Md5SigKey | None = None
 
 
 def tcp_options_write(opts: Options) -> bytes:
     """Lay options out as Linux does: whole words, the padding in front where it can be."""
-    out = bytearray()
+    out = bytearray(b"" if opts.md5 is None else MD5_OPTION)
     if opts.mss:
         out += bytes((TCPOPT_MSS, 4)) + opts.mss.to_bytes(2, "big")
     if opts.tsval is not None:
@@ -152,10 +154,13 @@ def ip_queue_xmit(
     ttl: int,
     ident: int,
     df: bool,
+    md5: Md5SigKey | None = None,
+    md5_at: int = MD5_AT,
 ) -> int:
     """Queue a segment, cut to `mss` where the link does not take it whole; 0, or -ENOBUFS.
 
-    NET_XMIT_DROP: the queue before the link has refused it.
+    NET_XMIT_DROP: the queue before the link has refused it. With a key each segment is signed, its
+    digest put into the options at `md5_at`: no link could cut it.
     """
     if len(net.out) >= OUT_QUEUE_MAX:
         net.mib[Mib.IP_OUTDISCARDS] += 1
@@ -163,7 +168,7 @@ def ip_queue_xmit(
     net.mib[Mib.TCP_OUTSEGS] += max(1, -(-len(data) // mss)) if mss else 1
     if net.qdisc_drops:
         return NET_XMIT_DROP
-    size = max(len(data), 1) if not mss or net.gso else mss
+    size = max(len(data), 1) if not mss or (net.gso and md5 is None) else mss
     last = (max(len(data), 1) - 1) // size * size
     for at in range(0, last + 1, size):
         # FIN and PSH belong to the end, CWR to the beginning.
@@ -185,6 +190,8 @@ def ip_queue_xmit(
             ident + at // size & 0xFFFF,
             df,
             net.hw_csum,
+            md5,
+            md5_at,
         )
         net.out.append((frame, mss if 0 < mss < size else 0))
     return 0
@@ -207,6 +214,8 @@ def tcp_build_frame(
     ident: int,
     df: bool,
     partial: bool = False,
+    md5: Md5SigKey | None = None,
+    md5_at: int = MD5_AT,
 ) -> bytes:
     """One IP packet with one segment in it, both checksums right.
 
@@ -216,6 +225,10 @@ def tcp_build_frame(
     word = header // 4 << 12 | flags
     tcp = _TCPHDR.pack(sport, dport, seq, ack, word, window, 0, urg) + options
     length = len(tcp) + len(data)
+    if md5 is not None:
+        at = TCP_HDR_LEN + md5_at
+        digest = tcp_md5_hash(md5, saddr, daddr, tcp, length, data)
+        tcp = tcp[:at] + digest + tcp[at + MD5_DIGEST :]
     if partial:
         check = csum_tcpudp_magic(saddr, daddr, length, IPPROTO_TCP, 0) ^ 0xFFFF
     else:

@@ -11,7 +11,8 @@ from typing import Any
 
 from .net import Net
 from .secure_seq import siphash
-from .sock import TcpSock
+from .sock import TcpSock, TimewaitSock
+from .tcp_md5 import Md5SigKey, tcp_md5_do_lookup
 from .timer import Timer, Timers, timer_del, timer_mod
 
 TYPE_CHECKING = False
@@ -189,3 +190,15 @@ def sk_wake(net: Netns, tp: TcpSock) -> None:
     """Tell whoever drives the engine that a socket may be ready for something."""
     if tp.handle and not tp.dead:
         net.wake[tp.handle] = None
+
+
+def tcp_md5_lookup(sk: TcpSock | TimewaitSock) -> Md5SigKey | None:
+    """The key of a connection, or of what is left of it."""
+    return tcp_md5_do_lookup(sk.md5sig_info, sk.daddr) if sk.md5sig_info else None
+
+
+def tcp_md5_key_copy(to: TcpSock | TimewaitSock, key: Md5SigKey | None) -> int:
+    """Let a child, or the rest of a connection, have the key for its peer alone; 0."""
+    if key is not None:
+        to.md5sig_info = [Md5SigKey(to.daddr, 128, key.flags, key.key)]
+    return 0

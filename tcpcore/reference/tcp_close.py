@@ -147,6 +147,7 @@ KEPT = (
     "dead",
     "zapped",
     "errors",
+    "md5sig_info",
     "sk_rmem_alloc",
     "sk_err",
     "nonagle",

@@ -30,7 +30,7 @@ from .ip_output import (
     is_multicast,
     tcp_options_write,
 )
-from .netns import Netns
+from .netns import Netns, tcp_md5_lookup
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
 from .sock import RequestSock, TcpSock, TimewaitSock
 from .syncookies import cookie_v4_check
@@ -55,6 +55,14 @@ from .tcp_input import (
     tcp_rcv_state_process,
     tcp_rcv_synsent_state_process,
 )
+from .tcp_md5 import (
+    MD5_AT,
+    MD5_OPTION,
+    Md5SigKey,
+    tcp_md5_do_lookup,
+    tcp_md5_verify,
+    tcp_parse_auth_options,
+)
 from .tcp_minisocks import (
     REQ_ACK,
     REQ_CHILD,
@@ -63,6 +71,7 @@ from .tcp_minisocks import (
     TW_RST,
     TW_SYN,
     reqsk_addr,
+    reqsk_md5_lookup,
     tcp_check_req,
     tcp_conn_request,
     tcp_openreq_init_rwin,
@@ -74,7 +83,6 @@ from .tcp_output import tcp_connect
 from .timer import NSEC_PER_MSEC
 
 AF_INET, AF_INET6 = 2, 10
-OPT_MD5SIG, OPT_AO, OPTIONS_UNSEEN = 19, 29, 4
 IPOPT_ROUTES = (131, 137)  # loose and strict
 SOCKADDR_IN_LEN, SOCKADDR_IN6_LEN = 16, 28
 _U32 = Struct(">I")
@@ -161,21 +169,25 @@ def tcp_sack_parse(data: bytes, th: Segment) -> list[tuple[int, int]]:
     return []
 
 
-def tcp_inbound_hash(data: bytes, th: Segment) -> bool:
-    """True for options that an endpoint may look at: well formed, none of a key (RFC 2385, 5925).
+def tcp_inbound_hash(net: Netns, sk: TcpSock, data: bytes, th: Segment) -> bool:
+    """Whether a segment may be looked at: signed as the socket asks for, or not (RFC 2385 2.0).
 
-    Deviation: as Linux, from 9293:MUST-7, a segment whose options lie is dropped without a word;
-    the last four bytes may say what they will.
+    What is not is dropped without a word, and counted.
     """
-    at = th.transport_header + 20
-    end = th.transport_header + 4 * th.doff
-    while at + OPTIONS_UNSEEN < end and data[at]:
-        if data[at] == 1:
-            at += 1
-            continue
-        if data[at] in (OPT_MD5SIG, OPT_AO) or data[at + 1] < 2 or at + data[at + 1] > end:
-            return False
-        at += data[at + 1]
+    at = tcp_parse_auth_options(data, th)
+    if at < 0:
+        return False
+    key = tcp_md5_do_lookup(sk.md5sig_info, th.saddr) if sk.md5sig_info else None
+    if not at:
+        if key is not None:
+            net.mib[Mib.TCP_MD5NOTFOUND] += 1
+        return key is None
+    if key is None:
+        net.mib[Mib.TCP_MD5UNEXPECTED] += 1
+        return False
+    if not tcp_md5_verify(key, th, data, at):
+        net.mib[Mib.TCP_MD5FAILURE] += 1
+        return False
     return True
 
 
@@ -212,21 +224,20 @@ def tcp_v4_rcv(net: Netns, th: Segment, data: bytes) -> int:
     sack = tcp_sack_parse(data, th) if th.doff > 5 and th.flags & TCPHDR_ACK else []
     sk = request_or_sock(net, th.daddr, th.dport, th.saddr, th.sport)
     if isinstance(sk, TimewaitSock):
-        sk = tcp_v4_timewait(net, sk, th)
+        sk = tcp_v4_timewait(net, sk, th, data)
         if sk is None:
             return 0
     if sk is None:
         sk = inet_lookup_listener(net, th.daddr, th.dport)
         if sk is None:
-            if tcp_inbound_hash(data, th):
-                tcp_v4_send_reset(net, th)
+            tcp_v4_send_reset(net, th, None, data)
             return Drop.TCP_CLOSED
-    if not tcp_inbound_hash(data, th):
+    if not tcp_inbound_hash(net, sk.listener if isinstance(sk, RequestSock) else sk, data, th):
         return Drop.TCP_BAD_DOFF
     if isinstance(sk, RequestSock):
         what, child = tcp_check_req(net, sk, th)
         if what == REQ_RST:
-            tcp_v4_send_reset(net, th)
+            tcp_v4_send_reset(net, th, sk.listener)
         elif what == REQ_ACK:
             tcp_v4_reqsk_send_ack(net, sk)
         elif what == REQ_CHILD and child is not None:
@@ -246,7 +257,7 @@ def tcp_child_process(
     """The handshake's ACK reaches the socket that was made for it."""
     tcp_segs_in(child, th)
     if tcp_rcv_state_process(net, child, th, data, sack) == REPLY_RST:
-        tcp_v4_send_reset(net, th)
+        tcp_v4_send_reset(net, th, child)
     return 0
 
 
@@ -265,7 +276,7 @@ def tcp_v4_do_rcv(
     else:
         reply = tcp_rcv_state_process(net, tp, th, data, sack)
     if reply == REPLY_RST:
-        tcp_v4_send_reset(net, th)
+        tcp_v4_send_reset(net, th, tp)
     return 0
 
 
@@ -283,7 +294,7 @@ def tcp_v4_listen_rcv(
                 return tcp_child_process(net, child, th, data, sack)
             if valid:  # but there is no room: the peer is left alone
                 return 0
-        tcp_v4_send_reset(net, th)
+        tcp_v4_send_reset(net, th, listener)
         return 0
     if flags & TCPHDR_SYN and not flags & TCPHDR_FIN:
         tcp_conn_request(net, listener, th, 0)
@@ -313,20 +324,21 @@ def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> tuple[boo
     return True, child
 
 
-def tcp_v4_timewait(net: Netns, tw: TimewaitSock, th: Segment) -> TcpSock | None:
+def tcp_v4_timewait(net: Netns, tw: TimewaitSock, th: Segment, data: bytes) -> TcpSock | None:
     """For what is in TIME-WAIT; a listener where a SYN may begin anew (RFC 6191)."""
     what, isn = tcp_timewait_state_process(net, tw, th)
     if what == TW_SYN:
         listener = inet_lookup_listener(net, th.daddr, th.dport)
         if listener is not None:
             inet_twsk_kill(net, tw)
-            tcp_conn_request(net, listener, th, isn)
+            if tcp_inbound_hash(net, listener, data, th):
+                tcp_conn_request(net, listener, th, isn)
             return None
         what = TW_ACK
     if what == TW_ACK:
         tcp_v4_timewait_ack(net, tw)
     elif what == TW_RST:
-        tcp_v4_send_reset(net, th)
+        tcp_v4_send_reset(net, th, None, data)
         inet_twsk_kill(net, tw)
     return None
 
@@ -334,10 +346,23 @@ def tcp_v4_timewait(net: Netns, tw: TimewaitSock, th: Segment) -> TcpSock | None
 # Answers without a socket.
 
 
-def tcp_v4_send_reset(net: Netns, th: Segment) -> None:
-    """Nobody is here (RFC 9293 3.5.2): never in answer to a reset, nor from an address not ours."""
+def tcp_v4_send_reset(net: Netns, th: Segment, sk: TcpSock | None, data: bytes = b"") -> None:
+    """Nobody is here (RFC 9293 3.5.2): never in answer to a reset, nor from an address not ours.
+
+    `sk` is whose key signs it; without one a segment that is signed, of which `data` is the packet,
+    is answered where `tcp_md5_of_the_lost` finds one.
+    """
     if th.flags & TCPHDR_RST or not inet_addr_is_local(net, th.daddr):
         return
+    key = None
+    if sk is None:
+        at = tcp_parse_auth_options(data, th)
+        if at:
+            key = tcp_md5_of_the_lost(net, th, data, at)
+            if key is None:
+                return
+    elif sk.md5sig_info:
+        key = tcp_md5_do_lookup(sk.md5sig_info, th.saddr)
     if th.flags & TCPHDR_ACK:
         seq, ack, flags = th.ack, 0, TCPHDR_RST
     else:
@@ -345,9 +370,21 @@ def tcp_v4_send_reset(net: Netns, th: Segment) -> None:
         seq, ack, flags = 0, (th.seq + length) & MASK32, TCPHDR_RST | TCPHDR_ACK
     net.mib[Mib.TCP_OUTRSTS] += 1
     ip_queue_xmit(
-        net, th.daddr, th.saddr, th.dport, th.sport, seq, ack, flags, 0, 0, b"", b"", 0, 0,
-        net.sysctl.ip_default_ttl, 0, True,
+        net, th.daddr, th.saddr, th.dport, th.sport, seq, ack, flags, 0, 0,
+        b"" if key is None else MD5_OPTION, b"", 0, 0, net.sysctl.ip_default_ttl, 0, True, key,
     )  # fmt: skip
+
+
+def tcp_md5_of_the_lost(net: Netns, th: Segment, data: bytes, at: int) -> Md5SigKey | None:
+    """The key of a signed segment whose connection is gone: a listener may still have it.
+
+    That is one on the port it comes from, as both ends of BGP have; and only if it signs rightly.
+    """
+    listener = inet_lookup_listener(net, th.daddr, th.sport) if at > 0 else None
+    if listener is None or not listener.md5sig_info:
+        return None
+    key = tcp_md5_do_lookup(listener.md5sig_info, th.saddr)
+    return key if key is not None and tcp_md5_verify(key, th, data, at) else None
 
 
 def tcp_v4_send_ack(
@@ -358,27 +395,32 @@ def tcp_v4_send_ack(
     window: int,
     tsval: int | None,
     tsecr: int,
+    key: Md5SigKey | None,
 ) -> None:
-    """An acknowledgment for what has no socket."""
+    """An acknowledgment for what has no socket; its signature comes last."""
     opts = Options()
     opts.tsval, opts.tsecr = tsval, tsecr
+    options = tcp_options_write(opts)
     ip_queue_xmit(
         net, sk.saddr, sk.daddr, sk.sport, sk.dport, seq, ack, TCPHDR_ACK, window, 0,
-        tcp_options_write(opts), b"", 0, sk.tos, net.sysctl.ip_default_ttl, 0, True,
+        options if key is None else options + MD5_OPTION, b"", 0, sk.tos,
+        net.sysctl.ip_default_ttl, 0, True, key, len(options) + MD5_AT,
     )  # fmt: skip
 
 
 def tcp_v4_timewait_ack(net: Netns, tw: TimewaitSock) -> None:
     stamp = (net.now_ns // NSEC_PER_MSEC + tw.ts_offset) & MASK32 if tw.tstamp_ok else None
     window = min(tw.rcv_wnd >> tw.rcv_wscale, 65535)
-    tcp_v4_send_ack(net, tw, tw.snd_nxt, tw.rcv_nxt, window, stamp, tw.ts_recent)
+    key = tcp_md5_lookup(tw)
+    tcp_v4_send_ack(net, tw, tw.snd_nxt, tw.rcv_nxt, window, stamp, tw.ts_recent, key)
 
 
 def tcp_v4_reqsk_send_ack(net: Netns, req: RequestSock) -> None:
     stamp = (net.now_ns // NSEC_PER_MSEC + req.ts_off) & MASK32 if req.tstamp_ok else None
     window = min(req.rsk_rcv_wnd, 65535) >> req.rcv_wscale
     seq = (req.snt_isn + 1) & MASK32
-    tcp_v4_send_ack(net, req, seq, req.rcv_nxt, window, stamp, req.ts_recent)
+    key = reqsk_md5_lookup(req)
+    tcp_v4_send_ack(net, req, seq, req.rcv_nxt, window, stamp, req.ts_recent, key)
 
 
 def any_address(ip: int) -> bytes:

@@ -15,7 +15,7 @@ from .inet_connection_sock import (
 from .inet_ports import inet_ehash_insert, inet_inherit_port, inet_unhash
 from .inet_timewait_sock import inet_twsk_kill, inet_twsk_schedule
 from .ip_output import Options, ip_queue_xmit, tcp_options_write
-from .netns import Netns, sk_reset_timer, sk_stop_timer
+from .netns import Netns, sk_reset_timer, sk_stop_timer, tcp_md5_key_copy
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
 from .sock import (
     SOCK_RCVBUF_LOCK,
@@ -52,6 +52,7 @@ from .tcp import (
     before,
 )
 from .tcp_cong import tcp_init_congestion_control
+from .tcp_md5 import Md5SigKey, tcp_md5_do_lookup
 from .tcp_output import tcp_oow_rate_limited
 from .tcp_rtt import tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from .tcp_window import dst_metric_advmss, tcp_full_space, tcp_select_initial_window
@@ -89,6 +90,12 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     req.tstamp_ok = bool(th.opts & OPT_TIMESTAMP and sysctl.tcp_timestamps)
     req.ts_recent = th.tsval if req.tstamp_ok else 0
     req.tos = req.listener.tos
+
+
+def reqsk_md5_lookup(req: RequestSock) -> Md5SigKey | None:
+    """The listener's key for who has asked."""
+    keys = req.listener.md5sig_info
+    return tcp_md5_do_lookup(keys, req.daddr) if keys else None
 
 
 def reqsk_advmss(net: Netns, req: RequestSock) -> int:
@@ -160,6 +167,9 @@ def tcp_v4_send_synack(net: Netns, req: RequestSock, mss: int, cookie: bool = Fa
     """Send a request's SYN-ACK, which offers `mss` (tcp_make_synack)."""
     opts = Options()
     opts.mss = mss
+    opts.md5 = reqsk_md5_lookup(req)
+    if opts.md5 is not None and req.sack_ok and not cookie:
+        req.tstamp_ok = False  # no block would fit beside both
     now_ms = net.now_ns // NSEC_PER_MSEC
     if req.tstamp_ok:
         stamp = cookie_init_timestamp(req, now_ms) if cookie else now_ms
@@ -172,7 +182,7 @@ def tcp_v4_send_synack(net: Netns, req: RequestSock, mss: int, cookie: bool = Fa
     return ip_queue_xmit(
         net, req.saddr, req.daddr, req.sport, req.dport, req.snt_isn, req.rcv_nxt,
         TCPHDR_SYN | TCPHDR_ACK, min(req.rsk_rcv_wnd, 65535), 0, tcp_options_write(opts), b"", 0,
-        req.tos, net.sysctl.ip_default_ttl, 0, True,
+        req.tos, net.sysctl.ip_default_ttl, 0, True, opts.md5,
     )  # fmt: skip
 
 
@@ -246,7 +256,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         return REQ_DROP, None
     if flags & TCPHDR_ACK and th.ack != (req.snt_isn + 1) & MASK32:
         return REQ_RST, None
-    window = (req.rcv_nxt + req.rsk_rcv_wnd) & MASK32
+    window = (req.rcv_nxt + min(req.rsk_rcv_wnd, 65535)) & MASK32  # what the SYN-ACK told
     inside = not before(th.end_seq, req.rcv_nxt) and not after(th.seq, window)
     if paws or tcp_tsecr_reject(req, th) or not inside:
         if not flags & TCPHDR_RST and not tcp_oow_limited(net, req, th):
@@ -313,6 +323,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
     tp.ip = req.ip
     tp.saddr, tp.daddr, tp.sport, tp.dport = req.saddr, req.daddr, req.sport, req.dport
     sk_errors_inherit(tp, listener)
+    tcp_md5_key_copy(tp, reqsk_md5_lookup(req))
     inet_inherit_port(net, tp)
     tcp_init_congestion_control(tp, listener.ca.name, net.now_ns)
     tcb.state = TCP_SYN_RECV

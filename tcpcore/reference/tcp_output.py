@@ -40,7 +40,6 @@ from .sock import (
     TCP_DELACK_MAX_NS,
     TCP_DELACK_MIN_NS,
     TCP_MIN_MSS,
-    TCP_NAGLE_CORK,
     TCP_NAGLE_OFF,
     TCP_NAGLE_PUSH,
     TCP_PINGPONG_THRESH,
@@ -89,6 +88,8 @@ from .tcp_window import (
     tcp_established_options,
     tcp_full_space,
     tcp_grow_skb,
+    tcp_mss_split_point,
+    tcp_nagle_test,
     tcp_packets_in_flight,
     tcp_select_initial_window,
     tcp_select_window,
@@ -139,7 +140,7 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         th.opts, th.wscale = int(Opt.OPT_WSCALE), opts.wscale
     err = ip_queue_xmit(
         net, tp.saddr, tp.daddr, tp.sport, tp.dport, skb.seq, ack, flags, window, urg, options,
-        bytes(skb.data), mss, tp.tos, tp.ttl, net.ip_id, tp.pmtudisc > 0,
+        bytes(skb.data), mss, tp.tos, tp.ttl, net.ip_id, tp.pmtudisc > 0, opts.md5,
     )  # fmt: skip
     if err < 0:
         return err
@@ -218,44 +219,6 @@ def tcp_event_new_data_sent(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
 
 
 # When data may go.
-
-
-def tcp_nagle_check(tp: TcpSock, length: int, mss: int, nonagle: int) -> bool:
-    """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
-    if length >= mss:
-        return False
-    if nonagle & TCP_NAGLE_CORK:
-        return True
-    return not nonagle and bool(tp.packets_out) and tcp_minshall_check(tp)
-
-
-def tcp_minshall_check(tp: TcpSock) -> bool:
-    tcb = tp.tcb
-    return after(tp.snd_sml, tcb.snd_una) and not after(tp.snd_sml, tcb.snd_nxt)
-
-
-def tcp_nagle_test(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
-    if nonagle & TCP_NAGLE_PUSH:
-        return True
-    if tp.snd_up != tp.tcb.snd_una or skb.tcp_flags & TCPHDR_FIN:
-        return True
-    return not tcp_nagle_check(tp, len(skb.data), mss, nonagle)
-
-
-def tcp_mss_split_point(tp: TcpSock, skb: SkBuff, mss: int, quota: int, nonagle: int) -> int:
-    """How much of a piece may go: whole segments, unless the rest is the last and may go too."""
-    room = (tcp_wnd_end(tp) - skb.seq) & MASK32
-    most = mss * quota
-    whole = skb is tp.sk_write_queue[-1]
-    if most <= room and not whole:
-        return most
-    needed = min(len(skb.data), room)
-    if most <= needed:
-        return most
-    partial = needed % mss
-    if partial and tcp_nagle_check(tp, partial, mss, nonagle):
-        return needed - partial
-    return needed
 
 
 def tcp_fragment(net: Netns, tp: TcpSock, queue: object, index: int, length: int, mss: int) -> int:

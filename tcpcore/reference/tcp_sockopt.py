@@ -47,6 +47,7 @@ from .tcp import (
 from .tcp_ack import sk_stream_is_writeable
 from .tcp_cong import CONGESTION_CONTROLS, tcp_init_congestion_control
 from .tcp_input import keepalive_time_when
+from .tcp_md5 import tcp_md5_do_add, tcp_md5_do_del
 from .tcp_output import tcp_data_snd_check, tcp_push_pending_frames
 from .tcp_timer import keepalive_intvl_when
 from .tcp_user import tcp_cleanup_rbuf
@@ -305,6 +306,24 @@ def tcp_set_congestion_control(net: Netns, tp: TcpSock, name: str) -> int:
         return -ENOENT
     tcp_init_congestion_control(tp, name, net.now_ns)
     return 0
+
+
+def tcp_md5_setsockopt(tp: TcpSock, addr: bytes, prefixlen: int, flags: int, key: bytes) -> int:
+    """TCP_MD5SIG (RFC 2385): set a key, or forget it if it is empty; 0 or a negative errno.
+
+    Parameters
+    ----------
+    tp : TcpSock
+    addr : bytes, 16, IPv4 mapped
+    prefixlen : int, of the 16 bytes
+    flags : int, kept: a key is another one where they are others
+    key : bytes, 80 at most
+    """
+    if not key:
+        return tcp_md5_do_del(tp.md5sig_info or [], addr, prefixlen, flags)
+    if tp.md5sig_info is None:
+        tp.md5sig_info = []
+    return tcp_md5_do_add(tp.md5sig_info, addr, prefixlen, flags, key)
 
 
 def ip_setsockopt(tp: TcpSock, level: int, name: int, value: int) -> int:

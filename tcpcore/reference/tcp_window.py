@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from .errqueue import tcp_skb_collapse_tstamp
 from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, V4MAPPED, Options, dst_mtu
-from .netns import Netns
+from .netns import Netns, tcp_md5_lookup
 from .sock import (
     GSO_MAX_SIZE,
     ICSK_ACK_NOMEM,
     MAX_TCP_HEADER,
+    TCP_NAGLE_CORK,
+    TCP_NAGLE_PUSH,
     TCP_RMEM_TO_WIN_SCALE,
     CaState,
     SkBuff,
     TcpSock,
 )
 from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, Mib, after
+from .tcp_md5 import TCPOLEN_MD5SIG_ALIGNED
 from .timer import NSEC_PER_MSEC
 from .wire import TCP_HDR_LEN
 
@@ -190,7 +193,7 @@ def tcp_current_mss(net: Netns, tp: TcpSock) -> int:
 def tcp_send_mss(net: Netns, tp: TcpSock, oob: bool) -> tuple[int, int]:
     """(MSS, how large a piece a write makes): whole segments, at most 64 KiB."""
     mss = tcp_current_mss(net, tp)
-    if oob:
+    if oob or tp.md5sig_info is not None:
         return mss, mss
     most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER
     half = tp.tcb.max_window >> 1 if tp.tcb.max_window > 536 else tp.tcb.max_window
@@ -214,7 +217,12 @@ def tcp_packets_in_flight(tp: TcpSock) -> int:
 
 
 def tcp_tso_segs(net: Netns, tp: TcpSock, mss: int) -> int:
-    """Segments to send at once: what the pace brings in about a millisecond, more on short ways."""
+    """Segments to send at once: what the pace brings in about a millisecond, more on short ways.
+
+    Of what is signed one: each segment has its own signature.
+    """
+    if tp.md5sig_info is not None:
+        return 1
     most = GSO_MAX_SIZE - 1 - MAX_TCP_HEADER
     size = most
     if tp.srtt_us:
@@ -296,6 +304,44 @@ def tcp_snd_wnd_test(tp: TcpSock, skb: SkBuff, mss: int) -> bool:
     return not after(end, tcp_wnd_end(tp))
 
 
+def tcp_nagle_check(tp: TcpSock, length: int, mss: int, nonagle: int) -> bool:
+    """True if a small segment has to wait (RFC 1122 4.2.3.4; Minshall: for a small one only)."""
+    if length >= mss:
+        return False
+    if nonagle & TCP_NAGLE_CORK:
+        return True
+    return not nonagle and bool(tp.packets_out) and tcp_minshall_check(tp)
+
+
+def tcp_minshall_check(tp: TcpSock) -> bool:
+    tcb = tp.tcb
+    return after(tp.snd_sml, tcb.snd_una) and not after(tp.snd_sml, tcb.snd_nxt)
+
+
+def tcp_nagle_test(tp: TcpSock, skb: SkBuff, mss: int, nonagle: int) -> bool:
+    if nonagle & TCP_NAGLE_PUSH:
+        return True
+    if tp.snd_up != tp.tcb.snd_una or skb.tcp_flags & TCPHDR_FIN:
+        return True
+    return not tcp_nagle_check(tp, len(skb.data), mss, nonagle)
+
+
+def tcp_mss_split_point(tp: TcpSock, skb: SkBuff, mss: int, quota: int, nonagle: int) -> int:
+    """How much of a piece may go: whole segments, unless the rest is the last and may go too."""
+    room = (tcp_wnd_end(tp) - skb.seq) & MASK32
+    most = mss * quota
+    whole = skb is tp.sk_write_queue[-1]
+    if most <= room and not whole:
+        return most
+    needed = min(len(skb.data), room)
+    if most <= needed:
+        return most
+    partial = needed % mss
+    if partial and tcp_nagle_check(tp, partial, mss, nonagle):
+        return needed - partial
+    return needed
+
+
 # Options.
 
 
@@ -304,10 +350,11 @@ def tcp_time_stamp(net: Netns, tp: TcpSock) -> int:
 
 
 def tcp_syn_options(net: Netns, tp: TcpSock) -> Options:
-    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2)."""
+    """A SYN offers all that this end can (RFC 7323 2.2, 3.2; RFC 2018 2); stamps or a signature."""
     opts = Options()
     opts.mss = tcp_advertise_mss(net, tp)
-    if net.sysctl.tcp_timestamps:
+    opts.md5 = tcp_md5_lookup(tp)
+    if net.sysctl.tcp_timestamps and opts.md5 is None:
         opts.tsval, opts.tsecr = tcp_time_stamp(net, tp), tp.tcb.ts_recent
     if net.sysctl.tcp_window_scaling:
         opts.wscale = tp.tcb.rcv_wscale
@@ -344,6 +391,9 @@ def tcp_sack_blocks(tp: TcpSock, room: int) -> list[tuple[int, int]]:
 def tcp_established_options(net: Netns, tp: TcpSock) -> Options:
     opts = Options()
     room = MAX_TCP_OPTION_SPACE
+    opts.md5 = tcp_md5_lookup(tp)
+    if opts.md5 is not None:
+        room -= TCPOLEN_MD5SIG_ALIGNED
     if tp.tstamp_ok:
         opts.tsval, opts.tsecr = tcp_time_stamp(net, tp), tp.tcb.ts_recent
         room -= TCPOLEN_TSTAMP_ALIGNED
@@ -353,6 +403,8 @@ def tcp_established_options(net: Netns, tp: TcpSock) -> Options:
 
 def tcp_established_options_size(tp: TcpSock) -> int:
     size = TCPOLEN_TSTAMP_ALIGNED if tp.tstamp_ok else 0
+    if tcp_md5_lookup(tp) is not None:
+        size += TCPOLEN_MD5SIG_ALIGNED
     blocks = tcp_sack_blocks(tp, MAX_TCP_OPTION_SPACE - size)
     if blocks:
         size += TCPOLEN_SACK_BASE_ALIGNED + TCPOLEN_SACK_PERBLOCK * len(blocks)
