@@ -420,7 +420,7 @@ cdef struct tcp_sock:
     uint16_t probes_out
     uint16_t tcp_header_len
     uint16_t urg_data
-    uint16_t scaling_ratio  # data in 256 bytes of receive memory
+    uint8_t scaling_ratio  # data in 256 bytes of receive memory
     uint8_t backoff
     uint8_t ack_pending  # ICSK_ACK_
     uint8_t ack_quick

@@ -460,10 +460,10 @@ cdef inline void tcp_measure_scaling_ratio(
     const netns *net, tcp_sock *tp, int64_t length
 ) noexcept nogil:
     """What the peer's segments cost tells how much of the memory a window may fill."""
-    cdef uint16_t old = tp.scaling_ratio
+    cdef uint8_t old = tp.scaling_ratio
     cdef int64_t cost = skb_truesize(<uint32_t>length, net.net.gso_size)
     cdef int64_t ratio = (length << TCP_RMEM_TO_WIN_SCALE) // cost
-    tp.scaling_ratio = <uint16_t>(ratio if ratio else 1)
+    tp.scaling_ratio = <uint8_t>(ratio if ratio else 1)
     if tp.scaling_ratio != old:
         tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
         tp.rcvq_space = <uint32_t>min(<int64_t>tp.rcvq_space, tp.window_clamp)

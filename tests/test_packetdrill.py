@@ -29,8 +29,8 @@ PACKETDRILL_LAYERS = {
         6: "session",
         5: "runner host kernel",
         4: "syscalls files shell kernel_calls icmp code match",
-        3: "parser values target",
-        2: "packet_parser flow options",
+        3: "parser values polling",
+        2: "packet_parser flow options target",
         1: "packet lexer",
         0: "script constants descriptors",
     }.items()
