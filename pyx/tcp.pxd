@@ -259,7 +259,10 @@ cdef enum:  # Mib
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
-    NR_MIBS = 91
+    IP_NOECTPKTS = 91  # and ECT(1), ECT(0), CE
+    IP6_NOECTPKTS = 95  # the same
+    TCP_DELIVEREDCE = 99
+    NR_MIBS = 100
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -97,4 +97,13 @@ COUNTERS = (
     "TcpExtRcvPruned",
     "TcpExtTCPRcvCollapsed",
     "TcpExtTCPLostRetransmit",
+    "IpExtInNoECTPkts",
+    "IpExtInECT1Pkts",
+    "IpExtInECT0Pkts",
+    "IpExtInCEPkts",
+    "Ip6InNoECTPkts",
+    "Ip6InECT1Pkts",
+    "Ip6InECT0Pkts",
+    "Ip6InCEPkts",
+    "TcpExtTCPDeliveredCE",
 )

@@ -298,7 +298,7 @@ class TcpSock:
         "first_tx_us", "delivered_us", "app_limited", "rate_delivered", "rate_interval_us",
         "rate_app_limited", "sk_pacing_rate", "chrono_type", "chrono_start_ms", "chrono_stat_ms",
         "total_rto", "total_rto_recoveries", "total_rto_time", "rto_stamp_ms", "timeout_rehash",
-        "errors",
+        "errors", "ecn_flags", "delivered_ce",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -486,7 +486,8 @@ class TcpSock:
         self.chrono_stat_ms = [0, 0, 0]
         self.total_rto = self.total_rto_recoveries = self.total_rto_time = 0  # the last in ms
         self.rto_stamp_ms = 0  # when the first time-out of a row came; 0 for none
-        self.timeout_rehash = 0
+        self.timeout_rehash = self.delivered_ce = 0  # `delivered` that the peer says was marked
+        self.ecn_flags = 0  # TCP_ECN_
         self.errors: Any = None  # what is told beside the stream, once somebody has asked
 
 
@@ -520,8 +521,8 @@ class RequestSock:
         "rsk_window_clamp",
         "rsk_rcv_wnd",
         "last_oow_ack_ms",
-        "tos",
-    )
+        "tos", "ecn_ok",
+    )  # fmt: skip
 
     def __init__(self, listener: TcpSock) -> None:
         self.listener = listener
@@ -549,8 +550,8 @@ class RequestSock:
         self.snt_synack_ns = 0
         self.rsk_window_clamp = 0
         self.rsk_rcv_wnd = 0
-        self.last_oow_ack_ms = 0
-        self.tos = 0
+        self.last_oow_ack_ms = self.tos = 0
+        self.ecn_ok = False
 
 
 class TimewaitSock:

@@ -269,7 +269,8 @@ class Mib(IntEnum):
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
-    NR_MIBS = 91
+    IP_NOECTPKTS, IP6_NOECTPKTS = 91, 95  # and behind each ECT(1), ECT(0), CE
+    TCP_DELIVEREDCE, NR_MIBS = 99, 100
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order
