@@ -229,9 +229,7 @@ class Net:
         ecn: bool = False,
     ) -> None:
         """What is said of the way to peers (`ip route`); rto_min in ms, 0: nothing is said."""
-        self.net.route = Route(
-            mtu, mtu_lock, advmss, initcwnd, initrwnd, rto_min, quickack, ecn
-        )
+        self.net.route = Route(mtu, mtu_lock, advmss, initcwnd, initrwnd, rto_min, quickack, ecn)
 
     def add_address(self, addr: bytes, prefix: int) -> None:
         self.net.addrs[addr] = prefix
