@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-from bench.yardsticks import Unavailable, Yardsticks, compiled, spend, worker
+from bench.yardsticks import ROOT, Unavailable, Yardsticks, compiled, spend, worker
 from tcpcore.engine import load
 
 WRITE = 1 << 16  # bytes of a write and of a read, of every contender that has them
@@ -37,7 +37,7 @@ class Entrant:
 
 
 class EndpointYardsticks(Yardsticks):
-    """The races of issue 4 and their verdicts."""
+    """The races of the endpoint, and of the scripts that it is tested by; their verdicts."""
 
     def run(self) -> None:
         self.told: dict[str, list[str]] = {}  # what the peers say of themselves
@@ -49,6 +49,7 @@ class EndpointYardsticks(Yardsticks):
             self.reference,
             self.memory,
             self.flood,
+            self.scripts,
         ):
             self.say(f"measuring: endpoint, {race.__name__.replace('_', ' ')}")
             race()
@@ -214,4 +215,31 @@ class EndpointYardsticks(Yardsticks):
             most=1.1,
             unit="x",
             note=f"{median('requests'):.0f} requests held, RSS grew by {median('grown'):.0f} B",
+        )
+
+    def scripts(self) -> None:
+        """packetdrill in virtual time; beside the kernel, that has to wait, one script of eight."""
+        paths = sorted(map(str, (ROOT / "tests" / "packetdrill").glob("*/*.pkt")))
+        few = paths[::8] if not self.quick else paths[:1]
+        ours = [worker("scripts", paths=paths, target="tcpcore") for _ in range(self.rounds)]
+        self.target(
+            f"{len(paths)} packetdrill scripts, compiled engine: CPU time",
+            lambda: statistics.median(run["seconds"] for run in ours),
+            most=5,
+            unit=" s",
+            note=ours[0]["reason"] or "all passed",
+        )
+        what = "packetdrill scripts in virtual time: the same against the kernel"
+        kernel = worker("scripts", paths=few, target="kernel")
+        if not kernel["walls"]:
+            self.unmeasured(what, kernel["reason"], least=100, unit="x")
+            return
+        here = worker("scripts", paths=list(kernel["walls"]), target="tcpcore", runs=2)
+        ratio = sum(kernel["walls"].values()) / here["seconds"]
+        self.target(
+            what,
+            lambda: ratio,
+            least=100,
+            unit="x",
+            note=f"wall time to CPU time of {len(kernel['walls'])} that this kernel passes",
         )

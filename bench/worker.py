@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tcpcore
 from bench import endpoint
-from tcpcore import engine
+from tcpcore import engine, packetdrill
 from tcpcore.columns import CONFLICTS
 from tcpcore.table import Table
 
@@ -144,12 +144,25 @@ def bounded(path: str, most: int, runs: int = 2) -> dict[str, float]:
     }
 
 
-JOBS: dict[str, Callable[..., dict[str, float]]] = {
+def scripts(paths: list[str], target: str, runs: int = 1) -> dict[str, object]:
+    """packetdrill scripts one after the other: CPU time, and of each that passed the wall time."""
+    for _ in range(runs):
+        started = time.process_time()
+        results = [packetdrill.run(path, target=target) for path in paths]
+    return {
+        "seconds": time.process_time() - started,
+        "walls": {one.script: one.wall_seconds for one in results if one.passed},
+        "reason": next((str(one.error) for one in results if not one.passed), ""),
+    }
+
+
+JOBS: dict[str, Callable[..., dict[str, object]]] = {
     "replay": replay,
     "live": live,
     "reading": reading,
     "handing": handing,
     "bounded": bounded,
+    "scripts": scripts,
     **endpoint.JOBS,
 }
 

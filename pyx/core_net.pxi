@@ -72,8 +72,9 @@ cdef tuple SYSCTLS = tuple(
     for name in (
         "ip_default_ttl ip_local_port_range ip_no_pmtu_disc icmp_ratelimit min_pmtu mtu_expires "
         "rmem_max somaxconn tcp_abort_on_overflow tcp_adv_win_scale tcp_autocorking tcp_base_mss "
-        "tcp_challenge_ack_limit tcp_congestion_control tcp_early_retrans tcp_ecn "
-        "tcp_ecn_fallback tcp_fin_timeout "
+        "tcp_challenge_ack_limit tcp_comp_sack_delay_ns tcp_comp_sack_nr tcp_comp_sack_rtt_percent "
+        "tcp_comp_sack_slack_ns tcp_congestion_control tcp_early_retrans tcp_ecn tcp_ecn_fallback "
+        "tcp_fin_timeout "
         "tcp_frto tcp_invalid_ratelimit tcp_keepalive_intvl tcp_keepalive_probes tcp_keepalive_time "
         "tcp_limit_output_bytes tcp_max_orphans tcp_max_reordering tcp_max_syn_backlog "
         "tcp_max_tw_buckets tcp_min_snd_mss tcp_moderate_rcvbuf tcp_notsent_lowat "

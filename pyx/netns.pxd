@@ -170,6 +170,10 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_autocorking = 1
     knobs.tcp_base_mss = 1024
     knobs.tcp_challenge_ack_limit = 0x7FFFFFFF
+    knobs.tcp_comp_sack_delay_ns = 1000000
+    knobs.tcp_comp_sack_nr = 44
+    knobs.tcp_comp_sack_rtt_percent = 33
+    knobs.tcp_comp_sack_slack_ns = 10000
     knobs.tcp_congestion_control = 1
     knobs.tcp_early_retrans = 3
     knobs.tcp_ecn = 2

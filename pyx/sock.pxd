@@ -221,6 +221,10 @@ cdef struct sysctls:
     int64_t tcp_autocorking
     int64_t tcp_base_mss
     int64_t tcp_challenge_ack_limit
+    int64_t tcp_comp_sack_delay_ns
+    int64_t tcp_comp_sack_nr
+    int64_t tcp_comp_sack_rtt_percent
+    int64_t tcp_comp_sack_slack_ns
     int64_t tcp_congestion_control
     int64_t tcp_early_retrans
     int64_t tcp_ecn
@@ -331,10 +335,10 @@ cdef struct tcp_sock:
     uint32_t rcvq_space
     uint32_t rcv_rtt_seq
     uint32_t rcv_rtt_last_tsecr
+    uint32_t compressed_ack_rcv_nxt
     uint32_t last_oow_ack_ms
     uint32_t rto_stamp_ms  # when the first time-out of a row came; 0 for none
     uint32_t rtt_min_us
-    uint32_t max_ack_backlog  # of a listener
     # Queues.
     skb_queue sk_write_queue  # not sent yet
     skb_queue tcp_rtx_queue  # sent, not acknowledged
@@ -403,6 +407,8 @@ cdef struct tcp_sock:
     uint8_t ack_pending  # ICSK_ACK_
     uint8_t ack_quick
     uint8_t ack_pingpong
+    uint8_t compressed_ack  # duplicate ACKs that wait, with the timer of delayed ones
+    uint8_t dup_ack_counter  # sent at once with compressed_ack_rcv_nxt
     uint8_t icsk_pending
     uint8_t ca  # which controller
     uint8_t ca_state
@@ -459,6 +465,7 @@ cdef struct tcp_sock:
     uint16_t keepalive_intvl_s
     uint32_t delivered_ce  # `delivered` that the peer says was marked
     # Listener, and who waits to be accepted.
+    uint32_t max_ack_backlog
     tcp_sock *accept_tail  # who came last, and behind him who came first
     tcp_sock *accept_next
     tcp_sock *listener  # of a child that is not accepted yet
@@ -505,7 +512,7 @@ cdef struct tcp_sock:
 cdef struct request_sock:
     sock_common sk
     tcp_sock *listener
-    int64_t snt_synack_ns
+    int64_t snt_synack_ns  # of the first
     uint32_t last_oow_ack_ms
     uint32_t rcv_isn
     uint32_t snt_isn
@@ -514,7 +521,8 @@ cdef struct request_sock:
     uint32_t cookie_base
     uint32_t rsk_window_clamp
     uint32_t rsk_rcv_wnd
-    uint32_t num_retrans
+    uint32_t snt_tsval_last
+    uint16_t num_retrans
     uint16_t mss  # the peer's, clamped
     uint8_t snd_wscale
     uint8_t rcv_wscale

@@ -259,10 +259,11 @@ cdef enum:  # Mib
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
-    IP_NOECTPKTS = 91  # and ECT(1), ECT(0), CE
-    IP6_NOECTPKTS = 95  # the same
-    TCP_DELIVEREDCE = 99
-    NR_MIBS = 100
+    TCP_ACKCOMPRESSED = 91
+    IP_NOECTPKTS = 92  # and ECT(1), ECT(0), CE
+    IP6_NOECTPKTS = 96  # the same
+    TCP_DELIVEREDCE = 100
+    NR_MIBS = 101
 
 # Completeness, OR over all segments in any order.
 cdef enum:

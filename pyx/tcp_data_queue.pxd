@@ -9,6 +9,7 @@ from skbuff cimport build_skb, kfree_skb, skb_append, skb_put_data, skb_queue_ta
 from sock cimport *
 from tcb cimport tcb_pull
 from tcp cimport *
+from tcp_comp_sack cimport tcp_sack_compress_blocks, tcp_send_dup_ack
 from tcp_ecn cimport tcp_data_ecn_check
 from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
 from tcp_prune cimport tcp_prune_queue
@@ -99,6 +100,7 @@ cdef inline bint tcp_data_queue(
     cdef const segment *th = &r.th
     cdef uint32_t skip
     cdef bint fin
+    tp.has_dsack = 0  # an ACK that waits tells of the last one alone
     if verdict & TCB_OFO:
         if before(th.seq, <uint32_t>(rcv_nxt + tcp_receive_window(tp))):
             tcp_data_queue_ofo(net, tp, r)
@@ -114,7 +116,7 @@ cdef inline bint tcp_data_queue(
         fin = verdict & TCB_FIN_TAKEN != 0
         if tp.out_of_order_queue.first != NULL and not fin:  # behind a FIN is nothing
             fin = tcp_ofo_queue(net, tp)
-            if tp.out_of_order_queue.first == NULL:
+            if fin or tp.out_of_order_queue.first == NULL:
                 tp.ack_pending |= ICSK_ACK_NOW
         tp.bytes_received += fin
         if tp.n_sacks:
@@ -216,14 +218,14 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         return
     NET_INC_STATS(net, TCP_OFOQUEUE)
     tp.rcv_ooopack += 1
-    tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    tp.ack_pending |= ICSK_ACK_SCHED
     tcp_measure_rcv_mss(net, tp, &r.th)
     where = rb_find(queue, seq)
     if where != NULL and after(where.end_seq, seq):
         if not after(end_seq, where.end_seq):
             NET_INC_STATS(net, TCP_OFOMERGE)
             tcp_dsack_set(net, tp, seq, end_seq)
-            tcp_sack_new_ofo_skb(tp, seq, end_seq)
+            tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
             return
         tcp_dsack_set(net, tp, seq, where.end_seq)
         skip = min(<uint32_t>(where.end_seq - seq), length)
@@ -258,7 +260,7 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
         cost = one.truesize
         rb_insert(queue, where, one)
         tp.ofo_due -= tp.ofo_due > 0
-    tcp_sack_new_ofo_skb(tp, seq, end_seq)
+    tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, length)
     tp.sk_rmem_alloc += cost
@@ -290,13 +292,17 @@ cdef inline void tcp_dsack_extend(
         tp.duplicate_sack.end = end
 
 
-cdef inline void tcp_sack_new_ofo_skb(tcp_sock *tp, uint32_t start, uint32_t end) noexcept nogil:
+cdef inline void tcp_sack_new_ofo_skb(
+    netns *net, tcp_sock *tp, uint32_t start, uint32_t end
+) noexcept nogil:
     """The block with the newest segment comes first (RFC 2018 4)."""
     cdef sack_block blocks[5]
     cdef int i, n = 1
     cdef sack_block old
     if not tp.sack_ok:
         return
+    if tp.compressed_ack:
+        tcp_sack_compress_blocks(net, tp, start, end)
     for i in range(tp.n_sacks):
         old = tp.sack[i]
         if before(end, old.start) or after(start, old.end):
@@ -525,8 +531,9 @@ cdef inline void tcp_ack_snd_check(netns *net, tcp_sock *tp) noexcept nogil:
         or tcp_in_quickack_mode(tp)
         or net.route.quickack
         or tp.ack_pending & ICSK_ACK_NOW
-        or tp.out_of_order_queue.first != NULL
     ):
         tcp_send_ack(net, tp)
-    else:
+    elif tp.out_of_order_queue.first == NULL:
         tcp_send_delayed_ack(net, tp)
+    else:
+        tcp_send_dup_ack(net, tp)

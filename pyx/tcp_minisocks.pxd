@@ -130,7 +130,7 @@ cdef inline void tcp_conn_request(
         return
     if want_cookie:
         req.listener = listener
-        req.num_retrans = 0
+        req.num_retrans, req.snt_synack_ns = 0, 0
         tcp_openreq_init(net, req, r)
         if not req.tstamp_ok:  # no room for them
             req.wscale_ok = req.sack_ok = req.snd_wscale = req.ecn_ok = 0
@@ -178,12 +178,13 @@ cdef inline int tcp_v4_send_synack(
             now_ms = cookie_init_timestamp(req, now_ms)
         opts.tsval = <uint32_t>now_ms + req.ts_off
         opts.tsecr = req.ts_recent
+        req.snt_tsval_last = opts.tsval
     opts.has_wscale = req.wscale_ok
     opts.wscale = req.rcv_wscale
     opts.sack_perm = req.sack_ok
     opts.n_sacks = 0
-    if not req.num_retrans:
-        req.snt_synack_ns = net.net.now_ns
+    if not req.snt_synack_ns:
+        req.snt_synack_ns = max(net.net.now_ns, <int64_t>1)
     out.options_len = <uint8_t>tcp_options_write(out.options, &opts)
     out.saddr = req.sk.saddr
     out.daddr = req.sk.daddr
@@ -251,6 +252,15 @@ cdef inline bint tcp_oow_limited(netns *net, uint32_t *last_ms, const segment *t
     return tcp_oow_rate_limited(net, last_ms)
 
 
+cdef inline bint tcp_tsecr_reject(const request_sock *req, const segment *th) noexcept nogil:
+    """Whether a stamp is echoed that no SYN-ACK had; 0 is none (RFC 7323 3.2)."""
+    cdef uint32_t first
+    if not (th.opts & OPT_TIMESTAMP and req.tstamp_ok and th.tsecr):
+        return False
+    first = <uint32_t>(req.snt_synack_ns // NSEC_PER_MSEC) + req.ts_off
+    return th.tsecr - first > req.snt_tsval_last - first
+
+
 cdef inline int tcp_check_req(
     netns *net, request_sock *req, const rcv_skb *r, tcp_sock **child
 ) noexcept nogil:
@@ -274,7 +284,12 @@ cdef inline int tcp_check_req(
         return REQ_DROP
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
-    if paws or before(th.end_seq, rcv_nxt) or after(th.seq, rcv_nxt + req.rsk_rcv_wnd):
+    if (
+        paws
+        or tcp_tsecr_reject(req, th)
+        or before(th.end_seq, rcv_nxt)
+        or after(th.seq, rcv_nxt + req.rsk_rcv_wnd)
+    ):
         if not flags & TCPHDR_RST and not tcp_oow_limited(net, &req.last_oow_ack_ms, th):
             return REQ_ACK
         if paws:

@@ -29,11 +29,7 @@ from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, sk
 from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
-from tcp_cong cimport (
-    CA_EVENT_TX_START,
-    ca_cwnd_event,
-    tcp_enter_cwr,
-)
+from tcp_cong cimport CA_EVENT_TX_START, ca_cwnd_event, tcp_enter_cwr
 from tcp_ecn cimport TCP_ECN_MODE_RFC3168, tcp_ecn_send, tcp_ecn_send_syn, tcp_ecn_send_synack
 from tcp_rate cimport *
 from tcp_window cimport (
@@ -115,7 +111,7 @@ cdef inline int tcp_transmit_skb(
         tcp_tstamp_sent(net, tp, one)
     net.ip_id += <uint16_t>one.pcount
     if flags & TCPHDR_ACK:
-        tcp_event_ack_sent(tp, ack)
+        tcp_event_ack_sent(net, tp, ack)
     tp.segs_out += one.pcount if one.pcount > 1 else 1
     if one.len:
         tcp_event_data_sent(net, tp)
@@ -164,9 +160,13 @@ cdef inline void tcp_tstamp_sent(netns *net, tcp_sock *tp, skb *one) noexcept no
     free(frame)
 
 
-cdef inline void tcp_event_ack_sent(tcp_sock *tp, uint32_t ack) noexcept nogil:
+cdef inline void tcp_event_ack_sent(netns *net, tcp_sock *tp, uint32_t ack) noexcept nogil:
     """Whatever carries an ACK pays what was owed."""
     tp.has_dsack = 0
+    if tp.compressed_ack:
+        NET_ADD_STATS(net, TCP_ACKCOMPRESSED, tp.compressed_ack)
+        tp.compressed_ack = 0
+        tp.delack_timer.expires_ns = 0  # it was theirs
     if ack != tp.tcb.rcv_nxt:
         return
     if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
@@ -451,6 +451,8 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
             return
         timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
+    if tp.compressed_ack:  # they wait for it, too
+        timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
     sk_reset_timer(net, &tp.delack_timer.timer, timeout_ns)
 
 

@@ -22,6 +22,7 @@ from tcp cimport (
     TCP_SYN_SENT,
     TCP_TIMEOUTS,
 )
+from tcp_comp_sack cimport tcp_sack_compress_send_ack
 from tcp_input cimport keepalive_time_when, tcp_fin_time_ns
 from tcp_output cimport tcp_send_ack, tcp_send_active_reset
 from tcp_recovery cimport tcp_enter_loss, tcp_rack_reo_timeout
@@ -208,6 +209,9 @@ cdef inline void tcp_write_timer(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_delack_timer(netns *net, tcp_sock *tp) noexcept nogil:
     """What was owed is due."""
     if tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN:
+        return
+    if tp.compressed_ack:
+        tcp_sack_compress_send_ack(net, tp)
         return
     if not tp.ack_pending & ICSK_ACK_TIMER:
         return

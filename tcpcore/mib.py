@@ -97,6 +97,7 @@ COUNTERS = (
     "TcpExtRcvPruned",
     "TcpExtTCPRcvCollapsed",
     "TcpExtTCPLostRetransmit",
+    "TcpExtTCPAckCompressed",
     "IpExtInNoECTPkts",
     "IpExtInECT1Pkts",
     "IpExtInECT0Pkts",

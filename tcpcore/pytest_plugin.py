@@ -65,9 +65,14 @@ class ScriptItem(pytest.Item):
     def runtest(self) -> None:
         option = self.config.getoption
         target = option("--packetdrill-target")
-        result = packetdrill.run(self.path, target=target, engine=option("--packetdrill-engine"))
+        try:
+            result = packetdrill.run(
+                self.path, target=target, engine=option("--packetdrill-engine")
+            )
+        except OSError as error:
+            pytest.fail(f"{self.path}: {error.strerror}", pytrace=False)
         if result.kind in ("skipped", "unsupported"):
-            pytest.skip(str(result.error))
+            pytest.skip(result.report())
         if not result.passed:
             pytest.fail(result.report(), pytrace=False)
 

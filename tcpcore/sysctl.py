@@ -106,6 +106,14 @@ KNOBS = {
     "tcp_challenge_ack_limit": Knob(
         INT_MAX, 0, INT_MAX, "Kept only: challenge ACKs of a host in a second."
     ),
+    "tcp_comp_sack_delay_ns": Knob(
+        1_000_000, 0, SECONDS_MAX * 10**9, "Longest that duplicate ACKs wait to be one, ns."
+    ),
+    "tcp_comp_sack_nr": Knob(44, 0, 255, "How many duplicate ACKs become one; 0: none waits."),
+    "tcp_comp_sack_rtt_percent": Knob(33, 1, 1000, "Share of a round trip that they wait, %."),
+    "tcp_comp_sack_slack_ns": Knob(
+        10_000, 0, SECONDS_MAX * 10**9, "By how much their timer may be late, ns."
+    ),
     "tcp_congestion_control": Knob(
         "cubic", 0, 0, "Congestion control of new sockets: cubic, reno."
     ),
@@ -185,6 +193,14 @@ KNOBS = {
 }
 
 
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as knobs keep them; TypeError or ValueError for what is none."""
+    unknown = values.keys() - KNOBS.keys()
+    if unknown:
+        raise TypeError(f"no such sysctl: {', '.join(sorted(unknown))}")
+    return {name: KNOBS[name].check(name, value) for name, value in values.items()}
+
+
 class Sysctl:
     """A stack's knobs, by their Linux names; what is not given has Linux's default.
 
@@ -209,13 +225,8 @@ class Sysctl:
     _values: dict[str, Any]
 
     def __init__(self, **values: Any) -> None:
-        unknown = values.keys() - KNOBS.keys()
-        if unknown:
-            raise TypeError(f"no such sysctl: {', '.join(sorted(unknown))}")
         made = {name: knob.default for name, knob in KNOBS.items()}
-        for name, value in values.items():
-            made[name] = KNOBS[name].check(name, value)
-        object.__setattr__(self, "_values", made)
+        object.__setattr__(self, "_values", made | checked(values))
 
     @classmethod
     def of(cls, given: Sysctl | Mapping[str, Any] | None) -> Sysctl:
@@ -228,7 +239,9 @@ class Sysctl:
 
     def replace(self, **values: Any) -> Sysctl:
         """A copy with other values."""
-        return Sysctl(**{**self._values, **values})
+        made = object.__new__(Sysctl)
+        object.__setattr__(made, "_values", self._values | checked(values))
+        return made
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Every knob and its value."""

@@ -22,7 +22,7 @@ SOL_SOCKET, SOL_TCP = 1, 6
 # Linux's timers are late by a tick, or by an eighth of what they wait; its caller takes time, too.
 SLACK_NS, LATE = 16 * MS, 0.14
 NEAR_NS = 12 * MS
-SYSCTL = {"tcp_rmem": (4096, 131072, 6291456), "tcp_early_retrans": 0, "tcp_frto": 0}
+SYSCTL = {"tcp_rmem": (4096, 131072, 6291456)}
 # TCP_INFO that does not hang on a clock.
 FIELDS = (
     "state", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss", "unacked", "sacked",
@@ -461,7 +461,7 @@ def answers(plans: list[Plan]) -> Iterator[Plan]:
 
     host = LinuxHost()
     host.patience = 1
-    host.sysctl("tcp_frto", "0")
+    host.sysctl("tcp_early_retrans", "3")
     for plan in plans:
         walk = Walk(host, plan)
         try:

@@ -215,7 +215,7 @@ def pruned_small(s: Script) -> None:
     s.wait(0.3)
 
 
-@script()
+@script(tcp_comp_sack_nr=0)
 def pruned_holes(s: Script) -> None:
     """T-06: pieces behind holes are joined, then dropped from the last on."""
     s.listener = s.host.socket(4)

@@ -328,6 +328,8 @@ KNOBS = [
     ("tcp_retries2", 4),
     ("tcp_max_orphans", 1),
     ("tcp_stdurg", 1),
+    ("tcp_comp_sack_delay_ns", 50 * MS),
+    ("tcp_comp_sack_nr", 2),
     ("ip_local_port_range", (40000, 40003)),
     ("tcp_rmem", (4096, 20000, 60000)),
     ("tcp_ecn", 0),

@@ -244,7 +244,7 @@ def test_it_runs(tmp_path: Path, real: Path) -> None:
     }
     assert all(row[tcpcore.ENGINE]["ns"] > 0 for row in report["operations"])
     assert len(report["targets"]) == 31
-    assert len(report["endpoint"]) == (16 if tcpcore.ENGINE == "compiled" else 0)
+    assert len(report["endpoint"]) == (18 if tcpcore.ENGINE == "compiled" else 0)
     for row in report["targets"] + report["endpoint"]:
         assert (row["measured"] is None) == (row["met"] is None)
         assert row["measured"] is not None or row["note"], "what is not measured has a reason"

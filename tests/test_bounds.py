@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import random
 import shutil
 import struct
 import subprocess
@@ -15,7 +16,7 @@ from types import ModuleType
 
 import capgen
 import pytest
-from capgen import ACK
+from capgen import ACK, NOP, SACK_PERM, mss, wscale
 from script import HOST4, PEER4, SEC, Host, Script, net_of
 from scripts import SACK
 from test_endpoint_scripts import SYSCTL
@@ -25,6 +26,7 @@ from tcpcore.mib import COUNTERS
 from tcpcore.neigh import ARP_HEAD, ETH_P_ARP, Neighbours
 
 TESTS = Path(__file__).parent
+SEGMENT_MAX = 256 + 2048  # what one of 1,460 bytes is charged with
 
 
 @pytest.fixture
@@ -161,6 +163,43 @@ def test_rests_of_connections(engine: ModuleType) -> None:
         assert script.host.net.sockstat()["tw"] <= 4
     assert counted(script, "TcpExtTCPTimeWaitOverflow") == 6
     assert script.host.net.sockstat()["used"] == 1  # the listener
+
+
+@pytest.mark.parametrize("order", ["falling", "rising", "shuffled", "overlapping", "with_reads"])
+@pytest.mark.parametrize("rmem", [(4096, 8192, 8192), (4096, 16384, 131072)])
+def test_tiny_segments_behind_holes(
+    engine: ModuleType, order: str, rmem: tuple[int, int, int]
+) -> None:
+    """T-06: whatever a peer puts behind holes, what waits is charged with less than the buffer
+    and one segment; and no peer makes the buffer larger than tcp_rmem says."""
+    rng = random.Random(order)
+    script = Script(Host(net_of(engine), {**SYSCTL, "tcp_rmem": rmem}))
+    script.accepted(mss(1460) + SACK_PERM + NOP + wscale(7))
+    net = script.host.net
+    count = 4000 if engine.__name__ == "tcpcore._core" else 1200
+    window = max(rmem[1] // 2, 2000)
+    at = [2 + 2 * i % window for i in range(count)]
+    if order == "falling":
+        at.sort(reverse=True)
+    elif order != "rising":
+        rng.shuffle(at)
+    end, most = 1, 0
+    for number, place in enumerate(at):
+        size = rng.choice((1, 2, 700, 1460)) if order == "overlapping" else 1
+        script.put("A", size, seq=end + place)
+        if order == "with_reads" and not number % 7:
+            script.put("PA", rng.choice((1, 300)), seq=end)
+            got = script.host.recv(script.sk, 1 << 20)
+            end += len(got) if isinstance(got, bytes) else 0
+        held, buffer = net.meminfo(script.sk)[:2]
+        assert buffer <= rmem[2]
+        assert held <= buffer + SEGMENT_MAX
+        most = max(most, held)
+    script.lines.clear()
+    assert most > rmem[1] // 4
+    assert net.sockstat()["mem"] == net.meminfo(script.sk)[0]
+    net.abort(script.sk)
+    assert net.sockstat()["mem"] == 0
 
 
 def test_listeners_at_every_port(script: Script) -> None:

@@ -35,7 +35,7 @@ FLOORS = {
         12: "tcp_input tcp_minisocks",
         11: "tcp_ack",
         10: "tcp_recovery tcp_data_queue inet_timewait_sock dev rows",
-        9: "tcp_retransmit",
+        9: "tcp_retransmit tcp_comp_sack",
         8: "tcp_output tcp_rack",
         7: "inet_connection_sock tcp_rcv_space tcp_prune tcp_conntrack rows_analysis",
         6: "tcp_window inet_ports conntrack_analyze conntrack_acct conntrack_queue",

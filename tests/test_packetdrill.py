@@ -495,10 +495,26 @@ def test_pytest_collects_scripts(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*bad.pkt:8: no packet came by 0.024000"])
 
 
+def test_examples_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[1].joinpath("docs", "packetdrill.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL)
+    script = next(text for _, text in blocks if "accept(3" in text)
+    Path(tmp_path, "script.pkt").write_text(script)
+    monkeypatch.chdir(tmp_path)
+    for text in (text for kind, text in blocks if kind == "python"):
+        exec(text, {})
+    for text in (text for kind, text in blocks if kind == "sh"):
+        for line in text.splitlines():
+            words = line.split("#")[0].split()
+            if words[-1] == "script.pkt" and "kernel" not in words:
+                assert cli.main(words[1:]) == 0
+
+
 # Whatever a script holds, it ends, and with an answer.
 
 WORDS = re.compile(r"\s+|\w+|.", re.DOTALL)
-ODD = ["0", "-1", "65535", "4294967295", "2147483648", "...", "*", "`", '"', "%{", "(", "[", "NULL"]
+LIMITS = ["0", "-1", "65535", "4294967295", "2147483648", str(2**63), str(-(2**63)), str(2**64 - 1)]
+ODD = [*LIMITS, "...", "*", "`", '"', "%{", "(", "[", "NULL", "~", "/*", "9" * 5000, "\0", "é", "€"]
 
 
 def test_mutated_scripts() -> None:
@@ -511,7 +527,9 @@ def test_mutated_scripts() -> None:
         numbers = [i for i, word in enumerate(words) if word.isdigit()]
         for _ in range(rng.choice((1, 1, 2, 4))):
             if rng.random() < 0.7:
-                words[rng.choice(numbers)] = rng.choice(ODD[:5])
+                words[rng.choice(numbers)] = rng.choice(LIMITS)
+            elif rng.random() < 0.5:
+                words[rng.randrange(len(words))] = rng.choice(words)
             else:
                 words[rng.randrange(len(words))] = rng.choice(ODD)
         result = run("".join(words), code=False)

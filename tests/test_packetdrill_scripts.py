@@ -30,6 +30,8 @@ NEWER_NAMES = """
     recovery/all_but_first recovery/old_blocks recovery/parts recovery/reneging
     recovery/not_agreed recovery/no_moderation recovery/after_timeout blocking/notsent
     blocking/notsent_knob blocking/epoll_out_edge blocking/write_lowat rto/synack_max
+    ack/compressed_anew ack/compressed_lesser ack/compressed_percent ack/compressed_read
+    ack/compressed_share ack/compressed_window
 """
 NEWER = dict.fromkeys(NEWER_NAMES.split(), (7, 0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import sys
 import textwrap
@@ -9,7 +10,8 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from tcpcore.packetdrill.constants import CODE_CONSTANTS, INFO_NAMES, SK_MEMINFO
-from tcpcore.packetdrill.target import Failure
+from tcpcore.packetdrill.lexer import WORDS_MAX
+from tcpcore.packetdrill.target import Failure, alarm
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -36,19 +38,25 @@ class Snippets:
         self.names |= {f"SK_MEMINFO_{name}": 0 for name in SK_MEMINFO}
         self.names |= info
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), alarm():
                 exec(self._compiled(snippet), self.names)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self._failure(error, snippet) from None
 
     def _compiled(self, snippet: Code) -> CodeType:
-        before = "\n" * (snippet.line - 1)
+        before = snippet.line - 1
         try:
-            return compile(before + snippet.text, self.name, "exec")
-        except IndentationError:
-            first, newline, others = snippet.text.partition("\n")
-            text = first.strip() + newline + textwrap.dedent(others)
-            return compile(before + text, self.name, "exec")
+            try:
+                tree = ast.parse(snippet.text, self.name)
+            except IndentationError:
+                first, newline, others = snippet.text.partition("\n")
+                tree = ast.parse(first.strip() + newline + textwrap.dedent(others), self.name)
+        except SyntaxError as error:
+            error.lineno = (error.lineno or 1) + before
+            raise
+        return compile(ast.increment_lineno(tree, before), self.name, "exec")
 
     def _failure(self, error: BaseException, snippet: Code) -> Failure:
         """What went wrong, and on which line of the script."""
@@ -56,10 +64,10 @@ class Snippets:
         for frame in traceback.extract_tb(error.__traceback__):
             if frame.filename == self.name and frame.lineno:
                 line = frame.lineno
-        if isinstance(error, SyntaxError) and error.lineno:
+        if isinstance(error, SyntaxError) and error.lineno and error.filename == self.name:
             line = error.lineno
         lines = snippet.text.split("\n")
         at = line - snippet.line
-        shown = lines[at].strip() if 0 <= at < len(lines) else ""
+        shown = lines[at].strip()[:WORDS_MAX] if 0 <= at < len(lines) else ""
         words = f"{type(error).__name__}: {error}".rstrip(": ")
         return Failure(f"snippet: line {line}: {words}", [f"    {shown}"] if shown else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from tcpcore.packetdrill import Result
 
+JOBS_MAX = 60  # processes; some platforms cannot wait for more
 # What the end of each is worth, and in which order they count.
 STATUS = {"parse": 2, "fail": 1, "unsupported": 3, "skipped": 4, "internal": 5}
 EPILOG = (
@@ -63,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     jobs = [(path, args, options) for path in _paths(args.scripts)]
     writer = _Capture(args.pcap) if args.pcap else None
     kinds: dict[str, int] = {}
-    for result in _results(jobs, max(args.j, 1)):
+    for result in _results(jobs, max(min(args.j, len(jobs), JOBS_MAX), 1)):
         kinds[result.kind] = kinds.get(result.kind, 0) + 1
         if writer is not None:
             writer.write(result)
@@ -108,7 +110,10 @@ def _paths(given: list[str]) -> list[str]:
     found = []
     for one in given:
         path = Path(one)
-        found += sorted(str(p) for p in path.rglob("*.pkt")) if path.is_dir() else [one]
+        scripts = [one] if not path.is_dir() else sorted(str(p) for p in path.rglob("*.pkt"))
+        if not scripts:
+            raise FileNotFoundError(errno.ENOENT, "no *.pkt in it", one)
+        found += scripts
     return found
 
 
@@ -134,7 +139,7 @@ def _one(job: tuple[str, argparse.Namespace, list[str]]) -> Result:
 
 def _results(jobs: list[Any], workers: int) -> Iterator[Result]:
     """Results in the order of the scripts."""
-    if workers == 1 or len(jobs) == 1:
+    if workers == 1:
         yield from map(_one, jobs)
         return
     if jobs and jobs[0][1].target == "kernel":  # each has a process of its own already
@@ -143,12 +148,32 @@ def _results(jobs: list[Any], workers: int) -> Iterator[Result]:
         with ThreadPoolExecutor(workers) as threads:
             yield from threads.map(_one, jobs)
         return
-    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
     for _, args, _ in jobs:
         args.parser = args.run = None  # what a process cannot be handed
     with ProcessPoolExecutor(workers) as processes:
-        yield from processes.map(_one, jobs, chunksize=4)
+        waiting = [processes.submit(_one, job) for job in jobs]
+        for job, future in zip(jobs, waiting, strict=True):
+            try:
+                yield future.result()
+            except BrokenExecutor:
+                yield _alone(job)
+
+
+def _alone(job: tuple[str, argparse.Namespace, list[str]]) -> Result:
+    """Run a script in a process of its own: it, or one beside it, has ended its process."""
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+
+    from tcpcore.packetdrill import Result
+
+    path, args, _ = job
+    try:
+        with ProcessPoolExecutor(1) as process:
+            return process.submit(_one, job).result()
+    except BrokenExecutor:
+        words = "internal error: the script's process died"
+        return Result(path, args.target, None, "internal", error=words)
 
 
 class _Capture:

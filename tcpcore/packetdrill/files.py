@@ -52,6 +52,7 @@ EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLET = 1 << 28, 1 << 30, 1 << 31
 # POLLIN, OUT, ERR, HUP, RDNORM, WRNORM and EPOLLWAKEUP may stand beside EPOLLEXCLUSIVE.
 EXCLUSIVE_MAY = 1 | 4 | 8 | 16 | 0x40 | 0x100 | 1 << 29 | EPOLLET | EPOLLEXCLUSIVE
 PIPE_SIZE = 65536
+FILES_MAX = 1024  # RLIMIT_NOFILE, as Linux has it
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
 SO_RCVLOWAT, SO_TIMESTAMPING, TCP_INQ = 18, 37, 36
 REQUESTS = {CONSTANTS[name] for name in ("SIOCINQ", "SIOCOUTQ", "SIOCOUTQNSD", "SIOCATMARK")}
@@ -86,9 +87,16 @@ class Files:
         self.last_fd = 2
 
     def install(self, file: Any) -> int:
+        """Give a file a descriptor; a negative errno if there are too many."""
+        if self.is_full():
+            return -errno.EMFILE
         self.last_fd += 1
         self.files[self.last_fd] = file
         return self.last_fd
+
+    def is_full(self) -> bool:
+        """Whether no descriptor is left; a process has three before the script's first one."""
+        return len(self.files) + 3 >= FILES_MAX
 
     def socket_of(self, fd: int) -> SocketFile | None:
         file = self.files.get(fd)
@@ -109,6 +117,8 @@ class Files:
             return -errno.EPROTONOSUPPORT
         if kind & ~(0xF | O_NONBLOCK | 0x80000):
             return -errno.EINVAL
+        if self.is_full():
+            return -errno.EMFILE
         handle = self.net.socket(4 if family == 2 else 6)
         return self.install(SocketFile(handle, family, bool(kind & O_NONBLOCK)))
 
@@ -128,6 +138,8 @@ class Files:
         file = self.socket_of(fd)
         if file is None:
             return self.no_socket(fd)
+        if self.is_full():
+            return -errno.EMFILE
         while (handle := self.net.accept(file.handle)) == -errno.EAGAIN:
             if file.nonblock:
                 return handle
@@ -367,6 +379,8 @@ class Files:
         return sent
 
     def do_pipe(self) -> Answer:
+        if len(self.files) + 4 >= FILES_MAX:
+            return Answer(-errno.EMFILE)
         held = [0]
         return Answer(0, (self.install(PipeFile(held)), self.install(PipeFile(held))))
 
@@ -379,7 +393,7 @@ class Files:
             return moved
         if isinstance(file, SocketFile) and isinstance(to, PipeFile):
             room = min(size, PIPE_SIZE - to.held[0])
-            got = (yield from self.receive(file, room, 0, False)).value
+            got = yield from self.splice_read(file, room)
             to.held[0] += max(got, 0)
             return got
         if isinstance(file, PipeFile) and isinstance(to, SocketFile):
@@ -388,6 +402,17 @@ class Files:
             file.held[0] -= max(sent, 0)
             return sent
         return -errno.EBADF if file is None or to is None else -errno.EINVAL
+
+    def splice_read(self, file: SocketFile, size: int) -> Wait:
+        """Take what there is; an urgent octet is neither taken nor waited for."""
+        while True:
+            at_mark = self.net.ioctl(file.handle, CONSTANTS["SIOCATMARK"])[1]
+            if at_mark and self.net.poll(file.handle) & CONSTANTS["POLLPRI"]:
+                return 0
+            got = (yield from self.receive(file, size, MSG_DONTWAIT, False)).value
+            if got != -errno.EAGAIN or file.nonblock:
+                return got
+            yield None
 
     # Options.
 

@@ -29,7 +29,14 @@ from typing import TYPE_CHECKING, Any
 from tcpcore.packetdrill.constants import BASELINE
 from tcpcore.packetdrill.kernel_calls import KernelCalls
 from tcpcore.packetdrill.packet import ACK, MASK32, RST, SYN, dissect
-from tcpcore.packetdrill.target import Answer, Emitted, Failure, Pending, Skipped, Target
+from tcpcore.packetdrill.target import (
+    Answer,
+    Emitted,
+    Failure,
+    Pending,
+    Skipped,
+    Target,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,13 +57,14 @@ VNET = struct.Struct("<BBHHHH")  # struct virtio_net_hdr
 NEEDS_CSUM, GSO_TCPV4 = 1, 1
 NEIGHBOUR = "198.18.0.1"  # somebody else on the wire (RFC 2544)
 SETTLE_S = 0.02  # in which the new interface says what it has to
+COMMAND_MAX_S = 60  # of one command
 CALL_MAX_S = 2.0  # what a call that has no time of return may take
 SPIN_US = 150  # the last of a wait, which sleeping would overshoot
 INFO_SIZE = 512
 TOOLS = {
     "defaults.sh": "#!/bin/sh\n{baseline}\nexit 0\n",
     "set_sysctls.py": """#!/bin/sh
-file=/tmp/sysctl_restore_$PPID.sh
+file=/tmp/sysctl_restore_$PACKETDRILL_PID.sh
 for one in "$@"; do
     path=${one%%=*}
     echo "echo '$(cat "$path")' > $path" >> "$file"
@@ -217,6 +225,8 @@ class KernelTarget(KernelCalls, Target):
 
     def _may_wait(self, name: str, arguments: tuple[Any, ...]) -> bool:
         """Whether a call could block for good."""
+        if name == "open":
+            return True
         if name in ("poll", "epoll_wait"):
             return bool(arguments[-1])
         if not WAITING.fullmatch(name) or not isinstance(arguments[0], int):
@@ -234,20 +244,29 @@ class KernelTarget(KernelCalls, Target):
         for name in TOOLS:
             text = re_path(name).sub(f"{self.tools}/{name}", text)
         environment = {**os.environ, "PACKETDRILL_PID": str(os.getpid())}
-        done = subprocess.run(
-            ["/bin/sh", "-c", text],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            pass_fds=(),
-        )
-        if done.returncode:
-            told = done.stderr.strip()[-200:]
-            raise Failure(
-                f"the command's exit status is {done.returncode}: {text.strip()[:200]}",
-                [told] if told else [],
+        with tempfile.TemporaryFile() as output:  # a pipe would wait for what runs on behind it
+            shell = subprocess.Popen(
+                ["/bin/sh", "-c", text],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                start_new_session=True,
             )
+            try:
+                status = shell.wait(COMMAND_MAX_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(shell.pid, signal.SIGKILL)
+                shell.wait()
+                words = f"no end within {COMMAND_MAX_S} seconds"
+                raise Failure(f"the command has {words}: {text.strip()[:200]}") from None
+            if status:
+                output.seek(max(output.tell() - 200, 0))
+                told = output.read(200).decode(errors="replace").strip()
+                raise Failure(
+                    f"the command's exit status is {status}: {text.strip()[:200]}",
+                    [told] if told else [],
+                )
 
     def _native(self, line: str) -> bool:
         """Do what needs no shell: the knobs that nearly every script sets."""
@@ -268,8 +287,7 @@ class KernelTarget(KernelCalls, Target):
         return True
 
     def close(self) -> None:
-        self.close_all()
-        os.close(self.tun)
+        # Descriptors end with this process: a thread that waits in a call can hold one fast.
         shutil.rmtree(self.tools, ignore_errors=True)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from tcpcore.packetdrill.constants import SK_MEMINFO
 from tcpcore.packetdrill.target import Address, Answer
+from tcpcore.packetdrill.values import octets
 from tcpcore.sockopt import TCP_INFO_FIELDS
 
 SO_MEMINFO, INFO_SIZE = 55, 512
 CONTROL_SIZE = 1024
+EVENTS_MAX = 1024
 MSG_ZEROCOPY = 0x4000000
 EPOLL_EVENT = struct.Struct("<IQ")  # packed, on x86-64
 _INFO = struct.Struct("=" + "".join(TCP_INFO_FIELDS))
@@ -72,26 +74,14 @@ class KernelCalls:
         for name in ("read", "write", "recv", "send", "sendto", "recvfrom", "readv", "writev",
                      "recvmsg", "sendmsg", "sendfile", "splice"):  # fmt: skip
             getattr(self.libc, name).restype = ctypes.c_ssize_t
-        self.open_fds: set[int] = set()
         self.kept: list[Any] = []
 
     def _call(self, name: str, *arguments: Any) -> int:
         made = int(getattr(self.libc, name)(*arguments))
         return -ctypes.get_errno() if made < 0 else made
 
-    def _opened(self, fd: int) -> int:
-        if fd >= 0:
-            self.open_fds.add(fd)
-        return fd
-
-    def close_all(self) -> None:
-        """Close what the script left open."""
-        for fd in self.open_fds:
-            os.close(fd)
-        self.open_fds.clear()
-
     def do_socket(self, family: int, kind: int, protocol: int) -> int:
-        return self._opened(self._call("socket", family, kind, protocol))
+        return self._call("socket", family, kind, protocol)
 
     def do_bind(self, fd: int, where: Address | None) -> int:
         data = bytes(16) if where is None else sockaddr(where)
@@ -103,7 +93,7 @@ class KernelCalls:
     def do_accept(self, fd: int, flags: int) -> int | Answer:
         room = ctypes.create_string_buffer(28)
         size = ctypes.c_uint32(28)
-        made = self._opened(self._call("accept4", fd, room, ctypes.byref(size), flags))
+        made = self._call("accept4", fd, room, ctypes.byref(size), flags)
         return made if made < 0 else Answer(made, from_sockaddr(room.raw))
 
     def do_connect(self, fd: int, where: Address | None) -> int:
@@ -114,7 +104,6 @@ class KernelCalls:
         return self._call("shutdown", fd, how)
 
     def do_close(self, fd: int) -> int:
-        self.open_fds.discard(fd)
         return self._call("close", fd)
 
     def do_read(self, fd: int, size: int, fault: bool) -> int:
@@ -229,14 +218,16 @@ class KernelCalls:
         return Answer(made, seen)
 
     def do_epoll_create(self, size: int) -> int:
-        return self._opened(self._call("epoll_create", size))
+        return self._call("epoll_create", size)
 
     def do_epoll_ctl(self, ep: int, op: int, fd: int, events: int, data: int) -> int:
         event = EPOLL_EVENT.pack(events & 0xFFFFFFFF, data)
         return self._call("epoll_ctl", ep, op, fd, event)
 
     def do_epoll_wait(self, ep: int, most: int, timeout_ms: int) -> int | Answer:
-        room = self._room(EPOLL_EVENT.size * max(most, 1))
+        if most < EVENTS_MAX << 16:  # more is EINVAL
+            most = min(most, EVENTS_MAX)
+        room = self._room(EPOLL_EVENT.size * EVENTS_MAX)
         made = self._call("epoll_wait", ep, room, most, timeout_ms)
         if made < 0:
             return made
@@ -244,7 +235,7 @@ class KernelCalls:
         return Answer(made, [EPOLL_EVENT.unpack_from(room.raw, size * i) for i in range(made)])
 
     def do_open(self, path: str, flags: int) -> int:
-        return self._opened(self._call("open", path.encode(), flags, 0o600))
+        return self._call("open", octets(path), flags, 0o600)
 
     def do_sendfile(self, out: int, source: int, offset: int | None, size: int) -> int:
         at = None if offset is None else ctypes.byref(ctypes.c_int64(offset))
@@ -255,7 +246,7 @@ class KernelCalls:
         made = self._call("pipe", ends)
         if made < 0:
             return made
-        return Answer(made, (self._opened(ends[0]), self._opened(ends[1])))
+        return Answer(made, (ends[0], ends[1]))
 
     def do_splice(self, source: int, out: int, size: int, flags: int) -> int:
         return self._call("splice", source, None, out, None, ctypes.c_size_t(size), flags)

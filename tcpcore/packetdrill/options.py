@@ -9,7 +9,8 @@ from tcpcore.packetdrill.lexer import BLANK, ScriptError, place
 
 OPTION = re.compile(
     r"""--(?P<name>\w+)"""
-    r"""(?:[ \t]*=[ \t]*(?P<value>(?:"(?:\\.|[^"\\])*"|`(?:\\.|[^`\\])*`|(?!//)\S)*))?""",
+    r"""(?:[ \t]*=[ \t]*"""
+    r"""(?P<value>(?:"[^"\\]*(?:\\.[^"\\]*)*"|`[^`\\]*(?:\\.[^`\\]*)*`|(?!//)\S)*))?""",
     re.ASCII | re.DOTALL,
 )
 
@@ -25,6 +26,12 @@ NUMBERS = {
     "event_cost_usecs": 0,
 }
 FLOATS = {"tolerance_percent": 12.5}
+BOUNDS = {
+    "bind_port": (0, 65535),
+    "connect_port": (0, 65535),
+    "mtu": (68, 65535),
+    "mss": (0, 65535),
+}
 ADDRESSES = {
     "local_ip": "192.168.0.1",
     "remote_ip": "192.0.2.1",
@@ -120,9 +127,13 @@ class Config:
         if name in NUMBERS:
             if not re.fullmatch(r"\d{1,9}|0x[0-9a-fA-F]{1,8}", value, re.ASCII):
                 raise ValueError(f"--{name} must be a whole number, not {value!r}")
-            setattr(self, name, int(value, 0) if value.startswith("0x") else int(value))
+            number = int(value, 0) if value.startswith("0x") else int(value)
+            low, high = BOUNDS.get(name, (0, 0xFFFFFFFF))
+            if not low <= number <= high:
+                raise ValueError(f"--{name} must be from {low} to {high}, not {number}")
+            setattr(self, name, number)
         elif name in FLOATS:
-            if not re.fullmatch(r"\d*\.?\d+", value, re.ASCII):
+            if not re.fullmatch(r"\d{0,9}\.?\d{1,9}", value, re.ASCII):
                 raise ValueError(f"--{name} must be a number, not {value!r}")
             setattr(self, name, float(value))
         elif name in ADDRESSES:

@@ -36,6 +36,7 @@ UNREACHABLE6 = (
 )  # fmt: skip
 FRAG_NEEDED = 4
 OPTIONS_MAX = 40
+HEADERS_MAX = 16
 
 
 class PacketParser:
@@ -89,7 +90,7 @@ class PacketParser:
                 self.expect(",", f"',' or '{end}'")
         self.take()
 
-    def other(self, base: Packet, head: str) -> OtherPacket:
+    def other(self, base: Packet, head: str, depth: int = 1) -> OtherPacket:
         """What is not supported: UDP in full, of encapsulation what is in front of TCP."""
         made = OtherPacket(base.inbound, what=head)
         self.take()
@@ -107,7 +108,9 @@ class PacketParser:
         self.take()
         inner = self.token.text
         if inner in ("udp", "gre", "mpls", "ipv4", "ipv6"):
-            self.other(base, inner)
+            if depth == HEADERS_MAX:
+                raise self.error("headers are nested too deep")
+            self.other(base, inner, depth + 1)
         elif inner == "icmp":
             self.icmp(base)
         else:

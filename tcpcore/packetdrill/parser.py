@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tcpcore.packetdrill.lexer import ScriptError, Token, place, tokens
+from tcpcore.packetdrill.lexer import SCRIPT_MAX, ScriptError, Token, tokens
 from tcpcore.packetdrill.options import Config, configure
 from tcpcore.packetdrill.packet_parser import PacketParser
 from tcpcore.packetdrill.script import (
@@ -26,6 +26,7 @@ from tcpcore.packetdrill.script import (
 )
 
 DEPTH_MAX = 32  # of expressions within expressions
+DIGITS_MAX = 40  # of a number
 # A script about PSP, which is skipped whatever else is in it.
 PSP = re.compile(r"^--psp_udp_port|\bpsp_[rt]x_assoc\b|\bpsp\s+spi\b", re.MULTILINE)
 
@@ -49,7 +50,7 @@ class Parser(PacketParser):
     def error(self, message: str, token: Token | None = None) -> ScriptError:
         """What to raise about a token, by default the next one."""
         token = token or self.token
-        return ScriptError(message, *place(self.text, token.start))
+        return ScriptError(message, token.line, token.column)
 
     def unexpected(self, wanted: str) -> ScriptError:
         """What to raise where something else is wanted."""
@@ -94,6 +95,8 @@ class Parser(PacketParser):
         token = self.token
         if token.kind not in ("integer", "hex"):
             raise self.unexpected(wanted)
+        if len(token.text) > DIGITS_MAX:
+            raise self.error(f"{wanted} has too many digits")
         value = int(token.text, 16 if token.kind == "hex" else 10)
         if not low <= value <= high:
             raise self.error(f"{wanted} must be from {low} to {high}, not {value}")
@@ -139,16 +142,14 @@ class Parser(PacketParser):
                 raise self.error("a range of times is for outbound packets", token)
         elif kind in ("shell", "code"):
             text = self.take()
-            start = self.text.count("\n", 0, text.start) + 1
-            action = Command(text.text) if kind == "shell" else Code(text.text, start)
+            action = Command(text.text) if kind == "shell" else Code(text.text, text.line)
             if time.end_us is not None:
                 raise self.error(f"a {'command' if kind == 'shell' else 'snippet'} has one time")
         else:
             raise self.unexpected("a packet, a system call, a command or a snippet")
         if time.kind == "any" and kind != "char":
             raise self.error("the time * is for outbound packets", token)
-        line, column = place(self.text, token.start)
-        return Event(time, action, line, column)
+        return Event(time, action, token.line, token.column)
 
     def time(self) -> Time:
         """1.25, +.25, 1.2~1.4, +.2~+.4, 0.5...0.8, +.1...0.3 or *."""
@@ -245,12 +246,17 @@ class Parser(PacketParser):
         if kind in ("integer", "hex"):
             return self.number("a number", -(1 << 63), (1 << 64) - 1)
         if kind == "string":
-            text = ""
+            pieces = []
             while self.token.kind == "string":
-                text += self.take().text
-            return Text(text, self.accept("..."))
+                pieces.append(self.take().text)
+            return Text("".join(pieces), self.accept("..."))
         if self.accept("~"):
-            return Inverse(self.term())
+            self.depth += 1
+            if self.depth > DEPTH_MAX:
+                raise self.error("expressions are nested too deep")
+            inverse = Inverse(self.term())
+            self.depth -= 1
+            return inverse
         if self.accept("["):
             return Listing(self.expressions("]"))
         if self.accept("{"):
@@ -305,6 +311,8 @@ def parse(
     ValueError
         For an option of `given`.
     """
+    if len(text) > SCRIPT_MAX:
+        raise ScriptError(f"a script of more than {SCRIPT_MAX >> 20} Mi characters")
     config, options, at = configure(text, given or [])
     config.psp = config.psp or PSP.search(text) is not None
     try:

@@ -104,6 +104,7 @@ class Runner:
                 flow.fd = None
                 if flow.state == "passive":
                     flow.state = "closed"
+        self.flows = [flow for flow in self.flows if flow.fd is not None or flow.state == "passive"]
 
     def child(self) -> Flow:
         """Somebody connects."""
@@ -412,8 +413,9 @@ class Runner:
         """Whether a packet is of the socket under test."""
         if seen.source != self.local_packed or seen.destination != self.remote_packed:
             return False
-        if line.ports is not None:
-            return (seen.sport, seen.dport) == line.ports
+        ports = seen.sport, seen.dport
+        if line.ports is not None and ports != line.ports:
+            return False
         flow = self.flow
         if flow is None:
             return False
@@ -421,7 +423,7 @@ class Runner:
             if flow.local_port != seen.sport:
                 flow.local_port, flow.local_isn = seen.sport, None
             return True
-        return (seen.sport, seen.dport) == (flow.local_port, flow.remote_port)
+        return line.ports is not None or ports == (flow.local_port, flow.remote_port)
 
     def opens_flow(self, flow: Flow, seen: Segment) -> bool:
         """Whether a packet is the SYN of a socket that connects."""

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcpcore.packetdrill.lexer import ScriptError
+from tcpcore.engine import load_net
+from tcpcore.packetdrill.lexer import SCRIPT_MAX, ScriptError
+from tcpcore.packetdrill.options import Config
 from tcpcore.packetdrill.parser import parse
 from tcpcore.packetdrill.script import Code
 from tcpcore.packetdrill.target import Failure, Result, Skipped, Target, Unsupported
@@ -15,8 +17,10 @@ from tcpcore.packetdrill.target import Failure, Result, Skipped, Target, Unsuppo
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tcpcore.packetdrill.options import Config
     from tcpcore.packetdrill.script import Script
+
+REAL_MAX_S = 3600  # how long a script may take with the kernel
+ERROR_MAX = 1000  # characters
 
 
 def run(
@@ -38,7 +42,7 @@ def run(
     Parameters
     ----------
     script : path
-        Of the script; with `text` only its name.
+        Of the script, which has 4 Mi characters at most; with `text` only its name.
     target : 'tcpcore' or 'kernel'
         A host in virtual time, or the machine's kernel over TUN in a network namespace of its
         own, in real time and a process of its own; that needs root.
@@ -71,15 +75,21 @@ def run(
     if target not in ("tcpcore", "kernel"):
         raise ValueError(f"target must be 'tcpcore' or 'kernel', not {target!r}")
     given = _given(options)
+    for name, value in given:
+        Config().set(name, value)
+    if engine is not None:
+        load_net(engine)
     result = Result(str(script), target, None)
     if text is None:
-        text = Path(script).read_text(encoding="utf-8", errors="surrogateescape")
+        with open(script, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read(SCRIPT_MAX + 1)
     began = time.perf_counter()
     try:
         parsed, config = parse(text, str(script), given)
         if not (dry_run or config.dry_run):
             _check(parsed, config, code)
             if target == "kernel":
+                _check_duration(parsed)
                 from tcpcore.packetdrill.kernel import run_kernel
 
                 def drive_kernel(kernel: Target) -> None:
@@ -99,9 +109,10 @@ def run(
     except (Unsupported, Skipped) as error:
         result.kind = "skipped" if isinstance(error, Skipped) else "unsupported"
         result.error, result.line = str(error), error.line
-    except (ArithmeticError, LookupError, RecursionError, TypeError) as error:
+    except Exception as error:
         result.kind = "internal"
         result.error = f"internal error: {type(error).__name__}: {error}"
+    result.error = result.error and result.error[:ERROR_MAX]
     result.wall_seconds = time.perf_counter() - began
     return result
 
@@ -134,6 +145,16 @@ def _check(script: Script, config: Config, code: bool) -> None:
     snippets = [event for event in script.events if isinstance(event.action, Code)]
     if snippets and not code:
         raise Unsupported("Python snippets are refused", snippets[0].line)
+
+
+def _check_duration(script: Script) -> None:
+    """Whether real time is enough for it."""
+    longest = 0
+    for event in script.events:
+        end = max(event.time.start_us, event.time.end_us or 0)
+        longest = longest + end if event.time.kind == "relative" else max(longest, end)
+        if longest > REAL_MAX_S * 1_000_000:
+            raise Unsupported(f"more than {REAL_MAX_S} seconds of real time", event.line)
 
 
 def drive(

@@ -6,6 +6,8 @@ $((arithmetic)) are understood.
 
 from __future__ import annotations
 
+import ast
+import operator
 import os
 import re
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tcpcore.packetdrill.constants import BASELINE
-from tcpcore.packetdrill.target import Unsupported
+from tcpcore.packetdrill.lexer import WORDS_MAX
+from tcpcore.packetdrill.target import Failure, Overtime, Unsupported, alarm
 from tcpcore.sysctl import KNOBS
 
 if TYPE_CHECKING:
@@ -24,8 +27,8 @@ DEFAULTS = {
     "tcp_ecn_option": "2",
     "tcp_tso_win_divisor": "3", "tcp_min_tso_segs": "2", "tcp_fack": "0",
     "tcp_pacing_ss_ratio": "200", "tcp_pacing_ca_ratio": "120", "tcp_mtu_probing": "0",
-    "tcp_comp_sack_nr": "44", "tcp_comp_sack_delay_ns": "1000000", "tcp_thin_linear_timeouts": "0",
-    "tcp_retrans_collapse": "1", "tcp_no_metrics_save": "0", "tcp_min_rtt_wlen": "300",
+    "tcp_thin_linear_timeouts": "0", "tcp_retrans_collapse": "1", "tcp_no_metrics_save": "0",
+    "tcp_min_rtt_wlen": "300",
     "tcp_fastopen": "1", "tcp_fastopen_key": "", "tcp_fastopen_blackhole_timeout_sec": "0",
     "tcp_plb_enabled": "0", "tcp_app_win": "31", "tcp_reflect_tos": "0",
     "tcp_migrate_req": "0", "tcp_ecn_option_beacon": "3", "tcp_probe_interval": "600",
@@ -37,9 +40,10 @@ HARMLESS = {
     "tcp_no_metrics_save", "tcp_ecn_option_beacon", "tcp_fastopen",
 }  # fmt: skip
 METRICS = ("mtu", "advmss", "initcwnd", "initrwnd", "quickack", "rto_min")
+COMMAND_WORDS_MAX = 1000  # words of one command
 SPLIT = re.compile(
     r"""(?P<blank>[ \t]+|\\\n)|(?P<comment>\#[^\n]*)|(?P<op>\n|;|&&|\|\||\||2>&1|\d?>>?|&>|<)"""
-    r"""|(?P<word>(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|\$\(\([^)]*\)\)|[^\s;|&<>"'\\])+)""",
+    r"""|(?P<word>(?:"[^"\\]*(?:\\.[^"\\]*)*"|'[^']*'|\\.|\$\(\([^)]*\)\)|\$|[^\s;|&<>"'\\$]+)+)""",
     re.DOTALL,
 )
 Command = tuple[list[str], str | None]  # words, and where its output goes
@@ -71,15 +75,19 @@ class Shell:
             At a command that is not known.
         """
         status = 0
-        for joint, pipeline in statements(text):
-            if (joint == "&&" and status) or (joint == "||" and not status):
-                continue
-            output = ""
-            for words, target in pipeline:
-                status, output = self.command(words, output)
-                if target is not None:
-                    self.write(target, output)
+        try:
+            with alarm():
+                for joint, pipeline in statements(text):
+                    if (joint == "&&" and status) or (joint == "||" and not status):
+                        continue
                     output = ""
+                    for words, target in pipeline:
+                        status, output = self.command(words, output)
+                        if target is not None:
+                            self.write(target, output)
+                            output = ""
+        except Overtime as error:
+            raise Failure(f"the command has {error}: {text.strip()[:200]}") from None
         return status
 
     def command(self, words: list[str], text: str) -> tuple[int, str]:
@@ -384,20 +392,54 @@ def statements(text: str) -> list[tuple[str, list[Command]]]:
     end_pipeline("")
     for _, commands in found:
         for command, _ in commands:
+            if len(command) > COMMAND_WORDS_MAX:
+                raise Unsupported(f"a command of more than {COMMAND_WORDS_MAX} words")
             if command[0] in ("if", "for", "while", "case", "{", "("):
                 raise Unsupported(f"the shell's {command[0]!r}")
     return found
+
+
+OPERATORS: dict[type[ast.AST], Callable[..., int]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: lambda a, b: quotient(a, b), ast.Mod: lambda a, b: a - b * quotient(a, b),
+    ast.LShift: lambda a, b: a << (b & 63), ast.RShift: lambda a, b: a >> (b & 63),
+    ast.BitOr: operator.or_, ast.BitAnd: operator.and_, ast.BitXor: operator.xor,
+    ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.invert,
+}  # fmt: skip
+
+
+def quotient(a: int, b: int) -> int:
+    """Towards zero, as C divides."""
+    whole = abs(a) // abs(b)
+    return whole if (a < 0) == (b < 0) else -whole
+
+
+def calculated(tree: ast.AST) -> int:
+    """What an expression of a shell comes to, in 64 bits.
+
+    Raises
+    ------
+    ArithmeticError, KeyError, ValueError
+        If it is none, or comes to nothing.
+    """
+    if isinstance(tree, ast.BinOp):
+        made = OPERATORS[type(tree.op)](calculated(tree.left), calculated(tree.right))
+    elif isinstance(tree, ast.UnaryOp):
+        made = OPERATORS[type(tree.op)](calculated(tree.operand))
+    elif isinstance(tree, ast.Constant) and type(tree.value) is int:
+        made = tree.value
+    else:
+        raise ValueError(tree)
+    return (made + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def expand(word: str) -> str:
     """A word without its quotes, with what $ stands for."""
 
     def arithmetic(found: re.Match[str]) -> str:
-        if not re.fullmatch(r"[\d\s+*/()%<>|&^~-]+", found[1]) or "**" in found[1]:
-            raise Unsupported(f"the shell's $(({found[1]}))")
         try:
-            return str(int(eval(found[1].replace("/", "//"), {"__builtins__": {}})))
-        except (SyntaxError, ArithmeticError, ValueError):
+            return str(calculated(ast.parse(found[1].strip()[:WORDS_MAX], mode="eval").body))
+        except (SyntaxError, ArithmeticError, KeyError, MemoryError, RecursionError, ValueError):
             raise Unsupported(f"the shell's $(({found[1]}))") from None
 
     def dollars(text: str) -> str:
@@ -413,7 +455,8 @@ def expand(word: str) -> str:
             return re.sub(r'\\([\\"$`])', r"\1", dollars(text[1:-1]))
         return text[1:] if text[0] == "\\" else dollars(text)
 
-    return re.sub(r""""(?:\\.|[^"\\])*"|'[^']*'|\\.|[^"'\\]+""", piece, word, flags=re.DOTALL)
+    pieces = r""""[^"\\]*(?:\\.[^"\\]*)*"|'[^']*'|\\.|[^"'\\]+"""
+    return re.sub(pieces, piece, word, flags=re.DOTALL)
 
 
 def _basic(pattern: str) -> str:

@@ -13,10 +13,12 @@ from tcpcore.packetdrill.values import (
     address,
     boxed,
     errno_name,
+    integer,
     iovec,
     length,
     listing,
     number,
+    octets,
     option_value,
     structure,
 )
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 
 MAKES_DESCRIPTOR = ("socket", "accept", "accept4", "open", "epoll_create", "epoll_create1")
 UNSUPPORTED = ("psp_rx_assoc", "psp_tx_assoc", "cap_set", "mmap", "sched_setaffinity")
+CALLS = {
+    "accept", "accept4", "bind", "close", "connect", "epoll_create", "epoll_ctl", "epoll_wait",
+    "fcntl", "getsockopt", "ioctl", "listen", "open", "pipe", "poll", "read", "readv", "recv",
+    "recvfrom", "recvmsg", "send", "sendfile", "sendmsg", "sendto", "setsockopt", "shutdown",
+    "socket", "splice", "write", "writev",
+}  # fmt: skip
+OPTION_MAX = 65536  # bytes that getsockopt has room for
 SK_EE = struct.Struct("=IBBBBII")
 STATS_TIMES = ("TCP_NLA_BUSY", "TCP_NLA_RWND_LIMITED", "TCP_NLA_SNDBUF_LIMITED")
 Made = tuple[str, tuple[Any, ...]]
@@ -44,9 +53,9 @@ class Calls:
         """Make a call."""
         if call.name in UNSUPPORTED:
             raise Unsupported(f"the call {call.name}")
-        prepare: Callable[..., Made] | None = getattr(self, f"_{call.name}", None)
-        if prepare is None:
+        if call.name not in CALLS:
             raise ScriptError(f"unknown system call {call.name}")
+        prepare: Callable[..., Made] = getattr(self, f"_{call.name}")
         try:
             name, arguments = prepare(*call.arguments, **self._wants_fault(call))
         except TypeError as error:
@@ -63,27 +72,27 @@ class Calls:
 
     def _live(self, fd: Any) -> int:
         """A live descriptor; one that the script has not is passed on as it is."""
-        value = number(fd, "a descriptor")
-        return self.fds.get(value, -1 if value < 0 else value + 100000)
+        value = integer(fd, "a descriptor")
+        return self.fds.get(value, -1 if value < 0 else min(value + 100000, 0x7FFFFFFF))
 
     # What the calls make of their arguments.
 
     def _socket(self, domain: Any, kind: Any, protocol: Any) -> Made:
-        family = self.runner.family if domain is REST else number(domain)
-        return "socket", (family, number(kind), number(protocol))
+        family = self.runner.family if domain is REST else integer(domain)
+        return "socket", (family, integer(kind), integer(protocol))
 
     def _bind(self, fd: Any, where: Any, size: Any) -> Made:
         local = self.runner.local
         return "bind", (self._live(fd), local if where is REST else address(where))
 
     def _listen(self, fd: Any, backlog: Any) -> Made:
-        return "listen", (self._live(fd), number(backlog))
+        return "listen", (self._live(fd), integer(backlog))
 
     def _accept(self, fd: Any, where: Any, size: Any) -> Made:
         return "accept", (self._live(fd), 0)
 
     def _accept4(self, fd: Any, where: Any, size: Any, flags: Any) -> Made:
-        return "accept", (self._live(fd), number(flags))
+        return "accept", (self._live(fd), integer(flags))
 
     def _connect(self, fd: Any, where: Any, size: Any) -> Made:
         return "connect", (self._live(fd), self._peer(where))
@@ -104,13 +113,13 @@ class Calls:
         return "writev", (self._live(fd), iovec(pieces, count))
 
     def _recv(self, fd: Any, buffer: Any, size: Any, flags: Any, fault: bool = False) -> Made:
-        return "recv", (self._live(fd), length(size), number(flags), fault)
+        return "recv", (self._live(fd), length(size), integer(flags), fault)
 
     def _recvfrom(self, fd: Any, buffer: Any, size: Any, flags: Any, where: Any, room: Any) -> Made:
-        return "recv", (self._live(fd), length(size), number(flags), False)
+        return "recv", (self._live(fd), length(size), integer(flags), False)
 
     def _send(self, fd: Any, buffer: Any, size: Any, flags: Any, fault: bool = False) -> Made:
-        return "send", (self._live(fd), length(size), number(flags), fault)
+        return "send", (self._live(fd), length(size), integer(flags), fault)
 
     def _sendto(
         self,
@@ -122,7 +131,7 @@ class Calls:
         room: Any,
         fault: bool = False,
     ) -> Made:
-        made = self._live(fd), length(size), number(flags), self._sendto_peer(where), fault
+        made = self._live(fd), length(size), integer(flags), self._sendto_peer(where), fault
         return "sendto", made
 
     def _sendto_peer(self, where: Any) -> Any:
@@ -134,80 +143,80 @@ class Calls:
     def _recvmsg(self, fd: Any, header: Any, flags: Any) -> Made:
         head = structure(header, "a message's header", "msg_iov")
         sizes = iovec(head.fields["msg_iov"], head.counts.get("msg_iov"))
-        return "recvmsg", (self._live(fd), sizes, number(flags))
+        return "recvmsg", (self._live(fd), sizes, integer(flags))
 
     def _sendmsg(self, fd: Any, header: Any, flags: Any) -> Made:
         head = structure(header, "a message's header", "msg_iov")
         sizes = iovec(head.fields["msg_iov"], head.counts.get("msg_iov"))
-        if number(head.fields.get("msg_flags", 0)):
+        if integer(head.fields.get("msg_flags", 0)):
             raise ScriptError("msg_flags of sendmsg must be 0")
         control = []
         for one in listing(head.fields.get("msg_control", REST), "msg_control"):
             fields = structure(one, "a control message", "cmsg_level", "cmsg_type").fields
-            value = number(fields.get("cmsg_data", 0), "cmsg_data") & 0xFFFFFFFF
-            level, kind = number(fields["cmsg_level"]), number(fields["cmsg_type"])
+            value = integer(fields.get("cmsg_data", 0), "cmsg_data") & 0xFFFFFFFF
+            level, kind = integer(fields["cmsg_level"]), integer(fields["cmsg_type"])
             control.append((level, kind, value.to_bytes(4, "little")))
         to = self.runner.remote if head.fields.get("msg_name") is REST else None
-        return "sendmsg", (self._live(fd), sizes, number(flags), to, control)
+        return "sendmsg", (self._live(fd), sizes, integer(flags), to, control)
 
     def _close(self, fd: Any) -> Made:
         return "close", (self._live(fd),)
 
     def _shutdown(self, fd: Any, how: Any) -> Made:
-        return "shutdown", (self._live(fd), number(how))
+        return "shutdown", (self._live(fd), integer(how))
 
     def _setsockopt(self, fd: Any, level: Any, name: Any, value: Any, size: Any) -> Made:
         data = option_value(value)
-        room = number(size) if size is not REST else len(data or b"")
+        room = integer(size) if size is not REST else len(data or b"")
         if data is not None and room >= 0:
             data = data[:room].ljust(min(room, 4096), b"\0")
-        return "setsockopt", (self._live(fd), number(level), number(name), data, room)
+        return "setsockopt", (self._live(fd), integer(level), integer(name), data, room)
 
     def _getsockopt(self, fd: Any, level: Any, name: Any, value: Any, size: Any) -> Made:
-        room = boxed(size, "the option's length")
+        room = min(integer(boxed(size, "the option's length")), OPTION_MAX)
         if not isinstance(value, Text):
             room = max(room, 4) if not isinstance(value, Struct) else 8
-        return "getsockopt", (self._live(fd), number(level), number(name), room)
+        return "getsockopt", (self._live(fd), integer(level), integer(name), room)
 
     def _fcntl(self, fd: Any, command: Any, argument: Any = 0) -> Made:
-        return "fcntl", (self._live(fd), number(command), number(argument))
+        return "fcntl", (self._live(fd), integer(command), integer(argument))
 
     def _ioctl(self, fd: Any, request: Any, value: Any = 0) -> Made:
-        return "ioctl", (self._live(fd), number(request))
+        return "ioctl", (self._live(fd), integer(request))
 
     def _poll(self, pollfds: Any, count: Any, timeout: Any) -> Made:
         wanted = []
         for one in listing(pollfds, "a list of pollfd"):
             fields = structure(one, "a pollfd", "fd", "events").fields
-            wanted.append((self._live(fields["fd"]), number(fields["events"])))
-        if number(count) != len(wanted):
-            raise ScriptError(f"{len(wanted)} pollfd, but a count of {number(count)}")
-        return "poll", (wanted, number(timeout))
+            wanted.append((self._live(fields["fd"]), integer(fields["events"]) & 0xFFFF))
+        if integer(count) != len(wanted):
+            raise ScriptError(f"{len(wanted)} pollfd, but a count of {integer(count)}")
+        return "poll", (wanted, integer(timeout))
 
     def _epoll_create(self, size: Any) -> Made:
-        return "epoll_create", (number(size),)
+        return "epoll_create", (integer(size),)
 
     def _epoll_ctl(self, ep: Any, op: Any, fd: Any, event: Any = 0) -> Made:
         events, data = 0, 0
         if isinstance(event, Struct):
             fields = structure(event, "an epoll_event", "events").fields
-            events = number(fields["events"])
+            events = integer(fields["events"]) & 0xFFFFFFFF
             data = self._epoll_data(fields)
-            if "fd" in fields and number(fields["fd"]) != number(fd):
+            if "fd" in fields and integer(fields["fd"]) != integer(fd):
                 raise ScriptError("epoll_ctl: two different descriptors")
-        return "epoll_ctl", (self._live(ep), number(op), self._live(fd), events, data)
+        return "epoll_ctl", (self._live(ep), integer(op), self._live(fd), events, data)
 
     def _epoll_data(self, fields: dict[str, Any]) -> int:
         keys = [key for key in ("fd", "ptr", "u32", "u64") if key in fields]
         return number(fields[keys[0]]) & ((1 << 64) - 1) if keys else 0
 
     def _epoll_wait(self, ep: Any, event: Any, most: Any, timeout: Any) -> Made:
-        return "epoll_wait", (self._live(ep), number(most), number(timeout))
+        return "epoll_wait", (self._live(ep), integer(most), integer(timeout))
 
     def _open(self, path: Any, flags: Any, mode: Any = 0) -> Made:
         if not isinstance(path, Text):
             raise ScriptError("open: a path is a string")
-        return "open", (path.text, number(flags))
+        return "open", (path.text, integer(flags))
 
     def _sendfile(self, out: Any, source: Any, offset: Any, size: Any) -> Made:
         at = None
@@ -219,7 +228,7 @@ class Calls:
         return "pipe", ()
 
     def _splice(self, source: Any, at: Any, out: Any, out_at: Any, size: Any, flags: Any) -> Made:
-        return "splice", (self._live(source), self._live(out), length(size), number(flags))
+        return "splice", (self._live(source), self._live(out), length(size), integer(flags))
 
     # What came back.
 
@@ -287,7 +296,7 @@ class Calls:
         if len(data) != size:
             raise Failure(f"getsockopt: expected {size} bytes, got {len(data)}")
         if isinstance(value, Text):
-            wanted = value.text.encode("latin-1")
+            wanted = octets(value.text)
             seen = data[: len(wanted)] if value.open else data
             if seen.rstrip(b"\0") != wanted.rstrip(b"\0"):
                 raise Failure(f"getsockopt: expected {wanted!r}, got {data!r}")

@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from tcpcore.packetdrill.options import Config
 
 Address = tuple[str, int]
+WORK_MAX_S = 10  # of one snippet or command
+
+
+class Overtime(BaseException):
+    """It works for too long; a snippet's own ``except Exception`` does not catch it."""
+
+
+@contextlib.contextmanager
+def alarm() -> Iterator[None]:
+    """Let something work for so long and no longer; only where there are alarms, in a main thread.
+
+    Raises
+    ------
+    Overtime
+        Out of the work.
+    """
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        yield
+        return
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise Overtime(f"no end within {WORK_MAX_S} seconds")
+
+    handler = signal.signal(signal.SIGALRM, late)
+    others = signal.setitimer(signal.ITIMER_REAL, WORK_MAX_S, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *others)
+        signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
 
 
 class Failure(Exception):

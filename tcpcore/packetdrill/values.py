@@ -10,6 +10,8 @@ from tcpcore.packetdrill.constants import CONSTANTS
 from tcpcore.packetdrill.lexer import ScriptError
 from tcpcore.packetdrill.script import REST, Call, Inverse, Listing, Name, Or, Struct, Text
 
+LENGTH_MAX = 1 << 30  # bytes of one call
+
 
 def constant(name: str) -> int:
     """A constant by its name.
@@ -87,6 +89,8 @@ def iovec(value: Any, count: Any) -> list[int]:
         if len(items) != 2:
             raise ScriptError("an iovec's piece is {..., LENGTH}")
         sizes.append(length(items[1]))
+    if sum(sizes) > LENGTH_MAX:
+        raise ScriptError(f"an iovec of {sum(sizes)} bytes")
     if count is not None and count is not REST and number(count) != len(sizes):
         raise ScriptError(f"an iovec of {len(sizes)} pieces says it has {number(count)}")
     return sizes
@@ -95,7 +99,7 @@ def iovec(value: Any, count: Any) -> list[int]:
 def length(value: Any) -> int:
     """A length in bytes; those that could not be kept are an error."""
     made = number(value, "a length")
-    if not 0 <= made <= 1 << 30:
+    if not 0 <= made <= LENGTH_MAX:
         raise ScriptError(f"a length of {made} bytes")
     return made
 
@@ -123,7 +127,7 @@ def address(value: Any) -> tuple[str, int] | None:
 def option_value(value: Any) -> bytes | None:
     """What setsockopt is given; None for a null pointer."""
     if isinstance(value, Text):
-        return value.text.encode("latin-1")
+        return octets(value.text)
     if isinstance(value, Struct) and "onoff" in value.fields:
         found = structure(value, "linger", "onoff", "linger")
         on, seconds = (number(found.fields[name]) for name in ("onoff", "linger"))
@@ -133,6 +137,21 @@ def option_value(value: Any) -> bytes | None:
     if isinstance(value, Listing) and len(value.items) > 1:
         return b"".join(_int(number(item)) for item in value.items)
     return _int(boxed(value, "the option's value"))
+
+
+def integer(value: Any, what: str = "argument") -> int:
+    """A number as a call takes it for an int: its lowest 32 bits, with a sign."""
+    return ((number(value, what) + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+
+
+def octets(text: str) -> bytes:
+    """A string's bytes: a character of the script's file may be several."""
+    if text.isascii():
+        return text.encode()
+    return b"".join(
+        bytes([ord(one)]) if ord(one) < 256 else one.encode("utf-8", "surrogateescape")
+        for one in text
+    )
 
 
 def _int(value: int) -> bytes:

@@ -36,6 +36,10 @@ class Sysctl:
     tcp_autocorking: int = 1
     tcp_base_mss: int = 1024
     tcp_challenge_ack_limit: int = 0x7FFFFFFF
+    tcp_comp_sack_delay_ns: int = 1000000
+    tcp_comp_sack_nr: int = 44
+    tcp_comp_sack_rtt_percent: int = 33
+    tcp_comp_sack_slack_ns: int = 10000
     tcp_congestion_control: str = "cubic"
     tcp_early_retrans: int = 3
     tcp_ecn: int = 2

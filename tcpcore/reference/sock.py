@@ -258,10 +258,8 @@ class TcpSock:
         "ack_pending",
         "ack_quick",
         "ack_pingpong",
-        "ack_ato_ns",
-        "ack_lrcvtime_ns",
-        "rcv_mss",
-        "last_seg_size",
+        "ack_ato_ns", "ack_lrcvtime_ns", "compressed_ack", "compressed_ack_rcv_nxt",
+        "dup_ack_counter", "rcv_mss", "last_seg_size",
         "rcvq_space",
         "rcvq_seq",
         "ofo_due",
@@ -436,6 +434,9 @@ class TcpSock:
         self.ack_pingpong = 0
         self.ack_ato_ns = 0  # until data come
         self.ack_lrcvtime_ns = 0
+        self.compressed_ack = 0  # duplicate ACKs that wait, with the timer of delayed ones
+        self.compressed_ack_rcv_nxt = 0
+        self.dup_ack_counter = 0  # sent at once with that number
         self.rcv_mss = 0
         self.last_seg_size = 0
         self.rcvq_space = 0
@@ -518,6 +519,7 @@ class RequestSock:
         "ts_off",
         "cookie_base",
         "snt_synack_ns",
+        "snt_tsval_last",
         "rsk_window_clamp",
         "rsk_rcv_wnd",
         "last_oow_ack_ms",
@@ -528,10 +530,8 @@ class RequestSock:
         self.listener = listener
         self.timer = Timer(self, TCP_SYNACK_TIMER)
         self.ip = 4
-        self.saddr = b""  # ours
-        self.daddr = b""
-        self.sport = 0
-        self.dport = 0
+        self.saddr = self.daddr = b""  # ours, the peer's
+        self.sport = self.dport = 0
         self.rcv_isn = 0
         self.snt_isn = 0
         self.rcv_nxt = 0
@@ -547,7 +547,8 @@ class RequestSock:
         self.ts_recent = 0
         self.ts_off = 0
         self.cookie_base = 0
-        self.snt_synack_ns = 0
+        self.snt_synack_ns = 0  # of the first
+        self.snt_tsval_last = 0
         self.rsk_window_clamp = 0
         self.rsk_rcv_wnd = 0
         self.last_oow_ack_ms = self.tos = 0

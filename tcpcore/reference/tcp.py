@@ -269,8 +269,9 @@ class Mib(IntEnum):
     RCVPRUNED = 88
     TCP_RCVCOLLAPSED = 89
     TCP_LOSTRETRANSMIT = 90
-    IP_NOECTPKTS, IP6_NOECTPKTS = 91, 95  # and behind each ECT(1), ECT(0), CE
-    TCP_DELIVEREDCE, NR_MIBS = 99, 100
+    TCP_ACKCOMPRESSED = 91
+    IP_NOECTPKTS, IP6_NOECTPKTS = 92, 96  # and behind each ECT(1), ECT(0), CE
+    TCP_DELIVEREDCE, NR_MIBS = 100, 101
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order

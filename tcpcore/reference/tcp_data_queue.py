@@ -51,6 +51,7 @@ from .tcp import (
     after,
     before,
 )
+from .tcp_comp_sack import tcp_sack_compress_blocks, tcp_send_dup_ack
 from .tcp_ecn import tcp_data_ecn_check
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
 from .tcp_prune import tcp_prune_queue
@@ -131,6 +132,7 @@ def tcp_data_queue(
     -------
     bool : True if the peer's FIN is in
     """
+    tp.duplicate_sack = None  # an ACK that waits tells of the last one alone
     if verdict & TCB_OFO:
         if before(th.seq, (rcv_nxt + tcp_receive_window(tp)) & MASK32):
             tcp_data_queue_ofo(net, tp, th, data)
@@ -146,7 +148,7 @@ def tcp_data_queue(
         fin = bool(verdict & TCB_FIN_TAKEN)
         if tp.out_of_order_queue and not fin:  # behind a FIN is nothing
             fin = tcp_ofo_queue(net, tp)
-            if not tp.out_of_order_queue:
+            if fin or not tp.out_of_order_queue:
                 tp.ack_pending |= ICSK_ACK_NOW
         tp.bytes_received += fin
         if tp.sack:
@@ -213,7 +215,7 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         return
     net.mib[Mib.TCP_OFOQUEUE] += 1
     tp.rcv_ooopack += 1
-    tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    tp.ack_pending |= ICSK_ACK_SCHED
     tcp_measure_rcv_mss(net, tp, th)
     queue = tp.out_of_order_queue
     seq, end_seq = th.seq, th.end_seq
@@ -225,7 +227,7 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         if not after(end_seq, before_it.end_seq):
             net.mib[Mib.TCP_OFOMERGE] += 1
             tcp_dsack_set(net, tp, seq, end_seq)
-            tcp_sack_new_ofo_skb(tp, seq, end_seq)
+            tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
             return
         tcp_dsack_set(net, tp, seq, before_it.end_seq)
         data = data[(before_it.end_seq - seq) & MASK32 :]
@@ -254,7 +256,7 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
         cost = skb.truesize
         queue.insert(at, skb)
         tp.ofo_due -= tp.ofo_due > 0
-    tcp_sack_new_ofo_skb(tp, seq, end_seq)
+    tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
     if tp.sack_ok:  # a window that grows is no duplicate ACK to those who know no SACK
         tcp_grow_window(net, tp, len(data))
     tp.sk_rmem_alloc += cost
@@ -282,10 +284,12 @@ def tcp_dsack_extend(net: Netns, tp: TcpSock, start: int, end: int) -> None:
     tp.duplicate_sack = low, high
 
 
-def tcp_sack_new_ofo_skb(tp: TcpSock, start: int, end: int) -> None:
+def tcp_sack_new_ofo_skb(net: Netns, tp: TcpSock, start: int, end: int) -> None:
     """The block with the newest segment comes first (RFC 2018 4)."""
     if not tp.sack_ok:
         return
+    if tp.compressed_ack:
+        tcp_sack_compress_blocks(net, tp, start, end)
     rest = []
     for low, high in tp.sack:
         if before(end, low) or after(start, high):
@@ -467,8 +471,9 @@ def tcp_ack_snd_check(net: Netns, tp: TcpSock) -> None:
         or tcp_in_quickack_mode(tp)
         or net.route.quickack
         or tp.ack_pending & ICSK_ACK_NOW
-        or tp.out_of_order_queue
     ):
         tcp_send_ack(net, tp)
-    else:
+    elif not tp.out_of_order_queue:
         tcp_send_delayed_ack(net, tp)
+    else:
+        tcp_send_dup_ack(net, tp)

@@ -166,10 +166,11 @@ def tcp_v4_send_synack(net: Netns, req: RequestSock, mss: int, cookie: bool = Fa
     if req.tstamp_ok:
         stamp = cookie_init_timestamp(req, now_ms) if cookie else now_ms
         opts.tsval, opts.tsecr = (stamp + req.ts_off) & MASK32, req.ts_recent
+        req.snt_tsval_last = opts.tsval
     if req.wscale_ok:
         opts.wscale = req.rcv_wscale
     opts.sack_perm = req.sack_ok
-    req.snt_synack_ns = req.snt_synack_ns if req.num_retrans else net.now_ns
+    req.snt_synack_ns = req.snt_synack_ns or max(net.now_ns, 1)
     return ip_queue_xmit(
         net, req.saddr, req.daddr, req.sport, req.dport, req.snt_isn, req.rcv_nxt,
         TCPHDR_SYN | TCPHDR_ACK | (TCPHDR_ECE if req.ecn_ok else 0),
@@ -228,6 +229,14 @@ def tcp_oow_limited(net: Netns, owner: RequestSock | TimewaitSock, th: Segment) 
     return tcp_oow_rate_limited(net, owner)
 
 
+def tcp_tsecr_reject(req: RequestSock, th: Segment) -> bool:
+    """Whether a stamp is echoed that no SYN-ACK had; 0 is none (RFC 7323 3.2)."""
+    if not (th.opts & OPT_TIMESTAMP and req.tstamp_ok and th.tsecr):
+        return False
+    first = req.snt_synack_ns // NSEC_PER_MSEC + req.ts_off
+    return (th.tsecr - first) & MASK32 > (req.snt_tsval_last - first) & MASK32
+
+
 def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSock | None]:
     """A segment for a request (RFC 9293 3.10.7.4, SYN-RECEIVED): (REQ_, child)."""
     paws = th.opts & OPT_TIMESTAMP and req.tstamp_ok and before(th.tsval, req.ts_recent)
@@ -242,7 +251,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
         return REQ_RST, None
     window = (req.rcv_nxt + req.rsk_rcv_wnd) & MASK32
     inside = not before(th.end_seq, req.rcv_nxt) and not after(th.seq, window)
-    if paws or not inside:
+    if paws or tcp_tsecr_reject(req, th) or not inside:
         if not flags & TCPHDR_RST and not tcp_oow_limited(net, req, th):
             return REQ_ACK, None
         if paws:

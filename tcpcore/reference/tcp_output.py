@@ -155,7 +155,7 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
         tcp_tstamp_sent(net, tp, skb)
     net.ip_id = net.ip_id + skb.pcount & 0xFFFF
     if flags & TCPHDR_ACK:
-        tcp_event_ack_sent(tp, ack)
+        tcp_event_ack_sent(net, tp, ack)
     tp.segs_out += max(skb.pcount, 1)
     if len(skb.data):
         tcp_event_data_sent(net, tp)
@@ -185,10 +185,14 @@ def tcp_tstamp_sent(net: Netns, tp: TcpSock, skb: SkBuff) -> None:
         skb_tstamp_tx(net, tp, skb, SCM_TSTAMP_SND, frame)
 
 
-def tcp_event_ack_sent(tp: TcpSock, ack: int) -> None:
+def tcp_event_ack_sent(net: Netns, tp: TcpSock, ack: int) -> None:
     """Whatever carries an ACK pays what was owed."""
     if tp.duplicate_sack:
         tp.duplicate_sack = None
+    if tp.compressed_ack:
+        net.mib[Mib.TCP_ACKCOMPRESSED] += tp.compressed_ack
+        tp.compressed_ack = 0
+        tp.delack_timer.expires_ns = 0  # it was theirs
     if ack != tp.tcb.rcv_nxt:
         return
     if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
@@ -426,6 +430,8 @@ def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
             return
         timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
     tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_TIMER
+    if tp.compressed_ack:  # they wait for it, too
+        timeout_ns = min(timeout_ns, tp.delack_timer.expires_ns)
     sk_reset_timer(net, tp.delack_timer, timeout_ns)
 
 

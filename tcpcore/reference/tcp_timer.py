@@ -36,6 +36,7 @@ from .tcp import (
     TCP_SYN_SENT,
     Mib,
 )
+from .tcp_comp_sack import tcp_sack_compress_send_ack
 from .tcp_input import keepalive_time_when, tcp_fin_time_ns
 from .tcp_output import tcp_send_ack, tcp_send_active_reset
 from .tcp_recovery import tcp_enter_loss, tcp_rack_reo_timeout
@@ -206,7 +207,12 @@ def tcp_write_timer(net: Netns, tp: TcpSock) -> None:
 
 def tcp_delack_timer(net: Netns, tp: TcpSock) -> None:
     """What was owed is due."""
-    if tp.tcb.state in (TCP_CLOSE, TCP_LISTEN) or not tp.ack_pending & ICSK_ACK_TIMER:
+    if tp.tcb.state in (TCP_CLOSE, TCP_LISTEN):
+        return
+    if tp.compressed_ack:
+        tcp_sack_compress_send_ack(net, tp)
+        return
+    if not tp.ack_pending & ICSK_ACK_TIMER:
         return
     tp.ack_pending &= ~ICSK_ACK_TIMER
     if tp.ack_pending & ICSK_ACK_SCHED:
