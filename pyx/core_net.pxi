@@ -75,7 +75,8 @@ cdef tuple SYSCTLS = tuple(
         "ip_default_ttl ip_local_port_range ip_no_pmtu_disc icmp_ratelimit min_pmtu mtu_expires "
         "rmem_max somaxconn tcp_abort_on_overflow tcp_adv_win_scale tcp_autocorking tcp_base_mss "
         "tcp_challenge_ack_limit tcp_comp_sack_delay_ns tcp_comp_sack_nr tcp_comp_sack_rtt_percent "
-        "tcp_comp_sack_slack_ns tcp_congestion_control tcp_early_retrans tcp_fin_timeout "
+        "tcp_comp_sack_slack_ns tcp_congestion_control tcp_early_retrans tcp_ecn tcp_ecn_fallback "
+        "tcp_fin_timeout "
         "tcp_frto tcp_invalid_ratelimit tcp_keepalive_intvl tcp_keepalive_probes tcp_keepalive_time "
         "tcp_limit_output_bytes tcp_max_orphans tcp_max_reordering tcp_max_syn_backlog "
         "tcp_max_tw_buckets tcp_min_snd_mss tcp_min_tso_segs tcp_moderate_rcvbuf "
@@ -370,10 +371,12 @@ cdef class Net:
 
     def set_route(
         self, *, uint32_t mtu=0, bint mtu_lock=False, uint32_t advmss=0, uint16_t initcwnd=0,
-        uint16_t initrwnd=0, uint32_t rto_min=0, bint quickack=False
+        uint16_t initrwnd=0, uint32_t rto_min=0, bint quickack=False, bint ecn=False
     ):
         """What is said of the way to peers (`ip route`); rto_min in ms, 0: nothing is said."""
-        self.net.route = route(mtu, mtu_lock, advmss, initcwnd, initrwnd, rto_min, quickack)
+        self.net.route = route(
+            mtu, mtu_lock, advmss, initcwnd, initrwnd, rto_min, quickack, ecn
+        )
 
     def wakes(self):
         """Handles of which something may have changed since the last call."""

@@ -17,6 +17,7 @@ from slab cimport (
     kmem_cache_zalloc,
 )
 from sock cimport *
+from tcp cimport IP6_NOECTPKTS, IP_NOECTPKTS
 from tcp_md5 cimport tcp_md5_do_add, tcp_md5_do_lookup, unlikely
 from timer cimport (
     lazy_timer,
@@ -80,6 +81,7 @@ cdef struct route:
     int64_t initrwnd
     int64_t rto_min  # ms
     int64_t quickack
+    int64_t ecn  # RTAX_FEATURE_ECN
 
 cdef struct netns:
     host net
@@ -129,6 +131,7 @@ cdef struct netns:
     uint32_t max_md5sigs
     uint32_t md5sig_spare
     uint16_t ip_id
+    uint8_t ip_dsfield  # TOS or traffic class of what comes now
     uint64_t rng
 
 
@@ -138,6 +141,21 @@ cdef inline void NET_INC_STATS(netns *net, int mib) noexcept nogil:
 
 cdef inline void NET_ADD_STATS(netns *net, int mib, int64_t count) noexcept nogil:
     net.net.mib[mib] += <uint64_t>count
+
+
+cdef inline void ip_rcv_ecn(
+    netns *net, const uint8_t *packet, uint32_t length
+) noexcept nogil:
+    """Count a packet by its ECN field (RFC 3168 5), which is kept for the segment in it."""
+    net.ip_dsfield = 0
+    if length < 20:
+        return
+    if packet[0] >> 4 == 4:
+        net.ip_dsfield = packet[1]
+        net.net.mib[IP_NOECTPKTS + (packet[1] & 3)] += 1
+    elif length >= 40:
+        net.ip_dsfield = <uint8_t>(packet[0] << 4 | packet[1] >> 4)
+        net.net.mib[IP6_NOECTPKTS + (net.ip_dsfield & 3)] += 1
 
 
 cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
@@ -164,6 +182,8 @@ cdef inline int netns_init(netns *net, const uint8_t *key) noexcept nogil:
     knobs.tcp_comp_sack_slack_ns = 10000
     knobs.tcp_congestion_control = 1
     knobs.tcp_early_retrans = 3
+    knobs.tcp_ecn = 2
+    knobs.tcp_ecn_fallback = 1
     knobs.tcp_fin_timeout = 60
     knobs.tcp_frto = 2
     knobs.tcp_invalid_ratelimit = 500

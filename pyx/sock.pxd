@@ -244,6 +244,8 @@ cdef struct sysctls:
     int64_t tcp_comp_sack_slack_ns
     int64_t tcp_congestion_control
     int64_t tcp_early_retrans
+    int64_t tcp_ecn
+    int64_t tcp_ecn_fallback
     int64_t tcp_fin_timeout
     int64_t tcp_frto
     int64_t tcp_invalid_ratelimit
@@ -470,6 +472,7 @@ cdef struct tcp_sock:
     uint8_t rack_dsack_seen
     uint8_t rack_advanced  # something has arrived since it looked
     uint8_t rack_waits  # this acknowledgment has armed its timer
+    uint8_t ecn_flags  # TCP_ECN_
     int16_t sk_err  # errno, told once
     int16_t sk_err_soft
     sack_block sack[4]  # blocks received
@@ -481,6 +484,7 @@ cdef struct tcp_sock:
     int32_t linger_s
     uint16_t keepalive_time_s
     uint16_t keepalive_intvl_s
+    uint32_t delivered_ce  # `delivered` that the peer says was marked
     # Listener, and who waits to be accepted.
     uint32_t max_ack_backlog
     tcp_sock *accept_tail  # who came last, and behind him who came first
@@ -548,6 +552,7 @@ cdef struct request_sock:
     uint8_t tstamp_ok
     uint8_t acked  # the ACK came, but nothing could be made of it yet
     uint8_t num_timeout
+    uint8_t ecn_ok
 
 # What is left of a connection that this end closed first.
 cdef struct timewait_sock:

@@ -16,6 +16,7 @@ cdef enum:
     TSMASK = (1 << 6) - 1
     TS_OPT_WSCALE_MASK = 0xF
     TS_OPT_SACK = 1 << 4
+    TS_OPT_ECN = 1 << 5
 
 cdef extern from *:
     """
@@ -74,10 +75,12 @@ cdef inline uint32_t cookie_v4_init_sequence(netns *net, request_sock *req) noex
 
 
 cdef inline int64_t cookie_init_timestamp(const request_sock *req, int64_t now_ms) noexcept nogil:
-    """A time stamp whose low bits tell the peer's window scale and SACK; never in the future."""
+    """A time stamp whose low bits tell window scale, SACK and ECN; never in the future."""
     cdef int64_t stamp = req.snd_wscale if req.wscale_ok else <int>TS_OPT_WSCALE_MASK
     if req.sack_ok:
         stamp |= TS_OPT_SACK
+    if req.ecn_ok:
+        stamp |= TS_OPT_ECN
     stamp |= now_ms >> TSBITS << TSBITS
     return stamp if stamp <= now_ms else stamp - (1 << TSBITS)
 
@@ -97,6 +100,7 @@ cdef inline bint cookie_timestamp_decode(
     req.ts_recent = r.th.tsval
     options = (r.th.tsecr - req.ts_off) & TSMASK
     req.sack_ok = options & TS_OPT_SACK != 0
+    req.ecn_ok = options & TS_OPT_ECN and (net.sysctl.tcp_ecn or net.route.ecn)
     if req.sack_ok and not net.sysctl.tcp_sack:
         return False
     wscale = options & TS_OPT_WSCALE_MASK

@@ -263,7 +263,10 @@ cdef enum:  # Mib
     TCP_MD5NOTFOUND = 92
     TCP_MD5UNEXPECTED = 93
     TCP_MD5FAILURE = 94
-    NR_MIBS = 95
+    IP_NOECTPKTS = 95  # and ECT(1), ECT(0), CE
+    IP6_NOECTPKTS = 99  # the same
+    TCP_DELIVEREDCE = 103
+    NR_MIBS = 104
 
 # Completeness, OR over all segments in any order.
 cdef enum:

@@ -11,12 +11,20 @@ from inet_connection_sock cimport (
     tcp_reset_xmit_timer,
     tcp_set_xmit_timer,
 )
-from netns cimport netns, sk_wake
+from netns cimport NET_ADD_STATS, netns, sk_wake
 from rbtree cimport rb_changed, rb_erase
 from skbuff cimport kfree_skb, skb_pull
 from sock cimport *
-from tcp cimport TCPHDR_SYN, after, before
+from tcp cimport TCP_DELIVEREDCE, TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
+from tcp_ecn cimport (
+    INET_ECN_MASK,
+    TCPHDR_CWR,
+    TCPHDR_ECE,
+    tcp_ecn_accept_cwr,
+    tcp_ecn_rcv_ecn_echo,
+    tcp_ecn_received,
+)
 from tcp_output cimport tcp_push_pending_frames
 from tcp_rack cimport tcp_rack_advance, tcp_rack_update_reo_wnd
 from tcp_rate cimport (
@@ -246,8 +254,15 @@ cdef inline int tcp_ack(
         flags |= FLAG_SND_UNA_ADVANCED
         tp.retransmits = 0
         tp.bytes_acked += <uint32_t>(tp.tcb.snd_una - prior_una)
+    if net.ip_dsfield & INET_ECN_MASK:
+        tcp_ecn_received(tp)
     if r.n_sacks and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, r.th.ack, &rs)
+    if r.th.flags & (TCPHDR_ECE | TCPHDR_CWR) and not before(r.th.ack, prior_una):
+        if tcp_ecn_accept_cwr(tp, r.th.flags) and r.th.end_seq != r.th.seq:
+            tp.ack_pending |= ICSK_ACK_NOW
+        if tcp_ecn_rcv_ecn_echo(tp, r.th.flags) and not r.th.flags & TCPHDR_SYN:
+            flags |= FLAG_ECE
     if not prior_packets:
         if flags & FLAG_DSACKING_ACK:  # a reduction may have been for nothing
             tcp_fastretrans_alert(net, tp, 0, flags)
@@ -259,13 +274,20 @@ cdef inline int tcp_ack(
     tcp_rack_update_reo_wnd(net, tp, &rs)
     if tp.tlp_high_seq:
         tcp_process_tlp_ack(net, tp, r.th.ack, flags)
-    dubious = not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != TCP_CA_OPEN
+    dubious = (
+        not flags & FLAG_NOT_DUP
+        or flags & (FLAG_DATA_SACKED | FLAG_ECE)
+        or tp.ca_state != TCP_CA_OPEN
+    )
     if dubious:
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
         new_first = tcp_fastretrans_alert(net, tp, dup_acks, flags)
         tcp_update_rto_time(net, tp)
+        if flags & FLAG_ECE:
+            tp.delivered_ce += tp.delivered - <uint32_t>delivered
+            NET_ADD_STATS(net, TCP_DELIVEREDCE, tp.delivered - delivered)
     reneging_now = dubious and flags & reneging == reneging
     if flags & FLAG_SET_XMIT_TIMER and not reneging_now and not tp.rack_waits:
         tcp_set_xmit_timer(net, tp)

@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 from sock cimport *
 from tcp cimport after
+from tcp_ecn cimport tcp_ecn_queue_cwr
 from timer cimport NSEC_PER_SEC
 
 cdef enum:
@@ -270,6 +271,7 @@ cdef inline void tcp_init_cwnd_reduction(tcp_sock *tp, int64_t now_ns) noexcept 
     tp.prior_cwnd = tp.snd_cwnd
     tp.prr_delivered = tp.prr_out = 0
     tp.snd_ssthresh = ca_ssthresh(tp, now_ns)
+    tcp_ecn_queue_cwr(tp)
 
 
 cdef inline void tcp_enter_cwr(tcp_sock *tp, int64_t now_ns) noexcept nogil:

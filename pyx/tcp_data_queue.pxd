@@ -10,6 +10,7 @@ from sock cimport *
 from tcb cimport tcb_pull
 from tcp cimport *
 from tcp_comp_sack cimport tcp_sack_compress_blocks, tcp_send_dup_ack
+from tcp_ecn cimport tcp_data_ecn_check
 from tcp_output cimport tcp_send_ack, tcp_send_delayed_ack
 from tcp_prune cimport tcp_prune_queue
 from tcp_rcv_space cimport tcp_rcv_rtt_measure, tcp_rcvbuf_grow
@@ -210,6 +211,8 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
     cdef skb *behind
     cdef skb *one
     cdef uint32_t skip, cost = 0
+    if tp.ecn_flags and tcp_data_ecn_check(tp, net.ip_dsfield):
+        tcp_enter_quickack_mode(tp, 2)
     if not tcp_try_rmem_schedule(net, tp, seq, length):
         NET_INC_STATS(net, TCP_OFODROP)
         return
@@ -491,6 +494,8 @@ cdef inline void tcp_event_data_recv(
         elif gap_ns > tp.rto_ns:
             tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
     tp.ack_lrcvtime_ns = now_ns
+    if tp.ecn_flags and tcp_data_ecn_check(tp, net.ip_dsfield):
+        tcp_enter_quickack_mode(tp, 2)
     if length >= 128:
         tcp_grow_window(net, tp, length)
 

@@ -4,6 +4,7 @@
 from netns cimport netns
 from sock cimport PAGE, tcp_sock
 from tcp cimport TCP_LISTEN, tcb
+from tcp_ecn cimport TCP_ECN_MODE_RFC3168, TCP_ECN_SEEN
 from tcp_rate cimport (
     PACING_RATE_MAX,
     TCP_CHRONO_BUSY,
@@ -40,6 +41,10 @@ cdef dict tcp_get_info(const netns *net, const tcp_sock *tp):
     cdef uint64_t rwnd_us = tcp_chrono_us(tp, TCP_CHRONO_RWND_LIMITED, now_ns)
     cdef uint64_t sndbuf_us = tcp_chrono_us(tp, TCP_CHRONO_SNDBUF_LIMITED, now_ns)
     cdef uint32_t rto_time = tp.total_rto_time
+    if tp.ecn_flags & TCP_ECN_MODE_RFC3168:
+        options |= 8
+    if tp.ecn_flags & TCP_ECN_SEEN:
+        options |= 16
     if tp.rto_stamp_ms:
         rto_time += now_ms - tp.rto_stamp_ms
     found = {
@@ -91,6 +96,7 @@ cdef dict tcp_get_info(const netns *net, const tcp_sock *tp):
         "tcpi_rwnd_limited": rwnd_us,
         "tcpi_sndbuf_limited": sndbuf_us,
         "tcpi_delivered": tp.delivered,
+        "tcpi_delivered_ce": tp.delivered_ce,
         "tcpi_bytes_sent": tp.bytes_sent,
         "tcpi_bytes_retrans": tp.bytes_retrans,
         "tcpi_dsack_dups": tp.dsack_dups,

@@ -36,6 +36,7 @@ from tcp_data_queue cimport (
     tcp_try_rmem_schedule,
     tcp_urg,
 )
+from tcp_ecn cimport tcp_ecn_rcv_syn, tcp_ecn_rcv_synack
 from tcp_output cimport (
     tcp_data_snd_check,
     tcp_oow_rate_limited,
@@ -530,8 +531,10 @@ cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb 
     tcp_take_syn_options(net, tp, th, offered_ts)
     tp.copied_seq = tp.rcv_wup = th.seq + 1
     if not verdict & TCB_ESTAB:
+        tcp_ecn_rcv_syn(tp, th.flags)
         tcp_simultaneous_open(net, tp)
         return REPLY_NONE
+    tcp_ecn_rcv_synack(tp, th.flags)
     tcp_count_state(net, tp, TCP_SYN_SENT, TCP_ESTABLISHED)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
     tp.sk_err_soft = 0

@@ -28,6 +28,7 @@ from sock cimport *
 from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence
 from tcp cimport *
 from tcp_cong cimport tcp_init_congestion_control
+from tcp_ecn cimport TCPHDR_ECE, tcp_ecn_create_request, tcp_ecn_openreq_child
 from tcp_md5 cimport MD5_AT, tcp_md5_do_lookup
 from tcp_output cimport tcp_oow_rate_limited
 from tcp_rtt cimport tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
@@ -80,6 +81,7 @@ cdef inline void tcp_openreq_init(netns *net, request_sock *req, const rcv_skb *
     req.tstamp_ok = th.opts & OPT_TIMESTAMP != 0 and sysctl.tcp_timestamps != 0
     req.ts_recent = th.tsval if req.tstamp_ok else 0
     req.sk.tos = req.listener.sk.tos
+    tcp_ecn_create_request(req, th.flags, net.ip_dsfield, sysctl.tcp_ecn, net.route.ecn)
 
 
 cdef inline const tcp_md5sig_key *reqsk_md5_lookup(
@@ -142,7 +144,7 @@ cdef inline void tcp_conn_request(
         req.num_retrans, req.snt_synack_ns = 0, 0
         tcp_openreq_init(net, req, r)
         if not req.tstamp_ok:  # no room for them
-            req.wscale_ok = req.sack_ok = req.snd_wscale = 0
+            req.wscale_ok = req.sack_ok = req.snd_wscale = req.ecn_ok = 0
         mss = reqsk_advmss(net, req)
         tcp_openreq_init_rwin(net, req, mss)
         req.snt_isn = cookie_v4_init_sequence(net, req)
@@ -207,6 +209,8 @@ cdef inline int tcp_v4_send_synack(
     out.seq = req.snt_isn
     out.ack = req.rcv_isn + 1
     out.flags = TCPHDR_SYN | TCPHDR_ACK
+    if req.ecn_ok:
+        out.flags |= TCPHDR_ECE
     out.window = <uint16_t>min(req.rsk_rcv_wnd, <uint32_t>65535)
     out.urg = out.ident = 0
     out.tos = req.sk.tos
@@ -431,6 +435,7 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
         known.flags |= TCB_WSCALE_SENT | TCB_WSCALE_RCVD
     else:
         tp.window_clamp = min(tp.window_clamp, <int64_t>65535)
+    tcp_ecn_openreq_child(tp, req)
     tp.sack_ok = req.sack_ok
     tp.tstamp_ok = req.tstamp_ok
     tp.tsoffset = req.ts_off

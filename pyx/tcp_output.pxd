@@ -28,11 +28,8 @@ from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, sk
 from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
-from tcp_cong cimport (
-    CA_EVENT_TX_START,
-    ca_cwnd_event,
-    tcp_enter_cwr,
-)
+from tcp_cong cimport CA_EVENT_TX_START, ca_cwnd_event, tcp_enter_cwr
+from tcp_ecn cimport TCP_ECN_MODE_RFC3168, tcp_ecn_send, tcp_ecn_send_syn, tcp_ecn_send_synack
 from tcp_rate cimport (
     TCP_CHRONO_BUSY,
     TCP_CHRONO_RWND_LIMITED,
@@ -94,6 +91,8 @@ cdef inline int tcp_transmit_skb(
             flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
         tcp_established_options(net, tp, &opts)
         window = tcp_select_window(net, tp)
+        if tp.ecn_flags & TCP_ECN_MODE_RFC3168:
+            flags |= tcp_ecn_send(tp, one.len and not before(one.seq, tp.tcb.snd_nxt))
     if tp.snd_up != tp.tcb.snd_una and before(one.seq, tp.snd_up):
         if before(tp.snd_up, one.seq + 0x10000):
             urg = <uint16_t>(tp.snd_up - one.seq)
@@ -510,7 +509,7 @@ cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
     one.seq = tp.write_seq
     tp.write_seq += 1
     one.end_seq = tp.write_seq
-    one.tcp_flags = TCPHDR_SYN
+    one.tcp_flags = TCPHDR_SYN | tcp_ecn_send_syn(tp, net.sysctl.tcp_ecn, net.route.ecn)
     one.pcount = 1
     one.truesize = SKB_TRUESIZE_EMPTY
     tp.pushed_seq = tp.write_seq
@@ -529,7 +528,7 @@ cdef inline int tcp_connect(netns *net, tcp_sock *tp) noexcept nogil:
 cdef inline int tcp_send_synack(netns *net, tcp_sock *tp) noexcept nogil:
     """In a simultaneous open the SYN is sent again as a SYN-ACK (RFC 9293 3.5)."""
     cdef skb *one = tp.tcp_rtx_queue.first
-    one.tcp_flags |= TCPHDR_ACK
+    one.tcp_flags = tcp_ecn_send_synack(tp, one.tcp_flags) | <uint8_t>TCPHDR_ACK
     return tcp_transmit_skb(net, tp, one, tp.tcb.rcv_nxt, 0)
 
 

@@ -13,9 +13,11 @@ from tcp_cong cimport (
     ca_cwnd_event,
     ca_ssthresh,
     tcp_current_ssthresh,
+    tcp_enter_cwr,
     tcp_set_ca_state,
     tcp_init_cwnd_reduction,
 )
+from tcp_ecn cimport tcp_ecn_queue_cwr
 from tcp_output cimport tcp_fragment
 from tcp_rack cimport (
     mark_lost,
@@ -45,6 +47,7 @@ cdef enum:
     FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
     FLAG_SYN_ACKED = 0x10
     FLAG_DATA_SACKED = 0x20  # SACK told of something new
+    FLAG_ECE = 0x40  # the peer tells of a mark
     FLAG_ORIG_SACK_ACKED = 0x200  # data of before the loss arrived that was never sent again
     FLAG_SND_UNA_ADVANCED = 0x400
     FLAG_DSACKING_ACK = 0x800
@@ -252,7 +255,7 @@ cdef inline void tcp_rack_reo_timeout(netns *net, tcp_sock *tp) noexcept nogil:
     tcp_rack_detect_loss(net, tp)
     if tcp_packets_in_flight(tp) != flight:
         if tp.ca_state != TCP_CA_RECOVERY:
-            tcp_enter_recovery(net, tp)
+            tcp_enter_recovery(net, tp, 0)
             tcp_cwnd_reduction(net, tp, 1, <uint32_t>(tp.lost - lost), 0)
         tcp_xmit_retransmit_queue(net, tp)
     if tp.icsk_pending != ICSK_TIME_RETRANS:
@@ -308,13 +311,14 @@ cdef inline void tcp_end_cwnd_reduction(netns *net, tcp_sock *tp) noexcept nogil
         tp.snd_cwnd = tp.snd_ssthresh
 
 
-cdef inline void tcp_enter_recovery(netns *net, tcp_sock *tp) noexcept nogil:
+cdef inline void tcp_enter_recovery(netns *net, tcp_sock *tp, int flags) noexcept nogil:
     """Three duplicates: the window shrinks, what is lost is sent again (RFC 5681 3.2)."""
     NET_INC_STATS(net, TCP_SACKRECOVERY if tcp_is_sack(tp) else TCP_RENORECOVERY)
     tp.prior_ssthresh = 0
     tcp_init_undo(tp)
     if tp.ca_state < TCP_CA_CWR:
-        tp.prior_ssthresh = tcp_current_ssthresh(tp)
+        if not flags & FLAG_ECE:
+            tp.prior_ssthresh = tcp_current_ssthresh(tp)
         tcp_init_cwnd_reduction(tp, net.net.now_ns)
     tcp_set_ca_state(tp, TCP_CA_RECOVERY, net.net.now_ns)
 
@@ -359,6 +363,7 @@ cdef inline void tcp_enter_loss(netns *net, tcp_sock *tp) noexcept nogil:
     tcp_set_ca_state(tp, TCP_CA_LOSS, net.net.now_ns)
     tp.high_seq = tp.tcb.snd_nxt
     tp.tlp_high_seq = 0
+    tcp_ecn_queue_cwr(tp)
     tp.frto = net.sysctl.tcp_frto and (first or tp.retransmits)
 
 
@@ -420,6 +425,8 @@ cdef inline bint tcp_fastretrans_alert(
     cdef bint new, again
     if not tp.packets_out and tp.sacked_out:
         tp.sacked_out = 0
+    if flags & FLAG_ECE:
+        tp.prior_ssthresh = 0  # the window is to shrink, whatever was lost or not
     if tcp_check_sack_reneging(net, tp, flags):
         return False
     if tp.ca_state == TCP_CA_OPEN:
@@ -442,10 +449,10 @@ cdef inline bint tcp_fastretrans_alert(
         elif not tcp_is_sack(tp) and (dup_acks > 0 or flags & FLAG_DATA_SACKED):
             tcp_add_reno_sack(tp, dup_acks)
         if tcp_try_undo_dsack(net, tp):
-            tcp_try_to_open(net, tp)
+            tcp_try_to_open(net, tp, flags)
         tcp_identify_packet_loss(net, tp, flags)
         if tp.ca_state != TCP_CA_RECOVERY and tp.lost_out:
-            tcp_enter_recovery(net, tp)
+            tcp_enter_recovery(net, tp, flags)
         return False
     if tp.ca_state == TCP_CA_LOSS:
         new = tcp_process_loss(net, tp, flags, dup_acks)
@@ -461,15 +468,17 @@ cdef inline bint tcp_fastretrans_alert(
         tcp_try_undo_dsack(net, tp)
     tcp_identify_packet_loss(net, tp, flags)
     if tp.lost_out:
-        tcp_enter_recovery(net, tp)
+        tcp_enter_recovery(net, tp, flags)
     else:
-        tcp_try_to_open(net, tp)
+        tcp_try_to_open(net, tp, flags)
     return False
 
 
-cdef inline void tcp_try_to_open(netns *net, tcp_sock *tp) noexcept nogil:
+cdef inline void tcp_try_to_open(netns *net, tcp_sock *tp, int flags) noexcept nogil:
     if not tcp_any_retrans_done(tp):
         tp.retrans_stamp = 0
+    if flags & FLAG_ECE:
+        tcp_enter_cwr(tp, net.net.now_ns)
     if tp.ca_state != TCP_CA_CWR:
         tcp_try_keep_open(net, tp)
 

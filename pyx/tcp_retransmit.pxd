@@ -15,6 +15,7 @@ from rbtree cimport RB_NEVER, RB_TO_RESEND, rb_changed, rb_erase, rb_seek
 from skbuff cimport kfree_skb, skb_pull, skb_shift
 from sock cimport *
 from tcp cimport *
+from tcp_ecn cimport tcp_ecn_clear_syn
 from tcp_output cimport (
     skb_control,
     tcp_adjust_pcount,
@@ -84,6 +85,7 @@ cdef inline int __tcp_retransmit_skb(
         if was != one.pcount:
             tcp_adjust_pcount(tp, one.sacked, was - one.pcount)
         tcp_retrans_try_collapse(net, tp, one, min(avail, mss))
+    one.tcp_flags = tcp_ecn_clear_syn(one.tcp_flags, net.sysctl.tcp_ecn_fallback)
     err = tcp_transmit_skb(
         net, tp, one, tp.tcb.rcv_nxt if tp.tcb.state != TCP_SYN_SENT else 0, mss
     )

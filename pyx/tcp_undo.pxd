@@ -14,6 +14,7 @@ from tcp cimport (
     before,
 )
 from tcp_cong cimport ca_undo_cwnd, tcp_set_ca_state
+from tcp_ecn cimport tcp_ecn_withdraw_cwr
 
 
 cdef inline bint tcp_may_undo(const tcp_sock *tp) noexcept nogil:
@@ -62,7 +63,9 @@ cdef inline void tcp_undo_cwnd_reduction(tcp_sock *tp, bint unmark) noexcept nog
         tp.lost_out = 0
     if tp.prior_ssthresh:
         tp.snd_cwnd = ca_undo_cwnd(tp)
-        tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
+        if tp.prior_ssthresh > tp.snd_ssthresh:
+            tp.snd_ssthresh = tp.prior_ssthresh
+            tcp_ecn_withdraw_cwr(tp)
     tp.undo_marker = 0
     tp.rack_advanced = 1  # look again at what may be lost
 

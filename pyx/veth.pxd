@@ -14,7 +14,7 @@ from ip_output cimport (
     is_loopback,
 )
 from ip_tunnel cimport WRAP_FRAGMENTS, outer
-from netns cimport NET_INC_STATS, netns, netns_reap, out_frame, out_purge
+from netns cimport NET_INC_STATS, ip_rcv_ecn, netns, netns_reap, out_frame, out_purge
 from pcap cimport frame
 from sock cimport rcv_skb
 from tcp cimport *
@@ -47,6 +47,7 @@ cdef inline int ip_rcv_flat(netns *net, const uint8_t *packet, uint32_t length) 
     cdef rcv_skb r
     cdef int drop
     r.page = NULL
+    ip_rcv_ecn(net, packet, length)
     if (
         length >= IPV4_HDR_LEN + TCP_HDR_LEN
         and packet[0] == 0x45
@@ -86,6 +87,7 @@ cdef inline void veth_rcv(netns *net, const uint8_t *packet, const out_frame *on
     """A segment of a host beside this one, as it was put together there."""
     cdef rcv_skb r
     cdef const uint8_t *th = packet + IPV4_HDR_LEN
+    ip_rcv_ecn(net, packet, one.length)
     if packet[0] >> 4 == 4:
         NET_INC_STATS(net, IP_INRECEIVES)
         r.th.ip = 4

@@ -101,4 +101,13 @@ COUNTERS = (
     "TcpExtTCPMD5NotFound",
     "TcpExtTCPMD5Unexpected",
     "TcpExtTCPMD5Failure",
+    "IpExtInNoECTPkts",
+    "IpExtInECT1Pkts",
+    "IpExtInECT0Pkts",
+    "IpExtInCEPkts",
+    "Ip6InNoECTPkts",
+    "Ip6InECT1Pkts",
+    "Ip6InECT0Pkts",
+    "Ip6InCEPkts",
+    "TcpExtTCPDeliveredCE",
 )

@@ -119,6 +119,10 @@ KNOBS = {
     ),
     "tcp_dsack": _switch(1, "Tell the sender of what came twice (RFC 2883)."),
     "tcp_early_retrans": _switch(3, "Tail loss probes (RFC 8985 7): 3 and 4.", 4),
+    "tcp_ecn": Knob(
+        2, 0, 5, "ECN (RFC 3168): 0 not; 1, 3, 4 asked for, too; 2, 5 only where the peer asks."
+    ),
+    "tcp_ecn_fallback": _switch(1, "1: a SYN that goes again does not ask for ECN.", 1),
     "tcp_fin_timeout": Knob(60, 0, SECONDS_MAX, "How long an orphan stays in FIN-WAIT-2, s."),
     "tcp_frto": _switch(2, "Find out whether a time-out was spurious (RFC 5682).", 255),
     "tcp_invalid_ratelimit": Knob(

@@ -33,7 +33,6 @@ WAIVED = {
     "MAY-10": "the IP Timestamp option is passed over, not filled in",
     "MAY-11": "Record Route is passed over, not filled in",
     "SHLD-6": "a stack has one MTU; that of a path is told by its routers",
-    "SHLD-8": "ECN comes with a later issue",
     "SHLD-13": "a word to applications: socket.md gives it",
     "SHLD-23": "a word to applications: socket.md gives it",
     "MAY-6": "a keep-alive of ours carries no octet, as Linux's",
@@ -87,9 +86,9 @@ CORE = {
 }
 LATER = {
     "8985": "marking by time, its window and timer; tail loss probes",
-    "9937": "comes with a later issue",
-    "3168": "comes with a later issue; a link's queue can mark (network.md)",
-    "2883": "comes with a later issue",
+    "9937": "`tests/packetdrill/recovery/prr_spreads.pkt`, `prr_catches_up.pkt`",
+    "3168": "`tests/packetdrill/ecn/*.pkt`",
+    "2883": "learned from by `tests/packetdrill/recovery/undo_dsack*.pkt`, `tlp_dsack*.pkt`",
     "6633": "9293:MUST-55",
     "3360": "the state x segment matrix has reserved bits among its flags",
     "6994": "9293:MUST-6: options that nobody knows are skipped, these among them",

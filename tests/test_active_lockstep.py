@@ -17,6 +17,7 @@ from scripts import every_script
 from test_endpoint_scripts import SYSCTL
 
 from tcpcore.engine import ENGINE
+from tcpcore.link import mark_ce
 from tcpcore.mib import COUNTERS
 from tcpcore.reference.core_net import Net as ReferenceNet
 
@@ -103,6 +104,8 @@ class World:
                     at = self.random.randrange(len(frame))
                     bit = 1 << self.random.randrange(8)
                     frame = frame[:at] + bytes([frame[at] ^ bit]) + frame[at + 1 :]
+                if self.random.random() < self.link.get("marked", 0):
+                    frame = mark_ce(frame, 0)
                 if self.random.random() < self.link.get("forged", 0):
                     self.hosts[1 - i].receive(self.forge(frame), self.now)
                 for _ in range(copies):
@@ -126,6 +129,10 @@ class World:
         out = bytearray(frame)
         if rng.random() < 0.7:
             out[th + 13] = rng.choice((0x02, 0x04, 0x10, 0x11, 0x12, 0x14, 0x18, 0x30, 0))
+        if rng.random() < 0.3:  # ECN
+            out[th + 13] ^= rng.choice((0x40, 0x80, 0xC0))
+            out[th + 12] ^= rng.random() < 0.2
+            out[1] ^= rng.randrange(4) << 4 if th == 40 else 0
         for at in (th + 4, th + 8):
             number = int.from_bytes(out[at : at + 4], "big")
             number += rng.choice((0, 0, 0, -1, 1, rng.randrange(-70000, 70000)))
@@ -308,6 +315,8 @@ LINKS = [
     {"delay_ms": 300, "loss": 0.05},
     {"forged": 0.1, "loss": 0.02},
     {"forged": 0.05, "reorder": 0.1},
+    {"marked": 0.1, "loss": 0.01},
+    {"marked": 0.3, "forged": 0.05, "reorder": 0.1},
 ]
 KNOBS = [
     ("tcp_timestamps", 0),
@@ -328,6 +337,10 @@ KNOBS = [
     ("tcp_comp_sack_nr", 2),
     ("ip_local_port_range", (40000, 40003)),
     ("tcp_rmem", (4096, 20000, 60000)),
+    ("tcp_ecn", 0),
+    ("tcp_ecn", 1),
+    ("tcp_ecn", 1),
+    ("tcp_ecn_fallback", 0),
 ]
 
 
@@ -342,7 +355,7 @@ def test_both_engines_are_one_host(seed: int) -> None:
         if rng.random() < 0.3:
             metrics = {"mtu": 900, "advmss": 800, "initcwnd": 3, "initrwnd": 5, "rto_min": 40}
             some = dict(rng.sample(sorted(metrics.items()), 2))
-            host.set_route(**some, quickack=rng.random() < 0.5)
+            host.set_route(**some, quickack=rng.random() < 0.5, ecn=rng.random() < 0.5)
     listen(world, 0)
     listen(world, 1)
     for _ in range(600):

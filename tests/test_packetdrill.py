@@ -421,11 +421,11 @@ def test_commands(command: str, passes: bool) -> None:
 
 def test_what_is_unsupported_is_told_apart() -> None:
     assert why("0 `frobnicate`") == "unsupported 1 not supported: the command frobnicate"
-    text = "0 `sysctl -q net.ipv4.tcp_ecn=1`\n" + SERVER.replace("\n0 ", "\n+0 ")
+    text = "0 `sysctl -q net.ipv4.tcp_ecn=3`\n" + SERVER.replace("\n0 ", "\n+0 ")
     assert run(text).passed
     failed = run(text + "+0 > . 1:1(0)\n")
     assert failed.kind == "unsupported"
-    assert "tcp_ecn = 1" in str(failed.error)
+    assert "tcp_ecn = 3" in str(failed.error)
 
 
 def test_the_cleanup_command_runs_in_any_case() -> None:

@@ -34,6 +34,8 @@ NEWER_NAMES = """
     blocking/notsent_knob blocking/epoll_out_edge blocking/write_lowat rto/synack_max
     ack/compressed_anew ack/compressed_lesser ack/compressed_percent ack/compressed_read
     ack/compressed_share ack/compressed_window
+    ecn/active_4 ecn/active_5 ecn/echo ecn/echo_bare ecn/echo_end ecn/no_undo ecn/undo
+    ecn/retransmitted recovery/prr_spreads recovery/prr_catches_up
 """
 NEWER = dict.fromkeys(NEWER_NAMES.split(), (7, 0))
 

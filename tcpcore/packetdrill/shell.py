@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 # Linux's defaults of knobs that the engine has not: another value is passed over, and noted.
 DEFAULTS = {
-    "tcp_ecn": "2", "tcp_ecn_option": "2", "tcp_ecn_fallback": "1",
-    "tcp_fack": "0",
+    "tcp_ecn_option": "2", "tcp_fack": "0",
     "tcp_pacing_ss_ratio": "200", "tcp_pacing_ca_ratio": "120", "tcp_mtu_probing": "0",
     "tcp_thin_linear_timeouts": "0", "tcp_retrans_collapse": "1", "tcp_no_metrics_save": "0",
     "tcp_min_rtt_wlen": "300",
@@ -35,7 +34,7 @@ DEFAULTS = {
 }  # fmt: skip
 # Of these no value matters to what the engine does.
 HARMLESS = {
-    "tcp_fack", "tcp_ecn_option", "tcp_ecn_fallback", "tcp_pacing_ss_ratio",
+    "tcp_fack", "tcp_ecn_option", "tcp_pacing_ss_ratio",
     "tcp_pacing_ca_ratio", "tcp_fastopen_key", "tcp_fastopen_blackhole_timeout_sec",
     "tcp_no_metrics_save", "tcp_ecn_option_beacon", "tcp_fastopen",
 }  # fmt: skip
@@ -126,16 +125,14 @@ class Shell:
         words = text.replace(",", " ").split()
         knob = KNOBS.get(name)
         if knob is None:
-            if (
-                name not in HARMLESS
-                and text != DEFAULTS.get(name, "?")
-                and not (name == "tcp_ecn" and text in ("0", "2"))
-            ):
+            if name not in HARMLESS and text != DEFAULTS.get(name, "?"):
                 self.host.note(f"{name} = {text}")
             self.knobs[name] = text
             return 0
         if not words:
             return 1
+        if name == "tcp_ecn" and text not in ("0", "1", "2"):
+            self.host.note(f"{name} = {text}")  # AccECN
         try:
             if isinstance(knob.default, str):
                 self.host.set_sysctl(name, words[0])
@@ -225,6 +222,8 @@ class Shell:
         while at < len(words):
             name = words[at]
             at += 1
+            if name == "features":
+                metrics["ecn"] = words[at : at + 1] == ["ecn"]
             if name not in METRICS:
                 continue
             if words[at : at + 1] == ["lock"]:

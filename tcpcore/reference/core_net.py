@@ -17,7 +17,7 @@ from .inet_timewait_sock import tw_timer_handler
 from .ip_input import ip_rcv
 from .ip_output import V4MAPPED, inet_addr_is_local, is_loopback
 from .ip_tunnel import Encap, Outer
-from .netns import Netns, Route, sk_memory_allocated
+from .netns import Netns, Route, ip_rcv_ecn, sk_memory_allocated
 from .sock import (
     ICSK_TIME_DACK,
     ICSK_TIME_KEEPOPEN,
@@ -233,9 +233,10 @@ class Net:
         initrwnd: int = 0,
         rto_min: int = 0,
         quickack: bool = False,
+        ecn: bool = False,
     ) -> None:
         """What is said of the way to peers (`ip route`); rto_min in ms, 0: nothing is said."""
-        self.net.route = Route(mtu, mtu_lock, advmss, initcwnd, initrwnd, rto_min, quickack)
+        self.net.route = Route(mtu, mtu_lock, advmss, initcwnd, initrwnd, rto_min, quickack, ecn)
 
     def add_address(self, addr: bytes, prefix: int) -> None:
         self.net.addrs[addr] = prefix
@@ -289,6 +290,7 @@ class Net:
         net = self.net
         net.ip_summed = ip_summed > 0
         net.gso_size = gso_size
+        ip_rcv_ecn(net, packet)
         if is_icmp(packet):
             return icmp_rcv(net, packet)
         th = Segment()

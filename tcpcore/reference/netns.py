@@ -12,6 +12,7 @@ from typing import Any
 from .net import Net
 from .secure_seq import siphash
 from .sock import TcpSock, TimewaitSock
+from .tcp import Mib
 from .tcp_md5 import Md5SigKey, tcp_md5_do_lookup
 from .timer import Timer, Timers, timer_del, timer_mod
 
@@ -42,6 +43,8 @@ class Sysctl:
     tcp_comp_sack_slack_ns: int = 10000
     tcp_congestion_control: str = "cubic"
     tcp_early_retrans: int = 3
+    tcp_ecn: int = 2
+    tcp_ecn_fallback: int = 1
     tcp_fin_timeout: int = 60
     tcp_frto: int = 2
     tcp_invalid_ratelimit: int = 500
@@ -99,6 +102,7 @@ class Route:
     initrwnd: int = 0
     rto_min: int = 0  # ms
     quickack: bool = False
+    ecn: bool = False  # RTAX_FEATURE_ECN
 
 
 class Netns(Net):
@@ -129,6 +133,7 @@ class Netns(Net):
         "n_tw",
         "wake",
         "ip_id",
+        "ip_dsfield",
         "rng",
     )
 
@@ -160,6 +165,7 @@ class Netns(Net):
         self.n_tw = 0
         self.wake: dict[int, None] = {}  # handles of which something can be told
         self.ip_id = 0
+        self.ip_dsfield = 0  # TOS or traffic class of what comes now
         self.rng = 0
 
 
@@ -176,6 +182,19 @@ def get_random_u32(net: Netns) -> int:
 
 def get_random_u32_below(net: Netns, n: int) -> int:
     return get_random_u32(net) * n >> 32
+
+
+def ip_rcv_ecn(net: Netns, packet: bytes) -> None:
+    """Count a packet by its ECN field (RFC 3168 5), which is kept for the segment in it."""
+    net.ip_dsfield = 0
+    if len(packet) < 20:
+        return
+    if packet[0] >> 4 == 4:
+        net.ip_dsfield = packet[1]
+        net.mib[Mib.IP_NOECTPKTS + (packet[1] & 3)] += 1
+    elif len(packet) >= 40:
+        net.ip_dsfield = (packet[0] << 4 | packet[1] >> 4) & 0xFF
+        net.mib[Mib.IP6_NOECTPKTS + (net.ip_dsfield & 3)] += 1
 
 
 def sk_reset_timer(net: Netns, timer: Timer, expires_ns: int) -> None:

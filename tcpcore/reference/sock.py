@@ -164,7 +164,7 @@ class TcpSock:
         "first_tx_us", "delivered_us", "app_limited", "rate_delivered", "rate_interval_us",
         "rate_app_limited", "sk_pacing_rate", "chrono_type", "chrono_start_ms", "chrono_stat_ms",
         "total_rto", "total_rto_recoveries", "total_rto_time", "rto_stamp_ms", "timeout_rehash",
-        "errors", "md5sig_info",
+        "errors", "md5sig_info", "ecn_flags", "delivered_ce",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -356,7 +356,8 @@ class TcpSock:
         self.chrono_stat_ms = [0, 0, 0]
         self.total_rto = self.total_rto_recoveries = self.total_rto_time = 0  # the last in ms
         self.rto_stamp_ms = 0  # when the first time-out of a row came; 0 for none
-        self.timeout_rehash = 0
+        self.timeout_rehash = self.delivered_ce = 0  # `delivered` that the peer says was marked
+        self.ecn_flags = 0  # TCP_ECN_
         self.errors: Any = None  # what is told beside the stream, once somebody has asked
         self.md5sig_info: Any = None  # keys, once there was one (tcp_md5)
 
@@ -368,7 +369,7 @@ class RequestSock:
         "listener", "timer", "ip", "saddr", "daddr", "sport", "dport", "rcv_isn", "snt_isn",
         "rcv_nxt", "mss", "snd_wscale", "rcv_wscale", "wscale_ok", "sack_ok", "tstamp_ok", "acked",
         "num_timeout", "num_retrans", "ts_recent", "ts_off", "cookie_base", "snt_synack_ns",
-        "snt_tsval_last", "rsk_window_clamp", "rsk_rcv_wnd", "last_oow_ack_ms", "tos",
+        "snt_tsval_last", "rsk_window_clamp", "rsk_rcv_wnd", "last_oow_ack_ms", "tos", "ecn_ok",
     )  # fmt: skip
 
     def __init__(self, listener: TcpSock) -> None:
@@ -396,8 +397,8 @@ class RequestSock:
         self.snt_tsval_last = 0
         self.rsk_window_clamp = 0
         self.rsk_rcv_wnd = 0
-        self.last_oow_ack_ms = 0
-        self.tos = 0
+        self.last_oow_ack_ms = self.tos = 0
+        self.ecn_ok = False
 
 
 class TimewaitSock:

@@ -22,6 +22,7 @@ TSBITS = 6
 TSMASK = (1 << TSBITS) - 1
 TS_OPT_WSCALE_MASK = 0xF
 TS_OPT_SACK = 1 << 4
+TS_OPT_ECN = 1 << 5
 
 
 def cookie_hash(net: Netns, req: RequestSock, count: int) -> int:
@@ -61,10 +62,12 @@ def cookie_v4_init_sequence(net: Netns, req: RequestSock) -> int:
 
 
 def cookie_init_timestamp(req: RequestSock, now_ms: int) -> int:
-    """A time stamp whose low bits tell the peer's window scale and SACK; never in the future."""
+    """A time stamp whose low bits tell window scale, SACK and ECN; never in the future."""
     options = req.snd_wscale if req.wscale_ok else TS_OPT_WSCALE_MASK
     if req.sack_ok:
         options |= TS_OPT_SACK
+    if req.ecn_ok:
+        options |= TS_OPT_ECN
     stamp = now_ms >> TSBITS << TSBITS | options
     return stamp if stamp <= now_ms else stamp - (1 << TSBITS)
 
@@ -80,6 +83,7 @@ def cookie_timestamp_decode(net: Netns, req: RequestSock, th: Segment) -> bool:
     req.ts_recent = th.tsval
     options = (th.tsecr - req.ts_off) & TSMASK
     req.sack_ok = bool(options & TS_OPT_SACK)
+    req.ecn_ok = bool(options & TS_OPT_ECN and (net.sysctl.tcp_ecn or net.route.ecn))
     if req.sack_ok and not net.sysctl.tcp_sack:
         return False
     wscale = options & TS_OPT_WSCALE_MASK

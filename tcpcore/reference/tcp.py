@@ -270,7 +270,8 @@ class Mib(IntEnum):
     TCP_MD5NOTFOUND = 92
     TCP_MD5UNEXPECTED = 93
     TCP_MD5FAILURE = 94
-    NR_MIBS = 95
+    IP_NOECTPKTS, IP6_NOECTPKTS = 95, 99  # and behind each ECT(1), ECT(0), CE
+    TCP_DELIVEREDCE, NR_MIBS = 103, 104
 
 
 COMPLETE_SYN = 1  # completeness: OR over all segments in any order

@@ -15,6 +15,7 @@ from .inet_connection_sock import (
 )
 from .netns import Netns, sk_wake
 from .sock import (
+    ICSK_ACK_NOW,
     ICSK_TIME_PROBE0,
     MAX_TCP_HEADER,
     SKB_OVERHEAD,
@@ -28,7 +29,15 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
+from .tcp import MASK32, TCPHDR_SYN, Mib, Segment, after, before
+from .tcp_ecn import (
+    INET_ECN_MASK,
+    TCPHDR_CWR,
+    TCPHDR_ECE,
+    tcp_ecn_accept_cwr,
+    tcp_ecn_rcv_ecn_echo,
+    tcp_ecn_received,
+)
 from .tcp_output import tcp_push_pending_frames
 from .tcp_rack import tcp_rack_advance, tcp_rack_update_reo_wnd
 from .tcp_rate import (
@@ -46,6 +55,7 @@ from .tcp_recovery import (
     FLAG_DATA_ACKED,
     FLAG_DATA_SACKED,
     FLAG_DSACKING_ACK,
+    FLAG_ECE,
     FLAG_NOT_DUP,
     FLAG_ORIG_SACK_ACKED,
     FLAG_RETRANS_DATA_ACKED,
@@ -281,8 +291,15 @@ def tcp_ack(
         flags |= FLAG_SND_UNA_ADVANCED
         tp.retransmits = 0
         tp.bytes_acked += (tcb.snd_una - prior_una) & MASK32
+    if net.ip_dsfield & INET_ECN_MASK:
+        tcp_ecn_received(tp)
     if sack and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, th.ack, rs)
+    if th.flags & (TCPHDR_ECE | TCPHDR_CWR) and not before(th.ack, prior_una):
+        if tcp_ecn_accept_cwr(tp, th.flags) and th.end_seq != th.seq:
+            tp.ack_pending |= ICSK_ACK_NOW
+        if tcp_ecn_rcv_ecn_echo(tp, th.flags) and not th.flags & TCPHDR_SYN:
+            flags |= FLAG_ECE
     if not prior_packets:
         if flags & FLAG_DSACKING_ACK:  # a reduction may have been for nothing
             tcp_fastretrans_alert(net, tp, 0, flags)
@@ -295,7 +312,9 @@ def tcp_ack(
     if tp.tlp_high_seq:
         tcp_process_tlp_ack(net, tp, th.ack, flags)
     dubious = (
-        not flags & FLAG_NOT_DUP or flags & FLAG_DATA_SACKED or tp.ca_state != CaState.TCP_CA_OPEN
+        not flags & FLAG_NOT_DUP
+        or flags & (FLAG_DATA_SACKED | FLAG_ECE)
+        or tp.ca_state != CaState.TCP_CA_OPEN
     )
     new_first = False
     if dubious:
@@ -304,6 +323,9 @@ def tcp_ack(
             dup_acks = 1
         new_first = tcp_fastretrans_alert(net, tp, dup_acks, flags)
         tcp_update_rto_time(net, tp)
+        if flags & FLAG_ECE:
+            tp.delivered_ce += tp.delivered - delivered
+            net.mib[Mib.TCP_DELIVEREDCE] += tp.delivered - delivered
     reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
     reneging_now = dubious and flags & reneging == reneging
     if flags & FLAG_SET_XMIT_TIMER and not reneging_now and not tp.rack_waits:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .sock import CaState, TcpSock
 from .tcp import after
+from .tcp_ecn import tcp_ecn_queue_cwr
 from .timer import NSEC_PER_SEC
 
 CA_EVENT_TX_START = 0  # sends after everything was acknowledged
@@ -281,6 +282,7 @@ def tcp_init_cwnd_reduction(tp: TcpSock, now_ns: int) -> None:
     tp.prior_cwnd = tp.snd_cwnd
     tp.prr_delivered = tp.prr_out = 0
     tp.snd_ssthresh = tp.ca.ssthresh(tp, now_ns)
+    tcp_ecn_queue_cwr(tp)
 
 
 def tcp_enter_cwr(tp: TcpSock, now_ns: int) -> None:

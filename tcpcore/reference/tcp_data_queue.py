@@ -52,6 +52,7 @@ from .tcp import (
     before,
 )
 from .tcp_comp_sack import tcp_sack_compress_blocks, tcp_send_dup_ack
+from .tcp_ecn import tcp_data_ecn_check
 from .tcp_output import tcp_send_ack, tcp_send_delayed_ack
 from .tcp_prune import tcp_prune_queue
 from .tcp_rcv_space import tcp_rcv_rtt_measure, tcp_rcvbuf_grow
@@ -207,6 +208,8 @@ def tcp_queue_rcv(net: Netns, tp: TcpSock, seq: int, data: bytes, flags: int) ->
 
 def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> None:
     """Keep what lies behind a hole (9293:SHLD-31), without what is kept already."""
+    if tp.ecn_flags and tcp_data_ecn_check(tp, net.ip_dsfield):
+        tcp_enter_quickack_mode(tp, 2)
     if not tcp_try_rmem_schedule(net, tp, th.seq, len(data)):
         net.mib[Mib.TCP_OFODROP] += 1
         return
@@ -432,6 +435,8 @@ def tcp_event_data_recv(net: Netns, tp: TcpSock, th: Segment) -> None:
         elif gap_ns > tp.rto_ns:
             tcp_incr_quickack(tp, TCP_MAX_QUICKACKS)
     tp.ack_lrcvtime_ns = now_ns
+    if tp.ecn_flags and tcp_data_ecn_check(tp, net.ip_dsfield):
+        tcp_enter_quickack_mode(tp, 2)
     if length >= 128:
         tcp_grow_window(net, tp, length)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from .netns import Netns
 from .sock import PAGE, TcpSock
 from .tcp import MASK32, TCP_LISTEN
+from .tcp_ecn import TCP_ECN_MODE_RFC3168, TCP_ECN_SEEN
 from .tcp_rate import PACING_RATE_MAX, tcp_chrono_us, tcp_delivery_rate
 from .tcp_rtt import tcp_delack_max_ns
 from .timer import NSEC_PER_MSEC
 
 TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE = 1, 2, 4
+TCPI_OPT_ECN, TCPI_OPT_ECN_SEEN = 8, 16
 
 
 def sk_get_meminfo(tp: TcpSock) -> tuple[int, ...]:
@@ -30,6 +32,10 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
     options = TCPI_OPT_TIMESTAMPS * tp.tstamp_ok | TCPI_OPT_SACK * bool(tp.sack_ok)
     if tp.wscale_ok:
         options |= TCPI_OPT_WSCALE
+    if tp.ecn_flags & TCP_ECN_MODE_RFC3168:
+        options |= TCPI_OPT_ECN
+    if tp.ecn_flags & TCP_ECN_SEEN:
+        options |= TCPI_OPT_ECN_SEEN
 
     def since_ms(then_ns: int) -> int:
         return (net.now_ns - then_ns) // NSEC_PER_MSEC & MASK32
@@ -88,6 +94,7 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         "tcpi_rwnd_limited": limited[1],
         "tcpi_sndbuf_limited": limited[2],
         "tcpi_delivered": tp.delivered,
+        "tcpi_delivered_ce": tp.delivered_ce,
         "tcpi_bytes_sent": tp.bytes_sent,
         "tcpi_bytes_retrans": tp.bytes_retrans,
         "tcpi_dsack_dups": tp.dsack_dups,

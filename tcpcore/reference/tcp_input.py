@@ -85,6 +85,7 @@ from .tcp_data_queue import (
     tcp_try_rmem_schedule,
     tcp_urg,
 )
+from .tcp_ecn import tcp_ecn_rcv_syn, tcp_ecn_rcv_synack
 from .tcp_output import (
     tcp_data_snd_check,
     tcp_oow_rate_limited,
@@ -506,8 +507,10 @@ def tcp_rcv_synsent_state_process(
     tcp_take_syn_options(net, tp, th, offered_ts)
     tp.copied_seq = tp.rcv_wup = (th.seq + 1) & MASK32
     if not verdict & TCB_ESTAB:
+        tcp_ecn_rcv_syn(tp, th.flags)
         tcp_simultaneous_open(net, tp)
         return REPLY_NONE
+    tcp_ecn_rcv_synack(tp, th.flags)
     tcp_count_state(net, tp, TCP_SYN_SENT, TCP_ESTABLISHED)
     tcb.max_window = max(tcb.max_window, tcb.snd_wnd)
     tp.sk_err_soft = 0

@@ -52,6 +52,7 @@ from .tcp import (
     before,
 )
 from .tcp_cong import tcp_init_congestion_control
+from .tcp_ecn import TCPHDR_ECE, tcp_ecn_create_request, tcp_ecn_openreq_child
 from .tcp_md5 import Md5SigKey, tcp_md5_do_lookup
 from .tcp_output import tcp_oow_rate_limited
 from .tcp_rtt import tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
@@ -90,6 +91,7 @@ def tcp_openreq_init(net: Netns, req: RequestSock, th: Segment) -> None:
     req.tstamp_ok = bool(th.opts & OPT_TIMESTAMP and sysctl.tcp_timestamps)
     req.ts_recent = th.tsval if req.tstamp_ok else 0
     req.tos = req.listener.tos
+    tcp_ecn_create_request(req, th.flags, net.ip_dsfield, sysctl.tcp_ecn, net.route.ecn)
 
 
 def reqsk_md5_lookup(req: RequestSock) -> Md5SigKey | None:
@@ -138,7 +140,7 @@ def tcp_conn_request(net: Netns, listener: TcpSock, th: Segment, tw_isn: int) ->
     tcp_openreq_init(net, req, th)
     if want_cookie:
         if not req.tstamp_ok:  # no room for them
-            req.wscale_ok = req.sack_ok = False
+            req.wscale_ok = req.sack_ok = req.ecn_ok = False
             req.snd_wscale = 0
         mss = reqsk_advmss(net, req)
         tcp_openreq_init_rwin(net, req, mss)
@@ -181,7 +183,8 @@ def tcp_v4_send_synack(net: Netns, req: RequestSock, mss: int, cookie: bool = Fa
     req.snt_synack_ns = req.snt_synack_ns or max(net.now_ns, 1)
     return ip_queue_xmit(
         net, req.saddr, req.daddr, req.sport, req.dport, req.snt_isn, req.rcv_nxt,
-        TCPHDR_SYN | TCPHDR_ACK, min(req.rsk_rcv_wnd, 65535), 0, tcp_options_write(opts), b"", 0,
+        TCPHDR_SYN | TCPHDR_ACK | (TCPHDR_ECE if req.ecn_ok else 0),
+        min(req.rsk_rcv_wnd, 65535), 0, tcp_options_write(opts), b"", 0,
         req.tos, net.sysctl.ip_default_ttl, 0, True, opts.md5,
     )  # fmt: skip
 
@@ -342,6 +345,7 @@ def tcp_v4_syn_recv_sock(net: Netns, req: RequestSock) -> TcpSock:
         tcb.flags |= TCB_WSCALE_SENT | TCB_WSCALE_RCVD
     else:
         tp.window_clamp = min(tp.window_clamp, 65535)
+    tcp_ecn_openreq_child(tp, req)
     tp.sack_ok = int(req.sack_ok)
     tp.tstamp_ok = req.tstamp_ok
     tp.tsoffset = req.ts_off

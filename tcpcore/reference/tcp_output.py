@@ -70,6 +70,12 @@ from .tcp_cong import (
     CA_EVENT_TX_START,
     tcp_enter_cwr,
 )
+from .tcp_ecn import (
+    TCP_ECN_MODE_RFC3168,
+    tcp_ecn_send,
+    tcp_ecn_send_syn,
+    tcp_ecn_send_synack,
+)
 from .tcp_rate import (
     TCP_CHRONO_BUSY,
     TCP_CHRONO_RWND_LIMITED,
@@ -124,6 +130,8 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
             flags |= TCPHDR_PSH  # whoever joins segments need not wait for more
         opts = tcp_established_options(net, tp)
         window = tcp_select_window(net, tp)
+        if tp.ecn_flags & TCP_ECN_MODE_RFC3168:
+            flags |= tcp_ecn_send(tp, len(skb.data) > 0 and not before(skb.seq, tcb.snd_nxt))
     urg = 0
     if tp.snd_up != tcb.snd_una and before(skb.seq, tp.snd_up):
         if before(tp.snd_up, (skb.seq + 0x10000) & MASK32):
@@ -450,6 +458,7 @@ def tcp_connect(net: Netns, tp: TcpSock) -> int:
     """Send the SYN of an active open (RFC 9293 3.10.1)."""
     tcp_connect_init(net, tp)
     skb = SkBuff(tp.write_seq, b"", TCPHDR_SYN)
+    skb.tcp_flags |= tcp_ecn_send_syn(tp, net.sysctl.tcp_ecn, net.route.ecn)
     skb.end_seq = tp.write_seq = (tp.write_seq + 1) & MASK32
     skb.pcount = 1
     skb.truesize = SKB_TRUESIZE_EMPTY
@@ -469,7 +478,7 @@ def tcp_connect(net: Netns, tp: TcpSock) -> int:
 def tcp_send_synack(net: Netns, tp: TcpSock) -> int:
     """In a simultaneous open the SYN is sent again as a SYN-ACK (RFC 9293 3.5)."""
     skb = tp.tcp_rtx_queue[0]
-    skb.tcp_flags |= TCPHDR_ACK
+    skb.tcp_flags = tcp_ecn_send_synack(tp, skb.tcp_flags) | TCPHDR_ACK
     return tcp_transmit_skb(net, tp, skb, tp.tcb.rcv_nxt, 0)
 
 

@@ -22,9 +22,11 @@ from .tcp import MASK32, Mib, after, before
 from .tcp_cong import (
     CA_EVENT_LOSS,
     tcp_current_ssthresh,
+    tcp_enter_cwr,
     tcp_init_cwnd_reduction,
     tcp_set_ca_state,
 )
+from .tcp_ecn import tcp_ecn_queue_cwr
 from .tcp_output import tcp_fragment
 from .tcp_rack import (
     tcp_mark_skb_lost,
@@ -52,6 +54,7 @@ FLAG_DATA_ACKED = 0x04  # data was acknowledged
 FLAG_RETRANS_DATA_ACKED = 0x08  # some of it had been sent again
 FLAG_SYN_ACKED = 0x10
 FLAG_DATA_SACKED = 0x20  # SACK told of something new
+FLAG_ECE = 0x40  # the peer tells of a mark
 FLAG_ORIG_SACK_ACKED = 0x200  # data of before the loss arrived that was never sent again
 FLAG_SND_UNA_ADVANCED = 0x400
 FLAG_DSACKING_ACK = 0x800
@@ -245,7 +248,7 @@ def tcp_rack_reo_timeout(net: Netns, tp: TcpSock) -> None:
     tcp_rack_detect_loss(net, tp)
     if tcp_packets_in_flight(tp) != flight:
         if tp.ca_state != CaState.TCP_CA_RECOVERY:
-            tcp_enter_recovery(net, tp)
+            tcp_enter_recovery(net, tp, 0)
             tcp_cwnd_reduction(net, tp, 1, tp.lost - lost, 0)
         tcp_xmit_retransmit_queue(net, tp)
     if tp.icsk_pending != ICSK_TIME_RETRANS:
@@ -298,13 +301,14 @@ def tcp_end_cwnd_reduction(net: Netns, tp: TcpSock) -> None:
         tp.snd_cwnd = tp.snd_ssthresh
 
 
-def tcp_enter_recovery(net: Netns, tp: TcpSock) -> None:
+def tcp_enter_recovery(net: Netns, tp: TcpSock, flags: int) -> None:
     """Three duplicates: the window shrinks, what is lost is sent again (RFC 5681 3.2)."""
     net.mib[Mib.TCP_SACKRECOVERY if tcp_is_sack(tp) else Mib.TCP_RENORECOVERY] += 1
     tp.prior_ssthresh = 0
     tcp_init_undo(tp)
     if tp.ca_state < CaState.TCP_CA_CWR:
-        tp.prior_ssthresh = tcp_current_ssthresh(tp)
+        if not flags & FLAG_ECE:
+            tp.prior_ssthresh = tcp_current_ssthresh(tp)
         tcp_init_cwnd_reduction(tp, net.now_ns)
     tcp_set_ca_state(tp, CaState.TCP_CA_RECOVERY, net.now_ns)
 
@@ -346,6 +350,7 @@ def tcp_enter_loss(net: Netns, tp: TcpSock) -> None:
     tcp_set_ca_state(tp, CaState.TCP_CA_LOSS, net.now_ns)
     tp.high_seq = tcb.snd_nxt
     tp.tlp_high_seq = 0
+    tcp_ecn_queue_cwr(tp)
     tp.frto = bool(net.sysctl.tcp_frto and (first or tp.retransmits))
 
 
@@ -400,6 +405,8 @@ def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) ->
     tcb = tp.tcb
     if not tp.packets_out and tp.sacked_out:
         tp.sacked_out = 0
+    if flags & FLAG_ECE:
+        tp.prior_ssthresh = 0  # the window is to shrink, whatever was lost or not
     if tcp_check_sack_reneging(net, tp, flags):
         return False
     if tp.ca_state == CaState.TCP_CA_OPEN:
@@ -423,10 +430,10 @@ def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) ->
         elif not tcp_is_sack(tp) and duplicate:
             tcp_add_reno_sack(tp, dup_acks)
         if tcp_try_undo_dsack(net, tp):
-            tcp_try_to_open(net, tp)
+            tcp_try_to_open(net, tp, flags)
         tcp_identify_packet_loss(net, tp, flags)
         if tp.ca_state != CaState.TCP_CA_RECOVERY and tp.lost_out:
-            tcp_enter_recovery(net, tp)
+            tcp_enter_recovery(net, tp, flags)
         return False
     if tp.ca_state == CaState.TCP_CA_LOSS:
         new = tcp_process_loss(net, tp, flags, dup_acks)
@@ -442,15 +449,17 @@ def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) ->
         tcp_try_undo_dsack(net, tp)
     tcp_identify_packet_loss(net, tp, flags)
     if tp.lost_out:
-        tcp_enter_recovery(net, tp)
+        tcp_enter_recovery(net, tp, flags)
     else:
-        tcp_try_to_open(net, tp)
+        tcp_try_to_open(net, tp, flags)
     return False
 
 
-def tcp_try_to_open(net: Netns, tp: TcpSock) -> None:
+def tcp_try_to_open(net: Netns, tp: TcpSock, flags: int) -> None:
     if not tcp_any_retrans_done(tp):
         tp.retrans_stamp = 0
+    if flags & FLAG_ECE:
+        tcp_enter_cwr(tp, net.now_ns)
     if tp.ca_state != CaState.TCP_CA_CWR:
         tcp_try_keep_open(net, tp)
 

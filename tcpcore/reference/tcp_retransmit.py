@@ -39,6 +39,7 @@ from .tcp import (
     after,
     before,
 )
+from .tcp_ecn import tcp_ecn_clear_syn
 from .tcp_output import (
     tcp_adjust_pcount,
     tcp_event_new_data_sent,
@@ -100,6 +101,7 @@ def __tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int
         if was != skb.pcount:
             tcp_adjust_pcount(tp, skb.sacked, was - skb.pcount)
         tcp_retrans_try_collapse(tp, skb, min(avail, mss))
+    skb.tcp_flags = tcp_ecn_clear_syn(skb.tcp_flags, net.sysctl.tcp_ecn_fallback)
     err = tcp_transmit_skb(net, tp, skb, tcb.rcv_nxt if tcb.state != TCP_SYN_SENT else 0, mss)
     net.mib[Mib.TCP_RETRANSSEGS] += skb.pcount
     tp.total_retrans += skb.pcount

@@ -9,6 +9,7 @@ from .netns import Netns
 from .sock import TCPCB_EVER_RETRANS, TCPCB_LOST, CaState, TcpSock
 from .tcp import MASK32, Mib, before
 from .tcp_cong import tcp_set_ca_state
+from .tcp_ecn import tcp_ecn_withdraw_cwr
 
 
 def tcp_may_undo(tp: TcpSock) -> bool:
@@ -53,7 +54,9 @@ def tcp_undo_cwnd_reduction(tp: TcpSock, unmark: bool) -> None:
         tp.lost_out = 0
     if tp.prior_ssthresh:
         tp.snd_cwnd = tp.ca.undo_cwnd(tp)
-        tp.snd_ssthresh = max(tp.snd_ssthresh, tp.prior_ssthresh)
+        if tp.prior_ssthresh > tp.snd_ssthresh:
+            tp.snd_ssthresh = tp.prior_ssthresh
+            tcp_ecn_withdraw_cwr(tp)
     tp.undo_marker = 0
     tp.rack_advanced = True  # look again at what may be lost
 
