@@ -368,9 +368,9 @@ cdef struct tcp_sock:
     int64_t sk_rmem_alloc
     int32_t sk_rcvbuf
     int32_t sk_sndbuf
-    int64_t rcv_wnd
-    int64_t rcv_ssthresh
-    int64_t window_clamp
+    int32_t rcv_wnd
+    int32_t rcv_ssthresh
+    int32_t window_clamp
     # Round trips, times 8, 4, 1 and 4.
     int64_t srtt_us
     int64_t mdev_us

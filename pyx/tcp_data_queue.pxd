@@ -468,7 +468,7 @@ cdef inline void tcp_measure_scaling_ratio(
     cdef int64_t ratio = (length << TCP_RMEM_TO_WIN_SCALE) // cost
     tp.scaling_ratio = <uint8_t>(ratio if ratio else 1)
     if tp.scaling_ratio != old:
-        tp.window_clamp = tcp_win_from_space(tp, tp.sk_rcvbuf)
+        tp.window_clamp = <int32_t>tcp_win_from_space(tp, tp.sk_rcvbuf)
         tp.rcvq_space = <uint32_t>min(<int64_t>tp.rcvq_space, tp.window_clamp)
 
 
@@ -516,7 +516,7 @@ cdef inline void tcp_grow_window(netns *net, tcp_sock *tp, uint32_t length) noex
             window >>= 1
         more = 2 * <int64_t>tp.rcv_mss if tp.rcv_ssthresh <= window else 0
     if more:
-        tp.rcv_ssthresh += min(room, max(more, 2 * <int64_t>length))
+        tp.rcv_ssthresh += <int32_t>min(room, max(more, 2 * <int64_t>length))
         tp.ack_quick |= 1
 
 

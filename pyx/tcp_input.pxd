@@ -406,9 +406,9 @@ cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
     tp.rcvq_time_ns = net.net.now_ns
     tp.rcvq_seq = tp.copied_seq
     if tp.window_clamp >= most:
-        tp.window_clamp = most
+        tp.window_clamp = <int32_t>most
     if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
-        tp.window_clamp = max(2 * advmss, most - advmss)  # room for one segment more
+        tp.window_clamp = <int32_t>max(2 * advmss, most - advmss)  # room for one segment more
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
     tp.rcvq_space = <uint32_t>min(min(tp.rcv_ssthresh, tp.rcv_wnd), TCP_INIT_CWND * advmss)
     tcp_sndbuf_expand(net, tp)
@@ -564,7 +564,7 @@ cdef inline void tcp_take_syn_options(
     tp.wscale_ok = th.opts & OPT_WSCALE != 0 and net.sysctl.tcp_window_scaling != 0
     if not tp.wscale_ok:
         tp.tcb.snd_wscale = 0
-        tp.window_clamp = min(tp.window_clamp, <int64_t>65535)
+        tp.window_clamp = min(tp.window_clamp, <int32_t>65535)
     tp.sack_ok = th.opts & OPT_SACK_PERM != 0 and net.sysctl.tcp_sack != 0
     tp.tstamp_ok = th.opts & OPT_TIMESTAMP != 0 and offered_ts
     tp.tcp_header_len = 20

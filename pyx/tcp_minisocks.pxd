@@ -103,7 +103,7 @@ cdef inline void tcp_openreq_init_rwin(netns *net, request_sock *req, int64_t ms
     """The window that the SYN-ACK offers; of a cookie's connection in whole segments of its MSS."""
     cdef const tcp_sock *listener = req.listener
     cdef int64_t full = tcp_full_space(listener), most = listener.window_clamp
-    cdef int64_t rcv_wnd, clamp
+    cdef int32_t rcv_wnd, clamp
     if listener.userlocks & SOCK_RCVBUF_LOCK:  # no more than the caller wants to hold
         most = min(most, full) if most else full
     tcp_select_initial_window(
@@ -426,15 +426,15 @@ cdef inline tcp_sock *tcp_v4_syn_recv_sock(netns *net, const request_sock *req) 
     tp.pushed_seq = tp.write_seq
     known.snd_wl1 = req.rcv_isn
     known.rcv_mwnd_seq = req.rcv_isn + 1 + req.rsk_rcv_wnd
-    tp.window_clamp = req.rsk_window_clamp
-    tp.rcv_wnd = tp.rcv_ssthresh = req.rsk_rcv_wnd
+    tp.window_clamp = <int32_t>req.rsk_window_clamp
+    tp.rcv_wnd = tp.rcv_ssthresh = <int32_t>req.rsk_rcv_wnd
     tp.wscale_ok = req.wscale_ok
     if req.wscale_ok:
         known.snd_wscale = req.snd_wscale
         known.rcv_wscale = req.rcv_wscale
         known.flags |= TCB_WSCALE_SENT | TCB_WSCALE_RCVD
     else:
-        tp.window_clamp = min(tp.window_clamp, <int64_t>65535)
+        tp.window_clamp = min(tp.window_clamp, <int32_t>65535)
     tcp_ecn_openreq_child(tp, req)
     tp.sack_ok = req.sack_ok
     tp.tstamp_ok = req.tstamp_ok

@@ -41,7 +41,7 @@ cdef inline void tcp_clamp_window(netns *net, tcp_sock *tp) noexcept nogil:
     if tp.sk_rcvbuf < most and not tp.userlocks & SOCK_RCVBUF_LOCK:
         tp.sk_rcvbuf = min(<int64_t>tp.sk_rmem_alloc, most)
     if tp.sk_rmem_alloc > tp.sk_rcvbuf:
-        tp.rcv_ssthresh = min(<int64_t>tp.window_clamp, 2 * <int64_t>tp.advmss)
+        tp.rcv_ssthresh = min(tp.window_clamp, 2 * <int32_t>tp.advmss)
 
 
 cdef inline void tcp_collapse_receive_queue(netns *net, tcp_sock *tp) noexcept nogil:

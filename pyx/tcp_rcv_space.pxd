@@ -70,7 +70,7 @@ cdef inline void tcp_rcvbuf_grow(netns *net, tcp_sock *tp, int64_t space) noexce
     buffer = min(buffer, net.sysctl.tcp_rmem[2])
     if buffer > tp.sk_rcvbuf:
         tp.sk_rcvbuf = <int32_t>buffer
-        tp.window_clamp = tcp_win_from_space(tp, buffer)
+        tp.window_clamp = <int32_t>tcp_win_from_space(tp, buffer)
 
 
 cdef inline void tcp_rcv_space_adjust(netns *net, tcp_sock *tp) noexcept nogil:

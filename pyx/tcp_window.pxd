@@ -46,7 +46,7 @@ cdef inline int64_t tcp_full_space(const tcp_sock *tp) noexcept nogil:
 cdef inline void tcp_set_window_clamp(tcp_sock *tp, int64_t clamp) noexcept nogil:
     """Bound the window; what was offered already stays."""
     cdef int64_t old = tp.window_clamp
-    tp.window_clamp = max(clamp, <int64_t>(SOCK_MIN_RCVBUF // 2))
+    tp.window_clamp = <int32_t>max(clamp, <int64_t>(SOCK_MIN_RCVBUF // 2))
     if tp.window_clamp < old:
         tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
     elif tp.window_clamp > old:
@@ -70,8 +70,8 @@ cdef inline void tcp_select_initial_window(
     int64_t mss,
     bint scaling,
     int64_t window_clamp,
-    int64_t *rcv_wnd,
-    int64_t *clamp,
+    int32_t *rcv_wnd,
+    int32_t *clamp,
     uint8_t *rcv_wscale,
 ) noexcept nogil:
     """Of a SYN: its window, the most that will ever be told, the shift."""
@@ -83,16 +83,16 @@ cdef inline void tcp_select_initial_window(
     space = min(window_clamp, space)
     if space > mss:
         space = space // mss * mss
-    rcv_wnd[0] = space
+    rcv_wnd[0] = <int32_t>space
     if net.sysctl.tcp_workaround_signed_windows:
-        rcv_wnd[0] = min(space, <int64_t>32767)
+        rcv_wnd[0] = <int32_t>min(space, <int64_t>32767)
     if net.route.initrwnd:
-        rcv_wnd[0] = min(rcv_wnd[0], net.route.initrwnd * mss)
+        rcv_wnd[0] = <int32_t>min(<int64_t>rcv_wnd[0], net.route.initrwnd * mss)
     if scaling:
         most = max(net.sysctl.tcp_rmem[2], net.sysctl.rmem_max)
         most = min(max(space, most), window_clamp)
         wscale = min(max(fls64(<uint64_t>most) - 16, 0), <int>TCP_MAX_WSCALE)
-    clamp[0] = min(<int64_t>65535 << wscale, window_clamp)
+    clamp[0] = <int32_t>min(<int64_t>65535 << wscale, window_clamp)
     rcv_wscale[0] = <uint8_t>wscale
 
 
@@ -145,7 +145,7 @@ cdef inline uint16_t tcp_select_window(netns *net, tcp_sock *tp) noexcept nogil:
         if not new:
             NET_INC_STATS(net, TCP_WANTZEROWINDOWADV)
         new = -(-current >> scale) << scale
-    tp.rcv_wnd = new
+    tp.rcv_wnd = <int32_t>new
     tp.rcv_wup = tp.tcb.rcv_nxt
     new = min(new, <int64_t>65535 << scale if scale else tcp_unscaled_max(net)) >> scale
     if not new and old:
