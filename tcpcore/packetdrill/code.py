@@ -14,6 +14,7 @@ from tcpcore.packetdrill.lexer import WORDS_MAX
 from tcpcore.packetdrill.target import Failure, alarm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import CodeType
 
     from tcpcore.packetdrill.script import Code
@@ -25,6 +26,13 @@ class Snippets:
     def __init__(self, name: str) -> None:
         self.name = name
         self.names: dict[str, Any] = {"__name__": "packetdrill", **CODE_CONSTANTS}
+        self.compiled: dict[int, CodeType] = {}
+
+    def prepare(self, snippets: Iterable[Code]) -> None:
+        """Compile them before time begins, as that takes some; errors are told in their turn."""
+        for snippet in snippets:
+            with contextlib.suppress(Exception):
+                self.compiled[id(snippet)] = self._compile(snippet)
 
     def run(self, snippet: Code, info: dict[str, int]) -> None:
         """Run one; what it prints goes to standard error.
@@ -39,13 +47,13 @@ class Snippets:
         self.names |= info
         try:
             with contextlib.redirect_stdout(sys.stderr), alarm():
-                exec(self._compiled(snippet), self.names)
+                exec(self.compiled.get(id(snippet)) or self._compile(snippet), self.names)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise self._failure(error, snippet) from None
 
-    def _compiled(self, snippet: Code) -> CodeType:
+    def _compile(self, snippet: Code) -> CodeType:
         before = snippet.line - 1
         try:
             try:

@@ -149,6 +149,8 @@ class Runner:
             self.target.shell(path)
         if self.script.init:
             self.target.shell(self.script.init)
+        actions = (event.action for event in self.script.events)
+        self.snippets.prepare(one for one in actions if isinstance(one, Code))
         self.target.begin()
         inbound_before = False
         for event in self.script.events:
