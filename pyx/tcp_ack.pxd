@@ -237,6 +237,8 @@ cdef inline int tcp_ack(
         tp.bytes_acked += <uint32_t>(tp.tcb.snd_una - prior_una)
     if r.n_sacks and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, r.th.ack, &rs)
+        if before(r.th.ack, prior_una):
+            tp.delivered = delivered  # as Linux: what an old ACK tells of is not counted
     if not prior_packets:
         if flags & FLAG_DSACKING_ACK:  # a reduction may have been for nothing
             tcp_fastretrans_alert(net, tp, 0, flags)

@@ -380,6 +380,7 @@ cdef inline void tcp_v4_send_reset(netns *net, const rcv_skb *r) noexcept nogil:
     out.dport = r.sport
     out.ttl = <uint8_t>net.sysctl.ip_default_ttl
     out.df = 1
+    NET_INC_STATS(net, TCP_OUTSEGS)
     ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 
@@ -413,6 +414,7 @@ cdef inline void tcp_v4_send_ack(
     out.tos = sk.tos
     out.ttl = <uint8_t>net.sysctl.ip_default_ttl
     out.df = 1
+    NET_INC_STATS(net, TCP_OUTSEGS)
     ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 

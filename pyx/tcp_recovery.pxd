@@ -91,6 +91,8 @@ cdef inline bint tcp_check_dsack(
     tp.sack_ok |= 4
     segs = max((end - start + tp.mss_cache - 1) // <uint32_t>tp.mss_cache, <uint32_t>1)
     tp.dsack_dups += segs
+    if tp.dsack_dups <= tp.total_retrans:
+        tp.delivered += segs  # the copy that was not needed has arrived, too
     if tp.undo_marker and tp.undo_retrans > 0 and not after(end, prior_una):
         if after(end, tp.undo_marker):
             tp.undo_retrans = max(tp.undo_retrans - <int32_t>segs, <int32_t>0)

@@ -282,6 +282,8 @@ def tcp_ack(
         tp.bytes_acked += (tcb.snd_una - prior_una) & MASK32
     if sack and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, th.ack, rs)
+        if before(th.ack, prior_una):
+            tp.delivered = delivered  # as Linux: what an old ACK tells of is not counted
     if not prior_packets:
         if flags & FLAG_DSACKING_ACK:  # a reduction may have been for nothing
             tcp_fastretrans_alert(net, tp, 0, flags)

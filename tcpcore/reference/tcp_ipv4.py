@@ -344,6 +344,7 @@ def tcp_v4_send_reset(net: Netns, th: Segment) -> None:
         length = th.payload_len + bool(th.flags & TCPHDR_SYN) + bool(th.flags & TCPHDR_FIN)
         seq, ack, flags = 0, (th.seq + length) & MASK32, TCPHDR_RST | TCPHDR_ACK
     net.mib[Mib.TCP_OUTRSTS] += 1
+    net.mib[Mib.TCP_OUTSEGS] += 1
     ip_queue_xmit(
         net, th.daddr, th.saddr, th.dport, th.sport, seq, ack, flags, 0, 0, b"", b"", 0, 0,
         net.sysctl.ip_default_ttl, 0, True,
@@ -362,6 +363,7 @@ def tcp_v4_send_ack(
     """An acknowledgment for what has no socket."""
     opts = Options()
     opts.tsval, opts.tsecr = tsval, tsecr
+    net.mib[Mib.TCP_OUTSEGS] += 1
     ip_queue_xmit(
         net, sk.saddr, sk.daddr, sk.sport, sk.dport, seq, ack, TCPHDR_ACK, window, 0,
         tcp_options_write(opts), b"", 0, sk.tos, net.sysctl.ip_default_ttl, 0, True,

@@ -168,6 +168,7 @@ def tcp_v4_send_synack(net: Netns, req: RequestSock, mss: int, cookie: bool = Fa
         opts.wscale = req.rcv_wscale
     opts.sack_perm = req.sack_ok
     req.snt_synack_ns = req.snt_synack_ns if req.num_retrans else net.now_ns
+    net.mib[Mib.TCP_OUTSEGS] += 1
     return ip_queue_xmit(
         net, req.saddr, req.daddr, req.sport, req.dport, req.snt_isn, req.rcv_nxt,
         TCPHDR_SYN | TCPHDR_ACK, min(req.rsk_rcv_wnd, 65535), 0, tcp_options_write(opts), b"", 0,

@@ -96,6 +96,8 @@ def tcp_check_dsack(
     tp.sack_ok |= 4
     segs = max(-(-((end - start) & MASK32) // tp.mss_cache), 1)
     tp.dsack_dups += segs
+    if tp.dsack_dups <= tp.total_retrans:
+        tp.delivered += segs  # the copy that was not needed has arrived, too
     in_time = not after(end, prior_una) and after(end, tp.undo_marker)
     if tp.undo_marker and tp.undo_retrans > 0 and in_time:
         tp.undo_retrans = max(tp.undo_retrans - segs, 0)
