@@ -116,7 +116,7 @@ cdef inline void tcp_write_queue_purge(netns *net, tcp_sock *tp) noexcept nogil:
     skb_queue_purge(&net.skbs, &tp.sk_write_queue)
     skb_queue_purge(&net.skbs, &tp.tcp_rtx_queue)
     tp.sk_wmem_queued = 0
-    tp.packets_out = tp.sacked_out = tp.lost_out = tp.retrans_out = 0
+    tp.packets_out = 0  # what was lost, repeated or told of by SACK is left for TCP_INFO
     tp.backoff = 0
 
 

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, realloc
 from libc.string cimport memcmp, memcpy
 from csum cimport csum_fold, csum_fold64, csum_partial, csum_pseudo, csum_short64
-from netns cimport NET_ADD_STATS, NET_INC_STATS, PMTU_MAX, netns, out_frame
+from netns cimport NET_INC_STATS, PMTU_MAX, netns, out_frame
 from netns cimport path_mtu, path_mtus
 from secure_seq cimport siphash
 from skbuff cimport refcount_inc
@@ -324,10 +324,6 @@ cdef inline int ip_queue_xmit(
     if net.n_out >= OUT_QUEUE_MAX:
         NET_INC_STATS(net, IP_OUTDISCARDS)
         return -ENOBUFS
-    if mss and length > mss:
-        NET_ADD_STATS(net, TCP_OUTSEGS, (length + mss - 1) // mss)
-    else:
-        NET_INC_STATS(net, TCP_OUTSEGS)
     if net.qdisc_drops:
         return NET_XMIT_DROP
     if not mss or length <= mss or (net.gso and seg.md5 == NULL):

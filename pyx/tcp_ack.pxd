@@ -258,6 +258,8 @@ cdef inline int tcp_ack(
         tcp_ecn_received(tp)
     if r.n_sacks and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, r.th.ack, &rs)
+        if before(r.th.ack, prior_una):
+            tp.delivered = delivered  # as Linux: what an old ACK tells of is not counted
     if r.th.flags & (TCPHDR_ECE | TCPHDR_CWR) and not before(r.th.ack, prior_una):
         if tcp_ecn_accept_cwr(tp, r.th.flags) and r.th.end_seq != r.th.seq:
             tp.ack_pending |= ICSK_ACK_NOW

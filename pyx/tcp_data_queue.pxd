@@ -272,7 +272,8 @@ cdef inline void tcp_dsack_set(
     netns *net, tcp_sock *tp, uint32_t start, uint32_t end
 ) noexcept nogil:
     if tp.sack_ok and net.sysctl.tcp_dsack and before(start, end):
-        NET_INC_STATS(net, TCP_DSACKOLDSENT)
+        if before(start, tp.tcb.rcv_nxt):  # not of what is out of order
+            NET_INC_STATS(net, TCP_DSACKOLDSENT)
         tp.duplicate_sack.start = start
         tp.duplicate_sack.end = end
         tp.has_dsack = 1

@@ -409,6 +409,7 @@ cdef inline void tcp_v4_send_reset(
     out.dport = r.sport
     out.ttl = <uint8_t>net.sysctl.ip_default_ttl
     out.df = 1
+    NET_INC_STATS(net, TCP_OUTSEGS)
     ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 
@@ -462,6 +463,7 @@ cdef inline void tcp_v4_send_ack(
     out.tos = sk.tos
     out.ttl = <uint8_t>net.sysctl.ip_default_ttl
     out.df = 1
+    NET_INC_STATS(net, TCP_OUTSEGS)
     ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 

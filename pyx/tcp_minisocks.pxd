@@ -216,6 +216,7 @@ cdef inline int tcp_v4_send_synack(
     out.tos = req.sk.tos
     out.ttl = <uint8_t>net.sysctl.ip_default_ttl
     out.df = 1
+    NET_INC_STATS(net, TCP_OUTSEGS)
     return ip_queue_xmit(net, &out, NULL, NULL, 0, 0)
 
 

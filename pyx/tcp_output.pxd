@@ -118,6 +118,8 @@ cdef inline int tcp_transmit_skb(
     err = ip_queue_xmit(net, &out, one.head, one.data, one.len, mss)
     if err < 0:
         return err
+    if after(one.end_seq, tp.tcb.snd_nxt) or one.seq == one.end_seq:  # repeats count elsewhere
+        NET_ADD_STATS(net, TCP_OUTSEGS, one.pcount if one.pcount > 1 else 1)
     net.ip_id += <uint16_t>one.pcount
     if flags & TCPHDR_ACK:
         tcp_event_ack_sent(net, tp, ack)

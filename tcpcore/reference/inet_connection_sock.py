@@ -89,7 +89,7 @@ def tcp_write_queue_purge(net: Netns, tp: TcpSock) -> None:
         while queue:
             skb_zcopy_clear(net, tp, queue.popleft())
     tp.sk_wmem_queued = 0
-    tp.packets_out = tp.sacked_out = tp.lost_out = tp.retrans_out = 0
+    tp.packets_out = 0  # what was lost, repeated or told of by SACK is left for TCP_INFO
     tp.backoff = 0
 
 

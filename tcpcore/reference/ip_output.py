@@ -165,7 +165,6 @@ def ip_queue_xmit(
     if len(net.out) >= OUT_QUEUE_MAX:
         net.mib[Mib.IP_OUTDISCARDS] += 1
         return -ENOBUFS
-    net.mib[Mib.TCP_OUTSEGS] += max(1, -(-len(data) // mss)) if mss else 1
     if net.qdisc_drops:
         return NET_XMIT_DROP
     size = max(len(data), 1) if not mss or (net.gso and md5 is None) else mss

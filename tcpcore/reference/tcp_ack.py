@@ -295,6 +295,8 @@ def tcp_ack(
         tcp_ecn_received(tp)
     if sack and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, th.ack, rs)
+        if before(th.ack, prior_una):
+            tp.delivered = delivered  # as Linux: what an old ACK tells of is not counted
     if th.flags & (TCPHDR_ECE | TCPHDR_CWR) and not before(th.ack, prior_una):
         if tcp_ecn_accept_cwr(tp, th.flags) and th.end_seq != th.seq:
             tp.ack_pending |= ICSK_ACK_NOW

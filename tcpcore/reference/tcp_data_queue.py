@@ -266,7 +266,7 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
 
 def tcp_dsack_set(net: Netns, tp: TcpSock, start: int, end: int) -> None:
     if tp.sack_ok and net.sysctl.tcp_dsack and before(start, end):
-        net.mib[Mib.TCP_DSACKOLDSENT] += 1
+        net.mib[Mib.TCP_DSACKOLDSENT] += before(start, tp.tcb.rcv_nxt)  # not out of order
         tp.duplicate_sack = (start, end)
 
 

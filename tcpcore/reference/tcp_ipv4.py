@@ -369,6 +369,7 @@ def tcp_v4_send_reset(net: Netns, th: Segment, sk: TcpSock | None, data: bytes =
         length = th.payload_len + bool(th.flags & TCPHDR_SYN) + bool(th.flags & TCPHDR_FIN)
         seq, ack, flags = 0, (th.seq + length) & MASK32, TCPHDR_RST | TCPHDR_ACK
     net.mib[Mib.TCP_OUTRSTS] += 1
+    net.mib[Mib.TCP_OUTSEGS] += 1
     ip_queue_xmit(
         net, th.daddr, th.saddr, th.dport, th.sport, seq, ack, flags, 0, 0,
         b"" if key is None else MD5_OPTION, b"", 0, 0, net.sysctl.ip_default_ttl, 0, True, key,
@@ -401,6 +402,7 @@ def tcp_v4_send_ack(
     opts = Options()
     opts.tsval, opts.tsecr = tsval, tsecr
     options = tcp_options_write(opts)
+    net.mib[Mib.TCP_OUTSEGS] += 1
     ip_queue_xmit(
         net, sk.saddr, sk.daddr, sk.sport, sk.dport, seq, ack, TCPHDR_ACK, window, 0,
         options if key is None else options + MD5_OPTION, b"", 0, sk.tos,

@@ -181,6 +181,7 @@ def tcp_v4_send_synack(net: Netns, req: RequestSock, mss: int, cookie: bool = Fa
         opts.wscale = req.rcv_wscale
     opts.sack_perm = req.sack_ok
     req.snt_synack_ns = req.snt_synack_ns or max(net.now_ns, 1)
+    net.mib[Mib.TCP_OUTSEGS] += 1
     return ip_queue_xmit(
         net, req.saddr, req.daddr, req.sport, req.dport, req.snt_isn, req.rcv_nxt,
         TCPHDR_SYN | TCPHDR_ACK | (TCPHDR_ECE if req.ecn_ok else 0),

@@ -152,6 +152,8 @@ def tcp_transmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, ack: int, mss: int) -
     )  # fmt: skip
     if err < 0:
         return err
+    if after(skb.end_seq, tcb.snd_nxt) or skb.seq == skb.end_seq:  # repeats count elsewhere
+        net.mib[Mib.TCP_OUTSEGS] += max(skb.pcount, 1)
     net.ip_id = net.ip_id + skb.pcount & 0xFFFF
     if flags & TCPHDR_ACK:
         tcp_event_ack_sent(net, tp, ack)
