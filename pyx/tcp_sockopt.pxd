@@ -107,8 +107,7 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
         tp.userlocks |= SOCK_RCVBUF_LOCK
         value = min(<int64_t><uint32_t>value, net.sysctl.rmem_max)
         tp.sk_rcvbuf = <int32_t>max(2 * value, <int64_t>SOCK_MIN_RCVBUF)
-        if tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN:
-            tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
         tp.keepopen = value != 0
         if tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN:

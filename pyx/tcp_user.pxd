@@ -317,12 +317,12 @@ cdef inline int tcp_recvmsg(
             one = tcp_eat_skb(net, tp, one, flags)
         if tp.urg_data and seq == tp.urg_seq and n:
             break
+    if n and not peek:
+        tp.copied_seq = seq
+        tcp_rcv_space_adjust(net, tp)
+    tcp_cleanup_rbuf(net, tp, n)
     if n:
         copied[0] = n
-        if not peek:
-            tp.copied_seq = seq
-            tcp_rcv_space_adjust(net, tp)
-            tcp_cleanup_rbuf(net, tp, n)
         return 0
     if tp.done:
         return 0

@@ -95,8 +95,7 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
         tp.userlocks |= SOCK_RCVBUF_LOCK
         value = min(value & MASK32, net.sysctl.rmem_max)
         tp.sk_rcvbuf = max(2 * value, SOCK_MIN_RCVBUF)
-        if tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN):
-            tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
         tp.keepopen = bool(value)
         if tp.tcb.state in (TCP_CLOSE, TCP_LISTEN):
