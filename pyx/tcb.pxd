@@ -42,13 +42,18 @@ cdef inline uint32_t tcp_sequence(const tcb *tp, uint32_t seq, uint32_t end_seq)
     return 0 if before(seq, edge) and edge != tp.rcv_nxt else TCB_OVERWINDOW
 
 
+cdef inline bint tsval_before(uint32_t ts1, uint32_t ts2) noexcept nogil:
+    """True if a time stamp is older; one half of the circle away it is not (RFC 7323 5.2)."""
+    return <int32_t>(ts2 - ts1) > 0
+
+
 cdef inline bint tcp_paws_check(const tcb *tp, const segment *th) noexcept nogil:
     """True if the time stamp is too old to be taken (RFC 7323 5.3); a reset is never refused."""
     return (
         th.opts & OPT_TIMESTAMP
         and tp.flags & TCB_TSTAMP
         and not th.flags & TCPHDR_RST
-        and before(th.tsval, tp.ts_recent)
+        and tsval_before(th.tsval, tp.ts_recent)
     )
 
 
@@ -82,7 +87,9 @@ cdef inline bint tcp_predicted(const tcb *tp, const segment *th) noexcept nogil:
         and not after(th.ack, tp.snd_nxt)
         and not after(th.end_seq, tp.rcv_mwnd_seq)
         and not (
-            th.opts & OPT_TIMESTAMP and tp.flags & TCB_TSTAMP and before(th.tsval, tp.ts_recent)
+            th.opts & OPT_TIMESTAMP
+            and tp.flags & TCB_TSTAMP
+            and tsval_before(th.tsval, tp.ts_recent)
         )
     )
 
@@ -399,7 +406,7 @@ cdef inline uint32_t tcb_rcv_ack(tcb *tp, const segment *th) noexcept nogil:
         if not tp.flags & TCB_TSTAMP:
             tp.ts_recent = th.tsval
             tp.flags |= TCB_TSTAMP
-        elif not before(th.tsval, tp.ts_recent):
+        elif not tsval_before(th.tsval, tp.ts_recent):
             tp.ts_recent = th.tsval
     return verdict
 

@@ -7,7 +7,7 @@ from netns cimport NET_INC_STATS, netns, sk_wake
 from rbtree cimport rb_erase, rb_find, rb_insert
 from skbuff cimport build_skb, kfree_skb, skb_append, skb_put_data, skb_queue_tail, skb_unlink
 from sock cimport *
-from tcb cimport tcb_pull
+from tcb cimport tcb_pull, tcp_paws_check
 from tcp cimport *
 from tcp_comp_sack cimport tcp_sack_compress_blocks, tcp_send_dup_ack
 from tcp_ecn cimport tcp_data_ecn_check
@@ -45,13 +45,31 @@ cdef inline bint tcp_fits_forward_alloc(
     )
 
 
+cdef inline bint tcp_is_predicted(
+    const netns *net, const tcp_sock *tp, const segment *th
+) noexcept nogil:
+    """True for text that Linux predicts and whose header says nothing new: what waits to be sent
+    goes on waiting."""
+    cdef const tcb *known = &tp.tcb
+    return (
+        th.payload_len > 0
+        and (th.flags & ~<uint32_t>TCPHDR_PSH) == TCPHDR_ACK
+        and th.ack == known.snd_una
+        and <uint32_t>th.window << known.snd_wscale == known.snd_wnd
+        and 4 * th.doff == tp.tcp_header_len
+        and tp.saw_tstamp == tp.tstamp_ok
+        and not tcp_paws_check(known, th)
+        and tcp_fits_forward_alloc(net, tp, th.seq, th.payload_len)
+    )
+
+
 cdef inline bint tcp_try_rmem_schedule(
     netns *net, tcp_sock *tp, uint32_t seq, uint32_t length
 ) noexcept nogil:
     """True if there is room, or has been made."""
     if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
         return True
-    if tcp_fits_forward_alloc(net, tp, seq, length):
+    if length and tcp_fits_forward_alloc(net, tp, seq, length):
         return True
     if tcp_prune_queue(net, tp, seq):
         return True
@@ -113,6 +131,8 @@ cdef inline bint tcp_data_queue(
         if th.payload_len > skip:
             tcp_queue_rcv(net, tp, rcv_nxt, r.page, r.data + skip, r.len - skip, th.flags)
             tcp_event_data_recv(net, tp, th)
+        elif verdict & TCB_FIN_TAKEN:
+            tcp_queue_rcv(net, tp, rcv_nxt, r.page, r.data, 0, th.flags)
         fin = verdict & TCB_FIN_TAKEN != 0
         if tp.out_of_order_queue.first != NULL and not fin:  # behind a FIN is nothing
             fin = tcp_ofo_queue(net, tp)

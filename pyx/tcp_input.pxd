@@ -3,12 +3,8 @@
 
 from libc.errno cimport ECONNREFUSED, ECONNRESET, ENOMEM, EPIPE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from inet_connection_sock cimport (
-    tcp_count_state,
-    tcp_done,
-    tcp_done_with_error,
-    tcp_reset_xmit_timer,
-)
+from inet_connection_sock cimport tcp_count_state, tcp_done, tcp_done_with_error
+from inet_connection_sock cimport tcp_reset_xmit_timer
 from inet_timewait_sock cimport tcp_time_wait
 from ip_output cimport dst_mtu
 from netns cimport NET_INC_STATS, netns, sk_reset_timer, sk_wake
@@ -22,6 +18,7 @@ from tcb cimport (
     tcp_may_update_window,
     tcp_paws_check,
     tcp_shift,
+    tsval_before,
 )
 from tcp cimport *
 from tcp_ack cimport tcp_ack, tcp_check_space, tcp_sndbuf_expand
@@ -33,6 +30,7 @@ from tcp_data_queue cimport (
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
+    tcp_is_predicted,
     tcp_try_rmem_schedule,
     tcp_urg,
 )
@@ -47,9 +45,9 @@ from tcp_output cimport (
     tcp_send_synack,
 )
 from tcp_rate cimport tcp_slow_start_after_idle_check, tcp_update_pacing_rate
-from tcp_rcv_space cimport tcp_rcv_rtt_measure_ts
+from tcp_rcv_space cimport tcp_init_buffer_space, tcp_rcv_rtt_measure_ts
 from tcp_recovery cimport FLAG_DATA, FLAG_WIN_UPDATE
-from tcp_window cimport tcp_full_space, tcp_receive_window, tcp_sync_mss
+from tcp_window cimport tcp_receive_window, tcp_sync_mss
 from timer cimport NSEC_PER_SEC
 
 cdef enum:
@@ -66,20 +64,22 @@ cdef inline int tcp_rcv_established(netns *net, tcp_sock *tp, rcv_skb *r) noexce
     cdef segment *th = &r.th
     cdef tcb *known = &tp.tcb
     cdef uint32_t prior_una = known.snd_una, rcv_nxt = known.rcv_nxt, ts_recent = known.ts_recent
-    cdef uint32_t verdict, snd_wnd = known.snd_wnd
+    cdef uint32_t verdict, snd_wnd = known.snd_wnd, wnd
     cdef int flags = 0
+    cdef bint predicted
     tcp_note_timestamp(tp, th)
     if not tcp_fast_path_on(known, th) or not tcp_is_simple(tp, th):
         return tcp_rcv_state_process(net, tp, r)
-    verdict = tcb_rcv_established(
-        known, th, <uint32_t>th.window << tcp_shift(known, known.snd_wscale)
-    )
+    wnd = <uint32_t>th.window << tcp_shift(known, known.snd_wscale)
+    if tcp_may_update_window(known, th.ack, th.seq, wnd):
+        flags = FLAG_WIN_UPDATE  # no duplicate, even if the window is the same
+    predicted = tp.sk_write_queue.first != NULL and tcp_is_predicted(net, tp, th)
+    verdict = tcb_rcv_established(known, th, wnd)
     if after(th.seq, tp.rcv_wup):  # RFC 7323 4.3, as below
         known.ts_recent = ts_recent
     elif th.opts & OPT_TIMESTAMP:
         tp.ts_recent_stamp_ns = net.net.now_ns
     if verdict & TCB_WINUPDATE:
-        flags = FLAG_WIN_UPDATE
         if known.snd_wnd != snd_wnd and tp.sk_write_queue.first != NULL:
             tcp_slow_start_after_idle_check(net, tp)
         tcp_sync_after_window(net, tp)
@@ -92,7 +92,8 @@ cdef inline int tcp_rcv_established(netns *net, tcp_sock *tp, rcv_skb *r) noexce
             tcp_send_active_reset(net, tp)
             tcp_done_with_error(net, tp, ENOMEM)
             return REPLY_NONE
-    tcp_data_snd_check(net, tp)
+    if not predicted:
+        tcp_data_snd_check(net, tp)
     tcp_ack_snd_check(net, tp)
     tcp_check_space(net, tp)
     return REPLY_NONE
@@ -100,7 +101,7 @@ cdef inline int tcp_rcv_established(netns *net, tcp_sock *tp, rcv_skb *r) noexce
 
 cdef inline bint tcp_is_simple(const tcp_sock *tp, const segment *th) noexcept nogil:
     """True where there is room for what was predicted, and it fills no hole."""
-    if th.opts & OPT_TIMESTAMP and before(th.tsval, tp.tcb.ts_recent):
+    if th.opts & OPT_TIMESTAMP and tsval_before(th.tsval, tp.tcb.ts_recent):
         return False
     return not th.payload_len or (
         tp.out_of_order_queue.first == NULL
@@ -116,19 +117,20 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     cdef int state = known.state, flags, before_data
     cdef uint32_t prior_una = known.snd_una, rcv_nxt, verdict, refused, most
     cdef uint32_t length = th.payload_len, ts_recent, snd_wnd = known.snd_wnd, snd_wl1 = known.snd_wl1
-    cdef bint early, behind, ended, late, moved, shut
+    cdef bint early, behind, ended, late, moved, shut, update, fresh, predicted
     if not th.flags & (TCPHDR_ACK | TCPHDR_RST | TCPHDR_SYN):
         return REPLY_NONE  # RFC 9293 3.10.7.4, fifth: Linux does not even look at its number
     tcp_note_timestamp(tp, th)
-    if th.opts & OPT_TIMESTAMP and before(th.tsval, known.ts_recent):
+    if th.opts & OPT_TIMESTAMP and tsval_before(th.tsval, known.ts_recent):
         tcp_paws_pardon(net, tp, th)
     if tcp_beyond_window(tp, th):
         NET_INC_STATS(net, TCP_BEYONDWINDOW)
         tcp_unacceptable(net, tp, th, length)
         return REPLY_NONE
     early = after(th.seq, known.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
-    shut = th.seq == known.rcv_nxt and not tcp_receive_window(tp)
-    if length and not early and (shut or not tcp_try_rmem_schedule(net, tp, th.seq, length)):
+    shut = length and th.seq == known.rcv_nxt and not tcp_receive_window(tp)
+    fresh = (length or th.flags & TCPHDR_FIN) and not early and after(th.end_seq, known.rcv_nxt)
+    if fresh and (shut or not tcp_try_rmem_schedule(net, tp, th.seq, length)):
         th.payload_len = 0
         th.flags &= <uint16_t>~TCPHDR_FIN
         th.end_seq = th.seq + (1 if th.flags & TCPHDR_SYN else 0)
@@ -136,7 +138,11 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW | (0 if shut else ICSK_ACK_NOMEM)
     rcv_nxt = known.rcv_nxt
     ts_recent = known.ts_recent
+    predicted = tp.sk_write_queue.first != NULL and tcp_is_predicted(net, tp, th)
     late = tcp_is_late(tp, th)
+    update = tcp_may_update_window(
+        known, th.ack, th.seq, <uint32_t>th.window << known.snd_wscale
+    )
     if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
         # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
         most = known.max_window
@@ -144,6 +150,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         verdict = tcb_rcv_steps(known, th, 0) if late else tcb_rcv(known, th)
         known.max_window = max(known.max_window, most)
         verdict &= ~<uint32_t>TCB_WINUPDATE  # and it tells nothing of the window
+        update = False
         known.snd_wnd = snd_wnd
         known.snd_wl1 = snd_wl1
     else:
@@ -174,8 +181,9 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
     if not th.flags & TCPHDR_ACK:
         return REPLY_NONE
     flags = FLAG_DATA if th.payload_len else 0
+    if update:
+        flags |= FLAG_WIN_UPDATE  # no duplicate, even if the window is the same
     if verdict & TCB_WINUPDATE:
-        flags |= FLAG_WIN_UPDATE
         if known.snd_wnd != snd_wnd and tp.sk_write_queue.first != NULL:
             tcp_slow_start_after_idle_check(net, tp)  # it may have been shut for long
         tcp_sync_after_window(net, tp)
@@ -212,7 +220,8 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
             tcp_send_active_reset(net, tp)
             tcp_done_with_error(net, tp, ENOMEM)
     if known.state != TCP_CLOSE:
-        tcp_data_snd_check(net, tp)
+        if not predicted:
+            tcp_data_snd_check(net, tp)
         tcp_ack_snd_check(net, tp)
         tcp_check_space(net, tp)
     return REPLY_NONE
@@ -399,18 +408,6 @@ cdef inline void tcp_init_transfer(netns *net, tcp_sock *tp) noexcept nogil:
     tp.snd_ssthresh = TCP_INFINITE_SSTHRESH  # a SYN that was lost says nothing of the path
     ca_init(tp, net.net.now_ns)
     tcp_init_buffer_space(net, tp)
-
-
-cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
-    cdef int64_t most = tcp_full_space(tp), advmss = tp.advmss
-    tp.rcvq_time_ns = net.net.now_ns
-    tp.rcvq_seq = tp.copied_seq
-    if tp.window_clamp >= most:
-        tp.window_clamp = <int32_t>most
-    if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
-        tp.window_clamp = <int32_t>max(2 * advmss, most - advmss)  # room for one segment more
-    tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
-    tp.rcvq_space = <uint32_t>min(min(tp.rcv_ssthresh, tp.rcv_wnd), TCP_INIT_CWND * advmss)
     tcp_sndbuf_expand(net, tp)
 
 
@@ -535,6 +532,8 @@ cdef inline int tcp_rcv_synsent_state_process(netns *net, tcp_sock *tp, rcv_skb 
         tcp_simultaneous_open(net, tp)
         return REPLY_NONE
     tcp_ecn_rcv_synack(tp, th.flags)
+    if tp.tstamp_ok:
+        tp.advmss -= 12
     tcp_count_state(net, tp, TCP_SYN_SENT, TCP_ESTABLISHED)
     tp.tcb.max_window = max(tp.tcb.max_window, tp.tcb.snd_wnd)
     tp.sk_err_soft = 0
@@ -570,7 +569,6 @@ cdef inline void tcp_take_syn_options(
     tp.tcp_header_len = 20
     if tp.tstamp_ok:
         tp.tcp_header_len += 12
-        tp.advmss -= 12
         tp.ts_recent_stamp_ns = net.net.now_ns
         tcp_note_timestamp(tp, th)
     tp.mss_clamp = tcp_clamp_peer_mss(tp, th)

@@ -26,6 +26,7 @@ from netns cimport (
 from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
 from sock cimport *
 from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence
+from tcb cimport tsval_before
 from tcp cimport *
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_ecn cimport TCPHDR_ECE, tcp_ecn_create_request, tcp_ecn_openreq_child
@@ -278,6 +279,13 @@ cdef inline bint tcp_tsecr_reject(const request_sock *req, const segment *th) no
     return th.tsecr - first > req.snt_tsval_last - first
 
 
+cdef inline bint tcp_in_window(const segment *th, uint32_t start, uint32_t end) noexcept nogil:
+    """True if a segment is in a window, on whose right edge only an empty one may stand."""
+    if th.seq == start or (after(th.end_seq, start) and before(th.seq, end)):
+        return True
+    return th.seq == end and th.end_seq == end
+
+
 cdef inline int tcp_check_req(
     netns *net, request_sock *req, const rcv_skb *r, tcp_sock **child
 ) noexcept nogil:
@@ -285,7 +293,7 @@ cdef inline int tcp_check_req(
     cdef const segment *th = &r.th
     cdef tcp_sock *listener = req.listener
     cdef bint stamped = th.opts & OPT_TIMESTAMP != 0 and req.tstamp_ok
-    cdef bint paws = stamped and before(th.tsval, req.ts_recent)
+    cdef bint paws = stamped and tsval_before(th.tsval, req.ts_recent)
     cdef uint16_t flags = th.flags
     cdef uint32_t rcv_nxt = req.rcv_isn + 1, window
     cdef int64_t delay_ns
@@ -302,12 +310,7 @@ cdef inline int tcp_check_req(
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
     window = rcv_nxt + min(req.rsk_rcv_wnd, <uint32_t>65535)  # what the SYN-ACK told
-    if (
-        paws
-        or tcp_tsecr_reject(req, th)
-        or before(th.end_seq, rcv_nxt)
-        or after(th.seq, window)
-    ):
+    if paws or tcp_tsecr_reject(req, th) or not tcp_in_window(th, rcv_nxt, window):
         if not flags & TCPHDR_RST and not tcp_oow_limited(net, &req.last_oow_ack_ms, th):
             return REQ_ACK
         if paws:
@@ -472,7 +475,7 @@ cdef inline int tcp_timewait_state_process(
     cdef const segment *th = &r.th
     cdef uint16_t flags = th.flags
     cdef bint stamped = th.opts & OPT_TIMESTAMP != 0 and tw.tstamp_ok
-    cdef bint paws = stamped and before(th.tsval, tw.ts_recent) and not flags & TCPHDR_RST
+    cdef bint paws = stamped and tsval_before(th.tsval, tw.ts_recent) and not flags & TCPHDR_RST
     if tw.substate != TCP_TIME_WAIT:
         return tw_fin_wait2(net, tw, th, paws)
     if not paws and th.seq == tw.rcv_nxt and (th.seq == th.end_seq or flags & TCPHDR_RST):
@@ -508,20 +511,14 @@ cdef inline int tw_fin_wait2(
 ) noexcept nogil:
     """In FIN-WAIT-2 without a socket only the peer's FIN is waited for."""
     cdef uint32_t end = tw.rcv_nxt + tw.rcv_wnd
-    cdef bint empty = th.seq == th.end_seq
-    cdef bint inside = (
-        th.seq == tw.rcv_nxt
-        or (after(th.end_seq, tw.rcv_nxt) and before(th.seq, end))
-        or (empty and not before(th.seq, tw.rcv_nxt) and not after(th.seq, end))
-    )
-    if paws or not inside:
+    if paws or not tcp_in_window(th, tw.rcv_nxt, end):
         return TW_SUCCESS if tcp_oow_limited(net, &tw.last_oow_ack_ms, th) else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS
     if th.flags & TCPHDR_SYN and not before(th.seq, tw.rcv_nxt):
         return TW_RST
-    if not th.flags & TCPHDR_ACK or not after(th.end_seq, tw.rcv_nxt) or empty:
+    if not th.flags & TCPHDR_ACK or not after(th.end_seq, tw.rcv_nxt) or th.seq == th.end_seq:
         return TW_SUCCESS
     if not th.flags & TCPHDR_FIN or th.end_seq != tw.rcv_nxt + 1:
         return TW_RST

@@ -463,6 +463,7 @@ cdef inline void tcp_connect_init(netns *net, tcp_sock *tp) noexcept nogil:
         tp.mss_clamp = tp.user_mss
     tp.tcb.max_window = 0
     tcp_sync_mss(net, tp, dst_mtu(net, tp.sk.daddr))
+    tp.advmss = tp.user_mss if tp.user_mss else 65535
     advmss = tcp_advertise_mss(net, tp)
     most = tp.window_clamp
     if tp.userlocks & SOCK_RCVBUF_LOCK and (most > tcp_full_space(tp) or not most):

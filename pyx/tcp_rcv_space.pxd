@@ -2,14 +2,27 @@
 # Linux: net/ipv4/tcp_input.c (tcp_rcv_rtt_measure, tcp_rcvbuf_grow, tcp_rcv_space_adjust).
 # RFC 7323 4; RFC 9293 3.8.6.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from netns cimport netns
 from sock cimport *
 from tcp cimport *
-from tcp_window cimport tcp_space_from_win, tcp_win_from_space
+from tcp_window cimport tcp_full_space, tcp_space_from_win, tcp_win_from_space
 
 cdef enum:
     RCVBUF_LOW_RTT_US = 1000  # tcp_rcvbuf_low_rtt: on shorter ways it grows by a share of it
+
+
+cdef inline void tcp_init_buffer_space(netns *net, tcp_sock *tp) noexcept nogil:
+    """An open connection's buffer, before anything has come."""
+    cdef int64_t most = tcp_full_space(tp), advmss = tp.advmss
+    tp.rcvq_time_ns = net.net.now_ns
+    tp.rcvq_seq = tp.copied_seq
+    if tp.window_clamp >= most:
+        tp.window_clamp = <int32_t>most
+    if tp.window_clamp > 2 * advmss and tp.window_clamp + advmss > most:
+        tp.window_clamp = <int32_t>max(2 * advmss, most - advmss)  # room for one segment more
+    tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tp.rcvq_space = <uint32_t>min(min(tp.rcv_ssthresh, tp.rcv_wnd), TCP_INIT_CWND * advmss)
 
 
 cdef inline void tcp_rcv_rtt_measure(netns *net, tcp_sock *tp) noexcept nogil:

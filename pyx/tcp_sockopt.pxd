@@ -114,8 +114,7 @@ cdef inline int sock_setsockopt(netns *net, tcp_sock *tp, int name, int64_t valu
         most = net.sysctl.rmem_max if name == SO_RCVBUF else <int64_t>MAX_SOCK_BUF
         value = sock_buffer_size(value, most, name == SO_RCVBUF)
         tp.sk_rcvbuf = <int32_t>max(value, <int64_t>SOCK_MIN_RCVBUF)
-        if tp.tcb.state != TCP_CLOSE and tp.tcb.state != TCP_LISTEN:
-            tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
         tp.keepopen = value != 0
         if tp.tcb.state == TCP_CLOSE or tp.tcb.state == TCP_LISTEN:

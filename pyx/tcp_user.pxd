@@ -340,12 +340,12 @@ cdef inline int tcp_recvmsg(
         ):
             return -EAGAIN
     sk_peek_offset(tp, n, peek)
+    if n and not peek:
+        tp.copied_seq = seq
+        tcp_rcv_space_adjust(net, tp)
+    tcp_cleanup_rbuf(net, tp, n)
     if n:
         copied[0] = n
-        if not peek:
-            tp.copied_seq = seq
-            tcp_rcv_space_adjust(net, tp)
-            tcp_cleanup_rbuf(net, tp, n)
         return 0
     if tp.done:
         return 0

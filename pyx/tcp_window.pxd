@@ -382,9 +382,8 @@ cdef inline void tcp_syn_options(netns *net, tcp_sock *tp, options *opts) noexce
 
 
 cdef inline int64_t tcp_advertise_mss(netns *net, tcp_sock *tp) noexcept nogil:
-    """What fits this end's link (RFC 9293 3.7.1); a smaller one where the user asks for it."""
-    cdef int64_t mss = dst_metric_advmss(net, tp.sk.daddr)
-    tp.advmss = <int32_t>(min(mss, <int64_t>tp.user_mss) if tp.user_mss else mss)
+    """What fits this end's link (RFC 9293 3.7.1), but no more than was offered first."""
+    tp.advmss = <int32_t>min(dst_metric_advmss(net, tp.sk.daddr), <int64_t>tp.advmss)
     return tp.advmss
 
 

@@ -87,13 +87,18 @@ def tcp_sequence(tcb: Tcb, seq: int, end_seq: int) -> int:
     return 0 if before(seq, edge) and edge != tcb.rcv_nxt else TCB_OVERWINDOW
 
 
+def tsval_before(ts1: int, ts2: int) -> bool:
+    """True if a time stamp is older; one half of the circle away it is not (RFC 7323 5.2)."""
+    return 0 < (ts2 - ts1) & MASK32 < 1 << 31
+
+
 def tcp_paws_check(tcb: Tcb, th: Segment) -> bool:
     """True if the time stamp is too old to be taken (RFC 7323 5.3); a reset is never refused."""
     return bool(
         th.opts & OPT_TIMESTAMP
         and tcb.flags & TCB_TSTAMP
         and not th.flags & TCPHDR_RST
-        and before(th.tsval, tcb.ts_recent)
+        and tsval_before(th.tsval, tcb.ts_recent)
     )
 
 
@@ -118,7 +123,9 @@ def tcp_fast_path_on(tcb: Tcb, th: Segment) -> bool:
         and not after(th.ack, tcb.snd_nxt)
         and not after(th.end_seq, tcb.rcv_mwnd_seq)
         and not (
-            th.opts & OPT_TIMESTAMP and tcb.flags & TCB_TSTAMP and before(th.tsval, tcb.ts_recent)
+            th.opts & OPT_TIMESTAMP
+            and tcb.flags & TCB_TSTAMP
+            and tsval_before(th.tsval, tcb.ts_recent)
         )
     )
 
@@ -409,7 +416,7 @@ def tcb_rcv_ack(tcb: Tcb, th: Segment) -> int:
     if (
         th.opts & OPT_TIMESTAMP
         and not after(th.seq, tcb.rcv_nxt)
-        and (not tcb.flags & TCB_TSTAMP or not before(th.tsval, tcb.ts_recent))
+        and (not tcb.flags & TCB_TSTAMP or not tsval_before(th.tsval, tcb.ts_recent))
     ):
         tcb.ts_recent = th.tsval
         tcb.flags |= TCB_TSTAMP

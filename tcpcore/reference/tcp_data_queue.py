@@ -38,10 +38,12 @@ from .tcb import (
     TCB_OVERWINDOW,
     TCB_PARTIAL,
     tcb_pull,
+    tcp_paws_check,
 )
 from .tcp import (
     MASK32,
     TCP_ESTABLISHED,
+    TCPHDR_ACK,
     TCPHDR_FIN,
     TCPHDR_PSH,
     TCPHDR_SYN,
@@ -83,11 +85,27 @@ def tcp_fits_forward_alloc(net: Netns, tp: TcpSock, seq: int, length: int) -> bo
     )
 
 
+def tcp_is_predicted(net: Netns, tp: TcpSock, th: Segment) -> bool:
+    """True for text that Linux predicts and whose header says nothing new: what waits to be sent
+    goes on waiting."""
+    tcb = tp.tcb
+    return (
+        th.payload_len > 0
+        and th.flags & ~TCPHDR_PSH == TCPHDR_ACK
+        and th.ack == tcb.snd_una
+        and th.window << tcb.snd_wscale == tcb.snd_wnd
+        and 4 * th.doff == tp.tcp_header_len
+        and tp.saw_tstamp == tp.tstamp_ok
+        and not tcp_paws_check(tcb, th)
+        and tcp_fits_forward_alloc(net, tp, th.seq, th.payload_len)
+    )
+
+
 def tcp_try_rmem_schedule(net: Netns, tp: TcpSock, seq: int, length: int) -> bool:
     """True if there is room, or has been made."""
     if tp.sk_rmem_alloc <= tp.sk_rcvbuf:
         return True
-    if tcp_fits_forward_alloc(net, tp, seq, length):
+    if length and tcp_fits_forward_alloc(net, tp, seq, length):
         return True
     if tcp_prune_queue(net, tp, seq):
         return True
@@ -145,6 +163,8 @@ def tcp_data_queue(
         if th.payload_len > skip:
             tcp_queue_rcv(net, tp, rcv_nxt, data[skip:], th.flags)
             tcp_event_data_recv(net, tp, th)
+        elif verdict & TCB_FIN_TAKEN:
+            tcp_queue_rcv(net, tp, rcv_nxt, b"", th.flags)
         fin = bool(verdict & TCB_FIN_TAKEN)
         if tp.out_of_order_queue and not fin:  # behind a FIN is nothing
             fin = tcp_ofo_queue(net, tp)

@@ -50,6 +50,7 @@ from .tcb import (
     tcb_rcv_steps,
     tcp_may_update_window,
     tcp_paws_check,
+    tsval_before,
 )
 from .tcp import (
     MASK32,
@@ -82,6 +83,7 @@ from .tcp_data_queue import (
     tcp_dsack_set,
     tcp_enter_quickack_mode,
     tcp_initialize_rcv_mss,
+    tcp_is_predicted,
     tcp_try_rmem_schedule,
     tcp_urg,
 )
@@ -95,10 +97,9 @@ from .tcp_output import (
     tcp_send_synack,
 )
 from .tcp_rate import tcp_slow_start_after_idle_check, tcp_update_pacing_rate
-from .tcp_rcv_space import tcp_rcv_rtt_measure_ts
+from .tcp_rcv_space import tcp_init_buffer_space, tcp_rcv_rtt_measure_ts
 from .tcp_recovery import FLAG_DATA, FLAG_WIN_UPDATE
 from .tcp_window import (
-    tcp_full_space,
     tcp_receive_window,
     tcp_sync_mss,
 )
@@ -129,7 +130,7 @@ def tcp_rcv_state_process(
     state, prior_una = tcb.state, tcb.snd_una
     snd_wnd, snd_wl1 = tcb.snd_wnd, tcb.snd_wl1
     tcp_note_timestamp(tp, th)
-    if th.opts & OPT_TIMESTAMP and before(th.tsval, tcb.ts_recent):
+    if th.opts & OPT_TIMESTAMP and tsval_before(th.tsval, tcb.ts_recent):
         tcp_paws_pardon(net, tp, th)
     length = th.payload_len
     if tcp_beyond_window(tp, th):
@@ -137,21 +138,25 @@ def tcp_rcv_state_process(
         tcp_unacceptable(net, tp, th, length)
         return REPLY_NONE
     early = after(th.seq, tcb.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
-    shut = th.seq == tcb.rcv_nxt and not tcp_receive_window(tp)
-    if length and not early and (shut or not tcp_try_rmem_schedule(net, tp, th.seq, length)):
+    shut = bool(length) and th.seq == tcb.rcv_nxt and not tcp_receive_window(tp)
+    fresh = (length or th.flags & TCPHDR_FIN) and not early and after(th.end_seq, tcb.rcv_nxt)
+    if fresh and (shut or not tcp_try_rmem_schedule(net, tp, th.seq, length)):
         th.payload_len = 0
         th.flags &= ~TCPHDR_FIN
         th.end_seq = th.seq + (th.flags & TCPHDR_SYN != 0) & MASK32
         net.mib[Mib.TCP_ZEROWINDOWDROP if shut else Mib.TCP_RCVQDROP] += 1
         tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW | (0 if shut else ICSK_ACK_NOMEM)
     rcv_nxt, ts_recent = tcb.rcv_nxt, tcb.ts_recent
+    predicted = bool(tp.sk_write_queue) and tcp_is_predicted(net, tp, th)
     late = tcp_is_late(tp, th)
+    update = tcp_may_update_window(tcb, th.ack, th.seq, th.window << tcb.snd_wscale)
     if th.flags & TCPHDR_ACK and before(th.ack, prior_una):
         # RFC 5961 5.2: old is what was acknowledged once, not all that a window reaches back to.
         most, tcb.max_window = tcb.max_window, min(tcb.max_window, tp.bytes_acked)
         verdict = tcb_rcv_steps(tcb, th, 0) if late else tcb_rcv(tcb, th)
         tcb.max_window = max(tcb.max_window, most)
         verdict &= ~TCB_WINUPDATE  # and it tells nothing of the window
+        update = False
         tcb.snd_wnd, tcb.snd_wl1 = snd_wnd, snd_wl1
     else:
         verdict = tcb_rcv_steps(tcb, th, 0) if late else tcb_rcv(tcb, th)
@@ -181,8 +186,9 @@ def tcp_rcv_state_process(
     if not th.flags & TCPHDR_ACK:
         return REPLY_NONE
     flags = FLAG_DATA if th.payload_len else 0
+    if update:
+        flags |= FLAG_WIN_UPDATE  # no duplicate, even if the window is the same
     if verdict & TCB_WINUPDATE:
-        flags |= FLAG_WIN_UPDATE
         if tcb.snd_wnd != snd_wnd and tp.sk_write_queue:  # it may have been shut for long
             tcp_slow_start_after_idle_check(net, tp)
         tcp_sync_after_window(net, tp)
@@ -216,7 +222,8 @@ def tcp_rcv_state_process(
                 tcp_count_state(net, tp, before_data, tcb.state)
             tcp_fin(net, tp, state)
     if tcb.state != TCP_CLOSE:
-        tcp_data_snd_check(net, tp)
+        if not predicted:
+            tcp_data_snd_check(net, tp)
         tcp_ack_snd_check(net, tp)
         tcp_check_space(net, tp)
     return REPLY_NONE
@@ -379,18 +386,6 @@ def tcp_init_transfer(net: Netns, tp: TcpSock) -> None:
     tp.snd_ssthresh = TCP_INFINITE_SSTHRESH  # a SYN that was lost says nothing of the path
     tp.ca.init(tp, net.now_ns)
     tcp_init_buffer_space(net, tp)
-
-
-def tcp_init_buffer_space(net: Netns, tp: TcpSock) -> None:
-    tp.rcvq_time_ns = net.now_ns
-    tp.rcvq_seq = tp.copied_seq
-    most = tcp_full_space(tp)
-    if tp.window_clamp >= most:
-        tp.window_clamp = most
-    if tp.window_clamp > 2 * tp.advmss and tp.window_clamp + tp.advmss > most:
-        tp.window_clamp = max(2 * tp.advmss, most - tp.advmss)  # room for one segment more
-    tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
-    tp.rcvq_space = min(tp.rcv_ssthresh, tp.rcv_wnd, TCP_INIT_CWND * tp.advmss)
     tcp_sndbuf_expand(net, tp)
 
 
@@ -511,6 +506,8 @@ def tcp_rcv_synsent_state_process(
         tcp_simultaneous_open(net, tp)
         return REPLY_NONE
     tcp_ecn_rcv_synack(tp, th.flags)
+    if tp.tstamp_ok:
+        tp.advmss -= 12
     tcp_count_state(net, tp, TCP_SYN_SENT, TCP_ESTABLISHED)
     tcb.max_window = max(tcb.max_window, tcb.snd_wnd)
     tp.sk_err_soft = 0
@@ -544,7 +541,6 @@ def tcp_take_syn_options(net: Netns, tp: TcpSock, th: Segment, offered_ts: bool)
     tp.tcp_header_len = 20
     if tp.tstamp_ok:
         tp.tcp_header_len += 12
-        tp.advmss -= 12
         tp.ts_recent_stamp_ns = net.now_ns
         tcp_note_timestamp(tp, th)
     tp.mss_clamp = tcp_clamp_peer_mss(tp, th)

@@ -34,6 +34,7 @@ from .tcb import (
     TCB_WINDOW,
     TCB_WSCALE_RCVD,
     TCB_WSCALE_SENT,
+    tsval_before,
 )
 from .tcp import (
     MASK32,
@@ -248,9 +249,16 @@ def tcp_tsecr_reject(req: RequestSock, th: Segment) -> bool:
     return (th.tsecr - first) & MASK32 > (req.snt_tsval_last - first) & MASK32
 
 
+def tcp_in_window(th: Segment, start: int, end: int) -> bool:
+    """True if a segment is in a window, on whose right edge only an empty one may stand."""
+    if th.seq == start or (after(th.end_seq, start) and before(th.seq, end)):
+        return True
+    return th.seq == th.end_seq == end
+
+
 def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSock | None]:
     """A segment for a request (RFC 9293 3.10.7.4, SYN-RECEIVED): (REQ_, child)."""
-    paws = th.opts & OPT_TIMESTAMP and req.tstamp_ok and before(th.tsval, req.ts_recent)
+    paws = th.opts & OPT_TIMESTAMP and req.tstamp_ok and tsval_before(th.tsval, req.ts_recent)
     flags = th.flags
     if th.seq == req.rcv_isn and flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_SYN:
         if not paws and not tcp_oow_rate_limited(net, req):
@@ -261,8 +269,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     if flags & TCPHDR_ACK and th.ack != (req.snt_isn + 1) & MASK32:
         return REQ_RST, None
     window = (req.rcv_nxt + min(req.rsk_rcv_wnd, 65535)) & MASK32  # what the SYN-ACK told
-    inside = not before(th.end_seq, req.rcv_nxt) and not after(th.seq, window)
-    if paws or tcp_tsecr_reject(req, th) or not inside:
+    if paws or tcp_tsecr_reject(req, th) or not tcp_in_window(th, req.rcv_nxt, window):
         if not flags & TCPHDR_RST and not tcp_oow_limited(net, req, th):
             return REQ_ACK, None
         if paws:
@@ -411,7 +418,7 @@ def tcp_timewait_state_process(net: Netns, tw: TimewaitSock, th: Segment) -> tup
     """A segment for what is left of a connection: (TW_, number for a new one)."""
     flags = th.flags
     stamped = th.opts & OPT_TIMESTAMP and tw.tstamp_ok
-    paws = bool(stamped and before(th.tsval, tw.ts_recent) and not flags & TCPHDR_RST)
+    paws = bool(stamped and tsval_before(th.tsval, tw.ts_recent) and not flags & TCPHDR_RST)
     if tw.substate != TCP_TIME_WAIT:
         return tw_fin_wait2(net, tw, th, paws), 0
     if not paws and th.seq == tw.rcv_nxt and (th.seq == th.end_seq or flags & TCPHDR_RST):
@@ -442,20 +449,14 @@ def tcp_timewait_state_process(net: Netns, tw: TimewaitSock, th: Segment) -> tup
 def tw_fin_wait2(net: Netns, tw: TimewaitSock, th: Segment, paws: bool) -> int:
     """In FIN-WAIT-2 without a socket only the peer's FIN is waited for."""
     end = (tw.rcv_nxt + tw.rcv_wnd) & MASK32
-    empty = th.seq == th.end_seq
-    inside = (
-        th.seq == tw.rcv_nxt
-        or (after(th.end_seq, tw.rcv_nxt) and before(th.seq, end))
-        or (empty and not before(th.seq, tw.rcv_nxt) and not after(th.seq, end))
-    )
-    if paws or not inside:
+    if paws or not tcp_in_window(th, tw.rcv_nxt, end):
         return TW_SUCCESS if tcp_oow_limited(net, tw, th) else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS
     if th.flags & TCPHDR_SYN and not before(th.seq, tw.rcv_nxt):
         return TW_RST
-    if not th.flags & TCPHDR_ACK or not after(th.end_seq, tw.rcv_nxt) or empty:
+    if not th.flags & TCPHDR_ACK or not after(th.end_seq, tw.rcv_nxt) or th.seq == th.end_seq:
         return TW_SUCCESS
     if not th.flags & TCPHDR_FIN or th.end_seq != (tw.rcv_nxt + 1) & MASK32:
         return TW_RST

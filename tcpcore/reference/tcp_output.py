@@ -431,6 +431,7 @@ def tcp_connect_init(net: Netns, tp: TcpSock) -> None:
         tp.mss_clamp = tp.user_mss
     tp.tcb.max_window = 0
     tcp_sync_mss(net, tp, dst_mtu(net, tp.daddr))
+    tp.advmss = tp.user_mss or 65535
     advmss = tcp_advertise_mss(net, tp)
     most = tp.window_clamp
     if tp.userlocks & 8 and (most > tcp_full_space(tp) or not most):

@@ -7,11 +7,24 @@ RFC 7323 4; RFC 9293 3.8.6.
 from __future__ import annotations
 
 from .netns import Netns
-from .sock import SOCK_RCVBUF_LOCK, TcpSock
+from .sock import SOCK_RCVBUF_LOCK, TCP_INIT_CWND, TcpSock
 from .tcp import MASK32, Segment, before
-from .tcp_window import tcp_space_from_win, tcp_win_from_space
+from .tcp_window import tcp_full_space, tcp_space_from_win, tcp_win_from_space
 
 RCVBUF_LOW_RTT_US = 1000  # tcp_rcvbuf_low_rtt: on shorter ways the buffer grows by a share of it
+
+
+def tcp_init_buffer_space(net: Netns, tp: TcpSock) -> None:
+    """An open connection's buffer, before anything has come."""
+    tp.rcvq_time_ns = net.now_ns
+    tp.rcvq_seq = tp.copied_seq
+    most = tcp_full_space(tp)
+    if tp.window_clamp >= most:
+        tp.window_clamp = most
+    if tp.window_clamp > 2 * tp.advmss and tp.window_clamp + tp.advmss > most:
+        tp.window_clamp = max(2 * tp.advmss, most - tp.advmss)  # room for one segment more
+    tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tp.rcvq_space = min(tp.rcv_ssthresh, tp.rcv_wnd, TCP_INIT_CWND * tp.advmss)
 
 
 def tcp_rcv_rtt_measure(net: Netns, tp: TcpSock) -> None:

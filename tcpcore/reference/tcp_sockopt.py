@@ -98,8 +98,7 @@ def sock_setsockopt(net: Netns, tp: TcpSock, name: int, value: int) -> int:
         tp.userlocks |= SOCK_RCVBUF_LOCK
         most = net.sysctl.rmem_max if name == SO_RCVBUF else MAX_SOCK_BUF
         tp.sk_rcvbuf = max(sock_buffer_size(value, most, name == SO_RCVBUF), SOCK_MIN_RCVBUF)
-        if tp.tcb.state not in (TCP_CLOSE, TCP_LISTEN):
-            tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
+        tcp_set_window_clamp(tp, tcp_win_from_space(tp, tp.sk_rcvbuf))
     elif name == SO_KEEPALIVE:
         tp.keepopen = bool(value)
         if tp.tcb.state in (TCP_CLOSE, TCP_LISTEN):

@@ -341,7 +341,7 @@ def tcp_recvmsg(net: Netns, tp: TcpSock, size: int, flags: int) -> tuple[int, by
     if out and not flags & MSG_PEEK:
         tp.copied_seq = seq
         tcp_rcv_space_adjust(net, tp)
-        tcp_cleanup_rbuf(net, tp, len(out))
+    tcp_cleanup_rbuf(net, tp, len(out))
     if out:
         return 0, bytes(out)
     if tp.done:

@@ -363,9 +363,8 @@ def tcp_syn_options(net: Netns, tp: TcpSock) -> Options:
 
 
 def tcp_advertise_mss(net: Netns, tp: TcpSock) -> int:
-    """What fits this end's link (RFC 9293 3.7.1); a smaller one where the user asks for it."""
-    mss = dst_metric_advmss(net, tp.daddr)
-    tp.advmss = min(mss, tp.user_mss) if tp.user_mss else mss
+    """What fits this end's link (RFC 9293 3.7.1), but no more than was offered first."""
+    tp.advmss = min(dst_metric_advmss(net, tp.daddr), tp.advmss)
     return tp.advmss
 
 
