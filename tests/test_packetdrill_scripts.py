@@ -36,6 +36,8 @@ NEWER_NAMES = """
     ack/compressed_share ack/compressed_window
     ecn/active_4 ecn/active_5 ecn/echo ecn/echo_bare ecn/echo_end ecn/no_undo ecn/undo
     ecn/retransmitted recovery/prr_spreads recovery/prr_catches_up
+    rack/lost_again rack/recovery_off rack/reo_timeout rack/reordered rack/two_holes
+    errqueue/opt_stats window/rcvbuf_closed
 """
 NEWER = dict.fromkeys(NEWER_NAMES.split(), (7, 0))
 
