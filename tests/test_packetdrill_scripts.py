@@ -36,6 +36,7 @@ NEWER_NAMES = """
     ack/compressed_share ack/compressed_window
     ecn/active_4 ecn/active_5 ecn/echo ecn/echo_bare ecn/echo_end ecn/no_undo ecn/undo
     ecn/retransmitted recovery/prr_spreads recovery/prr_catches_up
+    accecn/mode_active accecn/mode_passive
 """
 NEWER = dict.fromkeys(NEWER_NAMES.split(), (7, 0))
 
