@@ -108,6 +108,7 @@ cdef dict tcp_get_info(const netns *net, const tcp_sock *tp):
         "tcpi_total_rto": tp.total_rto,
         "tcpi_total_rto_recoveries": tp.total_rto_recoveries,
         "tcpi_total_rto_time": rto_time,
+        "tcpi_ecn_mode": tp.ecn_flags & TCP_ECN_MODE_RFC3168,
     }
     if known.state != TCP_LISTEN:
         return found

@@ -129,6 +129,7 @@ def tcp_info(info: Mapping[str, int]) -> bytes:
     """`struct tcp_info` of what the engine tells; what it does not know is 0."""
     scales = info["tcpi_snd_wscale"] & 15 | (info["tcpi_rcv_wscale"] & 15) << 4
     told = {**info, "tcpi_scales": scales, "tcpi_flags": info["tcpi_delivery_rate_app_limited"]}
+    told["tcpi_ecn_modes"] = info["tcpi_ecn_mode"] & 3
     values = []
     for code, names in TCP_INFO_FIELDS.items():
         mask = (1 << _BITS[code.strip()[-1]]) - 1

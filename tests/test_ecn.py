@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 import tcpcore
-from tcpcore import packetdrill
+from tcpcore import packetdrill, sockopt
 
 SIZE = 4_000_000
 MARK = 10  # frames that wait before the next is marked
 ASKS = {"tcp_ecn": 1}
+ECN_MODES = -4  # where `struct tcp_info` has them
 TCPI_OPT_ECN, TCPI_OPT_ECN_SEEN = 8, 16
 CLIENT = """`../defaults.sh
 sysctl -q net.ipv4.tcp_ecn=1`
@@ -70,6 +71,8 @@ def test_a_queue_that_marks_loses_nothing(network: tcpcore.Network, to: str) -> 
     assert counts["marked"] > 0
     assert counts["dropped"] == counts["lost"] == sender["tcpi_total_retrans"] == 0
     assert sender["tcpi_options"] & TCPI_OPT_ECN
+    assert sender["tcpi_ecn_mode"] == receiver["tcpi_ecn_mode"] == 1
+    assert sockopt.tcp_info(sender)[ECN_MODES] & 3 == 1
     assert receiver["tcpi_options"] & TCPI_OPT_ECN_SEEN
     assert 0 < sender["tcpi_delivered_ce"] < sender["tcpi_delivered"]
     assert server.counters["IpExtInCEPkts" if "." in to else "Ip6InCEPkts"] == counts["marked"]
@@ -87,6 +90,7 @@ def test_the_same_queue_loses_without_it(network: tcpcore.Network) -> None:
     assert sender["tcpi_total_retrans"] > 0
     assert sender["tcpi_options"] & TCPI_OPT_ECN == sender["tcpi_delivered_ce"] == 0
     assert not receiver["tcpi_options"] & TCPI_OPT_ECN_SEEN
+    assert sender["tcpi_ecn_mode"] == receiver["tcpi_ecn_mode"] == 0
 
 
 def test_hosts_with_nothing_between_them(network: tcpcore.Network) -> None:

@@ -106,6 +106,7 @@ def tcp_get_info(net: Netns, tp: TcpSock) -> dict[str, int]:
         "tcpi_total_rto": tp.total_rto,
         "tcpi_total_rto_recoveries": tp.total_rto_recoveries,
         "tcpi_total_rto_time": rto_time,
+        "tcpi_ecn_mode": tp.ecn_flags & TCP_ECN_MODE_RFC3168,
     }
     if tcb.state != TCP_LISTEN:
         return found
