@@ -73,9 +73,8 @@ from rows cimport (
     wide,
 )
 from slab cimport vfree, vkeep, vmalloc, vzalloc, vzlazy
+from snmp cimport IP_CSUMERRORS, NR_MIBS
 from tcp cimport (
-    IP_CSUMERRORS,
-    NR_MIBS,
     SOCKET_FILTER,
     TCP_MAX_STATES,
     analysis,

@@ -10,6 +10,7 @@ from ip_fragment cimport ip_frags_batch
 from ip_input cimport ip_rcv, ip_rcv_plain
 from ip_tunnel cimport TUNNEL_MIX, outer
 from secure_seq cimport SIPHASH_LANES, siphash, siphash_lanes
+from snmp cimport *
 from tcp cimport *
 from tcp_conntrack cimport BATCH, batch, fate, tcp_conntrack
 from unaligned cimport held, prefetch, prefetchw

@@ -19,18 +19,9 @@ from netns cimport (
 )
 from skbuff cimport skb_queue_purge
 from slab cimport kmem_cache_free
+from snmp cimport TCP_ATTEMPTFAILS, TCP_CURRESTAB, TCP_ESTABRESETS
 from sock cimport *
-from tcp cimport (
-    TCP_ATTEMPTFAILS,
-    TCP_CLOSE,
-    TCP_CLOSE_WAIT,
-    TCP_CURRESTAB,
-    TCP_ESTABLISHED,
-    TCP_ESTABRESETS,
-    TCP_LISTEN,
-    TCP_SYN_RECV,
-    TCP_SYN_SENT,
-)
+from tcp cimport TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT
 from tcp_cong cimport tcp_init_congestion_control
 from tcp_rate cimport PACING_RATE_MAX, TCP_CHRONO_BUSY, tcp_chrono_stop
 from tcp_rtt cimport tcp_rto_min_ns, tcp_rto_max_ns, tcp_user_timeout_ns

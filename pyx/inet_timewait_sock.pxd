@@ -15,8 +15,9 @@ from netns cimport (
     tcp_md5_key_copy,
     tcp_md5_lookup,
 )
+from snmp cimport TCP_TIMEWAITOVERFLOW, TCP_TW, TCP_TWKILLED
 from sock cimport *
-from tcp cimport TCP_TIME_WAIT, TCP_TIMEWAITOVERFLOW, TCP_TW
+from tcp cimport TCP_TIME_WAIT
 from tcp_window cimport tcp_receive_window
 from timer cimport NSEC_PER_SEC
 
@@ -64,6 +65,7 @@ cdef inline void tcp_time_wait(
     timeout_ns = max(timeout_ns, (tp.rto_ns << 2) - (tp.rto_ns >> 1))
     if state == TCP_TIME_WAIT:
         timeout_ns = TCP_TIMEWAIT_LEN_NS
+    NET_INC_STATS(net, TCP_TWKILLED if timeout_ns <= TCP_TW_SHORT_NS else TCP_TW)
     inet_twsk_schedule(net, tw, timeout_ns)
     tcp_done(net, tp)
 
@@ -84,5 +86,4 @@ cdef inline void inet_twsk_kill(netns *net, timewait_sock *tw) noexcept nogil:
 
 
 cdef inline void tw_timer_handler(netns *net, timewait_sock *tw) noexcept nogil:
-    NET_INC_STATS(net, TCP_TW)
     inet_twsk_kill(net, tw)

@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
 from pcap cimport frame
 from secure_seq cimport siphash
-from tcp cimport (
+from snmp cimport (
     IP6_REASMFAILS,
     IP6_REASMOKS,
     IP6_REASMTIMEOUT,
@@ -81,12 +81,10 @@ cdef struct ip_frags:
     uint64_t epoch
     uint64_t key[2]
 
-
 cdef inline void frag_free(datagram *whole) noexcept nogil:
     free(whole.data)
     free(whole.pieces)
     free(whole)
-
 
 cdef inline void ip_frags_free(ip_frags *frags) noexcept nogil:
     """Forget all datagrams."""
@@ -102,7 +100,6 @@ cdef inline void ip_frags_free(ip_frags *frags) noexcept nogil:
     free(frags.buckets)
     frags.buckets = NULL
 
-
 cdef inline void ip_frags_batch(ip_frags *frags) noexcept nogil:
     """A batch begins: datagrams whose segments no batch holds any more are freed."""
     cdef datagram *one
@@ -113,7 +110,6 @@ cdef inline void ip_frags_batch(ip_frags *frags) noexcept nogil:
         frag_free(one)
     if frags.done_head == NULL:
         frags.done_tail = NULL
-
 
 cdef inline void frag_unlink(ip_frags *frags, datagram *one) noexcept nogil:
     """Take a datagram out of those that are under way."""
@@ -132,13 +128,11 @@ cdef inline void frag_unlink(ip_frags *frags, datagram *one) noexcept nogil:
     frags.datagrams -= 1
     frags.mem -= one.truesize
 
-
 cdef inline void frag_kill(ip_frags *frags, datagram *one, uint64_t *mib) noexcept nogil:
     """Give a datagram up."""
     mib[IP_REASMFAILS if one.key.ip == 4 else IP6_REASMFAILS] += 1
     frag_unlink(frags, one)
     frag_free(one)
-
 
 cdef inline void frag_expire(ip_frags *frags, uint64_t *mib) noexcept nogil:
     """Give up the datagrams that began too long ago by the capture's clock."""
@@ -149,7 +143,6 @@ cdef inline void frag_expire(ip_frags *frags, uint64_t *mib) noexcept nogil:
     ):
         mib[IP_REASMTIMEOUT if frags.head.key.ip == 4 else IP6_REASMTIMEOUT] += 1
         frag_kill(frags, frags.head, mib)
-
 
 cdef inline datagram *frag_create(
     ip_frags *frags, const frag_key *key, uint32_t bucket
@@ -175,7 +168,6 @@ cdef inline datagram *frag_create(
     frags.datagrams += 1
     frags.mem += one.truesize
     return one
-
 
 cdef inline datagram *frag_find(
     ip_frags *frags, const frag_key *key, uint64_t *mib
@@ -204,7 +196,6 @@ cdef inline datagram *frag_find(
     elif frags.datagrams == IPFRAG_MAX_DATAGRAMS:
         frag_kill(frags, frags.head, mib)
     return frag_create(frags, key, bucket)
-
 
 cdef inline uint32_t frag_runs(
     const ip_frags *frags,
@@ -237,7 +228,6 @@ cdef inline uint32_t frag_runs(
         n += 1
     return n
 
-
 cdef inline int frag_reserve(datagram *one, uint32_t length, uint32_t runs) noexcept nogil:
     """Room for so many bytes and runs more; -1 without memory."""
     cdef void *more
@@ -258,7 +248,6 @@ cdef inline int frag_reserve(datagram *one, uint32_t length, uint32_t runs) noex
         one.max_pieces = room
     return 0
 
-
 cdef inline bint frag_dup(
     const datagram *one, uint32_t i, uint32_t begin, uint32_t end
 ) noexcept nogil:
@@ -276,7 +265,6 @@ cdef inline bint frag_dup(
         to += pieces[i].length
         i += 1
     return to == end or (to > end and one.key.ip == 4)
-
 
 cdef inline int frag_queue(
     ip_frags *frags,
@@ -342,7 +330,6 @@ cdef inline int frag_queue(
     frags.mem += cost
     return 0
 
-
 cdef inline int frag_reasm(ip_frags *frags, datagram *one) noexcept nogil:
     """A datagram is whole: its bytes in order, kept while a batch needs them. -1 without memory."""
     cdef uint8_t *data
@@ -366,7 +353,6 @@ cdef inline int frag_reasm(ip_frags *frags, datagram *one) noexcept nogil:
         frags.done_tail.next = one
     frags.done_tail = one
     return 0
-
 
 cdef inline const datagram *ip_defrag(
     ip_frags *frags,

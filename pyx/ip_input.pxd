@@ -9,6 +9,7 @@ from ip_fragment cimport datagram, frag_key, ip_defrag
 from ip_tunnel cimport *
 from net cimport net
 from pcap cimport frame
+from snmp cimport *
 from tcp cimport *
 from unaligned cimport (
     cpu_to_be32,

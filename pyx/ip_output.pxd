@@ -11,6 +11,7 @@ from netns cimport NET_INC_STATS, PMTU_MAX, netns, out_frame
 from netns cimport path_mtu, path_mtus
 from secure_seq cimport siphash
 from skbuff cimport refcount_inc
+from snmp cimport *
 from sock cimport sack_block, skb_data, tcp_md5sig_key
 from tcp cimport *
 from tcp_md5 cimport (

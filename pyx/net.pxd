@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from ip_fragment cimport ip_frags
-from tcp cimport NR_MIBS
+from snmp cimport NR_MIBS
 
 cdef struct net:
     int64_t now_ns  # the largest capture time seen

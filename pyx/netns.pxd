@@ -16,8 +16,8 @@ from slab cimport (
     kmem_cache_init,
     kmem_cache_zalloc,
 )
+from snmp cimport IP6_NOECTPKTS, IP_NOECTPKTS
 from sock cimport *
-from tcp cimport IP6_NOECTPKTS, IP_NOECTPKTS
 from tcp_md5 cimport tcp_md5_do_add, tcp_md5_do_lookup, unlikely
 from timer cimport (
     lazy_timer,

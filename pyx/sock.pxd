@@ -52,6 +52,7 @@ cdef extern from *:
     #define TCP_DELACK_MAX_NS 200000000ll
     #define TCP_ATO_MIN_NS 40000000ll
     #define TCP_TIMEWAIT_LEN_NS 60000000000ll
+    #define TCP_TW_SHORT_NS 4000000000ll
     #define TCP_PAWS_24DAYS_NS 2073600000000000ll
     """
     const int64_t TCP_TIMEOUT_INIT_NS
@@ -64,6 +65,7 @@ cdef extern from *:
     const int64_t TCP_DELACK_MAX_NS
     const int64_t TCP_ATO_MIN_NS
     const int64_t TCP_TIMEWAIT_LEN_NS
+    const int64_t TCP_TW_SHORT_NS  # counted apart
     const int64_t TCP_PAWS_24DAYS_NS
 
 cdef enum:

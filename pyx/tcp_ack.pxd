@@ -14,8 +14,9 @@ from inet_connection_sock cimport (
 from netns cimport NET_ADD_STATS, netns, sk_wake
 from rbtree cimport rb_changed, rb_erase
 from skbuff cimport kfree_skb, skb_pull
+from snmp cimport TCP_DELIVEREDCE
 from sock cimport *
-from tcp cimport TCP_DELIVEREDCE, TCPHDR_SYN, after, before
+from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
 from tcp_ecn cimport (
     INET_ECN_MASK,

@@ -18,6 +18,7 @@ from inet_ports cimport inet_put_port
 from inet_timewait_sock cimport tcp_time_wait
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
 from skbuff cimport skb_queue_bytes, skb_queue_purge
+from snmp cimport *
 from sock cimport *
 from tcp cimport *
 from tcp_cong cimport tcp_init_congestion_control

@@ -3,8 +3,9 @@
 
 from libc.stdint cimport int64_t, uint32_t
 from netns cimport NET_ADD_STATS, netns, sk_reset_timer
+from snmp cimport TCP_ACKCOMPRESSED
 from sock cimport TCP_FASTRETRANS_THRESH, sysctls, tcp_sock
-from tcp cimport TCP_ACKCOMPRESSED, after, before
+from tcp cimport after, before
 from tcp_output cimport tcp_send_ack
 
 cdef enum:

@@ -19,6 +19,7 @@ from net cimport net
 from offload cimport offload_learn
 from pcap cimport frame
 from secure_seq cimport SIPHASH_LANES
+from snmp cimport *
 from synack cimport SYNACK_EACH, synack_keep, synack_pick, synack_rival
 from slab cimport slab_at
 from tcb cimport (

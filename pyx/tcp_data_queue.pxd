@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from netns cimport NET_INC_STATS, netns, sk_wake
 from rbtree cimport rb_erase, rb_find, rb_insert
 from skbuff cimport build_skb, kfree_skb, skb_append, skb_put_data, skb_queue_tail, skb_unlink
+from snmp cimport *
 from sock cimport *
 from tcb cimport tcb_pull, tcp_paws_check
 from tcp cimport *
@@ -291,9 +292,10 @@ cdef inline void tcp_data_queue_ofo(netns *net, tcp_sock *tp, const rcv_skb *r) 
 cdef inline void tcp_dsack_set(
     netns *net, tcp_sock *tp, uint32_t start, uint32_t end
 ) noexcept nogil:
+    cdef bint old
     if tp.sack_ok and net.sysctl.tcp_dsack and before(start, end):
-        if before(start, tp.tcb.rcv_nxt):  # not of what is out of order
-            NET_INC_STATS(net, TCP_DSACKOLDSENT)
+        old = before(start, tp.tcb.rcv_nxt)
+        NET_INC_STATS(net, TCP_DSACKOLDSENT if old else TCP_DSACKOFOSENT)
         tp.duplicate_sack.start = start
         tp.duplicate_sack.end = end
         tp.has_dsack = 1

@@ -17,6 +17,7 @@ from ip_output cimport (
     ip_rt_update_pmtu,
 )
 from netns cimport NET_INC_STATS, netns
+from snmp cimport *
 from sock cimport *
 from tcp cimport *
 from tcp_minisocks cimport reqsk_drop

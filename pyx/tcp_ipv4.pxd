@@ -27,11 +27,11 @@ from ip_output cimport (
 )
 from netns cimport NET_INC_STATS, netns, tcp_md5_lookup
 from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
+from snmp cimport *
 from sock cimport *
 from syncookies cimport cookie_v4_check
 from tcp cimport *
 from tcp_input cimport (
-    REPLY_RST,
     tcp_rcv_established,
     tcp_rcv_state_process,
     tcp_rcv_synsent_state_process,
@@ -39,6 +39,7 @@ from tcp_input cimport (
 from tcp_md5 cimport MD5_AT, tcp_md5_do_lookup, tcp_md5_verify, tcp_parse_auth_options
 from tcp_minisocks cimport *
 from tcp_output cimport tcp_connect
+from tcp_validate cimport REPLY_RST
 from timer cimport NSEC_PER_MSEC
 from unaligned cimport get_be16, get_be32, ipv6_addr_set_v4mapped, ipv6_addr_v4mapped
 

@@ -24,6 +24,7 @@ from netns cimport (
     tcp_md5_key_copy,
 )
 from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
+from snmp cimport *
 from sock cimport *
 from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence
 from tcb cimport tsval_before
@@ -243,6 +244,7 @@ cdef inline void reqsk_timer_handler(netns *net, request_sock *req) noexcept nog
         while most > 2 and qlen >= young:
             most -= 1
             young <<= 1
+    NET_INC_STATS(net, TCP_TIMEOUTS)
     waits = listener.defer_accept
     resend = not req.acked or req.num_timeout >= waits - 1
     if req.num_timeout >= most and (not req.acked or req.num_timeout >= max(most, waits)):
@@ -263,11 +265,13 @@ cdef inline int64_t reqsk_timeout_ns(const netns *net, const request_sock *req) 
     return min(delay_ns, net.sysctl.tcp_rto_max_ms * NSEC_PER_MSEC)
 
 
-cdef inline bint tcp_oow_limited(netns *net, uint32_t *last_ms, const segment *th) noexcept nogil:
+cdef inline bint tcp_oow_limited(
+    netns *net, uint32_t *last_ms, const segment *th, int mib
+) noexcept nogil:
     """Only what is empty, and SYNs, can go round in a loop: of the rest each is answered."""
     if th.seq != th.end_seq and not th.flags & TCPHDR_SYN:
         return False
-    return tcp_oow_rate_limited(net, last_ms)
+    return tcp_oow_rate_limited(net, last_ms, mib)
 
 
 cdef inline bint tcp_tsecr_reject(const request_sock *req, const segment *th) noexcept nogil:
@@ -294,6 +298,7 @@ cdef inline int tcp_check_req(
     cdef tcp_sock *listener = req.listener
     cdef bint stamped = th.opts & OPT_TIMESTAMP != 0 and req.tstamp_ok
     cdef bint paws = stamped and tsval_before(th.tsval, req.ts_recent)
+    cdef bint astray, limited
     cdef uint16_t flags = th.flags
     cdef uint32_t rcv_nxt = req.rcv_isn + 1, window
     cdef int64_t delay_ns
@@ -301,7 +306,9 @@ cdef inline int tcp_check_req(
         th.seq == req.rcv_isn
         and (flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST)) == TCPHDR_SYN
     ):
-        if not paws and not tcp_oow_rate_limited(net, &req.last_oow_ack_ms):
+        if not paws and not tcp_oow_rate_limited(
+            net, &req.last_oow_ack_ms, TCP_ACKSKIPPEDSYNRECV
+        ):
             tcp_v4_send_synack(net, req, reqsk_advmss(net, req), False)
             req.num_retrans += 1
             delay_ns = reqsk_timeout_ns(net, req)
@@ -310,17 +317,21 @@ cdef inline int tcp_check_req(
     if flags & TCPHDR_ACK and th.ack != req.snt_isn + 1:
         return REQ_RST
     window = rcv_nxt + min(req.rsk_rcv_wnd, <uint32_t>65535)  # what the SYN-ACK told
-    if paws or tcp_tsecr_reject(req, th) or not tcp_in_window(th, rcv_nxt, window):
-        if not flags & TCPHDR_RST and not tcp_oow_limited(net, &req.last_oow_ack_ms, th):
-            return REQ_ACK
-        if paws:
-            NET_INC_STATS(net, TCP_PAWSESTABREJECTED)
-        return REQ_DROP
+    astray = tcp_tsecr_reject(req, th)
+    if paws or astray or not tcp_in_window(th, rcv_nxt, window):
+        if paws or astray:
+            NET_INC_STATS(net, TCP_PAWSESTABREJECTED if paws else TCP_TSECRREJECTED)
+        if flags & TCPHDR_RST or tcp_oow_limited(
+            net, &req.last_oow_ack_ms, th, TCP_ACKSKIPPEDSYNRECV
+        ):
+            return REQ_DROP
+        return REQ_ACK
     if stamped and not after(th.seq, rcv_nxt):
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != rcv_nxt:  # RFC 5961 3.2
-            return REQ_DROP if tcp_oow_limited(net, &req.last_oow_ack_ms, th) else REQ_ACK
+            limited = tcp_oow_limited(net, &req.last_oow_ack_ms, th, TCP_ACKSKIPPEDSYNRECV)
+            return REQ_DROP if limited else REQ_ACK
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         NET_INC_STATS(net, TCP_ATTEMPTFAILS)
         NET_INC_STATS(net, TCP_EMBRYONICRSTS)
@@ -502,7 +513,8 @@ cdef inline int tcp_timewait_state_process(
     if not flags & TCPHDR_RST:
         if paws or flags & TCPHDR_ACK:
             inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
-        return TW_SUCCESS if tcp_oow_limited(net, &tw.last_oow_ack_ms, th) else TW_ACK
+        limited = tcp_oow_limited(net, &tw.last_oow_ack_ms, th, TCP_ACKSKIPPEDTIMEWAIT)
+        return TW_SUCCESS if limited else TW_ACK
     return TW_SUCCESS
 
 
@@ -511,8 +523,10 @@ cdef inline int tw_fin_wait2(
 ) noexcept nogil:
     """In FIN-WAIT-2 without a socket only the peer's FIN is waited for."""
     cdef uint32_t end = tw.rcv_nxt + tw.rcv_wnd
+    cdef bint limited
     if paws or not tcp_in_window(th, tw.rcv_nxt, end):
-        return TW_SUCCESS if tcp_oow_limited(net, &tw.last_oow_ack_ms, th) else TW_ACK
+        limited = tcp_oow_limited(net, &tw.last_oow_ack_ms, th, TCP_ACKSKIPPEDFINWAIT2)
+        return TW_SUCCESS if limited else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS

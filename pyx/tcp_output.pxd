@@ -25,6 +25,7 @@ from ip_output cimport tcp_options_write
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns, out_frame, sk_reset_timer, sk_stop_timer
 from rbtree cimport rb_changed, rb_insert
 from skbuff cimport alloc_skb, refcount_inc, skb_queue_after, skb_queue_tail, skb_unlink
+from snmp cimport *
 from sock cimport *
 from tcb cimport tcb_xmit
 from tcp cimport *
@@ -429,13 +430,15 @@ cdef inline void tcp_send_delayed_ack(netns *net, tcp_sock *tp) noexcept nogil:
 
 cdef inline void tcp_send_challenge_ack(netns *net, tcp_sock *tp) noexcept nogil:
     """Ask whoever it was to show that he is the peer (RFC 5961); per connection, not often."""
-    if not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms):
+    if not tcp_oow_rate_limited(net, &tp.last_oow_ack_ms, TCP_ACKSKIPPEDCHALLENGE):
         NET_INC_STATS(net, TCP_CHALLENGEACK)
         tcp_send_ack(net, tp)
 
 
-cdef inline bint tcp_oow_rate_limited(netns *net, uint32_t *last_oow_ack_ms) noexcept nogil:
-    """True if an answer to what is not acceptable was given within tcp_invalid_ratelimit."""
+cdef inline bint tcp_oow_rate_limited(
+    netns *net, uint32_t *last_oow_ack_ms, int mib
+) noexcept nogil:
+    """True, and counted, if an answer to what is not acceptable was given a moment ago."""
     cdef uint32_t now_ms = <uint32_t>tcp_clock_ms(net)
     if not now_ms:
         now_ms = 1
@@ -443,6 +446,7 @@ cdef inline bint tcp_oow_rate_limited(netns *net, uint32_t *last_oow_ack_ms) noe
         last_oow_ack_ms[0]
         and <uint32_t>(now_ms - last_oow_ack_ms[0]) < net.sysctl.tcp_invalid_ratelimit
     ):
+        NET_INC_STATS(net, mib)
         return True
     last_oow_ack_ms[0] = now_ms
     return False

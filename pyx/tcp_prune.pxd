@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t
 from netns cimport NET_INC_STATS, netns
 from rbtree cimport rb_erase, rb_insert
 from skbuff cimport alloc_skb, kfree_skb, skb_pull, skb_put_data, skb_queue_after, skb_unlink
+from snmp cimport *
 from sock cimport *
 from tcp cimport *
 from tcp_window cimport tcp_win_from_space

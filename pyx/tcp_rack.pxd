@@ -5,8 +5,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from inet_connection_sock cimport tcp_reset_xmit_timer
 from netns cimport NET_ADD_STATS, netns
 from rbtree cimport RB_ALWAYS, RB_OVERTAKEN, RB_SENT, rb_changed, rb_root, rb_seek
+from snmp cimport TCP_LOSTRETRANSMIT
 from sock cimport *
-from tcp cimport TCP_LOSTRETRANSMIT, after, before
+from tcp cimport after, before
 from tcp_rate cimport rate_sample
 
 cdef enum:

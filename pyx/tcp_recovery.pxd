@@ -4,8 +4,9 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from inet_connection_sock cimport tcp_rearm_rto, tcp_reset_xmit_timer
-from netns cimport NET_INC_STATS, netns
+from netns cimport NET_ADD_STATS, NET_INC_STATS, netns
 from rbtree cimport RB_NEVER, RB_UNSACKED, rb_changed, rb_changed_all, rb_find, rb_seek
+from snmp cimport *
 from sock cimport *
 from tcp cimport *
 from tcp_cong cimport (
@@ -84,19 +85,20 @@ cdef inline bint tcp_check_dsack(
     netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una, uint32_t ack
 ) noexcept nogil:
     """True if the first block tells of a duplicate (RFC 2883 4); undo counts it."""
-    cdef uint32_t start = blocks[0].start, end = blocks[0].end, segs
+    cdef uint32_t start = blocks[0].start, end = blocks[0].end, segs = 0
     if before(start, ack):
         NET_INC_STATS(net, TCP_DSACKRECV)
     elif count > 1 and not before(start, blocks[1].start) and not after(end, blocks[1].end):
         NET_INC_STATS(net, TCP_DSACKOFORECV)
     else:
         return False
-    if not before(start, end) or end - start > tp.tcb.max_window:
-        return False
-    segs = (end - start + <uint32_t>tp.mss_cache - 1) // <uint32_t>tp.mss_cache
+    if before(start, end) and end - start <= tp.tcb.max_window:
+        segs = (end - start + <uint32_t>tp.mss_cache - 1) // <uint32_t>tp.mss_cache
     tp.dsack_dups += segs
-    if tp.dsack_dups > tp.total_retrans:
-        return False  # so many were never sent again: the network has doubled them
+    if not segs or tp.dsack_dups > tp.total_retrans:  # it was not sent again: the network's copy
+        NET_INC_STATS(net, TCP_DSACKIGNOREDDUBIOUS)
+        return False
+    NET_ADD_STATS(net, TCP_DSACKRECVSEGS, segs)
     tp.sack_ok |= 4
     tp.delivered += segs
     if tp.undo_marker and tp.undo_retrans > 0 and not after(end, prior_una):
@@ -111,7 +113,7 @@ cdef inline int tcp_sacktag_write_queue(
 ) noexcept nogil:
     """Mark what SACK tells of (RFC 2018 5): FLAG_."""
     cdef int flags = 0, i, n = 0
-    cdef bint duplicate, first
+    cdef bint duplicate, first, known
     cdef int64_t mss
     cdef sack_block told[4]
     cdef skb *one
@@ -128,7 +130,10 @@ cdef inline int tcp_sacktag_write_queue(
     for i in range(count):
         first = duplicate and i == 0
         if not tcp_is_sackblock_valid(tp, blocks[i].start, blocks[i].end, first):
-            if not first:
+            if first:
+                known = tp.undo_marker != 0
+                NET_INC_STATS(net, TCP_DSACKIGNOREDOLD if known else TCP_DSACKIGNOREDNOUNDO)
+            else:
                 NET_INC_STATS(net, TCP_SACKDISCARD)
         elif after(blocks[i].end, prior_una):
             told[n] = blocks[i]

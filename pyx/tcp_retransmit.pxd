@@ -13,6 +13,7 @@ from inet_connection_sock cimport (
 from netns cimport NET_ADD_STATS, NET_INC_STATS, netns
 from rbtree cimport RB_NEVER, RB_TO_RESEND, rb_changed, rb_erase, rb_seek
 from skbuff cimport kfree_skb, skb_pull, skb_shift
+from snmp cimport *
 from sock cimport *
 from tcp cimport *
 from tcp_ecn cimport tcp_ecn_clear_syn
@@ -90,6 +91,8 @@ cdef inline int __tcp_retransmit_skb(
         net, tp, one, tp.tcb.rcv_nxt if tp.tcb.state != TCP_SYN_SENT else 0, mss
     )
     NET_ADD_STATS(net, TCP_RETRANSSEGS, one.pcount)
+    if one.tcp_flags & TCPHDR_SYN:
+        NET_INC_STATS(net, TCP_SYNRETRANS)
     tp.total_retrans += one.pcount
     tp.bytes_retrans += one.len
     one.sacked |= TCPCB_EVER_RETRANS  # even where it did not leave: its time is none to learn from

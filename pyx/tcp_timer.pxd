@@ -11,17 +11,9 @@ from inet_connection_sock cimport (
 )
 from inet_timewait_sock cimport tcp_time_wait
 from netns cimport NET_INC_STATS, netns, sk_reset_timer
+from snmp cimport TCP_ABORTONTIMEOUT, TCP_DELAYEDACKS, TCP_KEEPALIVES, TCP_TIMEOUTS
 from sock cimport *
-from tcp cimport (
-    TCP_ABORTONTIMEOUT,
-    TCP_CLOSE,
-    TCP_DELAYEDACKS,
-    TCP_FIN_WAIT2,
-    TCP_LISTEN,
-    TCP_SYN_RECV,
-    TCP_SYN_SENT,
-    TCP_TIMEOUTS,
-)
+from tcp cimport TCP_CLOSE, TCP_FIN_WAIT2, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT
 from tcp_comp_sack cimport tcp_sack_compress_send_ack
 from tcp_input cimport keepalive_time_when, tcp_fin_time_ns
 from tcp_output cimport tcp_send_ack, tcp_send_active_reset
@@ -257,6 +249,7 @@ cdef inline void tcp_keepalive_timer(netns *net, tcp_sock *tp) noexcept nogil:
                 tcp_send_active_reset(net, tp)
                 tcp_write_err(net, tp)
                 return
+            NET_INC_STATS(net, TCP_KEEPALIVES)
             if tcp_write_wakeup(net, tp) <= 0:
                 tp.probes_out += 1
                 elapsed_ns = keepalive_intvl_when(net, tp)

@@ -4,15 +4,9 @@
 from libc.stdint cimport uint8_t, uint32_t
 from netns cimport NET_INC_STATS, netns
 from rbtree cimport RB_LOST, RB_NEVER, rb_changed, rb_seek
+from snmp cimport TCP_DSACKUNDO, TCP_FULLUNDO, TCP_LOSSUNDO, TCP_PARTIALUNDO, TCP_SPURIOUSRTOS
 from sock cimport *
-from tcp cimport (
-    TCP_DSACKUNDO,
-    TCP_FULLUNDO,
-    TCP_LOSSUNDO,
-    TCP_PARTIALUNDO,
-    TCP_SPURIOUSRTOS,
-    before,
-)
+from tcp cimport before
 from tcp_cong cimport ca_undo_cwnd, tcp_set_ca_state
 from tcp_ecn cimport tcp_ecn_withdraw_cwr
 

@@ -7,6 +7,7 @@ from errqueue cimport tcp_skb_collapse_tstamp
 from ip_output cimport IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, dst_mtu, options
 from netns cimport NET_INC_STATS, netns, tcp_md5_lookup
 from skbuff cimport kfree_skb, skb_shift, skb_unlink
+from snmp cimport *
 from sock cimport *
 from tcp cimport *
 from tcp_md5 cimport TCPOLEN_MD5SIG_ALIGNED, unlikely

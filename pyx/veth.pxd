@@ -16,6 +16,7 @@ from ip_output cimport (
 from ip_tunnel cimport WRAP_FRAGMENTS, outer
 from netns cimport NET_INC_STATS, ip_rcv_ecn, netns, netns_reap, out_frame, out_purge
 from pcap cimport frame
+from snmp cimport *
 from sock cimport rcv_skb
 from tcp cimport *
 from tcp_icmp cimport icmp_rcv, is_icmp

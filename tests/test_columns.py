@@ -23,7 +23,7 @@ from tcpcore.columns import (
     address_text,
 )
 from tcpcore.mib import COUNTERS
-from tcpcore.reference import tcp
+from tcpcore.reference import snmp, tcp
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "tables.md"
 
@@ -34,8 +34,9 @@ def test_names_are_those_of_the_vocabulary() -> None:
     assert [(1 << i, name) for i, name in enumerate(VERDICT_NAMES)] == [
         (verdict.value, verdict.name) for verdict in tcp.Verdict
     ]
-    assert len(COUNTERS) == tcp.Mib.NR_MIBS == len(set(COUNTERS))
-    assert [COUNTERS[i] for i in (tcp.Mib.TCP_INSEGS, tcp.Mib.TCP_TW)] == ["TcpInSegs", "TcpExtTW"]
+    assert len(COUNTERS) == snmp.Mib.NR_MIBS == len(set(COUNTERS))
+    mib = snmp.Mib
+    assert [COUNTERS[i] for i in (mib.TCP_INSEGS, mib.TCP_TW)] == ["TcpInSegs", "TcpExtTW"]
     assert len(STATE_NAMES) == tcp.TCP_MAX_STATES
     assert STATE_NAMES[tcp.TCP_CLOSE] == "CLOSED"
     assert STATE_NAMES[tcp.TCP_CLOSING] == "CLOSING"

@@ -19,7 +19,7 @@ from capgen import ACK, FIN, PSH, RST, SYN, URG
 
 from tcpcore.columns import CONFLICTS, CONNECTIONS, DROP_NAMES, PACKETS, VERDICT_NAMES
 from tcpcore.mib import COUNTERS
-from tcpcore.reference import tcp
+from tcpcore.reference import snmp, tcp
 
 SEEDS = range(20)
 DOORS = (
@@ -154,7 +154,7 @@ def test_words() -> None:
     assert list(VERDICT_NAMES) == [verdict.name for verdict in tcp.Verdict]
     assert list(DROP_NAMES) == [drop.name for drop in tcp.Drop][:-1]
     assert len(DROP_NAMES) == tcp.Drop.NR_DROPS
-    assert len(COUNTERS) == tcp.Mib.NR_MIBS
+    assert len(COUNTERS) == snmp.Mib.NR_MIBS
 
 
 def test_columns(engine: ModuleType) -> None:

@@ -27,8 +27,9 @@ from .net import INT64_MAX, INT64_MIN
 from .offload import Offload
 from .pcap import Capture, pcap_end, pcap_index, pcap_peek
 from .rows import PacketRows, depart_rest, fill_rows, packet_rows_write, place_rows
+from .snmp import Mib
 from .streams import Gather, stream_receive, stream_records
-from .tcp import Drop, End, Flow, Mib, Segment, Tcb, Verdict
+from .tcp import Drop, End, Flow, Segment, Tcb, Verdict
 from .tcp_conntrack import tcp_conntrack
 
 __all__ = [

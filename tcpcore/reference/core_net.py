@@ -18,6 +18,7 @@ from .ip_input import ip_rcv
 from .ip_output import V4MAPPED, inet_addr_is_local, is_loopback
 from .ip_tunnel import Encap, Outer
 from .netns import Netns, Route, ip_rcv_ecn, sk_memory_allocated
+from .snmp import Mib
 from .sock import (
     ICSK_TIME_DACK,
     ICSK_TIME_KEEPOPEN,
@@ -27,7 +28,7 @@ from .sock import (
     TcpSock,
     TimewaitSock,
 )
-from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Bad, Drop, Mib, Segment
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Bad, Drop, Segment
 from .tcp_close import tcp_close, tcp_disconnect, tcp_shutdown
 from .tcp_icmp import icmp_rcv, is_icmp
 from .tcp_info import sk_get_meminfo, tcp_get_info

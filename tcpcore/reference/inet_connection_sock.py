@@ -8,6 +8,7 @@ from __future__ import annotations
 from .errqueue import skb_zcopy_clear
 from .inet_ports import inet_put_port, inet_unhash
 from .netns import Netns, sk_reset_timer, sk_stop_timer, sk_wake
+from .snmp import Mib
 from .sock import (
     ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
@@ -27,7 +28,6 @@ from .tcp import (
     TCP_LISTEN,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
-    Mib,
 )
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_rate import TCP_CHRONO_BUSY, tcp_chrono_stop

@@ -14,8 +14,9 @@ from .netns import (
     tcp_md5_key_copy,
     tcp_md5_lookup,
 )
-from .sock import TCP_TIMEWAIT_LEN_NS, TcpSock, TimewaitSock
-from .tcp import TCP_TIME_WAIT, Mib
+from .snmp import Mib
+from .sock import TCP_TIMEWAIT_LEN_NS, TCP_TW_SHORT_NS, TcpSock, TimewaitSock
+from .tcp import TCP_TIME_WAIT
 from .tcp_window import tcp_receive_window
 from .timer import NSEC_PER_SEC
 
@@ -54,6 +55,7 @@ def tcp_time_wait(net: Netns, tp: TcpSock, state: int, timeout_ns: int) -> None:
     timeout_ns = max(timeout_ns, rto_ns)
     if state == TCP_TIME_WAIT:
         timeout_ns = TCP_TIMEWAIT_LEN_NS
+    net.mib[Mib.TCP_TWKILLED if timeout_ns <= TCP_TW_SHORT_NS else Mib.TCP_TW] += 1
     inet_twsk_schedule(net, tw, timeout_ns)
     tcp_done(net, tp)
 
@@ -71,5 +73,4 @@ def inet_twsk_kill(net: Netns, tw: TimewaitSock) -> None:
 
 
 def tw_timer_handler(net: Netns, tw: TimewaitSock) -> None:
-    net.mib[Mib.TCP_TW] += 1
     inet_twsk_kill(net, tw)

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from .csum import Buffer
-from .tcp import Mib
+from .snmp import Mib
 
 IPFRAG_HIGH_THRESH = 4 << 20  # bytes of all datagrams under way, as Linux counts by default
 IPFRAG_TIME_S = 30

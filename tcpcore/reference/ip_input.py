@@ -38,7 +38,8 @@ from .ip_tunnel import (
     vlan_get_protocol,
 )
 from .net import Net
-from .tcp import Bad, Drop, Mib, Segment
+from .snmp import Mib
+from .tcp import Bad, Drop, Segment
 from .wire import IPPROTO_TCP, tcp_parse
 
 # Link types (LINKTYPE_ values of captures).

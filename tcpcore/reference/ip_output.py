@@ -11,6 +11,7 @@ from struct import Struct
 
 from .csum import csum_partial, csum_tcpudp_magic, ip_fast_csum
 from .netns import Netns
+from .snmp import Mib
 from .tcp import (
     MASK32,
     TCPOPT_MSS,
@@ -18,7 +19,6 @@ from .tcp import (
     TCPOPT_SACK_PERM,
     TCPOPT_TIMESTAMP,
     TCPOPT_WINDOW,
-    Mib,
 )
 from .tcp_md5 import MD5_AT, MD5_DIGEST, MD5_OPTION, Md5SigKey, tcp_md5_hash
 from .timer import NSEC_PER_SEC

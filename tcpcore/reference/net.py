@@ -6,7 +6,7 @@ Linux: include/net/net_namespace.h, snmp.h.
 from __future__ import annotations
 
 from .ip_fragment import IpFrags
-from .tcp import Mib
+from .snmp import Mib
 
 INT64_MIN = -(1 << 63)
 INT64_MAX = (1 << 63) - 1

@@ -11,8 +11,8 @@ from typing import Any
 
 from .net import Net
 from .secure_seq import siphash
+from .snmp import Mib
 from .sock import TcpSock, TimewaitSock
-from .tcp import Mib
 from .tcp_md5 import Md5SigKey, tcp_md5_do_lookup
 from .timer import Timer, Timers, timer_del, timer_mod
 

@@ -14,6 +14,7 @@ from .inet_connection_sock import (
     tcp_set_xmit_timer,
 )
 from .netns import Netns, sk_wake
+from .snmp import Mib
 from .sock import (
     ICSK_ACK_NOW,
     ICSK_TIME_PROBE0,
@@ -29,7 +30,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, TCPHDR_SYN, Mib, Segment, after, before
+from .tcp import MASK32, TCPHDR_SYN, Segment, after, before
 from .tcp_ecn import (
     INET_ECN_MASK,
     TCPHDR_CWR,

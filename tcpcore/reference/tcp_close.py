@@ -25,6 +25,7 @@ from .inet_connection_sock import (
 from .inet_ports import inet_put_port
 from .inet_timewait_sock import tcp_time_wait
 from .netns import Netns, sk_reset_timer
+from .snmp import Mib
 from .sock import (
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
@@ -46,7 +47,6 @@ from .tcp import (
     TCP_LISTEN,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
-    Mib,
 )
 from .tcp_cong import tcp_init_congestion_control
 from .tcp_input import tcp_fin_time_ns

@@ -6,8 +6,9 @@ Linux: net/ipv4/tcp_input.c (__tcp_ack_snd_check, tcp_sack_compress_send_ack).  
 from __future__ import annotations
 
 from .netns import Netns, sk_reset_timer
+from .snmp import Mib
 from .sock import TCP_FASTRETRANS_THRESH, TcpSock
-from .tcp import Mib, after, before
+from .tcp import after, before
 from .tcp_output import tcp_send_ack
 
 TCP_SACK_BLOCKS_EXPECTED = 2  # that ACKs may wait with

@@ -22,6 +22,7 @@ from .inet_hashtables import flow_key, flow_side
 from .ip_tunnel import Outer
 from .net import Net
 from .offload import offload_learn
+from .snmp import Mib
 from .synack import SYNACK_EACH, synack_keep, synack_pick, synack_rival
 from .tcb import tcb_pull, tcb_rcv, tcb_xmit
 from .tcp import (
@@ -45,7 +46,6 @@ from .tcp import (
     Flow,
     FlowBit,
     FlowOuter,
-    Mib,
     Opt,
     Segment,
     Tcb,

@@ -7,6 +7,7 @@ RFC 9293 3.10.7.4 (seventh), 3.8.6.3; RFC 2018 3 and 4; RFC 2883.
 from __future__ import annotations
 
 from .netns import Netns, sk_wake
+from .snmp import Mib
 from .sock import (
     ICSK_ACK_NOMEM,
     ICSK_ACK_NOW,
@@ -48,7 +49,6 @@ from .tcp import (
     TCPHDR_PSH,
     TCPHDR_SYN,
     TCPHDR_URG,
-    Mib,
     Segment,
     after,
     before,
@@ -286,7 +286,8 @@ def tcp_data_queue_ofo(net: Netns, tp: TcpSock, th: Segment, data: bytes) -> Non
 
 def tcp_dsack_set(net: Netns, tp: TcpSock, start: int, end: int) -> None:
     if tp.sack_ok and net.sysctl.tcp_dsack and before(start, end):
-        net.mib[Mib.TCP_DSACKOLDSENT] += before(start, tp.tcb.rcv_nxt)  # not out of order
+        old = before(start, tp.tcb.rcv_nxt)
+        net.mib[Mib.TCP_DSACKOLDSENT if old else Mib.TCP_DSACKOFOSENT] += 1
         tp.duplicate_sack = (start, end)
 
 

@@ -33,8 +33,9 @@ from .ip_output import (
     ip_rt_update_pmtu,
 )
 from .netns import Netns
+from .snmp import Mib
 from .sock import ICSK_TIME_RETRANS, RequestSock, TcpSock, TimewaitSock
-from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Drop, Mib, between
+from .tcp import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Drop, between
 from .tcp_minisocks import reqsk_drop
 from .tcp_recovery import tcp_simple_retransmit
 from .tcp_rtt import tcp_rto_max_ns, tcp_set_rto

@@ -16,6 +16,7 @@ from .inet_connection_sock import (
 from .inet_timewait_sock import tcp_time_wait
 from .ip_output import dst_mtu
 from .netns import Netns, sk_reset_timer, sk_wake
+from .snmp import Mib
 from .sock import (
     ICSK_ACK_NOMEM,
     ICSK_ACK_NOW,
@@ -26,7 +27,6 @@ from .sock import (
     TCP_INFINITE_SSTHRESH,
     TCP_INIT_CWND,
     TCP_MAX_QUICKACKS,
-    TCP_PAWS_24DAYS_NS,
     TCP_PINGPONG_THRESH,
     TCP_TIMEOUT_FALLBACK_NS,
     TCP_TIMEOUT_MIN_NS,
@@ -49,7 +49,6 @@ from .tcb import (
     tcb_rcv,
     tcb_rcv_steps,
     tcp_may_update_window,
-    tcp_paws_check,
     tsval_before,
 )
 from .tcp import (
@@ -69,7 +68,6 @@ from .tcp import (
     TCPHDR_RST,
     TCPHDR_SYN,
     TCPHDR_URG,
-    Mib,
     Opt,
     Segment,
     after,
@@ -90,24 +88,29 @@ from .tcp_data_queue import (
 from .tcp_ecn import tcp_ecn_rcv_syn, tcp_ecn_rcv_synack
 from .tcp_output import (
     tcp_data_snd_check,
-    tcp_oow_rate_limited,
     tcp_send_ack,
-    tcp_send_challenge_ack,
     tcp_send_delayed_ack,
     tcp_send_synack,
 )
 from .tcp_rate import tcp_slow_start_after_idle_check, tcp_update_pacing_rate
 from .tcp_rcv_space import tcp_init_buffer_space, tcp_rcv_rtt_measure_ts
 from .tcp_recovery import FLAG_DATA, FLAG_WIN_UPDATE
-from .tcp_window import (
-    tcp_receive_window,
-    tcp_sync_mss,
+from .tcp_validate import (
+    REPLY_NONE,
+    REPLY_RST,
+    tcp_beyond_window,
+    tcp_is_late,
+    tcp_note_timestamp,
+    tcp_paws_pardon,
+    tcp_refuse,
+    tcp_reset_check,
+    tcp_unacceptable,
 )
+from .tcp_window import tcp_receive_window, tcp_sync_mss
 from .timer import NSEC_PER_SEC
 
 OPT_TIMESTAMP, OPT_SACK_PERM = int(Opt.OPT_TIMESTAMP), int(Opt.OPT_SACK_PERM)
 OPT_WSCALE, OPT_MSS = int(Opt.OPT_WSCALE), int(Opt.OPT_MSS)
-REPLY_NONE, REPLY_ACK, REPLY_RST = 0, 1, 2
 
 
 def tcp_rcv_established(
@@ -134,8 +137,7 @@ def tcp_rcv_state_process(
         tcp_paws_pardon(net, tp, th)
     length = th.payload_len
     if tcp_beyond_window(tp, th):
-        net.mib[Mib.TCP_BEYONDWINDOW] += 1
-        tcp_unacceptable(net, tp, th, length)
+        tcp_unacceptable(net, tp, th, length, True)
         return REPLY_NONE
     early = after(th.seq, tcb.rcv_nxt)  # that is for tcp_data_queue_ofo to take or to drop
     shut = bool(length) and th.seq == tcb.rcv_nxt and not tcp_receive_window(tp)
@@ -181,7 +183,7 @@ def tcp_rcv_state_process(
     if refused and not late and not verdict & TCB_ACKED:
         moved = th.flags & TCPHDR_ACK and tcb.state != state
         if refused != TCB_OLD or not (ended or moved or (behind and tcp_is_across(th, rcv_nxt))):
-            tcp_unacceptable(net, tp, th, length)
+            tcp_unacceptable(net, tp, th, length, verdict & TCB_OVERWINDOW != 0)
             return REPLY_NONE
     if not th.flags & TCPHDR_ACK:
         return REPLY_NONE
@@ -229,132 +231,14 @@ def tcp_rcv_state_process(
     return REPLY_NONE
 
 
-def tcp_beyond_window(tp: TcpSock, th: Segment) -> bool:
-    """True for a segment across the largest window ever offered while something waits for a reader.
-
-    Deviation: as Linux, from RFC 9293 3.10.7.4, first, which trims it.  A FIN may stand outside.
-    """
-    tcb = tp.tcb
-    edge = tcb.rcv_nxt if before(tcb.rcv_mwnd_seq, tcb.rcv_nxt) else tcb.rcv_mwnd_seq
-    end = th.end_seq - (th.flags & TCPHDR_FIN != 0) & MASK32
-    return (
-        bool(tp.sk_receive_queue)
-        and after(end, edge)
-        and not after(th.seq, edge)
-        and not tcp_paws_check(tcb, th)
-    )
-
-
-def tcp_is_late(tp: TcpSock, th: Segment) -> bool:
-    """True for what is in already, but not acknowledged before its end: old, yet acceptable.
-
-    Deviation: as Linux, from RFC 9293 3.4: its acknowledgment counts.
-    """
-    tcb = tp.tcb
-    return (
-        tcb.state not in (TCP_SYN_RECV, TCP_CLOSE)
-        and before(th.seq, tcb.rcv_nxt)
-        and not after(th.end_seq, tcb.rcv_nxt)
-        and not before(th.end_seq, tp.rcv_wup)
-        and not tcp_paws_check(tcb, th)
-    )
-
-
-def tcp_note_timestamp(tp: TcpSock, th: Segment) -> None:
-    tp.saw_tstamp = bool(th.opts & OPT_TIMESTAMP and tp.tstamp_ok)
-    if tp.saw_tstamp:
-        tp.rcv_tsecr = th.tsecr
-    else:
-        th.opts &= ~OPT_TIMESTAMP
-
-
-def tcp_paws_pardon(net: Netns, tp: TcpSock, th: Segment) -> None:
-    """A time stamp that went back, and yet does not make a segment old (RFC 7323 5.3, 5.5).
-
-    It is one tick; none was known; 24 days have passed; or it is of a duplicate ACK that others
-    have overtaken on the way, by less than a time-out (Linux's `tcp_disordered_ack`).
-    """
-    tcb = tp.tcb
-    behind = (tcb.ts_recent - th.tsval) & MASK32
-    overtaken = (
-        th.flags & TCPHDR_ACK
-        and th.seq == th.end_seq == tcb.rcv_nxt
-        and th.ack == tcb.snd_una
-        and not tcp_may_update_window(tcb, th.ack, th.seq, th.window << tcb.snd_wscale)
-        and behind <= tp.rto_ns * 12 // 10_000_000
-    )
-    if behind == 1 or overtaken:
-        th.tsval = tcb.ts_recent
-    elif not tcb.ts_recent or net.now_ns - tp.ts_recent_stamp_ns >= TCP_PAWS_24DAYS_NS:
-        tcb.ts_recent = th.tsval
-
-
-def tcp_refuse(net: Netns, tp: TcpSock, th: Segment, verdict: int, state: int) -> int:
-    """Not taken, but answered, so that a real peer can set things right."""
-    if verdict & TCB_PAWS:
-        if th.flags & TCPHDR_SYN:
-            net.mib[Mib.TCP_SYNCHALLENGE] += 1
-            tcp_send_challenge_ack(net, tp)
-            return REPLY_NONE
-        if th.flags & TCPHDR_ACK and th.seq == th.end_seq and before(th.seq, tp.tcb.rcv_nxt):
-            return REPLY_NONE  # old ACKs are common: nobody asks what became of them
-        net.mib[Mib.TCP_PAWSESTABREJECTED] += 1
-        if th.seq != th.end_seq or not tcp_oow_rate_limited(net, tp):
-            tcp_send_dupack(net, tp, th)
-        return REPLY_NONE
-    if verdict & TCB_CHALLENGE:
-        if th.flags & TCPHDR_SYN:
-            net.mib[Mib.TCP_SYNCHALLENGE] += 1
-        tcp_send_challenge_ack(net, tp)
-        return REPLY_NONE
-    if state == TCP_SYN_RECV:
-        return REPLY_RST
-    tcp_send_challenge_ack(net, tp)
-    return REPLY_NONE
-
-
-def tcp_unacceptable(net: Netns, tp: TcpSock, th: Segment, length: int) -> None:
-    """Outside the window: told where it is, unless it is a reset (RFC 9293 3.10.7.4, first)."""
-    if th.flags & TCPHDR_RST:
-        return
-    if th.flags & TCPHDR_SYN:
-        net.mib[Mib.TCP_SYNCHALLENGE] += 1
-        tcp_send_challenge_ack(net, tp)
-    elif length or th.flags & TCPHDR_FIN or not tcp_oow_rate_limited(net, tp):
-        tcp_send_dupack(net, tp, th)  # only empty segments can go round in a loop
-
-
-def tcp_send_dupack(net: Netns, tp: TcpSock, th: Segment) -> None:
-    """Acknowledge at once; what came twice is told as such (RFC 2883)."""
-    if th.end_seq != th.seq and before(th.seq, tp.tcb.rcv_nxt):
-        net.mib[Mib.TCP_DELAYEDACKLOST] += 1
-        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
-        if tp.sack_ok and net.sysctl.tcp_dsack:
-            end = th.end_seq
-            tcp_dsack_set(net, tp, th.seq, tp.tcb.rcv_nxt if after(end, tp.tcb.rcv_nxt) else end)
-    tcp_send_ack(net, tp)
-
-
 # States.
-
-
-def tcp_reset_check(tp: TcpSock, th: Segment, verdict: int) -> bool:
-    """A reset that is not where the next byte is, and yet where the peer's may stand.
-
-    Deviation: as Linux, beyond RFC 5961 3.2: at the end of what SACK has told of, and before a FIN
-    that is in already.
-    """
-    if verdict & (TCB_OLD | TCB_CHALLENGE) and th.seq == tp.tcb.rcv_nxt - 1 & MASK32:
-        return tp.tcb.state in (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
-    ends = [end for _, end in tp.sack]
-    if not verdict & TCB_CHALLENGE or not ends:
-        return False
-    return bool(th.seq == max(ends, key=lambda end: end - tp.tcb.rcv_nxt & MASK32))
 
 
 def tcp_reset(net: Netns, tp: TcpSock, state: int) -> None:
     """The peer has given up; the judge has closed this end (RFC 9293 3.10.7.4, second)."""
     err = {TCP_SYN_SENT: ECONNREFUSED, TCP_CLOSE_WAIT: EPIPE, TCP_CLOSE: 0}.get(state, ECONNRESET)
+    if state in (TCP_SYN_SENT, TCP_SYN_RECV):
+        net.mib[Mib.TCP_ATTEMPTFAILS] += 1
     tcp_done_with_error(net, tp, err)
 
 

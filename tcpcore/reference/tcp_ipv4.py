@@ -32,6 +32,7 @@ from .ip_output import (
 )
 from .netns import Netns, tcp_md5_lookup
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
+from .snmp import Mib
 from .sock import RequestSock, TcpSock, TimewaitSock
 from .syncookies import cookie_v4_check
 from .tcp import (
@@ -46,11 +47,9 @@ from .tcp import (
     TCPHDR_SYN,
     Bad,
     Drop,
-    Mib,
     Segment,
 )
 from .tcp_input import (
-    REPLY_RST,
     tcp_rcv_established,
     tcp_rcv_state_process,
     tcp_rcv_synsent_state_process,
@@ -80,6 +79,7 @@ from .tcp_minisocks import (
     tcp_v4_syn_recv_sock,
 )
 from .tcp_output import tcp_connect
+from .tcp_validate import REPLY_RST
 from .timer import NSEC_PER_MSEC
 
 AF_INET, AF_INET6 = 2, 10

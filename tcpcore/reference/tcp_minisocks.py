@@ -17,6 +17,7 @@ from .inet_timewait_sock import inet_twsk_kill, inet_twsk_schedule
 from .ip_output import Options, ip_queue_xmit, tcp_options_write
 from .netns import Netns, sk_reset_timer, sk_stop_timer, tcp_md5_key_copy
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
+from .snmp import Mib
 from .sock import (
     SOCK_RCVBUF_LOCK,
     TCP_TIMEOUT_INIT_NS,
@@ -46,7 +47,6 @@ from .tcp import (
     TCPHDR_FIN,
     TCPHDR_RST,
     TCPHDR_SYN,
-    Mib,
     Opt,
     Segment,
     after,
@@ -211,6 +211,7 @@ def reqsk_timer_handler(net: Netns, req: RequestSock) -> None:
         while most > 2 and qlen >= young:
             most -= 1
             young <<= 1
+    net.mib[Mib.TCP_TIMEOUTS] += 1
     waits = listener.defer_accept
     expire = req.num_timeout >= most and (not req.acked or req.num_timeout >= max(most, waits))
     resend = not req.acked or req.num_timeout >= waits - 1
@@ -234,11 +235,11 @@ def reqsk_timeout_ns(net: Netns, req: RequestSock) -> int:
 REQ_DROP, REQ_CHILD, REQ_ACK, REQ_RST = 0, 1, 2, 3
 
 
-def tcp_oow_limited(net: Netns, owner: RequestSock | TimewaitSock, th: Segment) -> bool:
+def tcp_oow_limited(net: Netns, owner: RequestSock | TimewaitSock, th: Segment, mib: Mib) -> bool:
     """Only what is empty, and SYNs, can go round in a loop: of the rest each is answered."""
     if th.seq != th.end_seq and not th.flags & TCPHDR_SYN:
         return False
-    return tcp_oow_rate_limited(net, owner)
+    return tcp_oow_rate_limited(net, owner, mib)
 
 
 def tcp_tsecr_reject(req: RequestSock, th: Segment) -> bool:
@@ -261,7 +262,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     paws = th.opts & OPT_TIMESTAMP and req.tstamp_ok and tsval_before(th.tsval, req.ts_recent)
     flags = th.flags
     if th.seq == req.rcv_isn and flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_SYN:
-        if not paws and not tcp_oow_rate_limited(net, req):
+        if not paws and not tcp_oow_rate_limited(net, req, Mib.TCP_ACKSKIPPEDSYNRECV):
             tcp_v4_send_synack(net, req, reqsk_advmss(net, req))
             req.num_retrans += 1
             sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, reqsk_timeout_ns(net, req)))
@@ -269,17 +270,19 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     if flags & TCPHDR_ACK and th.ack != (req.snt_isn + 1) & MASK32:
         return REQ_RST, None
     window = (req.rcv_nxt + min(req.rsk_rcv_wnd, 65535)) & MASK32  # what the SYN-ACK told
-    if paws or tcp_tsecr_reject(req, th) or not tcp_in_window(th, req.rcv_nxt, window):
-        if not flags & TCPHDR_RST and not tcp_oow_limited(net, req, th):
-            return REQ_ACK, None
-        if paws:
-            net.mib[Mib.TCP_PAWSESTABREJECTED] += 1
-        return REQ_DROP, None
+    astray = tcp_tsecr_reject(req, th)
+    if paws or astray or not tcp_in_window(th, req.rcv_nxt, window):
+        if paws or astray:
+            net.mib[Mib.TCP_PAWSESTABREJECTED if paws else Mib.TCP_TSECRREJECTED] += 1
+        if flags & TCPHDR_RST or tcp_oow_limited(net, req, th, Mib.TCP_ACKSKIPPEDSYNRECV):
+            return REQ_DROP, None
+        return REQ_ACK, None
     if th.opts & OPT_TIMESTAMP and req.tstamp_ok and not after(th.seq, req.rcv_nxt):
         req.ts_recent = th.tsval
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != req.rcv_nxt:  # RFC 5961 3.2
-            return (REQ_DROP if tcp_oow_limited(net, req, th) else REQ_ACK), None
+            limited = tcp_oow_limited(net, req, th, Mib.TCP_ACKSKIPPEDSYNRECV)
+            return (REQ_DROP if limited else REQ_ACK), None
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         net.mib[Mib.TCP_ATTEMPTFAILS] += 1
         net.mib[Mib.TCP_EMBRYONICRSTS] += 1
@@ -442,7 +445,8 @@ def tcp_timewait_state_process(net: Netns, tw: TimewaitSock, th: Segment) -> tup
     if not flags & TCPHDR_RST:
         if paws or flags & TCPHDR_ACK:
             inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN_NS)
-        return (TW_SUCCESS if tcp_oow_limited(net, tw, th) else TW_ACK), 0
+        limited = tcp_oow_limited(net, tw, th, Mib.TCP_ACKSKIPPEDTIMEWAIT)
+        return (TW_SUCCESS if limited else TW_ACK), 0
     return TW_SUCCESS, 0
 
 
@@ -450,7 +454,8 @@ def tw_fin_wait2(net: Netns, tw: TimewaitSock, th: Segment, paws: bool) -> int:
     """In FIN-WAIT-2 without a socket only the peer's FIN is waited for."""
     end = (tw.rcv_nxt + tw.rcv_wnd) & MASK32
     if paws or not tcp_in_window(th, tw.rcv_nxt, end):
-        return TW_SUCCESS if tcp_oow_limited(net, tw, th) else TW_ACK
+        limited = tcp_oow_limited(net, tw, th, Mib.TCP_ACKSKIPPEDFINWAIT2)
+        return TW_SUCCESS if limited else TW_ACK
     if th.flags & TCPHDR_RST:
         inet_twsk_kill(net, tw)
         return TW_SUCCESS

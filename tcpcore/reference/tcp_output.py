@@ -27,6 +27,7 @@ from .ip_output import (
     tcp_options_write,
 )
 from .netns import Netns, sk_reset_timer, sk_stop_timer
+from .snmp import Mib
 from .sock import (
     GSO_MAX_SIZE,
     ICSK_ACK_SCHED,
@@ -60,7 +61,6 @@ from .tcp import (
     TCPHDR_RST,
     TCPHDR_SYN,
     TCPHDR_URG,
-    Mib,
     Opt,
     Segment,
     after,
@@ -403,16 +403,17 @@ def tcp_send_delayed_ack(net: Netns, tp: TcpSock) -> None:
 
 def tcp_send_challenge_ack(net: Netns, tp: TcpSock) -> None:
     """Ask whoever it was to show that he is the peer (RFC 5961); per connection, not often."""
-    if not tcp_oow_rate_limited(net, tp):
+    if not tcp_oow_rate_limited(net, tp, Mib.TCP_ACKSKIPPEDCHALLENGE):
         net.mib[Mib.TCP_CHALLENGEACK] += 1
         tcp_send_ack(net, tp)
 
 
-def tcp_oow_rate_limited(net: Netns, owner: object) -> bool:
-    """True if an answer to what is not acceptable was given within tcp_invalid_ratelimit."""
+def tcp_oow_rate_limited(net: Netns, owner: object, mib: int) -> bool:
+    """True, and counted, if an answer to what is not acceptable was given a moment ago."""
     last_ms = owner.last_oow_ack_ms  # type: ignore[attr-defined]
     now_ms = net.now_ns // NSEC_PER_MSEC & MASK32 or 1
     if last_ms and (now_ms - last_ms) & MASK32 < net.sysctl.tcp_invalid_ratelimit:
+        net.mib[mib] += 1
         return True
     owner.last_oow_ack_ms = now_ms  # type: ignore[attr-defined]
     return False

@@ -7,6 +7,7 @@ RFC 9293 3.8.6; RFC 2018 8.
 from __future__ import annotations
 
 from .netns import Netns
+from .snmp import Mib
 from .sock import (
     PAGE,
     SKB_OVERHEAD,
@@ -16,7 +17,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, TCPHDR_FIN, Mib, after, before
+from .tcp import MASK32, TCPHDR_FIN, after, before
 from .tcp_window import tcp_win_from_space
 
 COLLAPSE_ROOM = PAGE - SKB_SHARED_INFO  # text of a joined piece

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .inet_connection_sock import tcp_reset_xmit_timer
 from .netns import Netns
+from .snmp import Mib
 from .sock import (
     ICSK_TIME_REO_TIMEOUT,
     TCPCB_EVER_RETRANS,
@@ -17,7 +18,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import Mib, after, before
+from .tcp import after, before
 from .tcp_rate import RateSample
 
 TCP_RACK_STATIC_REO_WND = 2  # bits of tcp_recovery; the first is without meaning

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .inet_connection_sock import tcp_rearm_rto, tcp_reset_xmit_timer
 from .netns import Netns
+from .snmp import Mib
 from .sock import (
     ICSK_TIME_RETRANS,
     TCPCB_EVER_RETRANS,
@@ -18,7 +19,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, Mib, after, before
+from .tcp import MASK32, after, before
 from .tcp_cong import (
     CA_EVENT_LOSS,
     tcp_current_ssthresh,
@@ -97,12 +98,12 @@ def tcp_check_dsack(
     else:
         return False
     span = (end - start) & MASK32
-    if not before(start, end) or span > tp.tcb.max_window:
-        return False
-    segs = -(-span // tp.mss_cache)
+    segs = -(-span // tp.mss_cache) if before(start, end) and span <= tp.tcb.max_window else 0
     tp.dsack_dups += segs
-    if tp.dsack_dups > tp.total_retrans:
-        return False  # so many were never sent again: the network has doubled them
+    if not segs or tp.dsack_dups > tp.total_retrans:  # it was not sent again: the network's copy
+        net.mib[Mib.TCP_DSACKIGNOREDDUBIOUS] += 1
+        return False
+    net.mib[Mib.TCP_DSACKRECVSEGS] += segs
     tp.sack_ok |= 4
     tp.delivered += segs
     in_time = not after(end, prior_una) and after(end, tp.undo_marker)
@@ -133,7 +134,10 @@ def tcp_sacktag_write_queue(
     told = []
     for i, (start, end) in enumerate(blocks):
         if not tcp_is_sackblock_valid(tp, start, end, duplicate and i == 0):
-            if not (duplicate and i == 0):
+            if duplicate and i == 0:
+                known = tp.undo_marker
+                net.mib[Mib.TCP_DSACKIGNOREDOLD if known else Mib.TCP_DSACKIGNOREDNOUNDO] += 1
+            else:
                 net.mib[Mib.TCP_SACKDISCARD] += 1
             continue
         if after(end, prior_una):

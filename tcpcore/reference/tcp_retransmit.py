@@ -15,6 +15,7 @@ from .inet_connection_sock import (
     tcp_reset_xmit_timer,
 )
 from .netns import Netns
+from .snmp import Mib
 from .sock import (
     ICSK_TIME_PROBE0,
     ICSK_TIME_REO_TIMEOUT,
@@ -35,7 +36,6 @@ from .tcp import (
     TCPHDR_ACK,
     TCPHDR_PSH,
     TCPHDR_SYN,
-    Mib,
     after,
     before,
 )
@@ -104,6 +104,8 @@ def __tcp_retransmit_skb(net: Netns, tp: TcpSock, skb: SkBuff, segs: int) -> int
     skb.tcp_flags = tcp_ecn_clear_syn(skb.tcp_flags, net.sysctl.tcp_ecn_fallback)
     err = tcp_transmit_skb(net, tp, skb, tcb.rcv_nxt if tcb.state != TCP_SYN_SENT else 0, mss)
     net.mib[Mib.TCP_RETRANSSEGS] += skb.pcount
+    if skb.tcp_flags & TCPHDR_SYN:
+        net.mib[Mib.TCP_SYNRETRANS] += 1
     tp.total_retrans += skb.pcount
     tp.bytes_retrans += len(skb.data)
     skb.sacked |= TCPCB_EVER_RETRANS  # even where it did not leave: its time is none to learn from

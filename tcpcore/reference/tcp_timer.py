@@ -15,6 +15,7 @@ from .inet_connection_sock import (
 )
 from .inet_timewait_sock import tcp_time_wait
 from .netns import Netns, sk_reset_timer
+from .snmp import Mib
 from .sock import (
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
@@ -34,7 +35,6 @@ from .tcp import (
     TCP_LISTEN,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
-    Mib,
 )
 from .tcp_comp_sack import tcp_sack_compress_send_ack
 from .tcp_input import keepalive_time_when, tcp_fin_time_ns
@@ -253,6 +253,7 @@ def tcp_keepalive_timer(net: Netns, tp: TcpSock) -> None:
                 tcp_send_active_reset(net, tp)
                 tcp_write_err(net, tp)
                 return
+            net.mib[Mib.TCP_KEEPALIVES] += 1
             if tcp_write_wakeup(net, tp) <= 0:
                 tp.probes_out += 1
                 elapsed_ns = keepalive_intvl_when(net, tp)

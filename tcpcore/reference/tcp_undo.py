@@ -6,8 +6,9 @@ Linux: net/ipv4/tcp_input.c.  RFC 4015, 3708, 5682, 6582 4.1.
 from __future__ import annotations
 
 from .netns import Netns
+from .snmp import Mib
 from .sock import TCPCB_EVER_RETRANS, TCPCB_LOST, CaState, TcpSock
-from .tcp import MASK32, Mib, before
+from .tcp import MASK32, before
 from .tcp_cong import tcp_set_ca_state
 from .tcp_ecn import tcp_ecn_withdraw_cwr
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .errqueue import tcp_skb_collapse_tstamp
 from .ip_output import IPV4_HDR_LEN, IPV6_HDR_LEN, IPV6_MIN_MTU, V4MAPPED, Options, dst_mtu
 from .netns import Netns, tcp_md5_lookup
+from .snmp import Mib
 from .sock import (
     GSO_MAX_SIZE,
     ICSK_ACK_NOMEM,
@@ -20,7 +21,7 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, Mib, after
+from .tcp import MASK32, TCP_MAX_WSCALE, TCPHDR_FIN, after
 from .tcp_md5 import TCPOLEN_MD5SIG_ALIGNED
 from .timer import NSEC_PER_MSEC
 from .wire import TCP_HDR_LEN
