@@ -38,7 +38,7 @@ NEWER_NAMES = """
     ecn/retransmitted recovery/prr_spreads recovery/prr_catches_up
     rack/lost_again rack/recovery_off rack/reo_timeout rack/reordered rack/two_holes
     errqueue/opt_stats window/rcvbuf_closed
-    accecn/mode_active accecn/mode_passive
+    accecn/mode_active accecn/mode_passive accecn/mode_none accecn/mode_refused
 """
 NEWER = dict.fromkeys(NEWER_NAMES.split(), (7, 0))
 
