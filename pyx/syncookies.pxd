@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netns cimport netns
 from secure_seq cimport secure_tcp_cookie
-from sock cimport rcv_skb, request_sock
+from sock cimport rcv_skb, request_sock, tcp_sock
 from tcp cimport OPT_TIMESTAMP
 
 cdef enum:
@@ -61,6 +61,19 @@ cdef inline int64_t check_tcp_syn_cookie(
     if age >= MAX_SYNCOOKIE_AGE:
         return -1
     return (cookie - cookie_hash(net, req, count - age)) & <uint32_t>COOKIEMASK
+
+
+cdef inline void tcp_synq_overflow(const netns *net, tcp_sock *listener) noexcept nogil:
+    """A cookie goes out: for a while an ACK may bring it back."""
+    listener.ts_recent_stamp_ns = net.net.now_ns if net.net.now_ns else 1
+
+
+cdef inline bint tcp_synq_no_recent_overflow(
+    const netns *net, const tcp_sock *listener
+) noexcept nogil:
+    """True if no cookie can be valid: an ACK's number is not even looked at."""
+    cdef int64_t stamp_ns = listener.ts_recent_stamp_ns
+    return not stamp_ns or net.net.now_ns - stamp_ns > MAX_SYNCOOKIE_AGE * MINUTE_NS
 
 
 cdef inline uint32_t cookie_v4_init_sequence(netns *net, request_sock *req) noexcept nogil:

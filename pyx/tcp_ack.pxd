@@ -14,7 +14,7 @@ from inet_connection_sock cimport (
 from netns cimport NET_ADD_STATS, netns, sk_wake
 from rbtree cimport rb_changed, rb_erase
 from skbuff cimport kfree_skb, skb_pull
-from snmp cimport TCP_DELIVEREDCE
+from snmp cimport TCP_DELIVEREDCE, TCP_SACKREORDER
 from sock cimport *
 from tcp cimport TCPHDR_SYN, after, before
 from tcp_cong cimport ca_cong_avoid, ca_pkts_acked
@@ -41,6 +41,7 @@ from tcp_recovery cimport *
 from tcp_tstamp cimport tcp_ack_tstamp
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_rtt cimport tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
+from tcp_undo cimport tcp_check_sack_reordering
 from tcp_window cimport tcp_current_mss, tcp_packets_in_flight, tcp_set_skb_tso_segs, tcp_wnd_end
 from timer cimport NSEC_PER_MSEC
 
@@ -131,7 +132,8 @@ cdef inline int tcp_clean_rtx_queue(
         if flags & FLAG_RETRANS_DATA_ACKED:  # nobody knows what else was the copy's
             flags &= ~FLAG_ORIG_SACK_ACKED
     elif prior_fack and reord != prior_fack:
-        tcp_check_sack_reordering(net, tp, reord)  # a hole was filled by what was sent once
+        # A hole was filled by what was sent once.
+        tcp_check_sack_reordering(net, tp, reord, TCP_SACKREORDER)
     tcp_ack_update_rtt(net, tp, flags, rtt_us if rtt_us >= 0 else sack_us, ca_us)
     if flags & FLAG_ACKED or (one != NULL and sack_us > (now_ns - one.skb_mstamp_ns) // 1000):
         flags |= FLAG_SET_XMIT_TIMER  # not for SACK alone, if the first went since
@@ -268,7 +270,7 @@ cdef inline int tcp_ack(
             flags |= FLAG_ECE
     if not prior_packets:
         if flags & FLAG_DSACKING_ACK:  # a reduction may have been for nothing
-            tcp_fastretrans_alert(net, tp, 0, flags)
+            tcp_fastretrans_alert(net, tp, prior_una, 0, flags)
         tcp_ack_probe(net, tp)
         if tp.tlp_high_seq:
             tcp_process_tlp_ack(net, tp, r.th.ack, flags)
@@ -286,7 +288,7 @@ cdef inline int tcp_ack(
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
-        new_first = tcp_fastretrans_alert(net, tp, dup_acks, flags)
+        new_first = tcp_fastretrans_alert(net, tp, prior_una, dup_acks, flags)
         tcp_update_rto_time(net, tp)
         if flags & FLAG_ECE:
             tp.delivered_ce += tp.delivered - <uint32_t>delivered

@@ -88,6 +88,7 @@ cdef inline void tcp_disconnect(netns *net, tcp_sock *tp) noexcept nogil:
     elif tp.tcb.state == TCP_SYN_SENT:
         tp.sk_err = ECONNRESET
     tcp_write_queue_purge(net, tp)
+    tcp_set_state(net, tp, TCP_CLOSE)  # its caller's wish: no attempt has failed
     tcp_done(net, tp)
     skb_queue_purge(&net.skbs, &tp.sk_receive_queue)
     skb_queue_purge(&net.skbs, &tp.out_of_order_queue)

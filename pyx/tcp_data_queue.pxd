@@ -151,6 +151,7 @@ cdef inline bint tcp_data_queue(
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tp.ack_pending |= ICSK_ACK_SCHED
     elif verdict & TCB_OVERWINDOW:
+        NET_INC_STATS(net, TCP_BEYONDWINDOW)
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tp.ack_pending |= ICSK_ACK_SCHED
     return False

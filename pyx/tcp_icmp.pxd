@@ -89,6 +89,7 @@ cdef inline int icmp_rcv(netns *net, const uint8_t *packet, uint32_t length) noe
     cdef const uint8_t *message = packet + at
     cdef uint8_t daddr[16]
     cdef uint32_t pseudo = 0, left
+    NET_INC_STATS(net, IP_INRECEIVES if four else IP6_INRECEIVES)
     if at < IPV4_HDR_LEN or not ICMP_HDR_LEN <= told <= <int64_t>length - at:
         return PKT_TOO_SMALL
     if four and csum_fold(csum_partial(packet, at, 0)) != 0xFFFF:

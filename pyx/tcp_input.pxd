@@ -202,6 +202,7 @@ cdef inline int tcp_rcv_state_process(netns *net, tcp_sock *tp, rcv_skb *r) noex
         if tcp_closing_states(net, tp, state):
             return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_s < 0 else REPLY_NONE
     if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
+        NET_INC_STATS(net, TCP_DELAYEDACKLOST)
         tcp_dsack_set(net, tp, th.seq, th.end_seq)
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tp.ack_pending |= ICSK_ACK_SCHED

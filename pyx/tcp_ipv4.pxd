@@ -29,7 +29,7 @@ from netns cimport NET_INC_STATS, netns, tcp_md5_lookup
 from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
 from snmp cimport *
 from sock cimport *
-from syncookies cimport cookie_v4_check
+from syncookies cimport cookie_v4_check, tcp_synq_no_recent_overflow
 from tcp cimport *
 from tcp_input cimport (
     tcp_rcv_established,
@@ -324,7 +324,7 @@ cdef inline bint tcp_v4_cookie_check(
     """An ACK for a listener may answer a cookie: whether it does, and the socket made of it."""
     cdef request_sock passing
     cdef request_sock *req = &passing
-    if not net.sysctl.tcp_syncookies:
+    if not net.sysctl.tcp_syncookies or tcp_synq_no_recent_overflow(net, listener):
         return False
     memset(req, 0, sizeof(passing))
     req.listener = listener

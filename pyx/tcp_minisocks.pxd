@@ -26,7 +26,7 @@ from netns cimport (
 from secure_seq cimport secure_tcp_seq, secure_tcp_ts_off
 from snmp cimport *
 from sock cimport *
-from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence
+from syncookies cimport cookie_init_timestamp, cookie_v4_init_sequence, tcp_synq_overflow
 from tcb cimport tsval_before
 from tcp cimport *
 from tcp_cong cimport tcp_init_congestion_control
@@ -150,6 +150,7 @@ cdef inline void tcp_conn_request(
         mss = reqsk_advmss(net, req)
         tcp_openreq_init_rwin(net, req, mss)
         req.snt_isn = cookie_v4_init_sequence(net, req)
+        tcp_synq_overflow(net, listener)
         NET_INC_STATS(net, TCP_SYNCOOKIESSENT)
         tcp_v4_send_synack(net, req, mss, True)
         return
@@ -309,6 +310,8 @@ cdef inline int tcp_check_req(
         if not paws and not tcp_oow_rate_limited(
             net, &req.last_oow_ack_ms, TCP_ACKSKIPPEDSYNRECV
         ):
+            NET_INC_STATS(net, TCP_RETRANSSEGS)
+            NET_INC_STATS(net, TCP_SYNRETRANS)
             tcp_v4_send_synack(net, req, reqsk_advmss(net, req), False)
             req.num_retrans += 1
             delay_ns = reqsk_timeout_ns(net, req)
@@ -331,6 +334,8 @@ cdef inline int tcp_check_req(
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != rcv_nxt:  # RFC 5961 3.2
             limited = tcp_oow_limited(net, &req.last_oow_ack_ms, th, TCP_ACKSKIPPEDSYNRECV)
+            if not limited:
+                NET_INC_STATS(net, TCP_CHALLENGEACK)
             return REQ_DROP if limited else REQ_ACK
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         NET_INC_STATS(net, TCP_ATTEMPTFAILS)

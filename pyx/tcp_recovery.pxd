@@ -31,6 +31,7 @@ from tcp_rack cimport (
 from tcp_rate cimport rate_sample, tcp_rate_skb_delivered
 from tcp_retransmit cimport tcp_xmit_retransmit_queue
 from tcp_undo cimport (
+    tcp_check_sack_reordering,
     tcp_any_retrans_done,
     tcp_try_keep_open,
     tcp_try_undo_dsack,
@@ -125,6 +126,8 @@ cdef inline int tcp_sacktag_write_queue(
                 flags |= FLAG_DSACK_TLP
         if not flags & FLAG_DSACK_TLP and tp.reord_seen:
             tp.rack_dsack_seen = 1
+    if not tp.packets_out:
+        return flags
     duplicate = flags != 0
     mss = tcp_current_mss(net, tp)
     for i in range(count):
@@ -138,8 +141,6 @@ cdef inline int tcp_sacktag_write_queue(
         elif after(blocks[i].end, prior_una):
             told[n] = blocks[i]
             n += 1
-    if not tp.packets_out:
-        return flags
     for i in range(n):
         one = rb_find(&tp.tcp_rtx_queue, told[i].start)
         if one == NULL:
@@ -156,7 +157,7 @@ cdef inline int tcp_sacktag_write_queue(
                 tcp_rate_skb_delivered(tp, one, rs)
             one = rb_seek(next, RB_UNSACKED, RB_NEVER)
     if rs.late and (tp.ca_state != TCP_CA_LOSS or tp.undo_marker):
-        tcp_check_sack_reordering(net, tp, rs.reord)
+        tcp_check_sack_reordering(net, tp, rs.reord, TCP_SACKREORDER)
     return flags
 
 
@@ -210,20 +211,6 @@ cdef inline int tcp_sacktag_one(
         tp.highest_sack = one.end_seq
     rb_changed(one)
     return flags
-
-
-cdef inline void tcp_check_sack_reordering(
-    netns *net, tcp_sock *tp, uint32_t low_seq
-) noexcept nogil:
-    """A piece came after later ones: so many segments of disorder are no loss."""
-    cdef uint32_t high = tp.highest_sack if tp.highest_sack else tp.tcb.snd_una
-    cdef int64_t metric = <uint32_t>(high - low_seq), mss = tp.mss_cache
-    if not before(low_seq, high):
-        return
-    if metric > tp.reordering * mss:
-        tp.reordering = <int32_t>min((metric + mss - 1) // mss, net.sysctl.tcp_max_reordering)
-    tp.reord_seen += 1
-    NET_INC_STATS(net, TCP_SACKREORDER)
 
 
 cdef inline bint tcp_identify_packet_loss(netns *net, tcp_sock *tp, int flags) noexcept nogil:
@@ -421,7 +408,7 @@ cdef inline bint tcp_check_sack_reneging(netns *net, tcp_sock *tp, int flags) no
 
 
 cdef inline bint tcp_fastretrans_alert(
-    netns *net, tcp_sock *tp, int32_t dup_acks, int flags
+    netns *net, tcp_sock *tp, uint32_t prior_una, int32_t dup_acks, int flags
 ) noexcept nogil:
     """Go through the states of recovery with one acknowledgment, where anything is out of order.
 
@@ -449,7 +436,7 @@ cdef inline bint tcp_fastretrans_alert(
             tcp_end_cwnd_reduction(net, tp)
     if tp.ca_state == TCP_CA_RECOVERY:
         if flags & FLAG_SND_UNA_ADVANCED:
-            if tcp_try_undo_partial(net, tp):
+            if tcp_try_undo_partial(net, tp, prior_una):
                 return False
         elif not tcp_is_sack(tp) and (dup_acks > 0 or flags & FLAG_DATA_SACKED):
             tcp_add_reno_sack(tp, dup_acks)

@@ -124,4 +124,5 @@ COUNTERS = (
     "TcpExtTCPDSACKRecvSegs",
     "TcpExtTCPDSACKOfoSent",
     "TcpExtTCPKeepAlive",
+    "TcpExtTCPTSReorder",
 )

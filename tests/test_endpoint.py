@@ -422,6 +422,21 @@ def test_cookies_carry_options(net_class: Any) -> None:
     assert script.state() == "CLOSE"
 
 
+@pytest.mark.parametrize(("wait_s", "failed"), [(1, 1), (119, 1), (121, 0)])
+def test_cookies_are_looked_at_while_one_can_be_out(
+    net_class: Any, wait_s: int, failed: int
+) -> None:
+    """T-01: a listener that has sent none for two minutes answers ACKs without a hash."""
+    host = Host(net_class, {"tcp_syncookies": 2})
+    script = Script(host)
+    script.listen()
+    script.put("A", ack=7)
+    script.put("S", opts=mss(1460))
+    script.wait(wait_s)
+    script.put("A", ack=7)
+    assert host.net.counters()[COUNTERS.index("TcpExtSyncookiesFailed")] == failed
+
+
 def test_nothing_is_amplified(script: Script) -> None:
     """T-27: what a spoofed segment can make the host send, retransmissions and all, is bounded."""
     script.listen()

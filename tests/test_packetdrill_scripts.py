@@ -37,7 +37,7 @@ NEWER_NAMES = """
     ecn/active_4 ecn/active_5 ecn/echo ecn/echo_bare ecn/echo_end ecn/no_undo ecn/undo
     ecn/retransmitted recovery/prr_spreads recovery/prr_catches_up
     rack/lost_again rack/recovery_off rack/reo_timeout rack/reordered rack/two_holes
-    errqueue/opt_stats window/rcvbuf_closed
+    errqueue/opt_stats window/rcvbuf_closed recovery/undo_late recovery/undo_late_more
     accecn/mode_active accecn/mode_passive accecn/mode_none accecn/mode_refused
 """
 NEWER = dict.fromkeys(NEWER_NAMES.split(), (7, 0))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .netns import Netns
 from .secure_seq import secure_tcp_cookie
-from .sock import RequestSock
+from .sock import RequestSock, TcpSock
 from .tcp import MASK32, Opt, Segment
 
 COOKIEBITS = 24
@@ -48,6 +48,17 @@ def check_tcp_syn_cookie(net: Netns, req: RequestSock, cookie: int, seq: int) ->
     if age >= MAX_SYNCOOKIE_AGE:
         return -1
     return (cookie - cookie_hash(net, req, (count - age) & MASK32)) & COOKIEMASK
+
+
+def tcp_synq_overflow(net: Netns, listener: TcpSock) -> None:
+    """A cookie goes out: for a while an ACK may bring it back."""
+    listener.ts_recent_stamp_ns = net.now_ns or 1
+
+
+def tcp_synq_no_recent_overflow(net: Netns, listener: TcpSock) -> bool:
+    """True if no cookie can be valid: an ACK's number is not even looked at."""
+    stamp_ns = listener.ts_recent_stamp_ns
+    return not stamp_ns or net.now_ns - stamp_ns > MAX_SYNCOOKIE_AGE * MINUTE_NS
 
 
 def cookie_v4_init_sequence(net: Netns, req: RequestSock) -> int:

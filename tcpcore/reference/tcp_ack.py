@@ -64,7 +64,6 @@ from .tcp_recovery import (
     FLAG_SET_XMIT_TIMER,
     FLAG_SND_UNA_ADVANCED,
     FLAG_SYN_ACKED,
-    tcp_check_sack_reordering,
     tcp_cwnd_reduction,
     tcp_fastretrans_alert,
     tcp_is_sack,
@@ -75,6 +74,7 @@ from .tcp_recovery import (
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_rtt import tcp_rto_max_ns, tcp_rtt_estimator, tcp_rtt_tsopt_us, tcp_set_rto
 from .tcp_tstamp import tcp_ack_tstamp
+from .tcp_undo import tcp_check_sack_reordering
 from .tcp_window import (
     tcp_current_mss,
     tcp_packets_in_flight,
@@ -164,7 +164,8 @@ def tcp_clean_rtx_queue(
         if flags & FLAG_RETRANS_DATA_ACKED:  # nobody knows what else was the copy's
             flags &= ~FLAG_ORIG_SACK_ACKED
     elif prior_fack and reord != prior_fack:
-        tcp_check_sack_reordering(net, tp, reord)  # a hole was filled by what was sent once
+        # A hole was filled by what was sent once.
+        tcp_check_sack_reordering(net, tp, reord, Mib.TCP_SACKREORDER)
     tcp_ack_update_rtt(net, tp, flags, rtt_us if rtt_us >= 0 else sack_us, ca_us)
     if flags & FLAG_ACKED or (queue and sack_us > (net.now_ns - queue[0].skb_mstamp_ns) // 1000):
         flags |= FLAG_SET_XMIT_TIMER  # not for SACK alone, if the first went since
@@ -305,7 +306,7 @@ def tcp_ack(
             flags |= FLAG_ECE
     if not prior_packets:
         if flags & FLAG_DSACKING_ACK:  # a reduction may have been for nothing
-            tcp_fastretrans_alert(net, tp, 0, flags)
+            tcp_fastretrans_alert(net, tp, prior_una, 0, flags)
         tcp_ack_probe(net, tp)
         if tp.tlp_high_seq:
             tcp_process_tlp_ack(net, tp, th.ack, flags)
@@ -324,7 +325,7 @@ def tcp_ack(
         dup_acks = 0
         if not flags & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP | FLAG_DSACKING_ACK):
             dup_acks = 1
-        new_first = tcp_fastretrans_alert(net, tp, dup_acks, flags)
+        new_first = tcp_fastretrans_alert(net, tp, prior_una, dup_acks, flags)
         tcp_update_rto_time(net, tp)
         if flags & FLAG_ECE:
             tp.delivered_ce += tp.delivered - delivered

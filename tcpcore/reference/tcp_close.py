@@ -112,6 +112,7 @@ def tcp_disconnect(net: Netns, tp: TcpSock) -> None:
     elif tp.tcb.state == TCP_SYN_SENT:
         tp.sk_err = ECONNRESET
     tcp_write_queue_purge(net, tp)
+    tcp_set_state(net, tp, TCP_CLOSE)  # its caller's wish: no attempt has failed
     tcp_done(net, tp)
     tp.sk_receive_queue.clear()
     tp.out_of_order_queue.clear()

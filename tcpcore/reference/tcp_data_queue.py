@@ -182,6 +182,7 @@ def tcp_data_queue(
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tp.ack_pending |= ICSK_ACK_SCHED
     elif verdict & TCB_OVERWINDOW:
+        net.mib[Mib.TCP_BEYONDWINDOW] += 1
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tp.ack_pending |= ICSK_ACK_SCHED
     return False

@@ -91,6 +91,7 @@ def is_icmp(packet: bytes) -> bool:
 def icmp_rcv(net: Netns, packet: bytes) -> int:
     """Take an ICMP message: Drop, or 0."""
     four = packet[0] >> 4 == 4
+    net.mib[Mib.IP_INRECEIVES if four else Mib.IP6_INRECEIVES] += 1
     at = 4 * (packet[0] & 15) if four else IPV6_HDR_LEN
     told = int.from_bytes(packet[2:4] if four else packet[4:6], "big") - (at if four else 0)
     if at < IPV4_HDR_LEN or not ICMP_HDR_LEN <= told <= len(packet) - at:

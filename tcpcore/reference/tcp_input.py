@@ -207,6 +207,7 @@ def tcp_rcv_state_process(
         if tcp_closing_states(net, tp, state):
             return REPLY_RST if state == TCP_FIN_WAIT1 and tp.linger2_s < 0 else REPLY_NONE
     if th.flags & TCPHDR_SYN:  # a simultaneous open's SYN-ACK repeats the SYN
+        net.mib[Mib.TCP_DELAYEDACKLOST] += 1
         tcp_dsack_set(net, tp, th.seq, th.end_seq)
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         tp.ack_pending |= ICSK_ACK_SCHED

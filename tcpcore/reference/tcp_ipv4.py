@@ -34,7 +34,7 @@ from .netns import Netns, tcp_md5_lookup
 from .secure_seq import secure_tcp_seq, secure_tcp_ts_off
 from .snmp import Mib
 from .sock import RequestSock, TcpSock, TimewaitSock
-from .syncookies import cookie_v4_check
+from .syncookies import cookie_v4_check, tcp_synq_no_recent_overflow
 from .tcp import (
     MASK32,
     TCP_CLOSE,
@@ -303,7 +303,7 @@ def tcp_v4_listen_rcv(
 
 def tcp_v4_cookie_check(net: Netns, listener: TcpSock, th: Segment) -> tuple[bool, TcpSock | None]:
     """An ACK for a listener may answer a cookie: whether it does, and the socket made of it."""
-    if not net.sysctl.tcp_syncookies:
+    if not net.sysctl.tcp_syncookies or tcp_synq_no_recent_overflow(net, listener):
         return False, None
     req = RequestSock(listener)
     reqsk_addr(net, req, th)

@@ -26,7 +26,7 @@ from .sock import (
     TcpSock,
     TimewaitSock,
 )
-from .syncookies import cookie_init_timestamp, cookie_v4_init_sequence
+from .syncookies import cookie_init_timestamp, cookie_v4_init_sequence, tcp_synq_overflow
 from .tcb import (
     TCB_PEER_WINDOW,
     TCB_RCV,
@@ -146,6 +146,7 @@ def tcp_conn_request(net: Netns, listener: TcpSock, th: Segment, tw_isn: int) ->
         mss = reqsk_advmss(net, req)
         tcp_openreq_init_rwin(net, req, mss)
         req.snt_isn = cookie_v4_init_sequence(net, req)
+        tcp_synq_overflow(net, listener)
         net.mib[Mib.TCP_SYNCOOKIESSENT] += 1
         tcp_v4_send_synack(net, req, mss, cookie=True)
         return
@@ -263,6 +264,8 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     flags = th.flags
     if th.seq == req.rcv_isn and flags & (TCPHDR_SYN | TCPHDR_ACK | TCPHDR_RST) == TCPHDR_SYN:
         if not paws and not tcp_oow_rate_limited(net, req, Mib.TCP_ACKSKIPPEDSYNRECV):
+            net.mib[Mib.TCP_RETRANSSEGS] += 1
+            net.mib[Mib.TCP_SYNRETRANS] += 1
             tcp_v4_send_synack(net, req, reqsk_advmss(net, req))
             req.num_retrans += 1
             sk_reset_timer(net, req.timer, jiffies_up(net.now_ns, reqsk_timeout_ns(net, req)))
@@ -282,6 +285,7 @@ def tcp_check_req(net: Netns, req: RequestSock, th: Segment) -> tuple[int, TcpSo
     if flags & TCPHDR_RST or flags & TCPHDR_SYN:
         if flags & TCPHDR_RST and th.seq != req.rcv_nxt:  # RFC 5961 3.2
             limited = tcp_oow_limited(net, req, th, Mib.TCP_ACKSKIPPEDSYNRECV)
+            net.mib[Mib.TCP_CHALLENGEACK] += not limited
             return (REQ_DROP if limited else REQ_ACK), None
         # Deviation: as in Linux a SYN in the window ends the request; RFC 5961 4.2 asks back.
         net.mib[Mib.TCP_ATTEMPTFAILS] += 1

@@ -40,6 +40,7 @@ from .tcp_rate import RateSample, tcp_rate_skb_delivered
 from .tcp_retransmit import tcp_xmit_retransmit_queue
 from .tcp_undo import (
     tcp_any_retrans_done,
+    tcp_check_sack_reordering,
     tcp_try_keep_open,
     tcp_try_undo_dsack,
     tcp_try_undo_loss,
@@ -129,6 +130,8 @@ def tcp_sacktag_write_queue(
             flags |= FLAG_DSACK_TLP
         elif tp.reord_seen:
             tp.rack_dsack_seen = True
+    if not tp.packets_out:
+        return flags
     duplicate = bool(flags)
     mss = tcp_current_mss(net, tp)
     told = []
@@ -142,8 +145,6 @@ def tcp_sacktag_write_queue(
             continue
         if after(end, prior_una):
             told.append((start, end))
-    if not tp.packets_out:
-        return flags
     for start, end in told:
         index = 0
         queue = tp.tcp_rtx_queue
@@ -159,7 +160,7 @@ def tcp_sacktag_write_queue(
                 tcp_rate_skb_delivered(tp, skb, rs)
             index += 1
     if rs.late and (tp.ca_state != CaState.TCP_CA_LOSS or tp.undo_marker):
-        tcp_check_sack_reordering(net, tp, rs.reord)
+        tcp_check_sack_reordering(net, tp, rs.reord, Mib.TCP_SACKREORDER)
     return flags
 
 
@@ -206,18 +207,6 @@ def tcp_sacktag_one(net: Netns, tp: TcpSock, skb: SkBuff, rs: RateSample) -> int
     if not tp.highest_sack or after(skb.end_seq, tp.highest_sack):
         tp.highest_sack = skb.end_seq
     return flags
-
-
-def tcp_check_sack_reordering(net: Netns, tp: TcpSock, low_seq: int) -> None:
-    """A piece came after later ones: so many segments of disorder are no loss."""
-    high = tp.highest_sack or tp.tcb.snd_una
-    if not before(low_seq, high):
-        return
-    metric = (high - low_seq) & MASK32
-    if metric > tp.reordering * tp.mss_cache:
-        tp.reordering = min(-(-metric // tp.mss_cache), net.sysctl.tcp_max_reordering)
-    tp.reord_seen += 1
-    net.mib[Mib.TCP_SACKREORDER] += 1
 
 
 def tcp_identify_packet_loss(net: Netns, tp: TcpSock, flags: int) -> bool:
@@ -401,7 +390,9 @@ def tcp_check_sack_reneging(net: Netns, tp: TcpSock, flags: int) -> bool:
     return True
 
 
-def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) -> bool:
+def tcp_fastretrans_alert(
+    net: Netns, tp: TcpSock, prior_una: int, dup_acks: int, flags: int
+) -> bool:
     """Go through the states of recovery with one acknowledgment, where anything is out of order.
 
     True if new data is to be sent before what is lost (F-RTO).
@@ -429,7 +420,7 @@ def tcp_fastretrans_alert(net: Netns, tp: TcpSock, dup_acks: int, flags: int) ->
     duplicate = dup_acks > 0 or flags & FLAG_DATA_SACKED
     if tp.ca_state == CaState.TCP_CA_RECOVERY:
         if flags & FLAG_SND_UNA_ADVANCED:
-            if tcp_try_undo_partial(net, tp):
+            if tcp_try_undo_partial(net, tp, prior_una):
                 return False
         elif not tcp_is_sack(tp) and duplicate:
             tcp_add_reno_sack(tp, dup_acks)

@@ -13,16 +13,31 @@ from .tcp_cong import tcp_set_ca_state
 from .tcp_ecn import tcp_ecn_withdraw_cwr
 
 
+def tcp_packet_delayed(tp: TcpSock) -> bool:
+    """True if what is acknowledged left before the first retransmission (RFC 3522), or none did."""
+    if tp.retrans_stamp:
+        first = (tp.retrans_stamp + tp.tsoffset) & MASK32
+        return bool(tp.saw_tstamp and tp.rcv_tsecr) and before(tp.rcv_tsecr, first)
+    if not tp.sack_ok and not before(tp.tcb.snd_una, tp.high_seq):
+        return False  # it was forgotten (tcp_is_non_sack_preventing_reopen)
+    return tp.bytes_acked > 1  # of a SYN, too
+
+
 def tcp_may_undo(tp: TcpSock) -> bool:
-    """True if nothing was lost: each copy was reported twice, or an echo is older than the copy."""
-    if not tp.undo_marker:
-        return False
-    return not tp.undo_retrans or bool(
-        tp.saw_tstamp
-        and tp.rcv_tsecr
-        and tp.retrans_stamp
-        and before(tp.rcv_tsecr, (tp.retrans_stamp + tp.tsoffset) & MASK32)
-    )
+    """True if nothing was lost: each copy was reported twice, or what was missing was late."""
+    return bool(tp.undo_marker) and (not tp.undo_retrans or tcp_packet_delayed(tp))
+
+
+def tcp_check_sack_reordering(net: Netns, tp: TcpSock, low_seq: int, mib: Mib) -> None:
+    """A piece came after later ones: so many segments of disorder are no loss."""
+    high = tp.highest_sack or tp.tcb.snd_una
+    if not before(low_seq, high):
+        return
+    metric = (high - low_seq) & MASK32
+    if metric > tp.reordering * tp.mss_cache:
+        tp.reordering = min(-(-metric // tp.mss_cache), net.sysctl.tcp_max_reordering)
+    tp.reord_seen += 1
+    net.mib[mib] += 1
 
 
 def tcp_any_retrans_done(tp: TcpSock) -> bool:
@@ -85,16 +100,19 @@ def tcp_try_undo_dsack(net: Netns, tp: TcpSock) -> bool:
     return True
 
 
-def tcp_try_undo_partial(net: Netns, tp: TcpSock) -> bool:
-    """A part was acknowledged before its copy could be: the loss was none."""
-    if not tp.undo_marker or not tcp_may_undo(tp) or tp.retrans_out:
+def tcp_try_undo_partial(net: Netns, tp: TcpSock, prior_una: int) -> bool:
+    """A part was acknowledged before its copy could be: it was late; True if copies are out yet."""
+    if not tp.undo_marker or not tcp_packet_delayed(tp):
         return False
+    tcp_check_sack_reordering(net, tp, prior_una, Mib.TCP_TSREORDER)
+    if tp.retrans_out:
+        return True  # they are waited for: no more is marked, no more sent again
     if not tcp_any_retrans_done(tp):
         tp.retrans_stamp = 0
     tcp_undo_cwnd_reduction(tp, True)
     net.mib[Mib.TCP_PARTIALUNDO] += 1
     tcp_try_keep_open(net, tp)
-    return True
+    return False
 
 
 def tcp_try_undo_loss(net: Netns, tp: TcpSock, frto_undo: bool) -> bool:
