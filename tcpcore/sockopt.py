@@ -52,6 +52,20 @@ KEPT: dict[tuple[int, int], tuple[int, int, int | None]] = {
 
 NOT_INHERITED = ((1, 12), (1, 49))  # SO_PRIORITY and SO_INCOMING_CPU are of one socket
 
+# What Linux says to these where TCP_REPAIR is off, as it always is here.
+NEEDS_REPAIR: dict[tuple[int, int], int] = {
+    **{(6, name): errno.EPERM for name in (20, 21, 24, 29)},  # queue, its number, stamp, window
+    (6, 22): errno.EINVAL,  # TCP_REPAIR_OPTIONS
+}
+# Values that Linux takes, and whether only of a socket that is not connected.
+BOUNDS: dict[tuple[int, int], tuple[int, int, bool]] = {
+    (6, 17): (0, 1, False),  # TCP_THIN_DUPACK
+    (6, 19): (-1, 1, False),  # TCP_REPAIR
+    (6, 23): (0, (1 << 31) - 1, True),  # TCP_FASTOPEN
+    (6, 30): (0, 1, True),  # TCP_FASTOPEN_CONNECT
+}
+TCP_CLOSE, TCP_LISTEN = 7, 10
+
 # Of what is asked for alone: SO_SNDLOWAT, SO_BPF_EXTENSIONS; and what asking gives instead.
 READ_ONLY: dict[tuple[int, int], int] = {(1, 19): 1, (1, 48): 64}
 ASKED_IN_VAIN: dict[tuple[int, int], int] = {
@@ -59,6 +73,19 @@ ASKED_IN_VAIN: dict[tuple[int, int], int] = {
     **{(6, name): errno.EINVAL for name in (20, 21, 29)},  # of TCP_REPAIR, which is never on
     **{(1, name): errno.ENOPROTOOPT for name in (32, 33)},  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 }
+
+
+def refused(key: tuple[int, int], value: int, state: int) -> int:
+    """The errno with which Linux refuses to set an option that is not here; 0 where it would not.
+
+    Linux: do_tcp_setsockopt.
+    """
+    if key in NEEDS_REPAIR:
+        return NEEDS_REPAIR[key]
+    least, most, closed = BOUNDS.get(key, (value, value, False))
+    if not least <= value <= most or (closed and state not in (TCP_CLOSE, TCP_LISTEN)):
+        return errno.EINVAL
+    return 0
 
 
 def keep(kept: dict[tuple[int, int], int], level: int, name: int, value: int) -> int:

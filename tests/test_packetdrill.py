@@ -112,7 +112,8 @@ def test_a_script() -> None:
     )
     assert config.tolerance_usecs == 9000
     assert config.remote_ip == "192.0.2.7"
-    assert (script.init, script.cleanup) == ("one\ntwo", "end")
+    assert script.cleanup is not None
+    assert (script.init, script.cleanup.action) == ("one\ntwo", Command("end"))
     actions = [event.action for event in script.events]
     assert isinstance(actions[0], Command)
     call = actions[1]
@@ -413,6 +414,17 @@ def test_snippets() -> None:
         ("nstat -z | grep -q '^TcpExtSyncookiesSent  *0  *0.0$'", True),
         ("ethtool -K tun0 tso off gso off gro off lro off", True),
         ("dd bs=1 count=x of=/tmp/f", False),
+        ("exit 3", False),
+        ("exit 256", True),
+        ("true && exit 1; true", False),
+        ("false || exit 0; false", True),
+        ("grep -q 1 < /proc/sys/net/ipv4/tcp_sack && grep 1 /proc/sys/net/ipv4/tcp_sack", True),
+        ("sysctl -q net.ipv4.tcp_nosuchknob=1", False),
+        ("sysctl -q net.ipv4.tcp_nosuchknob", False),
+        ("sysctl -eq net.ipv4.tcp_nosuchknob=1", True),
+        ("echo 1 > /proc/sys/net/ipv4/tcp_mem", True),
+        ("ss -tln | grep 8080", False),
+        ("ip route get 192.0.2.1 | grep -q tun0", False),
     ],
 )  # fmt: skip
 def test_commands(command: str, passes: bool) -> None:
@@ -428,9 +440,36 @@ def test_what_is_unsupported_is_told_apart() -> None:
     assert "tcp_ecn = 3" in str(failed.error)
 
 
+@pytest.mark.parametrize(
+    ("event", "where"),
+    [
+        ("+0 < . 1:1(0) ack 1\n+0 f() = 0", (9, 20)),
+        ("+0 f()\n+0 f() = 0", (9, 7)),
+        ("+0 > S. 0:0(0) ack 1 <mss 1000\n", (9, 31)),
+        ("+0 f() = 0\n+0 f()", (10, 7)),
+        ("+0 f() = 0\nnothing", (10, 1)),
+    ],
+)
+def test_what_is_missing_is_told_where_it_is_missing(event: str, where: tuple[int, int]) -> None:
+    result = run(SERVER + event)
+    assert (result.kind, result.line, result.column) == ("parse", *where)
+
+
+def test_errors_of_a_run_have_a_column() -> None:
+    result = run(SERVER.replace("+.02", " .02") + ".01 close(4) = 0\n")
+    assert result.kind == "parse"
+    assert (result.line, result.column, result.error) == (9, 1, "time goes backwards")
+
+
+def test_listening_sockets_are_told() -> None:
+    told = "0100A8C0:1F90 00000000:0000 0A"
+    assert run(SERVER + f"+0 `grep -q '{told} ' /proc/net/tcp`").passed
+    assert run(SERVER + "+0 `grep -c ' 0100A8C0:1F90 010200C0:.* 01 ' /proc/net/tcp`").passed
+
+
 def test_the_cleanup_command_runs_in_any_case() -> None:
     assert why("0 f() = 0 `false`").startswith("parse 1 unknown system call")
-    assert "exit status is 1" in why("0 `true` `false`")
+    assert "fail 1 the command's exit status is 1" in why("0 `true` `false`")
 
 
 # The command.

@@ -144,8 +144,27 @@ def test_more_jobs_than_scripts(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["packetdrill", str(tmp_path)]) == 2
-    assert "no *.pkt in it" in capsys.readouterr().err
+    good = tmp_path / "good"
+    good.write_text(SERVER)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert cli.main(["packetdrill", "--json", str(folder), str(good)]) == 2
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["result"] for one in told] == ["fail", "pass"]
+    assert told[0]["error"] == "no *.pkt in it"
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("what", ["KeyboardInterrupt", "SystemExit(0)", "GeneratorExit"])
+def test_a_snippet_ends_its_script_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, jobs: str
+) -> None:
+    for i in range(3):
+        event = "+0 %{ raise " + what + " }%" if i == 1 else ""
+        Path(tmp_path, f"{i}.pkt").write_text(SERVER + event)
+    assert cli.main(["packetdrill", "--json", "-j", jobs, str(tmp_path)]) == 1
+    told = [json.loads(line)["result"] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["pass", "fail", "pass"]
 
 
 def test_arguments_of_run() -> None:

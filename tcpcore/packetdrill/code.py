@@ -48,9 +48,9 @@ class Snippets:
         try:
             with contextlib.redirect_stdout(sys.stderr), alarm():
                 exec(self.compiled.get(id(snippet)) or self._compile(snippet), self.names)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not self._is_its_own(error):
+                raise
             raise self._failure(error, snippet) from None
 
     def _compile(self, snippet: Code) -> CodeType:
@@ -65,6 +65,11 @@ class Snippets:
             error.lineno = (error.lineno or 1) + before
             raise
         return compile(ast.increment_lineno(tree, before), self.name, "exec")
+
+    def _is_its_own(self, error: BaseException) -> bool:
+        """Whether it was raised by the snippet's own lines."""
+        frames = traceback.extract_tb(error.__traceback__)
+        return bool(frames) and frames[-1].filename == self.name
 
     def _failure(self, error: BaseException, snippet: Code) -> Failure:
         """What went wrong, and on which line of the script."""

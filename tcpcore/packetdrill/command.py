@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 
@@ -111,9 +110,7 @@ def _paths(given: list[str]) -> list[str]:
     for one in given:
         path = Path(one)
         scripts = [one] if not path.is_dir() else sorted(str(p) for p in path.rglob("*.pkt"))
-        if not scripts:
-            raise FileNotFoundError(errno.ENOENT, "no *.pkt in it", one)
-        found += scripts
+        found += scripts or [one]
     return found
 
 
@@ -133,6 +130,8 @@ def _one(job: tuple[str, argparse.Namespace, list[str]]) -> Result:
             verbose=args.verbose,
             packets=args.pcap is not None,
         )
+    except IsADirectoryError:
+        return Result(path, args.target, None, "parse", error="no *.pkt in it")
     except OSError as error:
         return Result(path, args.target, None, "parse", error=str(error.strerror or error))
 

@@ -36,6 +36,7 @@ from tcpcore.sockopt import (
     keep,
     keep_timeout,
     md5sig,
+    refused,
     shortened,
     tcp_info,
     timeout_data,
@@ -51,13 +52,16 @@ MSG_PEEK, MSG_OOB, MSG_DONTWAIT, MSG_WAITALL = 0x2, 0x1, 0x40, 0x100
 MSG_ERRQUEUE, MSG_FASTOPEN = 0x2000, 0x20000000
 MSG_TRUNC = 0x20
 O_NONBLOCK = 0x800
-F_GETFD, F_SETFD, F_GETFL, F_SETFL = 1, 2, 3, 4
-SYN_SENT, SYN_RECV, LISTEN = 2, 3, 10
+F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
+SYN_SENT, SYN_RECV, CLOSE, LISTEN = 2, 3, 7, 10
+SOCK_MAX, IPPROTO_MAX = 11, 256 + 7  # that of MPTCP is the last
 CLOSING_STATES = (4, 11, 9)
 PIPE_SIZE = 65536
 FILES_MAX = 1024  # RLIMIT_NOFILE, as Linux has it
 SOL_SOCKET, SOL_TCP, SO_LINGER, TCP_CONGESTION, TCP_INFO = 1, 6, 13, 13, 11
 SO_RCVLOWAT, SO_TIMESTAMPING = 18, 37
+SO_BINDTODEVICE, TCP_ULP = (1, 25), (6, 31)
+DEVICES = ("", "lo", "tun0")
 SIOCATMARK = CONSTANTS["SIOCATMARK"]
 REQUESTS = {CONSTANTS[name] for name in ("SIOCINQ", "SIOCOUTQ", "SIOCOUTQNSD", "SIOCATMARK")}
 # Options that Linux has: where the engine has not, they are passed over.
@@ -84,16 +88,19 @@ class Files(Polling):
         commands: Any
 
         def note(self, what: str) -> None: ...
+        def reaches(self, where: str) -> bool: ...
 
     def __init__(self) -> None:
         self.files: dict[int, Any] = {}
         self.last_fd = 2
 
-    def install(self, file: Any) -> int:
+    def install(self, file: Any, least: int = 0) -> int:
         """Give a file a descriptor; a negative errno if there are too many."""
+        if not 0 <= least < FILES_MAX:
+            return -errno.EINVAL
         if self.is_full():
             return -errno.EMFILE
-        self.last_fd += 1
+        self.last_fd = max(self.last_fd + 1, least)
         self.files[self.last_fd] = file
         return self.last_fd
 
@@ -114,21 +121,30 @@ class Files(Polling):
     def do_socket(self, family: int, kind: int, protocol: int) -> int:
         if family not in (2, 10):
             return -errno.EAFNOSUPPORT
-        if kind & 0xF != 1 or protocol not in (0, 6):
-            if kind & 0xF in (2, 3) or protocol == CONSTANTS["IPPROTO_MPTCP"]:
-                raise Unsupported("sockets of other protocols")
-            return -errno.EPROTONOSUPPORT
-        if kind & ~(0xF | O_NONBLOCK | 0x80000):
+        kind, flags = kind & 0xF, kind & ~0xF
+        if flags & ~(O_NONBLOCK | 0x80000) or not 0 <= kind < SOCK_MAX:
             return -errno.EINVAL
+        if protocol == CONSTANTS["IPPROTO_MPTCP"]:
+            raise Unsupported("sockets of other protocols")
+        if not 0 <= protocol < IPPROTO_MAX:
+            return -errno.EINVAL
+        if kind not in (1, 2, 3):
+            return -errno.ESOCKTNOSUPPORT
+        if kind == 3 or (kind == 2 and protocol != 6):
+            raise Unsupported("sockets of other protocols")
+        if kind == 2 or protocol not in (0, 6):
+            return -errno.EPROTONOSUPPORT
         if self.is_full():
             return -errno.EMFILE
         handle = self.net.socket(4 if family == 2 else 6)
-        return self.install(SocketFile(handle, family, bool(kind & O_NONBLOCK)))
+        return self.install(SocketFile(handle, family, bool(flags & O_NONBLOCK)))
 
     def do_bind(self, fd: int, where: Address | None) -> int:
         file = self.socket_of(fd)
         if file is None:
             return self.no_socket(fd)
+        if where is None and file.family == 2:  # AF_UNSPEC: of old that is any address
+            where = "0.0.0.0", 0
         if where is None:
             return -errno.EAFNOSUPPORT
         return int(self.net.bind(file.handle, *packed(where)))
@@ -175,6 +191,8 @@ class Files(Polling):
             if state in (SYN_SENT, SYN_RECV) and file.nonblock:
                 return -errno.EALREADY
         else:
+            if not self.reaches(where[0]):
+                return -errno.ENETUNREACH
             family = 10 if ":" in where[0] else 2
             failed = self.net.connect(file.handle, family, *packed(where))
             if failed:
@@ -223,7 +241,7 @@ class Files(Polling):
         for epoll in self.files.values():
             if isinstance(epoll, EpollFile):
                 epoll.watched.pop(fd, None)
-        if isinstance(file, SocketFile):
+        if isinstance(file, SocketFile) and file not in self.files.values():
             self.net.close(file.handle)
 
     # Data.
@@ -236,6 +254,8 @@ class Files(Polling):
             return taken
         if not isinstance(file, SocketFile):
             return -errno.EBADF if file is None else -errno.EINVAL
+        if not size:
+            return 0  # whatever has become of the connection
         return (yield from self.receive(file, size, 0, fault)).value
 
     def do_readv(self, fd: int, sizes: list[int]) -> Wait:
@@ -322,6 +342,8 @@ class Files(Polling):
         file = self.socket_of(fd)
         if file is None:
             return self.no_socket(fd)
+        if flags & MSG_FASTOPEN and self.net.state(file.handle) not in (CLOSE, SYN_SENT, LISTEN):
+            return -errno.EISCONN
         if flags & MSG_FASTOPEN:
             raise Unsupported("MSG_FASTOPEN")
         return (yield from self.transmit(file, size, flags, fault, tsflags, stride))
@@ -463,6 +485,14 @@ class Files(Polling):
                 return -errno.EFAULT
             on, seconds = struct.unpack_from("=ii", data.ljust(8, b"\0"))
             return int(self.net.set_linger(file.handle, bool(on), seconds))
+        if key in (SO_BINDTODEVICE, TCP_ULP):
+            if data is None:
+                return -errno.EFAULT
+            word = data.split(b"\0")[0].decode("latin-1")
+            if word not in (DEVICES if key == SO_BINDTODEVICE else ("tls", "mptcp")):
+                return -(errno.ENODEV if key == SO_BINDTODEVICE else errno.ENOENT)
+            self.note(f"{NAMES[key]} {word}")
+            return 0
         least = 0 if level == 0 else 1 if level == 41 else 4
         if size < least:
             return -errno.EINVAL
@@ -477,6 +507,8 @@ class Files(Polling):
             return keep(file.kept, level, name, value)
         made = int(self.net.setsockopt(file.handle, level, name, value))
         if made == -errno.ENOPROTOOPT and name in KNOWN.get(level, ()) and key not in NEVER_SET:
+            if failed := refused(key, value, self.net.state(file.handle)):
+                return -failed
             self.note(NAMES.get(key, str(key)))
             file.passed_over[key] = data
             return 0
@@ -512,7 +544,7 @@ class Files(Polling):
         else:
             failed, value = self.net.getsockopt(file.handle, level, name)
             if failed and name not in KNOWN.get(level, ()):
-                return Answer(failed)
+                return Answer(failed if level in KNOWN else -errno.EOPNOTSUPP)
             if failed:
                 self.note(NAMES.get(key, str(key)))
             data = struct.pack("<I", value & 0xFFFFFFFF)
@@ -527,12 +559,16 @@ class Files(Polling):
         if command == F_SETFL:
             file.nonblock = bool(argument & O_NONBLOCK)
             return 0
+        if command in (F_DUPFD, F_DUPFD_CLOEXEC):
+            return self.install(file, argument)
         return 0 if command in (F_GETFD, F_SETFD) else -errno.EINVAL
 
     def do_ioctl(self, fd: int, request: int) -> Answer:
         file = self.socket_of(fd)
         if file is None:
             return Answer(self.no_socket(fd))
+        if request not in REQUESTS and request >> 8 not in (0x54, 0x89):
+            return Answer(-errno.ENOTTY)
         if request not in REQUESTS:
             raise Unsupported(f"the request {request:#x} of ioctl")
         failed, value = self.net.ioctl(file.handle, request)

@@ -10,7 +10,7 @@ from tcpcore import engine as engines
 from tcpcore.mib import COUNTERS
 from tcpcore.packetdrill.constants import SK_MEMINFO
 from tcpcore.packetdrill.descriptors import EpollFile, SocketFile
-from tcpcore.packetdrill.files import Files
+from tcpcore.packetdrill.files import CLOSE, Files
 from tcpcore.packetdrill.shell import Shell
 from tcpcore.packetdrill.target import Answer, Emitted, Failure, Pending, Target
 from tcpcore.sysctl import Sysctl
@@ -47,6 +47,8 @@ class HostTarget(Files, Target):
         self.mtu = config.mtu
         self.gso = True
         prefix = ipaddress.ip_interface(f"{config.local_ip}/{config.netmask_ip}")
+        peers = ipaddress.ip_network(f"{config.remote_ip}/24", strict=False)
+        self.nets = prefix.network, peers, *map(ipaddress.ip_network, ("127.0.0.0/8", "::1"))
         self.local = mapped(prefix.ip.packed)
         self.net.add_address(self.local, 96 + prefix.network.prefixlen)
         self.net.set_link(self.mtu, self.gso)
@@ -55,6 +57,12 @@ class HostTarget(Files, Target):
         self.net.advance(self.now_ns)
         Files.__init__(self)
         self.commands = Shell(self)
+
+    def reaches(self, where: str) -> bool:
+        """Whether there is a way to an address: to this host's nets, to the peer's."""
+        there = ipaddress.ip_address(where)
+        there = getattr(there, "ipv4_mapped", None) or there
+        return there.is_unspecified or any(there in net for net in self.nets)
 
     # Time.
 
@@ -220,12 +228,15 @@ class HostTarget(Files, Target):
         """All counters by Linux's names."""
         return dict(zip(COUNTERS, self.net.counters(), strict=True))
 
-    def listening_ports(self) -> list[int]:
-        """Ports at which somebody listens."""
+    def sockets(self) -> list[tuple[int, tuple[bytes, int], tuple[bytes, int]]]:
+        """State and both ends of each IPv4 socket that is not closed."""
         found = []
         for file in self.files.values():
-            if isinstance(file, SocketFile) and self.net.state(file.handle) == 10:
-                found.append(self.net.sockname(file.handle)[2])
+            if isinstance(file, SocketFile) and file.family == 2:
+                state = self.net.state(file.handle)
+                here, there = self.net.endpoints(file.handle)
+                if state != CLOSE:
+                    found.append((state, here[1:], there[1:]))
         return found
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tcpcore.packetdrill.lexer import SCRIPT_MAX, ScriptError, Token, tokens
+from tcpcore.packetdrill.lexer import SCRIPT_MAX, ScriptError, Token, place, tokens
 from tcpcore.packetdrill.options import Config, configure
 from tcpcore.packetdrill.packet_parser import PacketParser
 from tcpcore.packetdrill.script import (
@@ -38,6 +38,7 @@ class Parser(PacketParser):
         self.text = text
         self.tokens = list(tokens(text, at, defines))
         self.at = 0
+        self.begin = 0  # of the event that is read
         self.depth = 0
 
     # Tokens.
@@ -56,7 +57,11 @@ class Parser(PacketParser):
         """What to raise where something else is wanted."""
         found = self.token
         what = "the end of the script" if found.kind == "end" else repr(found.text[:40])
-        return self.error(f"expected {wanted}, found {what}")
+        message = f"expected {wanted}, found {what}"
+        before = self.tokens[self.at - 1]
+        if self.at > self.begin and before.line < found.line:  # it is missing behind that
+            return ScriptError(message, *place(self.text, before.end))
+        return self.error(message)
 
     def take(self) -> Token:
         """The next token, which is then behind us."""
@@ -109,10 +114,11 @@ class Parser(PacketParser):
         """All of it."""
         init = self.take().text if self.token.kind == "shell" else None
         events: list[Event] = []
-        cleanup = None
+        cleanup: Event | None = None
         while self.token.kind != "end":
             if self.token.kind == "shell" and events:
-                cleanup = self.take().text
+                token = self.take()
+                cleanup = Event(Time("any"), Command(token.text), token.line, token.column)
                 if self.token.kind != "end":
                     raise self.unexpected("the end of the script after the cleanup command")
                 break
@@ -124,6 +130,7 @@ class Parser(PacketParser):
     def event(self, first: bool) -> Event:
         """TIME ACTION."""
         token = self.token
+        self.begin = self.at
         time = self.time()
         if first and (time.kind == "any" or time.start_us):
             raise self.error("the first event must be at time 0", token)
@@ -196,7 +203,7 @@ class Parser(PacketParser):
         self.expect("(")
         arguments = self.expressions(")")
         self.expect("=", "'=' and the result of the call")
-        result = self.expression()
+        result = self.result()
         errno = None
         if self.token.kind == "word":
             errno = self.take().text
@@ -209,6 +216,15 @@ class Parser(PacketParser):
                 self.take()
             self.take()
         return SystemCall(name, arguments, result, errno)
+
+    def result(self) -> Any:
+        """What a call returns; behind names may stand a note, so a bracket makes none a call."""
+        if self.token.kind != "word":
+            return self.expression()
+        names = [Name(self.take().text)]
+        while self.accept("|"):
+            names.append(Name(self.take().text))
+        return names[0] if len(names) == 1 else Or(tuple(names))
 
     def expressions(self, end: str) -> tuple[Any, ...]:
         """a, b, c and what closes them."""

@@ -192,8 +192,9 @@ class Runner:
 
     def finish(self) -> None:
         """The cleanup command, however the script ended."""
-        if self.script.cleanup:
-            self.target.shell(self.script.cleanup)
+        cleanup = self.script.cleanup
+        if cleanup and isinstance(cleanup.action, Command):
+            self.target.shell(cleanup.action.text)
 
     def code(self, snippet: Code) -> None:
         """Run a snippet with what is known of the socket under test."""

@@ -195,4 +195,4 @@ class Script:
     options: dict[str, str]
     init: str | None
     events: list[Event]
-    cleanup: str | None
+    cleanup: Event | None

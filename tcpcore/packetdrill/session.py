@@ -179,7 +179,7 @@ def drive(
         finally:
             result.virtual_seconds = target.now_us() / 1_000_000
             if result.kind == "pass":
-                runner.event = None
+                runner.event = script.cleanup
             runner.finish()
     except Exception as error:
         if result.kind == "pass":
@@ -210,6 +210,7 @@ def _ended(runner: Any, target: Target, result: Result, error: Exception) -> Non
     elif isinstance(error, ScriptError):
         result.kind = "parse"
         result.line = error.line or result.line
+        result.column = error.column or (runner.event.column if runner.event else None)
     else:
         result.kind = "internal"
         result.error = f"internal error: {type(error).__name__}: {error}"

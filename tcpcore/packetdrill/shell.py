@@ -38,14 +38,23 @@ HARMLESS = {
     "tcp_pacing_ca_ratio", "tcp_fastopen_key", "tcp_fastopen_blackhole_timeout_sec",
     "tcp_no_metrics_save", "tcp_ecn_option_beacon", "tcp_fastopen",
 }  # fmt: skip
+# Linux has these, too.
+OTHERS = """
+    allowed_congestion_control available_congestion_control available_ulp backlog_ack_defer
+    child_ehash_entries early_demux ehash_entries fwmark_accept l3mdev_accept low_latency mem
+    mtu_probe_floor no_ssthresh_metrics_save pingpong_thresh plb_cong_thresh plb_idle_rehash_rounds
+    plb_rehash_rounds plb_suspend_rto_sec probe_threshold rcvbuf_low_rtt tso_rtt_log tw_reuse_delay
+"""
+KNOWN = {f"tcp_{name}" for name in OTHERS.split()}
 METRICS = ("mtu", "advmss", "initcwnd", "initrwnd", "quickack", "rto_min")
+PROC_NET_REST = "00000000:00000000 00:00000000 00000000     0        0 1 1 0000000000000000"
 COMMAND_WORDS_MAX = 1000  # words of one command
 SPLIT = re.compile(
     r"""(?P<blank>[ \t]+|\\\n)|(?P<comment>\#[^\n]*)|(?P<op>\n|;|&&|\|\||\||2>&1|\d?>>?|&>|<)"""
     r"""|(?P<word>(?:"[^"\\]*(?:\\.[^"\\]*)*"|'[^']*'|\\.|\$\(\([^)]*\)\)|\$|[^\s;|&<>"'\\$]+)+)""",
     re.DOTALL,
 )
-Command = tuple[list[str], str | None]  # words, and where its output goes
+Command = tuple[list[str], str | None, str | None]  # words, where its input is, its output goes
 
 
 class Shell:
@@ -79,8 +88,12 @@ class Shell:
                 for joint, pipeline in statements(text):
                     if (joint == "&&" and status) or (joint == "||" and not status):
                         continue
+                    if pipeline[0][0][0] == "exit":
+                        return self.exit_status(pipeline[0][0], status)
                     output = ""
-                    for words, target in pipeline:
+                    for words, source, target in pipeline:
+                        if source is not None:
+                            output = self.read(source)
                         status, output = self.command(words, output)
                         if target is not None:
                             self.write(target, output)
@@ -88,6 +101,12 @@ class Shell:
         except Overtime as error:
             raise Failure(f"the command has {error}: {text.strip()[:200]}") from None
         return status
+
+    def exit_status(self, words: list[str], status: int) -> int:
+        """What `exit` ends the shell with."""
+        if not words[1:]:
+            return status
+        return int(words[1]) & 0xFF if words[1].isdecimal() and len(words[1]) < 10 else 2
 
     def command(self, words: list[str], text: str) -> tuple[int, str]:
         """One command: its status and its output."""
@@ -99,6 +118,16 @@ class Shell:
             raise Unsupported(f"the command {name}")
         made = call.__get__(self)(words[1:], text)
         return (made, "") if isinstance(made, int) else made
+
+    def read(self, path: str) -> str:
+        """What a file says."""
+        if path.startswith("/proc/net/"):
+            return self.proc_net(path)
+        if path.startswith("/proc/sys/") and self.has_knob(path):
+            return self.knob(path) + "\n"
+        if path == "/dev/null":
+            return ""
+        raise Unsupported(path)
 
     def write(self, path: str, text: str) -> None:
         """Output to a file."""
@@ -119,9 +148,17 @@ class Shell:
             return "\t".join(map(str, value)) if isinstance(value, tuple) else str(value)
         return self.knobs.get(name, "")
 
+    def has_knob(self, name: str) -> bool:
+        """Whether Linux has a knob; of TCP's own all names are known."""
+        name = re.split(r"[./]", name)[-1]
+        known = name in KNOBS or name in DEFAULTS or name in HARMLESS or name in KNOWN
+        return known or not name.startswith("tcp_")
+
     def set_knob(self, path: str, text: str) -> int:
         """Set a knob; 0, or 1 if that cannot be."""
         name = re.split(r"[./]", path)[-1]
+        if not self.has_knob(name):
+            return 1
         words = text.replace(",", " ").split()
         knob = KNOBS.get(name)
         if knob is None:
@@ -151,16 +188,18 @@ class Shell:
 
     def _sysctl(self, words: list[str], text: str) -> tuple[int, str] | int:
         status, output = 0, []
-        quiet = any(word.startswith("-") and "n" in word for word in words)
+        flags = "".join(word[1:] for word in words if word.startswith("-"))
         rest = [word for word in words if not word.startswith("-")]
         if len(rest) >= 3 and rest[1] == "=":
             rest = [f"{rest[0]}={' '.join(rest[2:])}"]
         for word in rest:
             name, equals, value = word.partition("=")
-            if equals:
+            if not self.has_knob(name.strip()):
+                status |= "e" not in flags
+            elif equals:
                 status |= self.set_knob(name.strip(), value.strip())
             else:
-                output.append(self.knob(name) if quiet else f"{name} = {self.knob(name)}")
+                output.append(self.knob(name) if "n" in flags else f"{name} = {self.knob(name)}")
         return status, "".join(f"{line}\n" for line in output)
 
     def _defaults(self, words: list[str], text: str) -> int:
@@ -213,6 +252,8 @@ class Shell:
             self.host.set_link(int(number), self.host.gso)
         elif {"route", "r", "ro"} & set(words[:2]) and {"change", "replace", "add"} & set(words):
             return self._ip_route(words)
+        elif {"get", "show", "list", "ls", "save"} & set(words) or len(words) < 2:
+            raise Unsupported(f"ip {' '.join(words)}")
         return 0, ""
 
     def _ip_route(self, words: list[str]) -> int:
@@ -261,7 +302,7 @@ class Shell:
         if counter and counter[1] not in self.host.counters():
             self.host.note(f"the counter {counter[1]}")
         if rest[1:]:
-            text = "".join(self.proc_net(path) for path in rest[1:])
+            text = "".join(self.read(path) for path in rest[1:])
         pattern = rest[0] if "E" in flags else _basic(rest[0])
         try:
             wanted = re.compile(pattern, re.IGNORECASE if "i" in flags else 0)
@@ -289,9 +330,12 @@ class Shell:
         return "".join(f"{line}\n" for line in lines)
 
     def proc_net_tcp(self) -> str:
-        """Sockets that listen, as /proc/net/tcp shows them."""
-        ports = self.host.listening_ports()
-        return "".join(f" 0: 00000000:{port:04X} 00000000:0000 0A\n" for port in ports)
+        """Sockets as /proc/net/tcp shows them."""
+        lines = ["  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n"]
+        for i, (state, *ends) in enumerate(self.host.sockets()):
+            told = " ".join(f"{host[15:11:-1].hex().upper()}:{port:04X}" for host, port in ends)
+            lines.append(f"{i:4}: {told} {state:02X} {PROC_NET_REST}\n")
+        return "".join(lines)
 
     def _rm(self, words: list[str], text: str) -> int:
         for word in words:
@@ -319,14 +363,7 @@ class Shell:
         return 0, " ".join(words) + newline
 
     def _cat(self, words: list[str], text: str) -> tuple[int, str]:
-        for word in words:
-            if word.startswith("/proc/net/"):
-                text += self.proc_net(word)
-            elif word.startswith("/proc/sys/"):
-                text += self.knob(word) + "\n"
-            else:
-                raise Unsupported(f"cat {word}")
-        return 0, text
+        return 0, text + "".join(self.read(word) for word in words)
 
     def _true(self, words: list[str], text: str) -> int:
         return 0
@@ -343,22 +380,22 @@ COMMANDS = {
 COMMANDS["defaults.sh"] = Shell._defaults
 COMMANDS["set_sysctls.py"] = Shell._set_sysctls
 COMMANDS["egrep"] = Shell._grep
-COMMANDS |= dict.fromkeys((":", "sync", "exit", "ss"), Shell._true)
+COMMANDS |= dict.fromkeys((":", "sync"), Shell._true)
 
 
 def statements(text: str) -> list[tuple[str, list[Command]]]:
     """A text's pipelines, each with what stands before it: `&&`, `||` or nothing."""
     found: list[tuple[str, list[Command]]] = []
-    joint, redirect = "", None
+    joint, redirect, source = "", None, None
     pipeline: list[Command] = []
     words: list[str] = []
     target: str | None = None
 
     def end_command() -> None:
-        nonlocal words, target
+        nonlocal words, source, target
         if words:
-            pipeline.append((words, target))
-        words, target = [], None
+            pipeline.append((words, source, target))
+        words, source, target = [], None, None
 
     def end_pipeline(next_joint: str) -> None:
         nonlocal joint, pipeline
@@ -379,6 +416,7 @@ def statements(text: str) -> list[tuple[str, list[Command]]]:
         if token["word"]:
             if redirect is not None:
                 target = expand(token["word"]) if redirect in (">", ">>", "1>", "&>") else target
+                source = expand(token["word"]) if redirect == "<" else source
                 redirect = None
             else:
                 words.append(expand(token["word"]))
@@ -393,7 +431,7 @@ def statements(text: str) -> list[tuple[str, list[Command]]]:
                 redirect = op
     end_pipeline("")
     for _, commands in found:
-        for command, _ in commands:
+        for command, *_ in commands:
             if len(command) > COMMAND_WORDS_MAX:
                 raise Unsupported(f"a command of more than {COMMAND_WORDS_MAX} words")
             if command[0] in ("if", "for", "while", "case", "{", "("):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tcpcore.packetdrill.runner import Runner
 
+DUPLICATES = CONSTANTS["F_DUPFD"], CONSTANTS["F_DUPFD_CLOEXEC"]
 MAKES_DESCRIPTOR = ("socket", "accept", "accept4", "open", "epoll_create", "epoll_create1")
 UNSUPPORTED = ("psp_rx_assoc", "psp_tx_assoc", "cap_set", "mmap", "sched_setaffinity")
 CALLS = {
@@ -260,7 +261,9 @@ class Calls:
             if call.errno is not None and CONSTANTS.get(call.errno) != -seen:
                 raise Failure(f"{call.name}: expected {expected}, returned {told}")
             return
-        creates = call.name in MAKES_DESCRIPTOR
+        creates = call.name in MAKES_DESCRIPTOR or (
+            call.name == "fcntl" and integer(call.arguments[1]) in DUPLICATES
+        )
         if seen < 0 or (not creates and seen != wanted):
             raise Failure(f"{call.name}: expected {wanted}, returned {told}")
         if creates:
