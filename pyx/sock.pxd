@@ -25,6 +25,7 @@ cdef enum:
     TCP_INIT_CWND = 10
     TCP_INFINITE_SSTHRESH = 0x7FFFFFFF
     TCP_FASTRETRANS_THRESH = 3
+    TCP_RACK_RECOVERY_THRESH = 16  # recoveries that a wider window lasts
     MAX_TCP_KEEPIDLE = 32767  # s
     MAX_TCP_KEEPINTVL = 32767
     MAX_TCP_KEEPCNT = 127

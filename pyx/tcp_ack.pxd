@@ -32,6 +32,7 @@ from tcp_rate cimport (
     TCP_CHRONO_BUSY,
     TCP_CHRONO_SNDBUF_LIMITED,
     rate_sample,
+    rate_sample_init,
     tcp_chrono_stop,
     tcp_rate_gen,
     tcp_rate_skb_delivered,
@@ -128,7 +129,7 @@ cdef inline int tcp_clean_rtx_queue(
     if ca_us >= 0:
         ca_pkts_acked(tp, max(ca_us, <int64_t>1), now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
-        tcp_remove_reno_sacks(tp, acked)
+        tcp_remove_reno_sacks(net, tp, acked)
         if flags & FLAG_RETRANS_DATA_ACKED:  # nobody knows what else was the copy's
             flags &= ~FLAG_ORIG_SACK_ACKED
     elif prior_fack and reord != prior_fack:
@@ -237,18 +238,15 @@ cdef inline int tcp_ack(
     `prior_una` is snd_una before it, `flags` FLAG_DATA and FLAG_WIN_UPDATE as far as they hold.
     """
     cdef int32_t prior_packets = tp.packets_out
-    cdef int64_t delivered = tp.delivered, lost = tp.lost
+    cdef uint32_t delivered = tp.delivered, lost = tp.lost
     cdef uint32_t prior_fack = tp.highest_sack if tcp_is_sack(tp) else 0
     cdef rate_sample rs
     cdef int32_t dup_acks
     cdef bint dubious, reneging_now, new_first = False
     cdef int reneging = FLAG_SACK_RENEGING | FLAG_SND_UNA_ADVANCED  # it has a timer of its own
-    if before(r.th.ack, prior_una) and not (r.n_sacks and tcp_is_sack(tp)):
-        return flags  # overtaken by others: of what it tells only SACK may be news
-    rs.prior_us = 0
-    rs.prior_delivered = 0
-    rs.late = 0
-    rs.first_sackt_ns = rs.last_sackt_ns = -1
+    if before(r.th.ack, prior_una):
+        return tcp_old_ack(net, tp, r, prior_una, flags)
+    rate_sample_init(&rs)
     tp.rack_waits = 0
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.net.now_ns
@@ -261,9 +259,7 @@ cdef inline int tcp_ack(
         tcp_ecn_received(tp)
     if r.n_sacks and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, r.th.ack, &rs)
-        if before(r.th.ack, prior_una):
-            tp.delivered = delivered  # as Linux: what an old ACK tells of is not counted
-    if r.th.flags & (TCPHDR_ECE | TCPHDR_CWR) and not before(r.th.ack, prior_una):
+    if r.th.flags & (TCPHDR_ECE | TCPHDR_CWR):
         if tcp_ecn_accept_cwr(tp, r.th.flags) and r.th.end_seq != r.th.seq:
             tp.ack_pending |= ICSK_ACK_NOW
         if tcp_ecn_rcv_ecn_echo(tp, r.th.flags) and not r.th.flags & TCPHDR_SYN:
@@ -291,7 +287,7 @@ cdef inline int tcp_ack(
         new_first = tcp_fastretrans_alert(net, tp, prior_una, dup_acks, flags)
         tcp_update_rto_time(net, tp)
         if flags & FLAG_ECE:
-            tp.delivered_ce += tp.delivered - <uint32_t>delivered
+            tp.delivered_ce += tp.delivered - delivered
             NET_ADD_STATS(net, TCP_DELIVEREDCE, tp.delivered - delivered)
     reneging_now = dubious and flags & reneging == reneging
     if flags & FLAG_SET_XMIT_TIMER and not reneging_now and not tp.rack_waits:
@@ -301,13 +297,34 @@ cdef inline int tcp_ack(
     )
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
-    if new_first or tp.lost_out or tp.ca_state == TCP_CA_RECOVERY or tp.ca_state == TCP_CA_LOSS:
-        tcp_xmit_recovery(net, tp, new_first)
+    tcp_xmit_recovery(net, tp, new_first)
+    return flags
+
+
+cdef inline int tcp_old_ack(
+    netns *net, tcp_sock *tp, const rcv_skb *r, uint32_t prior_una, int flags
+) noexcept nogil:
+    """Others have overtaken it: only what its blocks tell of is news, and even that not counted."""
+    cdef uint32_t delivered = tp.delivered
+    cdef rate_sample rs
+    cdef bint new_first
+    if not r.n_sacks or not tcp_is_sack(tp):
+        return flags
+    rate_sample_init(&rs)
+    tp.rack_waits = 0
+    flags |= tcp_sacktag_write_queue(net, tp, r.sack, r.n_sacks, prior_una, r.th.ack, &rs)
+    tp.delivered = delivered
+    new_first = tcp_fastretrans_alert(net, tp, prior_una, 0, flags)
+    tcp_update_rto_time(net, tp)
+    tcp_xmit_recovery(net, tp, new_first)
     return flags
 
 
 cdef inline void tcp_xmit_recovery(netns *net, tcp_sock *tp, bint new_first) noexcept nogil:
     """Send what is lost, or new data if F-RTO wants to see what becomes of that."""
+    cdef bint recovers = tp.ca_state == TCP_CA_RECOVERY or tp.ca_state == TCP_CA_LOSS
+    if not new_first and not tp.lost_out and not recovers:
+        return
     if new_first:
         tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), TCP_NAGLE_OFF)
         if after(tp.tcb.snd_nxt, tp.high_seq):

@@ -13,7 +13,6 @@ from tcp_rate cimport rate_sample
 cdef enum:
     TCP_RACK_STATIC_REO_WND = 2  # bits of tcp_recovery; the first is without meaning
     TCP_RACK_NO_DUPTHRESH = 4
-    TCP_RACK_RECOVERY_THRESH = 16  # recoveries that a wider window lasts
     TCP_RACK_SLACK_US = 2000
 
 
@@ -56,7 +55,7 @@ cdef inline void tcp_rack_advance(
     if rtt_us < tp.rtt_min_us and sacked & (TCPCB_EVER_RETRANS | TCPCB_SACKED_RETRANS):
         return
     tp.rack_advanced = 1
-    tp.rack_rtt_us = <uint32_t>rtt_us
+    tp.rack_rtt_us = <uint32_t>min(rtt_us, <int64_t>0xFFFFFFFF)
     if tcp_skb_sent_after(sent_us, tp.rack_mstamp_us, end_seq, tp.rack_end_seq):
         tp.rack_mstamp_us = sent_us
         tp.rack_end_seq = end_seq

@@ -44,6 +44,13 @@ cdef struct rate_sample:
 # Delivery.
 
 
+cdef inline void rate_sample_init(rate_sample *rs) noexcept nogil:
+    rs.prior_us = 0
+    rs.prior_delivered = 0
+    rs.late = 0
+    rs.first_sackt_ns = rs.last_sackt_ns = -1
+
+
 cdef inline uint32_t tcp_clock_us(int64_t now_ns) noexcept nogil:
     cdef uint32_t now_us = <uint32_t>(now_ns // 1000)
     return now_us if now_us else 1

@@ -112,8 +112,8 @@ cdef inline int tcp_sacktag_write_queue(
     netns *net, tcp_sock *tp, const sack_block *blocks, int count, uint32_t prior_una,
     uint32_t ack, rate_sample *rs
 ) noexcept nogil:
-    """Mark what SACK tells of (RFC 2018 5): FLAG_."""
-    cdef int flags = 0, i, n = 0
+    """Mark what SACK tells of (RFC 2018 5), in the order of its numbers: FLAG_."""
+    cdef int flags = 0, i, n = 0, at
     cdef bint duplicate, first, known
     cdef int64_t mss
     cdef sack_block told[4]
@@ -139,7 +139,11 @@ cdef inline int tcp_sacktag_write_queue(
             else:
                 NET_INC_STATS(net, TCP_SACKDISCARD)
         elif after(blocks[i].end, prior_una):
-            told[n] = blocks[i]
+            at = n
+            while at and before(blocks[i].start, told[at - 1].start):
+                told[at] = told[at - 1]
+                at -= 1
+            told[at] = blocks[i]
             n += 1
     for i in range(n):
         one = rb_find(&tp.tcp_rtx_queue, told[i].start)
@@ -254,17 +258,32 @@ cdef inline void tcp_rack_reo_timeout(netns *net, tcp_sock *tp) noexcept nogil:
         tcp_rearm_rto(net, tp)
 
 
-cdef inline void tcp_add_reno_sack(tcp_sock *tp, int32_t segs) noexcept nogil:
+cdef inline void tcp_check_reno_reordering(
+    netns *net, tcp_sock *tp, int32_t acked
+) noexcept nogil:
+    """More duplicate ACKs than segments that can have left: order was not kept."""
+    cdef int32_t most = tp.packets_out - min(max(tp.lost_out, <int32_t>1), tp.packets_out)
+    cdef int64_t reordering = tp.packets_out + acked
+    if tp.sacked_out > most:
+        tp.sacked_out = most
+        tp.reordering = <int32_t>min(reordering, net.sysctl.tcp_max_reordering)
+        tp.reord_seen += 1
+        NET_INC_STATS(net, TCP_RENOREORDER)
+
+
+cdef inline void tcp_add_reno_sack(netns *net, tcp_sock *tp, int32_t segs) noexcept nogil:
     """Without SACK each duplicate ACK stands for a segment that left the network."""
-    tp.sacked_out = min(tp.sacked_out + segs, max(tp.packets_out - tp.lost_out - 1, 0))
-    tp.delivered += segs
+    cdef int32_t prior_sacked = tp.sacked_out
+    tp.sacked_out += segs
+    tcp_check_reno_reordering(net, tp, 0)
+    tp.delivered += max(tp.sacked_out - prior_sacked, <int32_t>0)
 
 
-cdef inline void tcp_remove_reno_sacks(tcp_sock *tp, int32_t acked) noexcept nogil:
+cdef inline void tcp_remove_reno_sacks(netns *net, tcp_sock *tp, int32_t acked) noexcept nogil:
     if acked > 0:
-        tp.delivered += max(acked - tp.sacked_out, 1)
+        tp.delivered += max(acked - tp.sacked_out, <int32_t>1)
         tp.sacked_out = 0 if acked - 1 >= tp.sacked_out else tp.sacked_out - (acked - 1)
-    tp.sacked_out = min(tp.sacked_out, max(tp.packets_out - tp.lost_out, 0))
+    tcp_check_reno_reordering(net, tp, acked)
 
 
 cdef inline void tcp_init_undo(tcp_sock *tp) noexcept nogil:
@@ -439,7 +458,7 @@ cdef inline bint tcp_fastretrans_alert(
             if tcp_try_undo_partial(net, tp, prior_una):
                 return False
         elif not tcp_is_sack(tp) and (dup_acks > 0 or flags & FLAG_DATA_SACKED):
-            tcp_add_reno_sack(tp, dup_acks)
+            tcp_add_reno_sack(net, tp, dup_acks)
         if tcp_try_undo_dsack(net, tp):
             tcp_try_to_open(net, tp, flags)
         tcp_identify_packet_loss(net, tp, flags)
@@ -455,7 +474,7 @@ cdef inline bint tcp_fastretrans_alert(
         if flags & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
         if dup_acks:
-            tcp_add_reno_sack(tp, dup_acks)
+            tcp_add_reno_sack(net, tp, dup_acks)
     if tp.ca_state <= TCP_CA_DISORDER:
         tcp_try_undo_dsack(net, tp)
     tcp_identify_packet_loss(net, tp, flags)
@@ -498,7 +517,7 @@ cdef inline bint tcp_process_loss(
         return False
     if not tcp_is_sack(tp):
         if after(tp.tcb.snd_nxt, tp.high_seq) and dup_acks:
-            tcp_add_reno_sack(tp, dup_acks)
+            tcp_add_reno_sack(net, tp, dup_acks)
         elif flags & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
     return False

@@ -99,6 +99,8 @@ cdef inline bint tcp_try_undo_dsack(netns *net, tcp_sock *tp) noexcept nogil:
     """Each copy was reported twice: the loss was none."""
     if not tp.undo_marker or tp.undo_retrans:
         return False
+    if tp.rack_reo_wnd_persist < TCP_RACK_RECOVERY_THRESH:
+        tp.rack_reo_wnd_persist += 1
     tcp_undo_cwnd_reduction(tp, False)
     NET_INC_STATS(net, TCP_DSACKUNDO)
     return True

@@ -125,4 +125,5 @@ COUNTERS = (
     "TcpExtTCPDSACKOfoSent",
     "TcpExtTCPKeepAlive",
     "TcpExtTCPTSReorder",
+    "TcpExtTCPRenoReorder",
 )

@@ -187,7 +187,9 @@ class LinuxHost:
         return int(result[0].fileno())
 
     def connect(self, sk: int, addr: str, port: int) -> int:
-        return int(self._try(self.sockets[sk].connect, (addr, port)))
+        made = int(self._try(self.sockets[sk].connect, (addr, port)))
+        self.acted_ns = self.now_ns  # the SYN leaves at the end of a call that takes milliseconds
+        return made
 
     def send(self, sk: int, data: bytes, flags: int = 0) -> int:
         return int(self._try(self.sockets[sk].send, data, flags | socket.MSG_NOSIGNAL))

@@ -88,6 +88,7 @@ REACH_BELOW = {
 # What one build needs and the other has no use for, by file: prefetching, pools, layouts.
 ONLY_COMPILED = {
     "tcp_rack": {"mark_lost"},  # without its tree
+    "tcp_rate": {"rate_sample_init"},
     "errqueue": {"err_queue_tail", "err_skb_alloc", "ubuf_free"},
     "tcp_tstamp": {"nla_put"},
     "conntrack": {

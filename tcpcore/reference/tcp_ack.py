@@ -160,7 +160,7 @@ def tcp_clean_rtx_queue(
     if ca_us >= 0:
         tp.ca.pkts_acked(tp, max(ca_us, 1), net.now_ns)
     if flags & (FLAG_DATA_ACKED | FLAG_SYN_ACKED) and not tcp_is_sack(tp):
-        tcp_remove_reno_sacks(tp, acked)
+        tcp_remove_reno_sacks(net, tp, acked)
         if flags & FLAG_RETRANS_DATA_ACKED:  # nobody knows what else was the copy's
             flags &= ~FLAG_ORIG_SACK_ACKED
     elif prior_fack and reord != prior_fack:
@@ -279,8 +279,8 @@ def tcp_ack(
     int : FLAG_, all that it did
     """
     tcb = tp.tcb
-    if before(th.ack, prior_una) and not (sack and tcp_is_sack(tp)):
-        return flags  # overtaken by others: of what it tells only SACK may be news
+    if before(th.ack, prior_una):
+        return tcp_old_ack(net, tp, th, sack, prior_una, flags)
     tp.probes_out = 0
     tp.rcv_tstamp_ns = net.now_ns
     tp.sk_err_soft = 0
@@ -297,9 +297,7 @@ def tcp_ack(
         tcp_ecn_received(tp)
     if sack and tcp_is_sack(tp):
         flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, th.ack, rs)
-        if before(th.ack, prior_una):
-            tp.delivered = delivered  # as Linux: what an old ACK tells of is not counted
-    if th.flags & (TCPHDR_ECE | TCPHDR_CWR) and not before(th.ack, prior_una):
+    if th.flags & (TCPHDR_ECE | TCPHDR_CWR):
         if tcp_ecn_accept_cwr(tp, th.flags) and th.end_seq != th.seq:
             tp.ack_pending |= ICSK_ACK_NOW
         if tcp_ecn_rcv_ecn_echo(tp, th.flags) and not th.flags & TCPHDR_SYN:
@@ -337,13 +335,31 @@ def tcp_ack(
     tcp_rate_gen(tp, tp.delivered - delivered, bool(flags & FLAG_SACK_RENEGING), rs, net.now_ns)
     if not flags & FLAG_DATA or flags & FLAG_SND_UNA_ADVANCED:
         tcp_cong_control(net, tp, tp.delivered - delivered, tp.lost - lost, flags)
-    if new_first or tp.lost_out or tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS):
-        tcp_xmit_recovery(net, tp, new_first)
+    tcp_xmit_recovery(net, tp, new_first)
+    return flags
+
+
+def tcp_old_ack(
+    net: Netns, tp: TcpSock, th: Segment, sack: list[tuple[int, int]], prior_una: int, flags: int
+) -> int:
+    """Others have overtaken it: only what its blocks tell of is news, and even that not counted."""
+    if not sack or not tcp_is_sack(tp):
+        return flags
+    delivered = tp.delivered
+    tp.rack_waits = False
+    flags |= tcp_sacktag_write_queue(net, tp, sack, prior_una, th.ack, RateSample())
+    tp.delivered = delivered
+    new_first = tcp_fastretrans_alert(net, tp, prior_una, 0, flags)
+    tcp_update_rto_time(net, tp)
+    tcp_xmit_recovery(net, tp, new_first)
     return flags
 
 
 def tcp_xmit_recovery(net: Netns, tp: TcpSock, new_first: bool) -> None:
     """Send what is lost, or new data if F-RTO wants to see what becomes of that."""
+    recovers = tp.ca_state in (CaState.TCP_CA_RECOVERY, CaState.TCP_CA_LOSS)
+    if not new_first and not tp.lost_out and not recovers:
+        return
     if new_first:
         tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), TCP_NAGLE_OFF)
         if after(tp.tcb.snd_nxt, tp.high_seq):

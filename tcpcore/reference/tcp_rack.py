@@ -10,6 +10,7 @@ from .netns import Netns
 from .snmp import Mib
 from .sock import (
     ICSK_TIME_REO_TIMEOUT,
+    TCP_RACK_RECOVERY_THRESH,
     TCPCB_EVER_RETRANS,
     TCPCB_LOST,
     TCPCB_SACKED_ACKED,
@@ -18,12 +19,11 @@ from .sock import (
     SkBuff,
     TcpSock,
 )
-from .tcp import after, before
+from .tcp import MASK32, after, before
 from .tcp_rate import RateSample
 
 TCP_RACK_STATIC_REO_WND = 2  # bits of tcp_recovery; the first is without meaning
 TCP_RACK_NO_DUPTHRESH = 4
-TCP_RACK_RECOVERY_THRESH = 16  # recoveries that a wider window lasts
 TCP_RACK_SLACK_US = 2000
 
 
@@ -57,7 +57,7 @@ def tcp_rack_advance(net: Netns, tp: TcpSock, sacked: int, end_seq: int, sent_ns
     if rtt_us < tp.rtt_min_us and sacked & (TCPCB_EVER_RETRANS | TCPCB_SACKED_RETRANS):
         return
     tp.rack_advanced = True
-    tp.rack_rtt_us = rtt_us
+    tp.rack_rtt_us = min(rtt_us, MASK32)
     if tcp_skb_sent_after(sent_us, tp.rack_mstamp_us, end_seq, tp.rack_end_seq):
         tp.rack_mstamp_us = sent_us
         tp.rack_end_seq = end_seq

@@ -121,7 +121,7 @@ def tcp_sacktag_write_queue(
     ack: int,
     rs: RateSample,
 ) -> int:
-    """Mark what SACK tells of (RFC 2018 5): FLAG_."""
+    """Mark what SACK tells of (RFC 2018 5), in the order of its numbers: FLAG_."""
     flags = 0
     if tcp_check_dsack(net, tp, blocks, prior_una, ack):
         flags = FLAG_DSACKING_ACK
@@ -145,6 +145,7 @@ def tcp_sacktag_write_queue(
             continue
         if after(end, prior_una):
             told.append((start, end))
+    told.sort(key=lambda block: (block[0] - prior_una) & MASK32)
     for start, end in told:
         index = 0
         queue = tp.tcp_rtx_queue
@@ -248,17 +249,29 @@ def tcp_rack_reo_timeout(net: Netns, tp: TcpSock) -> None:
         tcp_rearm_rto(net, tp)
 
 
-def tcp_add_reno_sack(tp: TcpSock, segs: int) -> None:
+def tcp_check_reno_reordering(net: Netns, tp: TcpSock, acked: int) -> None:
+    """More duplicate ACKs than segments that can have left: order was not kept."""
+    most = tp.packets_out - min(max(tp.lost_out, 1), tp.packets_out)
+    if tp.sacked_out > most:
+        tp.sacked_out = most
+        tp.reordering = min(tp.packets_out + acked, net.sysctl.tcp_max_reordering)
+        tp.reord_seen += 1
+        net.mib[Mib.TCP_RENOREORDER] += 1
+
+
+def tcp_add_reno_sack(net: Netns, tp: TcpSock, segs: int) -> None:
     """Without SACK each duplicate ACK stands for a segment that left the network."""
-    tp.sacked_out = min(tp.sacked_out + segs, max(tp.packets_out - tp.lost_out - 1, 0))
-    tp.delivered += segs
+    prior_sacked = tp.sacked_out
+    tp.sacked_out += segs
+    tcp_check_reno_reordering(net, tp, 0)
+    tp.delivered += max(tp.sacked_out - prior_sacked, 0)
 
 
-def tcp_remove_reno_sacks(tp: TcpSock, acked: int) -> None:
+def tcp_remove_reno_sacks(net: Netns, tp: TcpSock, acked: int) -> None:
     if acked > 0:
         tp.delivered += max(acked - tp.sacked_out, 1)
         tp.sacked_out = 0 if acked - 1 >= tp.sacked_out else tp.sacked_out - (acked - 1)
-    tp.sacked_out = min(tp.sacked_out, max(tp.packets_out - tp.lost_out, 0))
+    tcp_check_reno_reordering(net, tp, acked)
 
 
 def tcp_init_undo(tp: TcpSock) -> None:
@@ -423,7 +436,7 @@ def tcp_fastretrans_alert(
             if tcp_try_undo_partial(net, tp, prior_una):
                 return False
         elif not tcp_is_sack(tp) and duplicate:
-            tcp_add_reno_sack(tp, dup_acks)
+            tcp_add_reno_sack(net, tp, dup_acks)
         if tcp_try_undo_dsack(net, tp):
             tcp_try_to_open(net, tp, flags)
         tcp_identify_packet_loss(net, tp, flags)
@@ -439,7 +452,7 @@ def tcp_fastretrans_alert(
         if flags & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
         if dup_acks:
-            tcp_add_reno_sack(tp, dup_acks)
+            tcp_add_reno_sack(net, tp, dup_acks)
     if tp.ca_state <= CaState.TCP_CA_DISORDER:
         tcp_try_undo_dsack(net, tp)
     tcp_identify_packet_loss(net, tp, flags)
@@ -481,7 +494,7 @@ def tcp_process_loss(net: Netns, tp: TcpSock, flags: int, dup_acks: int) -> bool
         return False
     if not tcp_is_sack(tp):
         if after(tcb.snd_nxt, tp.high_seq) and dup_acks:
-            tcp_add_reno_sack(tp, dup_acks)
+            tcp_add_reno_sack(net, tp, dup_acks)
         elif flags & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
     return False

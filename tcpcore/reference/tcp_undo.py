@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from .netns import Netns
 from .snmp import Mib
-from .sock import TCPCB_EVER_RETRANS, TCPCB_LOST, CaState, TcpSock
+from .sock import (
+    TCP_RACK_RECOVERY_THRESH,
+    TCPCB_EVER_RETRANS,
+    TCPCB_LOST,
+    CaState,
+    TcpSock,
+)
 from .tcp import MASK32, before
 from .tcp_cong import tcp_set_ca_state
 from .tcp_ecn import tcp_ecn_withdraw_cwr
@@ -95,6 +101,7 @@ def tcp_try_undo_dsack(net: Netns, tp: TcpSock) -> bool:
     """Each copy was reported twice: the loss was none."""
     if not tp.undo_marker or tp.undo_retrans:
         return False
+    tp.rack_reo_wnd_persist = min(tp.rack_reo_wnd_persist + 1, TCP_RACK_RECOVERY_THRESH)
     tcp_undo_cwnd_reduction(tp, False)
     net.mib[Mib.TCP_DSACKUNDO] += 1
     return True
